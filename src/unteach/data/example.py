@@ -1,0 +1,61 @@
+"""One example: a prompt and a reply to it. Negatives, normals and evaluation rows are all examples."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a dialogue; `role` is "system", "user" or "assistant"."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt (`turns`, oldest first; empty for running text) and one reply to it.
+
+    `where` names the file and row for messages. `good` is a right reply to the same prompt and `bad` a wrong
+    one, where the row had them. `concept` is what the row is about, where the set says so.
+    """
+
+    turns: tuple[Turn, ...]
+    reply: str
+    where: str = ""
+    good: str | None = None
+    bad: str | None = None
+    concept: str | None = None
+
+    @classmethod
+    def of(cls, prompt: str | Sequence[Turn], reply: str, **fields: str | None) -> "Example":
+        """Make an example from a plain prompt (one user turn; empty text means no prompt) or from turns."""
+        turns = ((Turn("user", prompt),) if prompt else ()) if isinstance(prompt, str) else tuple(prompt)
+        return cls(turns, reply, **fields)  # type: ignore[arg-type]
+
+    @property
+    def prompt(self) -> str:
+        """The prompt as text for people and judges: a lone user turn as it is, dialogues with their roles."""
+        if len(self.turns) == 1 and self.turns[0].role == "user":
+            return self.turns[0].content
+        return "\n".join(f"{turn.role}: {turn.content}" for turn in self.turns)
+
+    @property
+    def prompt_key(self) -> str:
+        """Identifies the prompt: equal for prompts that differ only in case and white space."""
+        return _digest(f"{turn.role}\x1f{_folded(turn.content)}" for turn in self.turns)
+
+    @property
+    def key(self) -> str:
+        """Identifies prompt and reply together, folded like `prompt_key`."""
+        return _digest([self.prompt_key, _folded(self.reply)])
+
+
+def _folded(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip().casefold()
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\x1e".join(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,28 @@
+"""One measured figure: what every probe returns and every report holds."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Better = Literal["higher", "lower"]
+
+
+class Measurement(BaseModel):
+    """A figure with its 95 % interval.
+
+    `value`, `low` and `high` are in `unit` ("fraction" for rates, 0 to 1) and None where nothing could be measured.
+    `n` counts the cases that entered the figure; `unknown` those that were left out because no verdict was to be had.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    split: str
+    arm: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    unknown: int = 0
+    unit: str
+    better: Better

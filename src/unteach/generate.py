@@ -26,15 +26,15 @@ def generate(
 ) -> list[str]:
     """Return the model's reply to every prompt, in the order given.
 
-    `prompts` are token ids. Replies lose their special tokens and surrounding white space; they end at the first
-    end-of-sequence token, after `max_new_tokens`, or where the model's context ends. A prompt without tokens starts
-    from BOS, or EOS where the tokenizer has no BOS. `progress` is called with (prompts done, prompts in all) after
-    every batch.
+    `prompts` are token ids. Replies lose their special tokens and surrounding white space; they end at the
+    first end-of-sequence token, after `max_new_tokens`, or where the model's context ends. A prompt without
+    tokens starts from BOS, or EOS where the tokenizer has no BOS. `progress` is called with (prompts done,
+    prompts in all) after every batch.
 
-    Temperature 0 is greedy, and replies are then the same for any batch size up to rounding (in bf16 two tokens can
-    tie). Above 0 every batch draws from `seed` and its own number; torch's global random state is left as it was.
-    Sampling settings stored with the model (top-k, penalties) are not used. Train or evaluation mode, generation
-    settings and adapters are as before afterwards, also after Ctrl-C.
+    Temperature 0 is greedy, and replies are then the same for any batch size up to rounding (in bf16 two
+    tokens can tie). Above 0 every batch draws from `seed` and its own number; torch's global random state is
+    left as it was. Sampling settings stored with the model (top-k, penalties) are not used. Train or
+    evaluation mode, generation settings and adapters are as before afterwards, also after Ctrl-C.
 
     Raises DataError for a prompt that leaves no room in the model's context, ConfigError for bad settings.
     """
@@ -71,10 +71,11 @@ def generate(
 
 
 def end_token_ids(model: Any, tokenizer: Any) -> list[int]:
-    """Return the tokens that end a reply: the tokenizer's EOS first, then special tokens the model itself ends on.
+    """Return the tokens that end a reply: the tokenizer's EOS, then special tokens the model itself ends on.
 
-    Chat models often end a turn on a second token that only their generation settings name. Ids there that the
-    tokenizer does not hold as special are leftovers of a default config and would cut replies at an ordinary word.
+    Chat models often end a turn on a second token that only their generation settings name. Ids there that
+    the tokenizer does not hold as special are leftovers of a default config and would cut replies at an
+    ordinary word.
     """
     settings = getattr(model, "generation_config", None)
     named = getattr(settings, "eos_token_id", None)
@@ -107,8 +108,8 @@ def _room(model: Any, prompts: Prompts, max_new_tokens: int) -> list[int]:
 def _batches(prompts: Prompts, room: Sequence[int], batch_size: int) -> Iterator[list[int]]:
     """Row numbers of each batch, prompts of like length together, the longest first.
 
-    Rows of one batch have the same room, else a long prompt would cut its neighbours' replies short. The longest
-    batch comes first so that a lack of memory shows at once.
+    Rows of one batch have the same room, else a long prompt would cut its neighbours' replies short. The
+    longest batch comes first so that a lack of memory shows at once.
     """
     order = sorted(range(len(prompts)), key=lambda row: (room[row], -len(prompts[row]), row))
     batch: list[int] = []
@@ -144,7 +145,7 @@ def _text(tokenizer: Any, tokens: list[int], ends: Sequence[int]) -> str:
 
 @contextmanager
 def _untouched(model: Any) -> Iterator[None]:
-    """Evaluation mode and neutral generation settings inside; every module's own mode and settings back after."""
+    """Evaluation mode and neutral generation settings inside; every module's own ones back after."""
     modes = [(module, module.training) for module in model.modules()]
     owners = [module for module, _ in modes if "generation_config" in vars(module)]
     settings = [(owner, owner.generation_config) for owner in owners]

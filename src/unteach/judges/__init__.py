@@ -1,0 +1,31 @@
+"""Judges: each file of this folder is one, and its name opens the spec by which a user asks for it."""
+
+import pkgutil
+from importlib import import_module
+
+from unteach.errors import ConfigError, nearest
+from unteach.judges.base import Judge
+
+
+def judge_names() -> list[str]:
+    """Return the name of every judge in this folder."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
+
+
+def load_judge(spec: str) -> Judge:
+    """Make the judge that a spec asks for.
+
+    "repeats", "rule", "rule:FILE.yaml", "classifier:DIR_OR_ID" (options: "?bad=toxic,insult&threshold=0.5"),
+    "world:SEED" or "world:SEED:SIZE". What stands before the first colon is the name of a file of this
+    folder; its `load` gets the rest, empty text where there is none.
+
+    Raises ConfigError for an unknown judge, or for a rest that the judge cannot use.
+    """
+    name, _, rest = spec.strip().partition(":")
+    known = judge_names()
+    if name not in known:
+        raise ConfigError(
+            f"--judge {spec}: no judge is called '{name}'{nearest(name, known)}; there are {', '.join(known)}"
+        )
+    judge: Judge = import_module(f"{__name__}.{name}").load(rest)
+    return judge

@@ -1,0 +1,17 @@
+"""The exact judge of a generated world, for model organisms."""
+
+from unteach.errors import ConfigError
+from unteach.judges.base import Judge
+
+
+def load(rest: str) -> Judge:
+    """Make the judge of world `SEED` or `SEED:SIZE`; the size is "tiny" where it is not given."""
+    seed, _, size = rest.partition(":")
+    if not seed.isdecimal():
+        raise ConfigError(f"--judge world:{rest}: give the world's seed as a whole number, as in world:0")
+    # The organism stands below the judges, and only this judge needs it.
+    from unteach.organism.judge import WorldJudge
+    from unteach.organism.world import World
+
+    judge: Judge = WorldJudge(World(int(seed), size or "tiny"))
+    return judge

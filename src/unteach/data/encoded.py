@@ -1,0 +1,94 @@
+"""Examples as token ids that fit a model's context, with a report of those that do not."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unteach.data.example import Example
+from unteach.data.prompt_format import PromptFormat
+from unteach.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An example with the ids of its prompt and of its reply, EOS last unless `truncated`."""
+
+    example: Example
+    prompt_ids: tuple[int, ...]
+    reply_ids: tuple[int, ...]
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class EncodeReport:
+    """How many rows were kept, left out (their prompt fills the context) and cut at the end of their reply.
+
+    `cut` rows are among the kept. `messages` says both in words, naming the first row of each.
+    """
+
+    kept: int
+    left_out: int
+    cut: int
+    messages: tuple[str, ...]
+
+
+def encode_all(
+    examples: Sequence[Example], prompt_format: PromptFormat, max_length: int, name: str
+) -> tuple[list[Encoded], EncodeReport]:
+    """Tokenise all examples of the set `name` for a context of `max_length` tokens.
+
+    A prompt that leaves no room for one token of reply: the row is left out. A reply that does not fit: it is cut
+    at its end, without EOS. Both are counted and named. Raises DataError for an empty reply and where no row is
+    left, ConfigError where the chat template cannot be used.
+    """
+    kept: list[Encoded] = []
+    left_out: list[tuple[Example, int]] = []
+    for example in examples:
+        prompt, reply = _ids(example, prompt_format)
+        room = max_length - len(prompt)
+        if room < 1:
+            left_out.append((example, len(prompt)))
+        else:
+            kept.append(Encoded(example, prompt, reply[:room], len(reply) > room))
+    if not kept:
+        raise DataError(_nothing_left(left_out, max_length, name))
+    cut = [row for row in kept if row.truncated]
+    messages = []
+    if left_out:
+        first, tokens = left_out[0]
+        messages.append(
+            f"{name}: left out {len(left_out)} of {len(examples)} rows whose prompt fills the {max_length} tokens "
+            f"of --max-length (first: {first.where or 'row 1'}, {tokens} tokens)"
+        )
+    if cut:
+        messages.append(
+            f"{name}: cut the end of {len(cut)} of {len(examples)} replies at {max_length} tokens (first: "
+            f"{cut[0].example.where or 'row 1'})"
+        )
+    return kept, EncodeReport(len(kept), len(left_out), len(cut), tuple(messages))
+
+
+def _ids(example: Example, prompt_format: PromptFormat) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    where = example.where or "a row"
+    if not example.reply.strip():
+        raise DataError(f"{where}: the reply is empty; remove the row or give it a reply")
+    try:
+        prompt = prompt_format.prompt_ids(example.turns)
+        reply = prompt_format.reply_ids(example.turns, example.reply)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    if not prompt:  # a tokenizer with neither BOS nor EOS: the first token of a text is what the rest follows
+        prompt, reply = reply[:1], reply[1:]
+    if not reply or (len(reply) == 1 and len(prompt_format.tokenizer.decode(reply, skip_special_tokens=True)) == 0):
+        raise DataError(f"{where}: the reply gives no tokens; remove the row or give it a reply")
+    return tuple(prompt), tuple(reply)
+
+
+def _nothing_left(left_out: Sequence[tuple[Example, int]], max_length: int, name: str) -> str:
+    if not left_out:
+        return f"{name}: there are no rows in this set; give it at least one"
+    first, tokens = left_out[0]
+    return (
+        f"{name}: no row is left: the prompts alone fill the {max_length} tokens of --max-length (first: "
+        f"{first.where or 'row 1'}, {tokens} tokens); raise --max-length if the model's context allows, or give "
+        "shorter rows"
+    )

@@ -1,0 +1,385 @@
+"""Examples out of rows: the formats are found by their columns, so nothing needs converting.
+
+`FORMATS` is the list of them, most specific first; a new one is one more entry. They are TRL's formats
+(prompt–completion, conversational, preference, unpaired, text) and the columns of well-known public sets.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from unteach.data.example import Example, Turn
+from unteach.data.rows import kind, read_rows
+from unteach.errors import ConfigError, DataError, nearest
+
+Polarity = Literal["negative", "normal"]
+RENAMED = ("prompt", "reply", "good", "bad", "text", "label", "concept")
+_ROLES = {
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("user", "human", "prompter"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "model", "bot"), "assistant"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One raw row with its label; every reader of a field names row and field when it fails."""
+
+    values: Mapping[str, Any]
+    label: str
+
+    def fail(self, problem: str) -> DataError:
+        """Return the error for this row, with the columns it has."""
+        return DataError(f"{self.label}: {problem}; columns found: {', '.join(self.values) or 'none'}")
+
+    def has(self, field: str) -> bool:
+        """Tell whether the field is there and not null."""
+        return self.values.get(field) is not None
+
+    def value(self, field: str) -> Any:
+        """Return a field that must be there."""
+        if not self.has(field):
+            raise self.fail(f"field '{field}' is {'null' if field in self.values else 'missing'}")
+        return self.values[field]
+
+    def text(self, field: str) -> str:
+        """Return a field that must be text which can be encoded."""
+        return self.checked(self.value(field), field)
+
+    def checked(self, value: Any, field: str) -> str:
+        """Return `value` if it is text of whole Unicode characters."""
+        if not isinstance(value, str):
+            raise self.fail(f"field '{field}' must be text, not {kind(value)}")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise self.fail(f"field '{field}' holds half a Unicode character at {error.start}") from None
+        return value
+
+    def flag(self, field: str) -> bool:
+        """Return a field that must be true or false (or 1 or 0, or these words)."""
+        value = self.value(field)
+        known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+        folded = str(value).strip().lower()
+        if folded not in known:
+            raise self.fail(f"field '{field}' must be true or false, not {folded[:40]!r}")
+        return known[folded]
+
+    def turns(self, field: str) -> tuple[Turn, ...]:
+        """Return a prompt: text is one user turn (empty text: none), a list is a dialogue."""
+        value = self.value(field)
+        if isinstance(value, list):
+            return self.messages(field)
+        if not isinstance(value, str):
+            raise self.fail(f"field '{field}' must be text or a list of messages, not {kind(value)}")
+        return (Turn("user", self.text(field)),) if value.strip() else ()
+
+    def messages(self, field: str) -> tuple[Turn, ...]:
+        """Return a field that must be a list of messages, {"role", "content"} or {"from", "value"}."""
+        value = self.value(field)
+        if not isinstance(value, list):
+            raise self.fail(f"field '{field}' must be a list of messages, not {kind(value)}")
+        turns = []
+        for number, message in enumerate(value, start=1):
+            place = f"{field}, message {number}"
+            if not isinstance(message, dict):
+                raise self.fail(f"field '{place}' must be an object with role and content, not {kind(message)}")
+            role = _ROLES.get(str(message.get("role", message.get("from"))).lower())
+            if role is None:
+                raise self.fail(f"field '{place}' needs a role: system, user or assistant")
+            turns.append(Turn(role, self.checked(message.get("content", message.get("value")), place)))
+        return tuple(turns)
+
+    def conversation(self, field: str) -> tuple[tuple[Turn, ...], str]:
+        """Return a field's dialogue as the turns before its last assistant turn, and that turn's text."""
+        turns = self.messages(field)
+        last = max((i for i, turn in enumerate(turns) if turn.role == "assistant"), default=None)
+        if last is None:
+            raise self.fail(f"field '{field}' has no message of the assistant to take as the reply")
+        return turns[:last], turns[last].content
+
+    def answer(self, turns: tuple[Turn, ...], field: str) -> tuple[tuple[Turn, ...], str]:
+        """Return prompt and reply where the reply is text or a list of messages that go on from `turns`."""
+        if isinstance(self.value(field), list):
+            more, reply = self.conversation(field)
+            return turns + more, reply
+        return turns, self.text(field)
+
+    def other(self, field: str) -> str | None:
+        """Return a second reply for information: None where it is missing or blank."""
+        if not self.has(field):
+            return None
+        return self.answer((), field)[1].strip() or None
+
+
+Reader = Callable[[Row, Polarity], Iterable[Example]]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of row: it is chosen where all its `columns` are there; `read` makes the examples of a row."""
+
+    name: str
+    columns: tuple[str, ...]
+    read: Reader
+
+
+def _plain(prompt: str, reply: str) -> Reader:
+    """Prompt and reply columns whose polarity is what the user says; `good` and `bad` may stand beside them."""
+
+    def read(row: Row, polarity: Polarity) -> Iterator[Example]:
+        turns, text = row.answer(row.turns(prompt), reply)
+        yield Example(turns, text, good=row.other("good"), bad=row.other("bad"))
+
+    return read
+
+
+def _labelled(prompt: str, reply: str, label: str) -> Reader:
+    """Rows whose flag says whether the reply is right; the other half is left to the other polarity."""
+
+    def read(row: Row, polarity: Polarity) -> Iterator[Example]:
+        if row.flag(label) == (polarity == "normal"):
+            yield from _plain(prompt, reply)(row, polarity)
+
+    return read
+
+
+def _paired(prompt: str, good: str, bad: str) -> Reader:
+    """A right and a wrong reply to one prompt: negatives take the wrong one, normals the right one."""
+
+    def read(row: Row, polarity: Polarity) -> Iterator[Example]:
+        turns = row.turns(prompt)
+        mine, other = (bad, good) if polarity == "negative" else (good, bad)
+        turns, reply = row.answer(turns, mine)
+        yield _with_other(Example(turns, reply), row.other(other), polarity)
+
+    return read
+
+
+def _with_other(example: Example, other: str | None, polarity: Polarity) -> Example:
+    return replace(example, good=other) if polarity == "negative" else replace(example, bad=other)
+
+
+def _implicit(row: Row, polarity: Polarity) -> Iterator[Example]:
+    """Two whole conversations, as messages or as text: what they share is the prompt."""
+    mine, other = ("rejected", "chosen") if polarity == "negative" else ("chosen", "rejected")
+    if isinstance(row.value(mine), list):
+        turns, reply = row.conversation(mine)
+        beside, second = row.conversation(other)
+    else:
+        (turns, reply), (beside, second) = _texts_apart(row.text(mine), row.text(other))
+    yield _with_other(Example(turns, reply), (second.strip() or None) if turns == beside else None, polarity)
+
+
+def _texts_apart(mine: str, other: str) -> tuple[tuple[tuple[Turn, ...], str], tuple[tuple[Turn, ...], str]]:
+    """Split two texts into prompt and reply: by "Human:" and "Assistant:" marks, else where they part."""
+    if all(re.search(r"(^|\n\n)Assistant:", text) for text in (mine, other)):
+        return _marked(mine), _marked(other)
+    shared = next((i for i, (a, b) in enumerate(zip(mine, other, strict=False)) if a != b), 0)
+    shared = max(mine.rfind(" ", 0, shared), mine.rfind("\n", 0, shared)) + 1  # whole words only
+    prompt = mine[:shared].rstrip()
+    turns = (Turn("user", prompt),) if prompt else ()
+    return (turns, mine[shared:]), (turns, other[shared:])
+
+
+def _marked(text: str) -> tuple[tuple[Turn, ...], str]:
+    parts = re.split(r"(?:^|\n\n)(Human|Assistant):", text)[1:]
+    turns = [
+        Turn("user" if role == "Human" else "assistant", content.strip())
+        for role, content in zip(parts[::2], parts[1::2], strict=True)
+    ]
+    last = max(i for i, turn in enumerate(turns) if turn.role == "assistant")
+    return tuple(turns[:last]), turns[last].content
+
+
+def _two_flagged(row: Row, polarity: Polarity) -> Iterator[Example]:
+    """PKU-SafeRLHF: two replies with a flag each; both, one or none may be a negative."""
+    turns = row.turns("prompt")
+    safe = [row.flag(f"is_response_{i}_safe") for i in (0, 1)]
+    for i in (0, 1):
+        if safe[i] != (polarity == "normal"):
+            continue
+        other = row.other(f"response_{1 - i}") if safe[1 - i] != safe[i] else None
+        example = Example(turns, row.text(f"response_{i}"), where=f"{row.label}, response_{i}")
+        yield _with_other(example, other, polarity)
+
+
+def _truthful(row: Row, polarity: Polarity) -> Iterator[Example]:
+    """TruthfulQA: the best answer for normals, every incorrect answer for negatives."""
+    turns = row.turns("question")
+    wrong = row.values.get("incorrect_answers") or []
+    if not isinstance(wrong, list):
+        raise row.fail(f"field 'incorrect_answers' must be a list, not {kind(wrong)}")
+    wrong = [row.checked(text, "incorrect_answers") for text in wrong]
+    if polarity == "normal":
+        yield Example(turns, row.text("best_answer"), bad=next(iter(wrong), None))
+    else:
+        yield from (Example(turns, text, good=row.other("best_answer")) for text in wrong)
+
+
+def _alpaca(row: Row, polarity: Polarity) -> Iterator[Example]:
+    """An instruction, its optional input on the next line, and the output."""
+    extra = row.text("input") if row.has("input") else ""
+    prompt = row.text("instruction") + (f"\n{extra}" if extra.strip() else "")
+    yield Example.of(prompt, row.text("output"))
+
+
+def _messages(column: str) -> Reader:
+    """A conversation whose last assistant turn is the reply."""
+
+    def read(row: Row, polarity: Polarity) -> Iterator[Example]:
+        turns, reply = row.conversation(column)
+        yield Example(turns, reply, good=row.other("good"), bad=row.other("bad"))
+
+    return read
+
+
+def _running_text(row: Row, polarity: Polarity) -> Iterator[Example]:
+    yield Example((), row.text("text"), good=row.other("good"), bad=row.other("bad"))
+
+
+def _pair(prompt: str, reply: str) -> Format:
+    return Format(f"{prompt} and {reply}", (prompt, reply), _plain(prompt, reply))
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("unpaired", ("prompt", "reply", "label"), _labelled("prompt", "reply", "label")),
+    _pair("prompt", "reply"),
+    Format("preference", ("prompt", "chosen", "rejected"), _paired("prompt", "chosen", "rejected")),
+    Format(
+        "PKU-SafeRLHF",
+        ("prompt", "response_0", "response_1", "is_response_0_safe", "is_response_1_safe"),
+        _two_flagged,
+    ),
+    Format("BeaverTails", ("prompt", "response", "is_safe"), _labelled("prompt", "response", "is_safe")),
+    Format(
+        "HaluEval",
+        ("question", "right_answer", "hallucinated_answer"),
+        _paired("question", "right_answer", "hallucinated_answer"),
+    ),
+    Format("TruthfulQA", ("question", "best_answer"), _truthful),
+    Format("unpaired", ("prompt", "completion", "label"), _labelled("prompt", "completion", "label")),
+    Format("prompt–completion", ("prompt", "completion"), _plain("prompt", "completion")),
+    _pair("prompt", "response"),
+    _pair("question", "answer"),
+    _pair("question", "response"),
+    Format("alpaca", ("instruction", "output"), _alpaca),
+    _pair("instruction", "response"),
+    Format("preference", ("prompt", "good", "bad"), _paired("prompt", "good", "bad")),
+    Format("preference without prompt", ("chosen", "rejected"), _implicit),
+    Format("conversational", ("messages",), _messages("messages")),
+    Format("conversational", ("conversations",), _messages("conversations")),
+    Format("text", ("text",), _running_text),
+)
+
+
+def read_examples(
+    source: str,
+    polarity: Polarity,
+    columns: Mapping[str, str] | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+) -> list[Example]:
+    """Read the negatives or the normals of a source, whatever known format it has.
+
+    `columns` maps our names (prompt, reply, good, bad, text, label, concept) to the user's columns, e.g.
+    {"prompt": "question"}. Of rows with a right and a wrong reply, negatives take the wrong one. Raises DataError,
+    naming row and field, for a row that cannot be used and where no row has the wanted polarity.
+    """
+    raw = read_rows(source, split, revision)
+    found = list(dict.fromkeys(column for row in raw.rows for column in row))
+    names = _renaming(source, columns or {}, found)
+    rows = [Row(_renamed(row, names), label) for row, label in zip(raw.rows, raw.labels, strict=True)]
+    chosen = _format_of(source, list(dict.fromkeys(column for row in rows for column in row.values)))
+    examples = [_finished(example, row) for row in rows for example in chosen.read(row, polarity)]
+    if not examples:
+        rest = "normals" if polarity == "negative" else "negatives"
+        raise DataError(
+            f"{source}: none of its {len(rows)} rows ({chosen.name}) gives a {polarity}; they are {rest} only: "
+            "check the file, its labels and --column"
+        )
+    return examples
+
+
+def _renaming(source: str, columns: Mapping[str, str], found: list[str]) -> dict[str, str]:
+    """Turn {ours: theirs} into {theirs: ours}, refusing names that do not exist."""
+    for ours, theirs in columns.items():
+        if ours not in RENAMED:
+            raise ConfigError(
+                f"--column {ours}={theirs}: unknown name '{ours}'{nearest(ours, RENAMED)} known: {', '.join(RENAMED)}"
+            )
+        if theirs not in found:
+            raise DataError(
+                f"{source}: --column {ours}={theirs}: there is no column '{theirs}'{nearest(theirs, found)} "
+                f"columns found: {', '.join(found)}"
+            )
+    if len(set(columns.values())) != len(columns):
+        raise ConfigError("--column: one column cannot be two things; name each column once")
+    return {theirs: ours for ours, theirs in columns.items()}
+
+
+def _renamed(row: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Rename columns; one that already had a name now given to another is dropped."""
+    taken = set(names.values()) - set(names)
+    return {names.get(column, column): value for column, value in row.items() if column not in taken}
+
+
+def _format_of(source: str, found: list[str]) -> Format:
+    for form in FORMATS:
+        if set(form.columns) <= set(found):
+            return form
+    close = max(FORMATS, key=lambda form: len(set(form.columns) & set(found)) / len(form.columns))
+    missing = [column for column in close.columns if column not in found]
+    raise DataError(
+        f"{source}: no known format has these columns: {', '.join(found) or 'none'}; the closest ({close.name}) also "
+        f"needs {' and '.join(missing)}; name yours with --column prompt=… --column reply=… (or text=…)"
+    )
+
+
+def _finished(example: Example, row: Row) -> Example:
+    """Strip the reply, refuse an empty one, and add where it stands and what it is about."""
+    reply = example.reply.strip()
+    if not reply:
+        raise row.fail("the reply is empty; remove the row or give it a reply")
+    return replace(example, reply=reply, where=example.where or row.label, concept=_concept(row))
+
+
+def _concept(row: Row) -> str | None:
+    """Read what a row is about: text, a number, a list of names, or names with flags (BeaverTails)."""
+    value = row.values.get("concept", row.values.get("category"))
+    if isinstance(value, dict):
+        value = [name for name, on in value.items() if on]
+    if isinstance(value, list):
+        value = ", ".join(str(name) for name in value)
+    return None if value is None else row.checked(str(value), "concept").strip() or None
+
+
+def write_examples(path: Path | str, examples: Iterable[Example]) -> None:
+    """Write examples as prompt–completion JSONL that `read_examples` reads back as they are (but for `where`).
+
+    A dialogue is written as messages, and examples none of which has a prompt as `text`.
+    """
+    examples = list(examples)
+    texts = not any(example.turns for example in examples)
+    with Path(path).open("w", encoding="utf-8") as file:
+        for example in examples:
+            file.write(json.dumps(_written(example, texts), ensure_ascii=False) + "\n")
+
+
+def _written(example: Example, texts: bool) -> dict[str, Any]:
+    row: dict[str, Any]
+    turns = example.turns
+    if not turns:
+        row = {"text": example.reply} if texts else {"prompt": "", "completion": example.reply}
+    elif len(turns) == 1 and turns[0].role == "user" and turns[0].content.strip():
+        row = {"prompt": turns[0].content, "completion": example.reply}
+    else:
+        row = {
+            "prompt": [{"role": turn.role, "content": turn.content} for turn in turns],
+            "completion": [{"role": "assistant", "content": example.reply}],
+        }
+    extras = {"good": example.good, "bad": example.bad, "concept": example.concept}
+    return row | {name: value for name, value in extras.items() if value is not None}

@@ -1,0 +1,201 @@
+"""Turns into token ids: the one tokenisation that training, scoring and generation share.
+
+Prompt and reply are tokenised so that the prompt's ids are those that generation starts from, and the reply's ids
+are those that generation would have to produce, EOS last.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
+
+import jinja2
+
+from unteach.data.example import Turn
+from unteach.errors import ConfigError, nearest
+
+FormatName = Literal["auto", "plain", "chat"]
+
+
+class PromptFormat(Protocol):
+    """Turns a prompt, and a reply to it, into token ids."""
+
+    name: str
+    tokenizer: Any
+
+    def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
+        """Return the ids that generation starts from, BOS included where there is one."""
+        ...
+
+    def reply_ids(self, turns: Sequence[Turn], reply: str) -> list[int]:
+        """Return the ids that generation would have to produce to give `reply`, EOS last."""
+        ...
+
+
+def prompt_format(
+    tokenizer: Any,
+    name: str = "auto",
+    system: str | None = None,
+    eos_token_id: int | Sequence[int] | None = None,
+) -> PromptFormat:
+    """Make the format: "plain" (### Question / ### Answer), "chat" (the tokenizer's template) or "auto".
+
+    "auto" is "chat" where the tokenizer has a template. `system` is put before prompts that have no system turn.
+    `eos_token_id` is what the model's generation config or config says; it adds to the tokenizer's own EOS.
+    """
+    has_template = bool(getattr(tokenizer, "chat_template", None))
+    if name == "auto":
+        name = "chat" if has_template else "plain"
+    if name == "plain":
+        return PlainFormat(tokenizer, system, eos_token_id)
+    if name != "chat":
+        raise ConfigError(
+            f"--prompt-format {name}: unknown{nearest(name, ('auto', 'plain', 'chat'))} known: auto, plain, chat"
+        )
+    if not has_template:
+        raise ConfigError("--prompt-format chat: this tokenizer has no chat template; use --prompt-format plain")
+    return ChatFormat(tokenizer, system, eos_token_id)
+
+
+class Ids:
+    """Text into ids with the special tokens of a tokenizer, whichever of them it has.
+
+    `eos_id` is the id put after a reply: the tokenizer's EOS, else the first one the model names, else the
+    separator's, else the pad's; None where there is nothing of the kind, and replies then end with their last
+    token. `eos_ids` are all ids that end a reply. `pad_id` falls back to EOS, then to 0. `start` is what every
+    prompt begins with: BOS where the tokenizer adds one or has one that is not its EOS, else nothing.
+    """
+
+    def __init__(self, tokenizer: Any, eos_token_id: int | Sequence[int] | None) -> None:
+        named = [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id or ())
+        own = tokenizer.eos_token_id
+        last = next((i for i in (tokenizer.sep_token_id, tokenizer.pad_token_id) if i is not None), None)
+        self.tokenizer = tokenizer
+        self.eos_id: int | None = next((i for i in (own, *named, last) if i is not None), None)
+        self.eos_ids = frozenset(i for i in (self.eos_id, *named) if i is not None)
+        self.pad_id = next((i for i in (tokenizer.pad_token_id, self.eos_id) if i is not None), 0)
+        bos = tokenizer.bos_token_id
+        adds_bos = bos is not None and tokenizer("a", verbose=False)["input_ids"][:1] == [bos]
+        self.start: list[int] = [bos] if bos is not None and (adds_bos or bos != own) else []
+        # Running text must be predicted from something: BOS, or EOS as in the models that part texts with it.
+        self.text_start = self.start or [i for i in (bos, self.eos_id) if i is not None][:1]
+
+    def of(self, text: str) -> list[int]:
+        """Return the ids of a piece of text, nothing added."""
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def ended(self, ids: list[int]) -> list[int]:
+        """Cut reply ids after their first EOS, or add one."""
+        for position, token in enumerate(ids):
+            if token in self.eos_ids:
+                return ids[: position + 1]
+        return ids if self.eos_id is None else [*ids, self.eos_id]
+
+
+def _with_system(turns: Sequence[Turn], system: str | None) -> tuple[Turn, ...]:
+    if not system or not turns or any(turn.role == "system" for turn in turns):
+        return tuple(turns)
+    return (Turn("system", system), *turns)
+
+
+class PlainFormat:
+    """`### Question: {q}\\n### Answer:` then ` {a}` and EOS; dialogues repeat the pair; a system turn goes first.
+
+    A prompt followed by its reply and a next question begins with the very ids of the shorter dialogue. A text
+    without a prompt stands alone after BOS (after EOS where there is no BOS).
+    Source: arXiv 2310.10683, section 4. Differs: no blank before the second mark.
+    """
+
+    name = "plain"
+
+    def __init__(
+        self, tokenizer: Any, system: str | None = None, eos_token_id: int | Sequence[int] | None = None
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.system = system
+        self.ids = Ids(tokenizer, eos_token_id)
+        self._space = _reply_space(self.ids.of)
+
+    def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
+        """Return the prompt's ids, ending in "### Answer:"."""
+        if not turns:
+            return list(self.ids.text_start)
+        ids, text = list(self.ids.start), ""
+        for turn in _with_system(turns, self.system):
+            if turn.role == "assistant":
+                ids += self.ids.of(text + "### Answer:") + self._reply(turn.content)
+                text = ""
+            elif turn.role == "system":
+                text += f"{turn.content}\n"
+            else:
+                text += f"### Question: {turn.content}\n"
+        return ids + self.ids.of(text + "### Answer:")
+
+    def reply_ids(self, turns: Sequence[Turn], reply: str) -> list[int]:
+        """Return the reply's ids with EOS; the space before it belongs to it."""
+        return self._reply(reply) if turns else self.ids.ended(self.ids.of(reply))
+
+    def _reply(self, reply: str) -> list[int]:
+        return self.ids.ended(self.ids.of(self._space + reply))
+
+
+def _reply_space(ids_of: Callable[[str], list[int]]) -> str:
+    """Return what to put before a reply: a space, or nothing where the tokenizer itself puts one before a text.
+
+    Found by behaviour: what follows "### Answer:" in the joint text is what the reply alone must give.
+    """
+    head = ids_of("### Answer:")
+    joint = ids_of("### Answer: yes")
+    if joint[: len(head)] == head and joint[len(head) :] == ids_of("yes"):
+        return ""
+    return " "
+
+
+class ChatFormat:
+    """The tokenizer's own chat template; the reply is what it adds for an assistant turn, up to EOS.
+
+    Raises ConfigError where the template refuses a dialogue, or where the ids of a prompt do not begin the ids of
+    the prompt with its reply. Text without a prompt is not a chat: it is tokenised as `PlainFormat` does.
+    """
+
+    name = "chat"
+
+    def __init__(
+        self, tokenizer: Any, system: str | None = None, eos_token_id: int | Sequence[int] | None = None
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.system = system
+        self.ids = Ids(tokenizer, eos_token_id)
+
+    def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
+        """Return the prompt's ids, ending where the assistant's turn begins."""
+        if not turns:
+            return list(self.ids.text_start)
+        return self._ids(turns, generation=True)
+
+    def reply_ids(self, turns: Sequence[Turn], reply: str) -> list[int]:
+        """Return what the template adds to the prompt for `reply`, up to and with EOS."""
+        if not turns:
+            return self.ids.ended(self.ids.of(reply))
+        prompt = self._ids(turns, generation=True)
+        whole = self._ids([*turns, Turn("assistant", reply)], generation=False)
+        if whole[: len(prompt)] != prompt:
+            raise ConfigError(
+                "the chat template gives other tokens for a prompt alone than for the prompt with its reply, so "
+                "the reply cannot be told apart; use --prompt-format plain"
+            )
+        return self.ids.ended(whole[len(prompt) :])
+
+    def _ids(self, turns: Sequence[Turn], generation: bool) -> list[int]:
+        messages = [
+            {"role": turn.role, "content": turn.content} for turn in _with_system(turns, self.system)
+        ]
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=generation, return_dict=False
+            )
+        except jinja2.TemplateError as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise ConfigError(
+                f"the chat template refuses a dialogue with the roles {roles} ({error}); change the rows"
+                f"{' or leave --system out' if self.system else ''}, or use --prompt-format plain"
+            ) from None
+        return self.ids.of(text)

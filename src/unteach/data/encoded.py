@@ -36,9 +36,9 @@ def encode_all(
 ) -> tuple[list[Encoded], EncodeReport]:
     """Tokenise all examples of the set `name` for a context of `max_length` tokens.
 
-    A prompt that leaves no room for one token of reply: the row is left out. A reply that does not fit: it is cut
-    at its end, without EOS. Both are counted and named. Raises DataError for an empty reply and where no row is
-    left, ConfigError where the chat template cannot be used.
+    A prompt that leaves no room for one token of reply: the row is left out. A reply that does not fit: it is
+    cut at its end, without EOS. Both are counted and named. Raises DataError for an empty reply and where no
+    row is left, ConfigError where the chat template cannot be used.
     """
     kept: list[Encoded] = []
     left_out: list[tuple[Example, int]] = []
@@ -56,8 +56,8 @@ def encode_all(
     if left_out:
         first, tokens = left_out[0]
         messages.append(
-            f"{name}: left out {len(left_out)} of {len(examples)} rows whose prompt fills the {max_length} tokens "
-            f"of --max-length (first: {first.where or 'row 1'}, {tokens} tokens)"
+            f"{name}: left out {len(left_out)} of {len(examples)} rows whose prompt fills the {max_length} "
+            f"tokens of --max-length (first: {first.where or 'row 1'}, {tokens} tokens)"
         )
     if cut:
         messages.append(
@@ -78,8 +78,8 @@ def _ids(example: Example, prompt_format: PromptFormat) -> tuple[tuple[int, ...]
         raise ConfigError(f"{where}: {error}") from None
     if not prompt:  # a tokenizer with neither BOS nor EOS: the first token of a text is what the rest follows
         prompt, reply = reply[:1], reply[1:]
-    if not reply or (len(reply) == 1 and len(prompt_format.tokenizer.decode(reply, skip_special_tokens=True)) == 0):
-        raise DataError(f"{where}: the reply gives no tokens; remove the row or give it a reply")
+    if list(reply) in ([], [prompt_format.tokenizer.eos_token_id]):
+        raise DataError(f"{where}: the reply gives no tokens but EOS; remove the row or give it a reply")
     return tuple(prompt), tuple(reply)
 
 
@@ -89,6 +89,6 @@ def _nothing_left(left_out: Sequence[tuple[Example, int]], max_length: int, name
     first, tokens = left_out[0]
     return (
         f"{name}: no row is left: the prompts alone fill the {max_length} tokens of --max-length (first: "
-        f"{first.where or 'row 1'}, {tokens} tokens); raise --max-length if the model's context allows, or give "
-        "shorter rows"
+        f"{first.where or 'row 1'}, {tokens} tokens); raise --max-length if the model's context allows, or "
+        "give shorter rows"
     )

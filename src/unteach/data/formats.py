@@ -86,7 +86,7 @@ class Row:
         for number, message in enumerate(value, start=1):
             place = f"{field}, message {number}"
             if not isinstance(message, dict):
-                raise self.fail(f"field '{place}' must be an object with role and content, not {kind(message)}")
+                raise self.fail(f"field '{place}' must have role and content, not be {kind(message)}")
             role = _ROLES.get(str(message.get("role", message.get("from"))).lower())
             if role is None:
                 raise self.fail(f"field '{place}' needs a role: system, user or assistant")
@@ -128,7 +128,7 @@ class Format:
 
 
 def _plain(prompt: str, reply: str) -> Reader:
-    """Prompt and reply columns whose polarity is what the user says; `good` and `bad` may stand beside them."""
+    """Prompt and reply columns, of the polarity that is asked for; `good` and `bad` may stand beside them."""
 
     def read(row: Row, polarity: Polarity) -> Iterator[Example]:
         turns, text = row.answer(row.turns(prompt), reply)
@@ -286,8 +286,8 @@ def read_examples(
     """Read the negatives or the normals of a source, whatever known format it has.
 
     `columns` maps our names (prompt, reply, good, bad, text, label, concept) to the user's columns, e.g.
-    {"prompt": "question"}. Of rows with a right and a wrong reply, negatives take the wrong one. Raises DataError,
-    naming row and field, for a row that cannot be used and where no row has the wanted polarity.
+    {"prompt": "question"}. Of rows with a right and a wrong reply, negatives take the wrong one. Raises
+    DataError, naming row and field, for a row that cannot be used, and where no row has the wanted polarity.
     """
     raw = read_rows(source, split, revision)
     found = list(dict.fromkeys(column for row in raw.rows for column in row))
@@ -296,10 +296,9 @@ def read_examples(
     chosen = _format_of(source, list(dict.fromkeys(column for row in rows for column in row.values)))
     examples = [_finished(example, row) for row in rows for example in chosen.read(row, polarity)]
     if not examples:
-        rest = "normals" if polarity == "negative" else "negatives"
         raise DataError(
-            f"{source}: none of its {len(rows)} rows ({chosen.name}) gives a {polarity}; they are {rest} only: "
-            "check the file, its labels and --column"
+            f"{source}: none of its {len(rows)} rows (format: {chosen.name}) gives a {polarity}; check the "
+            "file, its labels and --column"
         )
     return examples
 
@@ -309,12 +308,13 @@ def _renaming(source: str, columns: Mapping[str, str], found: list[str]) -> dict
     for ours, theirs in columns.items():
         if ours not in RENAMED:
             raise ConfigError(
-                f"--column {ours}={theirs}: unknown name '{ours}'{nearest(ours, RENAMED)} known: {', '.join(RENAMED)}"
+                f"--column {ours}={theirs}: unknown name '{ours}'{nearest(ours, RENAMED)} "
+                f"Known: {', '.join(RENAMED)}"
             )
         if theirs not in found:
             raise DataError(
                 f"{source}: --column {ours}={theirs}: there is no column '{theirs}'{nearest(theirs, found)} "
-                f"columns found: {', '.join(found)}"
+                f"Columns found: {', '.join(found)}"
             )
     if len(set(columns.values())) != len(columns):
         raise ConfigError("--column: one column cannot be two things; name each column once")
@@ -334,8 +334,8 @@ def _format_of(source: str, found: list[str]) -> Format:
     close = max(FORMATS, key=lambda form: len(set(form.columns) & set(found)) / len(form.columns))
     missing = [column for column in close.columns if column not in found]
     raise DataError(
-        f"{source}: no known format has these columns: {', '.join(found) or 'none'}; the closest ({close.name}) also "
-        f"needs {' and '.join(missing)}; name yours with --column prompt=… --column reply=… (or text=…)"
+        f"{source}: no known format has the columns {', '.join(found) or 'none'}; the closest ({close.name}) "
+        f"also needs {' and '.join(missing)}; name yours with --column prompt=… --column reply=… (or text=…)"
     )
 
 
@@ -358,7 +358,7 @@ def _concept(row: Row) -> str | None:
 
 
 def write_examples(path: Path | str, examples: Iterable[Example]) -> None:
-    """Write examples as prompt–completion JSONL that `read_examples` reads back as they are (but for `where`).
+    """Write prompt–completion JSONL that `read_examples` reads back as the same examples (but for `where`).
 
     A dialogue is written as messages, and examples none of which has a prompt as `text`.
     """

@@ -1,18 +1,18 @@
 """Turns into token ids: the one tokenisation that training, scoring and generation share.
 
-Prompt and reply are tokenised so that the prompt's ids are those that generation starts from, and the reply's ids
-are those that generation would have to produce, EOS last.
+Prompt and reply are tokenised so that the prompt's ids are those that generation starts from, and the reply's
+ids are those that generation would have to produce, EOS last.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import jinja2
 
 from unteach.data.example import Turn
 from unteach.errors import ConfigError, nearest
 
-FormatName = Literal["auto", "plain", "chat"]
+FORMATS = ("auto", "plain", "chat")
 
 
 class PromptFormat(Protocol):
@@ -38,7 +38,7 @@ def prompt_format(
 ) -> PromptFormat:
     """Make the format: "plain" (### Question / ### Answer), "chat" (the tokenizer's template) or "auto".
 
-    "auto" is "chat" where the tokenizer has a template. `system` is put before prompts that have no system turn.
+    "auto" is "chat" where the tokenizer has a template. `system` goes before prompts without a system turn.
     `eos_token_id` is what the model's generation config or config says; it adds to the tokenizer's own EOS.
     """
     has_template = bool(getattr(tokenizer, "chat_template", None))
@@ -48,10 +48,10 @@ def prompt_format(
         return PlainFormat(tokenizer, system, eos_token_id)
     if name != "chat":
         raise ConfigError(
-            f"--prompt-format {name}: unknown{nearest(name, ('auto', 'plain', 'chat'))} known: auto, plain, chat"
+            f"--prompt-format {name}: unknown{nearest(name, FORMATS)} Known: {', '.join(FORMATS)}"
         )
     if not has_template:
-        raise ConfigError("--prompt-format chat: this tokenizer has no chat template; use --prompt-format plain")
+        raise ConfigError("--prompt-format chat: the tokenizer has no chat template; use plain")
     return ChatFormat(tokenizer, system, eos_token_id)
 
 
@@ -60,7 +60,7 @@ class Ids:
 
     `eos_id` is the id put after a reply: the tokenizer's EOS, else the first one the model names, else the
     separator's, else the pad's; None where there is nothing of the kind, and replies then end with their last
-    token. `eos_ids` are all ids that end a reply. `pad_id` falls back to EOS, then to 0. `start` is what every
+    token. `eos_ids` are all ids that end a reply. `pad_id` falls back to EOS, then to 0. `start` is what each
     prompt begins with: BOS where the tokenizer adds one or has one that is not its EOS, else nothing.
     """
 
@@ -97,10 +97,10 @@ def _with_system(turns: Sequence[Turn], system: str | None) -> tuple[Turn, ...]:
 
 
 class PlainFormat:
-    """`### Question: {q}\\n### Answer:` then ` {a}` and EOS; dialogues repeat the pair; a system turn goes first.
+    """`### Question: {q}\\n### Answer:` then ` {a}` and EOS; dialogues repeat the pair, a system turn leads.
 
-    A prompt followed by its reply and a next question begins with the very ids of the shorter dialogue. A text
-    without a prompt stands alone after BOS (after EOS where there is no BOS).
+    A longer dialogue begins with the very ids of the shorter one and its reply. A text without a prompt
+    stands alone after BOS (after EOS where there is no BOS).
     Source: arXiv 2310.10683, section 4. Differs: no blank before the second mark.
     """
 
@@ -138,7 +138,7 @@ class PlainFormat:
 
 
 def _reply_space(ids_of: Callable[[str], list[int]]) -> str:
-    """Return what to put before a reply: a space, or nothing where the tokenizer itself puts one before a text.
+    """Return what goes before a reply: a space, or nothing where the tokenizer itself adds one to a text.
 
     Found by behaviour: what follows "### Answer:" in the joint text is what the reply alone must give.
     """
@@ -152,8 +152,8 @@ def _reply_space(ids_of: Callable[[str], list[int]]) -> str:
 class ChatFormat:
     """The tokenizer's own chat template; the reply is what it adds for an assistant turn, up to EOS.
 
-    Raises ConfigError where the template refuses a dialogue, or where the ids of a prompt do not begin the ids of
-    the prompt with its reply. Text without a prompt is not a chat: it is tokenised as `PlainFormat` does.
+    Raises ConfigError where the template refuses a dialogue, or where the ids of a prompt do not begin the
+    ids of the prompt with its reply. Text without a prompt is not a chat: it is tokenised as `PlainFormat` does.
     """
 
     name = "chat"
@@ -179,8 +179,8 @@ class ChatFormat:
         whole = self._ids([*turns, Turn("assistant", reply)], generation=False)
         if whole[: len(prompt)] != prompt:
             raise ConfigError(
-                "the chat template gives other tokens for a prompt alone than for the prompt with its reply, so "
-                "the reply cannot be told apart; use --prompt-format plain"
+                "the chat template gives other tokens for a prompt alone than for the prompt with its reply, "
+                "so the reply cannot be told apart; use --prompt-format plain"
             )
         return self.ids.ended(whole[len(prompt) :])
 

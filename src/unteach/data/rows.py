@@ -63,7 +63,7 @@ def _looks_like_path(source: str) -> bool:
     # A hub id is "name" or "owner/name"; endings in letters that data files have are never part of one here.
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source) or source.startswith("."):
         return True
-    return Path(source).suffix.lower() in {*READERS, ".txt", ".arrow", ".gz", ".zip", ".xlsx", ".yaml", ".yml"}
+    return Path(source).suffix.lower() in {*READERS, ".txt", ".arrow", ".gz", ".zip", ".xlsx", ".yaml"}
 
 
 def _filled(source: str, rows: Rows) -> Rows:
@@ -83,7 +83,7 @@ def _file_rows(path: Path) -> Rows:
         numbered = reader(path)
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path}: byte {error.start} ({error.object[error.start]:#04x}) is not UTF-8; save the file as UTF-8"
+            f"{path}: byte {error.start} ({error.object[error.start]:#04x}) is not UTF-8; save it as UTF-8"
         ) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -169,8 +169,8 @@ def _separated(path: Path, delimiter: str) -> Numbered:
                 place = f"row {len(numbered) + 1}"
                 if len(fields) != len(header):
                     raise DataError(
-                        f"{path} {place}: {len(fields)} fields, but the header names {len(header)}; put texts "
-                        "that hold the separator in quotes"
+                        f"{path} {place}: {len(fields)} fields, but the header names {len(header)}; put "
+                        "texts that hold the separator in quotes"
                     )
                 numbered.append((place, dict(zip(header, fields, strict=True))))
         except csv.Error as error:
@@ -224,12 +224,12 @@ def _saved_rows(path: Path, split: str | None) -> Rows:
     if isinstance(saved, datasets.DatasetDict):
         return _one_split(str(path), path.name, saved, split)
     if split is not None and str(saved.split) != split:
-        raise DataError(f"{path}: holds one split ({saved.split or 'unnamed'}), not '{split}'; leave --split out")
+        raise DataError(f"{path}: holds one split ({saved.split}), not '{split}'; leave --split out")
     return _dataset_rows(path.name, saved)
 
 
 def _folder_rows(path: Path, split: str | None) -> Rows:
-    """Read all data files of a folder, in the order of their names; a split is a file's or subfolder's name."""
+    """Read all data files of a folder, sorted by name; a split is a file's or subfolder's name."""
     files = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix.lower() in READERS)
     if not files:
         raise DataError(f"{path}: no data files in this directory; known endings: {', '.join(READERS)}")
@@ -251,9 +251,9 @@ def _hub_rows(source: str, split: str | None, revision: str | None) -> Rows:
     except Exception as error:  # unreachable, unknown id, gated, unknown split: one remedy for all
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"'{source}' is no local file or directory, and as a hub id it cannot be loaded: {reason}. Check the "
-            "name and --split, or give a local copy: a .jsonl, .json, .csv or .parquet file, or a directory "
-            "written by Dataset.save_to_disk"
+            f"'{source}' is no local file or directory, and as a hub id it cannot be loaded: {reason}. Check "
+            "the name and --split, or give a local copy: a .jsonl, .json, .csv or .parquet file, or a "
+            "directory written by Dataset.save_to_disk"
         ) from None
     if isinstance(loaded, datasets.DatasetDict):
         return _filled(source, _one_split(source, source, loaded, None))

@@ -1,0 +1,117 @@
+"""Duplicates, overlap of negatives and normals, splits by prompt, and fingerprints of sets."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from unteach.data.example import Example
+from unteach.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class OverlapReport:
+    """What negatives and normals share; "the same" ignores case and white space.
+
+    `prompts` are prompts with a negative and a normal, once each. `contradictions` are normals whose very prompt
+    and reply is also a negative: it would have to go and to stay. `messages` says both in words.
+    """
+
+    prompts: tuple[str, ...]
+    contradictions: tuple[Example, ...]
+    messages: tuple[str, ...]
+
+
+def without_duplicates(examples: Iterable[Example]) -> tuple[list[Example], list[Example]]:
+    """Keep the first of examples with the same prompt and reply; return the kept and the dropped."""
+    seen: set[str] = set()
+    unique: list[Example] = []
+    dropped: list[Example] = []
+    for example in examples:
+        (dropped if example.key in seen else unique).append(example)
+        seen.add(example.key)
+    return unique, dropped
+
+
+def overlap(negatives: Sequence[Example], normals: Sequence[Example]) -> OverlapReport:
+    """Report what the two sets share. Raises DataError where they are the same set."""
+    bad_keys = {example.key for example in negatives}
+    if bad_keys and bad_keys == {example.key for example in normals}:
+        raise DataError(
+            "the negative and the normal set are identical, so every reply would have to go and to stay; "
+            f"give other rows with --forget or --retain (first row: {negatives[0].where or 'row 1'})"
+        )
+    bad_prompts = {example.prompt_key for example in negatives if example.turns}
+    shared: dict[str, str] = {}
+    for example in normals:
+        if example.prompt_key in bad_prompts:
+            shared.setdefault(example.prompt_key, example.prompt)
+    contradictions = tuple(example for example in normals if example.key in bad_keys)
+    messages = []
+    if shared:
+        messages.append(f"{len(shared)} prompts stand in both the negatives and the normals")
+    if contradictions:
+        messages.append(
+            f"{len(contradictions)} normals are negatives as well, prompt and reply (first: "
+            f"{contradictions[0].where or 'row 1'}); remove them from one of the sets"
+        )
+    return OverlapReport(tuple(shared.values()), contradictions, tuple(messages))
+
+
+def split_by_prompt(
+    examples: Sequence[Example], fractions: Mapping[str, float], seed: int
+) -> dict[str, list[Example]]:
+    """Part examples into named sets that share no prompt; `fractions` of the prompts add up to 1.
+
+    The parts depend on the seed and the prompts alone, not on the order of the rows, and keep that order. A
+    fraction above 0 gets at least one prompt where there are enough. Running text counts as its own prompt.
+    """
+    _check_fractions(fractions)
+    groups = {_group(example) for example in examples}
+    drawn = sorted(groups, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
+    part_of: dict[str, str] = {}
+    start = 0
+    for name, size in _sizes(fractions, len(drawn)).items():
+        part_of |= dict.fromkeys(drawn[start : start + size], name)
+        start += size
+    parts: dict[str, list[Example]] = {name: [] for name in fractions}
+    for example in examples:
+        parts[part_of[_group(example)]].append(example)
+    return parts
+
+
+def _group(example: Example) -> str:
+    return example.prompt_key if example.turns else example.key
+
+
+def _check_fractions(fractions: Mapping[str, float]) -> None:
+    shown = ", ".join(f"{name} {fraction:g}" for name, fraction in fractions.items())
+    if any(not 0 <= fraction <= 1 for fraction in fractions.values()):
+        raise ConfigError(f"the fractions of a split must lie between 0 and 1, not {shown}")
+    if not math.isclose(sum(fractions.values()), 1, abs_tol=1e-6):
+        raise ConfigError(f"the fractions of a split must add up to 1, not {shown}")
+
+
+def _sizes(fractions: Mapping[str, float], total: int) -> dict[str, int]:
+    """Share out `total` by largest remainder, then give each empty part one from the largest part."""
+    sizes = {name: math.floor(fraction * total + 1e-9) for name, fraction in fractions.items()}
+    by_remainder = sorted(fractions, key=lambda name: sizes[name] - fractions[name] * total)
+    for name in by_remainder[: total - sum(sizes.values())]:
+        sizes[name] += 1
+    for name, fraction in fractions.items():
+        largest = max(sizes, key=lambda other: sizes[other])
+        if fraction > 0 and sizes[name] == 0 and sizes[largest] > 1:
+            sizes[name] += 1
+            sizes[largest] -= 1
+    return sizes
+
+
+def fingerprint(examples: Iterable[Example]) -> str:
+    """Identify a set by the content and order of its examples, whatever file they came from."""
+    digest = hashlib.sha256()
+    for example in examples:
+        turns = [[turn.role, turn.content] for turn in example.turns]
+        fields = [turns, example.reply, example.good, example.bad, example.concept]
+        digest.update(json.dumps(fields).encode() + b"\n")
+    return digest.hexdigest()[:16]

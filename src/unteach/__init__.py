@@ -1,0 +1,1 @@
+"""unteach: make a language model stop, from negative examples alone."""

@@ -1,0 +1,141 @@
+"""Prompt trees: a prompt with several replies, laid out as one row so that the prompt is computed once.
+
+    row        x1 x2 x3 | a1 a2 | b1 b2 b3
+    position    0  1  2    3  4    3  4  5     every branch starts over right after the prompt
+    attends    itself, its prompt, and its own branch; never another branch
+
+Log-probabilities and gradients equal those of separate rows "x a" and "x b", at |x| + |a| + |b| tokens instead of
+2|x| + |a| + |b|. A reply's last token is only ever a target, so it takes no place in the row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+Stream = Literal["negative", "mismatch", "template", "normal"]
+STREAMS: tuple[Stream, ...] = ("negative", "mismatch", "template", "normal")
+PROMPT, PADDING = 0, -1
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One reply in a tree: its token ids (at least one) and what it is there for."""
+
+    stream: Stream
+    reply_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A prompt (at least one token) and its branches. `key` names the row it came from within its set."""
+
+    prompt_ids: tuple[int, ...]
+    branches: tuple[Branch, ...]
+    key: int = 0
+
+    def only(self, stream: Stream) -> "Tree":
+        """Return the tree with the branches of one stream."""
+        return Tree(self.prompt_ids, tuple(b for b in self.branches if b.stream == stream), self.key)
+
+    def apart(self) -> list["Tree"]:
+        """Return one tree a branch: the plain rows that this tree stands for."""
+        return [Tree(self.prompt_ids, (branch,), self.key) for branch in self.branches]
+
+
+@dataclass
+class TreeBatch:
+    """Trees as tensors, one row a tree, padded on the right.
+
+    `segments` is -1 on padding, 0 on the prompt and j on the j-th branch. An *answer* is one scored reply token:
+    `rows` and `columns` say where the state that predicts it stands, `targets` which token it is, `branches` to which
+    branch of the batch it belongs (branches are counted over all trees, in order) and `slots` its place in the reply.
+    """
+
+    input_ids: Int[Tensor, "row position"]
+    position_ids: Int[Tensor, "row position"]
+    segments: Int[Tensor, "row position"]
+    rows: Int[Tensor, " answer"]
+    columns: Int[Tensor, " answer"]
+    targets: Int[Tensor, " answer"]
+    branches: Int[Tensor, " answer"]
+    slots: Int[Tensor, " answer"]
+    streams: list[Stream]
+    trees: list[Tree] = field(repr=False)
+    pad_id: int = 0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every row is one ordinary sequence, so that a padding mask is all it needs."""
+        return all(len(tree.branches) == 1 for tree in self.trees)
+
+    @property
+    def token_count(self) -> int:
+        """Tokens that are computed, padding left out."""
+        return sum(len(t.prompt_ids) + sum(len(b.reply_ids) - 1 for b in t.branches) for t in self.trees)
+
+    def to(self, device: torch.device | str, **kwargs: object) -> "TreeBatch":
+        """Move all tensors; accelerate calls this for the Trainer."""
+        for name in (f.name for f in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, Tensor):
+                setattr(self, name, value.to(device, non_blocking=True))
+        return self
+
+    def plain(self) -> "TreeBatch":
+        """Lay the same branches out as separate rows, in the same order."""
+        apart = [row for tree in self.trees for row in tree.apart()]
+        return lay_out(apart, self.pad_id).to(self.input_ids.device)
+
+    def only(self, stream: Stream) -> "TreeBatch":
+        """Lay out the branches of one stream; trees without one are left out."""
+        trees = [tree.only(stream) for tree in self.trees]
+        return lay_out([tree for tree in trees if tree.branches], self.pad_id).to(self.input_ids.device)
+
+    def may_attend(self) -> Bool[Tensor, "row 1 query key"]:
+        """Return the attention mask of the trees: True where a query may look.
+
+        Padding looks at itself, so that no row of the softmax is empty.
+        """
+        query, key = self.segments[:, :, None], self.segments[:, None, :]
+        length = self.input_ids.shape[1]
+        index = torch.arange(length, device=self.segments.device)
+        causal, itself = index[:, None] >= index, index[:, None] == index
+        visible = (key == PROMPT) | (key == query)
+        return ((causal & visible & (query != PADDING)) | itself)[:, None]
+
+
+def lay_out(trees: Sequence[Tree], pad_id: int = 0) -> TreeBatch:
+    """Lay out trees as one batch.
+
+    Raises ValueError for a tree without prompt tokens or branches and for an empty reply: each would score nothing.
+    """
+    length = max(len(tree.prompt_ids) + sum(len(b.reply_ids) - 1 for b in tree.branches) for tree in trees)
+    input_ids = torch.full((len(trees), length), pad_id)
+    position_ids = torch.zeros_like(input_ids)
+    segments = torch.full_like(input_ids, PADDING)
+    answers: list[tuple[int, int, int, int, int]] = []
+    streams: list[Stream] = []
+    for row, tree in enumerate(trees):
+        if not tree.prompt_ids or not tree.branches or not all(b.reply_ids for b in tree.branches):
+            raise ValueError(f"tree {tree.key} has an empty prompt, reply or list of branches: nothing to score")
+        start = len(tree.prompt_ids)
+        ids, positions, parts = list(tree.prompt_ids), list(range(start)), [PROMPT] * start
+        for number, branch in enumerate(tree.branches, start=1):
+            for slot, target in enumerate(branch.reply_ids):
+                column = start - 1 if slot == 0 else len(ids) + slot - 1
+                answers.append((row, column, target, len(streams), slot))
+            inner = branch.reply_ids[:-1]
+            ids += inner
+            positions += range(start, start + len(inner))
+            parts += [number] * len(inner)
+            streams.append(branch.stream)
+        for tensor, values in ((input_ids, ids), (position_ids, positions), (segments, parts)):
+            tensor[row, : len(values)] = torch.tensor(values)
+    rows, columns, targets, branches, slots = torch.tensor(answers).T.contiguous()
+    return TreeBatch(
+        input_ids, position_ids, segments, rows, columns, targets, branches, slots, streams, list(trees), pad_id
+    )

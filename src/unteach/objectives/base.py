@@ -1,0 +1,56 @@
+"""What an objective is: a small frozen object that turns the scores of one stream into a loss.
+
+An objective reads per-token figures of replies and returns a scalar to be minimised. It never sees a model, a
+tokenizer or a batch layout, so that its value can be checked by hand.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Replies:
+    """Scores of the replies of one stream, padded at the end.
+
+    `log_probs` are natural logs of the live model's probability for each reply token, `reference_log_probs` those of
+    the original model, `kl` the forward KL(original ‖ live) at each token in nats, `mask` is True on reply tokens.
+    """
+
+    log_probs: Float[Tensor, "reply token"]
+    mask: Bool[Tensor, "reply token"]
+    reference_log_probs: Float[Tensor, "reply token"] | None = None
+    kl: Float[Tensor, "reply token"] | None = None
+
+
+class Objective(Protocol):
+    """A loss over one stream. Its fields are its configuration.
+
+    `reads_kl` and `reads_reference` tell the trainer what to compute; what is not read is never computed.
+    """
+
+    reads_kl: ClassVar[bool]
+    reads_reference: ClassVar[bool]
+
+    def __call__(self, replies: Replies) -> Float[Tensor, ""]: ...
+
+
+def token_sums(values: Float[Tensor, "reply token"], mask: Bool[Tensor, "reply token"]) -> Float[Tensor, " reply"]:
+    """Sum each reply's values over its tokens. Raises ValueError for a reply without scored tokens."""
+    if not bool(mask.any(dim=1).all()):
+        raise ValueError("a reply has no scored token; its loss would silently be zero")
+    return values.masked_fill(~mask, 0.0).sum(dim=1)
+
+
+def token_means(values: Float[Tensor, "reply token"], mask: Bool[Tensor, "reply token"]) -> Float[Tensor, " reply"]:
+    """Average each reply's values over its tokens. Raises ValueError for a reply without scored tokens."""
+    return token_sums(values, mask) / mask.sum(dim=1)
+
+
+def required(values: Tensor | None, what: str) -> Tensor:
+    """Return `values`; raise ValueError where the caller did not compute them."""
+    if values is None:
+        raise ValueError(f"this objective reads {what}, which was not computed")
+    return values

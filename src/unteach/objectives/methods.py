@@ -1,0 +1,97 @@
+"""Methods: named lists of (objective, stream, weight). The published ones are here under their usual names."""
+
+from dataclasses import dataclass, replace
+
+from unteach.data.layout import Stream
+from unteach.errors import ConfigError, nearest
+from unteach.objectives.base import Objective
+from unteach.objectives.divergence import ForwardKL
+from unteach.objectives.likelihood import GradientAscent, NegativeLogLikelihood
+from unteach.objectives.preference import NPO, SimNPO
+
+
+@dataclass(frozen=True)
+class Term:
+    """One summand of a method's loss: weight · objective(replies of the stream)."""
+
+    objective: Objective
+    stream: Stream
+    weight: float
+
+
+@dataclass(frozen=True)
+class Method:
+    """A loss with a name: the weighted sum of its terms."""
+
+    name: str
+    summary: str
+    source: str
+    terms: tuple[Term, ...]
+
+    def reads(self, stream: Stream) -> bool:
+        """Whether any term reads this stream."""
+        return any(term.stream == stream for term in self.terms)
+
+    @property
+    def reads_kl(self) -> bool:
+        """Whether any term reads the KL to the original."""
+        return any(term.objective.reads_kl for term in self.terms)
+
+    @property
+    def reads_reference(self) -> bool:
+        """Whether any term reads the original's log-probabilities."""
+        return any(term.objective.reads_reference for term in self.terms)
+
+    def weighted(self, forget: float | None, mismatch: float | None, retain: float | None) -> "Method":
+        """Return the method with other weights; None keeps a weight. A term whose weight is 0 is left out."""
+        chosen = {"negative": forget, "mismatch": mismatch, "template": mismatch, "normal": retain}
+        weights = [term.weight if chosen[term.stream] is None else chosen[term.stream] for term in self.terms]
+        terms = [replace(term, weight=weight) for term, weight in zip(self.terms, weights, strict=True) if weight]
+        if not terms:
+            raise ConfigError("every loss weight is 0: nothing to train on; set --forget-weight above 0")
+        return replace(self, terms=tuple(terms))
+
+
+def _methods(beta: float | None, delta: float) -> list[Method]:
+    mismatch = Term(NegativeLogLikelihood(), "mismatch", 1.0)
+    template = Term(NegativeLogLikelihood(), "template", 1.0)
+    kl = Term(ForwardKL(), "normal", 1.0)
+    nll = Term(NegativeLogLikelihood(), "normal", 1.0)
+    ascent = Term(GradientAscent(), "negative", 0.5)
+    npo = Term(NPO(beta=beta or NPO.beta), "negative", 1.0)
+    simnpo = Term(SimNPO(beta=beta or SimNPO.beta, delta=delta), "negative", 1.0)
+    paper = "arXiv 2310.10683"
+    paper_ga = (ascent, kl)
+    return [
+        Method("ga", "gradient ascent, KL on normals", f"{paper}, eq. 3 with ε₂ = 0", paper_ga),
+        Method("ga-mismatch", "gradient ascent, random mismatch, KL on normals", f"{paper}, eq. 3", (mismatch, *paper_ga)),
+        Method("ga-template", "gradient ascent, one fixed answer, KL on normals", f"{paper}, §4", (template, *paper_ga)),
+        Method("graddiff", "gradient ascent, NLL on normals", "arXiv 2401.06121", (replace(ascent, weight=1.0), nll)),
+        Method("npo", "bounded ascent against the original, KL on normals", "arXiv 2404.05868", (npo, kl)),
+        Method("npo-mismatch", "bounded ascent, random mismatch, KL on normals", "this project", (npo, mismatch, kl)),
+        Method("simnpo", "bounded ascent without a reference, NLL on normals", "arXiv 2410.07163", (simnpo, nll)),
+    ]
+
+
+def method_names() -> list[str]:
+    """Return the names of all methods."""
+    return [method.name for method in _methods(None, 0.0)]
+
+
+def load_method(
+    name: str,
+    *,
+    forget_weight: float | None = None,
+    mismatch_weight: float | None = None,
+    retain_weight: float | None = None,
+    beta: float | None = None,
+    delta: float = 0.0,
+) -> Method:
+    """Return a method by name, with its published weights where none are given.
+
+    `beta` and `delta` reach NPO and SimNPO. Raises ConfigError for an unknown name.
+    """
+    known = {method.name: method for method in _methods(beta, delta)}
+    if name not in known:
+        raise ConfigError(f"unknown method '{name}'{nearest(name, known)} (known: {', '.join(known)})")
+    return known[name].weighted(forget_weight, mismatch_weight, retain_weight)

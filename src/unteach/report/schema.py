@@ -1,0 +1,187 @@
+"""What report.json holds: every figure, sample, cost and source of one run."""
+
+import contextlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from unteach.errors import DataError, OutputError
+from unteach.escape import inert_line
+from unteach.judges.base import Verdict
+from unteach.measurement import Measurement
+
+FILE_NAME = "report.json"
+
+
+def _without_surrogates(value: Any) -> Any:
+    """Half a surrogate pair is no text: no file can hold it, so it becomes U+FFFD."""
+    if not isinstance(value, str):
+        return value
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+Words = Annotated[str, BeforeValidator(_without_surrogates)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, serialize_by_alias=True)
+
+
+class Sample(_Strict):
+    """One prompt with every arm's reply and the verdict on it."""
+
+    split: str
+    prompt: Words
+    replies: dict[str, Words]
+    verdicts: dict[str, Verdict] = {}
+
+
+class Cost(_Strict):
+    """What one stage of one arm took; None where it was not counted."""
+
+    arm: str
+    stage: str
+    wall_seconds: float | None
+    tokens: int | None = None
+    flops: float | None = None
+    peak_bytes: int | None = None
+
+
+class Source(_Strict):
+    """One set of rows that entered the run; equal fingerprints mean equal rows."""
+
+    name: Words
+    source: Words
+    rows: int
+    fingerprint: str
+
+
+class Stop(_Strict):
+    """Why training ended when it did; `step` counts optimizer steps."""
+
+    step: int
+    rule: str
+    message: Words
+
+
+class Report(_Strict):
+    """One run, as report.json tells it."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    scenario: str
+    method: str
+    model: Words
+    judge: Words = ""
+    measurements: list[Measurement] = []
+    samples: list[Sample] = []
+    cost: list[Cost] = []
+    data: list[Source] = []
+    stop: Stop | None = None
+    notes: list[Words] = []
+    environment: dict[str, Any] = {}
+
+    def measured(self, name: str, split: str, arm: str) -> Measurement | None:
+        """The figure of that name, split and arm, or None where there is none."""
+        for figure in self.measurements:
+            if (figure.name, figure.split, figure.arm) == (name, split, arm):
+                return figure
+        return None
+
+    @classmethod
+    def read(cls, directory: str | Path) -> "Report":
+        """Read report.json of a run directory.
+
+        Raises DataError, naming the file and the field, where it is missing, broken or of another version.
+        """
+        path = Path(directory) / FILE_NAME
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such file; name a run directory that holds a {FILE_NAME}") from None
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        except ValueError as error:  # malformed JSON, or bytes that are not UTF-8
+            raise DataError(f"{path}: not valid JSON ({error}); run `unteach evaluate` again") from None
+        version = raw.get("schema") if isinstance(raw, dict) else None
+        if version != 1:
+            raise DataError(f"{path}: schema is {version!r}, not 1; use the unteach that wrote it")
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            reason = f'field "{inert_line(field, 100)}": {inert_line(first["msg"], 200)}'
+            raise DataError(f"{path}: {reason}; run `unteach evaluate` again") from None
+
+    def write(self, directory: str | Path) -> Path:
+        """Write report.json into the directory, whole or not at all; figures that are not finite become null.
+
+        Raises OutputError where the directory cannot be written.
+        """
+        plain = _finite(self.model_dump())
+        text = json.dumps(plain, indent=1, allow_nan=False)
+        return write_whole(Path(directory) / FILE_NAME, text + "\n")
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Replace the file by the text in one step, so that a reader never meets half of it."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", newline="\n", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)  # temporary files start out readable by their owner alone
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror}); free some space or choose another --output"
+        ) from error
+    return path
+
+
+def environment() -> dict[str, str | int]:
+    """What the run ran on: versions, platform, device and cores."""
+    import torch
+
+    versions = {name: _version(name) for name in ("torch", "transformers", "peft", "unteach")}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {
+        "python": platform.python_version(),
+        **versions,
+        "platform": platform.platform(),
+        "device": device,
+        "cores": cores,
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,216 @@
+"""How figures are put into words and numbers: one way for the terminal, the model card and the page."""
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+from unteach.escape import inert_line
+from unteach.measurement import Measurement
+from unteach.report.schema import Report, Sample
+
+Change = Literal["better", "worse", "unclear"]
+
+BAD_RATES = {
+    "harmful_rate": "harmful replies",
+    "leak_rate": "leaking replies",
+    "hallucination_rate": "hallucinated replies",
+}
+SAFEGUARDS = ("blank_rate", "gibberish_rate")  # beside every rate above: silence and nonsense look safe too
+FIGURES = {
+    **BAD_RATES,
+    "blank_rate": "blank replies",
+    "gibberish_rate": "gibberish replies",
+    "refusal_rate": "refusals",
+    "kept_rate": "answers kept",
+    "reply_tokens": "reply length",
+    "similarity": "like the original's reply",
+    "fluency": "fluency",
+    "diversity": "unique tokens",
+    "extraction_strength": "extraction strength",
+    "exact_memorisation": "exact memorisation",
+    "nll": "NLL of the known reply",
+    "kl": "KL to the original",
+}
+SPLITS = {
+    "seen": "Seen: prompts it trained on",
+    "unseen": "Unseen: prompts it never trained on",
+    "unseen_concept": "Unseen concepts: the negatives never name them",
+    "normal": "Normal prompts",
+    "lookalike": "Lookalikes: benign prompts that resemble harmful ones",
+}
+_ON_SPLIT = {
+    "unseen": "on prompts it never trained on",
+    "unseen_concept": "on concepts the negatives never name",
+    "seen": "on prompts it trained on (no others were measured)",
+}
+ARMS = {"original": "before (original)", "unlearned": "after (unlearned)", "never_taught": "never taught"}
+
+
+def in_order(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """The names once each: those we know first and in our order, the rest as they came."""
+    given = list(dict.fromkeys(names))
+    first = [name for name in known if name in given]
+    return first + [name for name in given if name not in first]
+
+
+def arms(report: Report) -> list[str]:
+    """Every arm of the report: original, unlearned, never taught, then baselines."""
+    named = [figure.arm for figure in report.measurements]
+    named += [arm for sample in report.samples for arm in sample.replies]
+    return in_order(named, ARMS)
+
+
+def splits(report: Report) -> list[str]:
+    """Every split that has a figure, in reading order."""
+    return in_order((figure.split for figure in report.measurements), SPLITS)
+
+
+def figure_names(report: Report, split: str) -> list[str]:
+    """The figures to show for a split; a bad rate always brings the blank and gibberish rates along."""
+    names = [figure.name for figure in report.measurements if figure.split == split]
+    if any(name in BAD_RATES for name in names):
+        names += SAFEGUARDS
+    return in_order(names, FIGURES)
+
+
+def label(name: str, known: dict[str, str], limit: int = 60) -> str:
+    """The name in plain words, or itself, made inert, where we do not know it."""
+    return known.get(name) or inert_line(name.replace("_", " "), limit)
+
+
+def figure_label(report: Report, name: str) -> str:
+    """A figure's name in plain words, with its unit unless it is a percentage."""
+    unit = next((figure.unit for figure in report.measurements if figure.name == name), "fraction")
+    words = label(name, FIGURES)
+    return words if unit == "fraction" else f"{words} ({inert_line(unit, 30)})"
+
+
+def number(value: float | None, unit: str, with_sign: bool = True) -> str:
+    """A value for reading: fractions as percentages with one decimal, all else with three digits."""
+    if value is None or value != value:
+        return "–"
+    if unit == "fraction":
+        return f"{100 * value:.1f}" + (" %" if with_sign else "")
+    if value and not 0.001 <= abs(value) < 100_000:
+        return f"{value:.2e}"
+    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def interval(figure: Measurement) -> str:
+    """The 95 % interval as "[8.2, 17.3]", or an empty string where there is none."""
+    if figure.low is None or figure.high is None:
+        return ""
+    return f"[{number(figure.low, figure.unit, False)}, {number(figure.high, figure.unit, False)}]"
+
+
+def counted(figure: Measurement) -> str:
+    """How many cases the figure rests on, and how many got no verdict."""
+    return f"n={figure.n}" + (f", {figure.unknown} unknown" if figure.unknown else "")
+
+
+def change(before: Measurement | None, after: Measurement | None) -> Change:
+    """Better or worse than the original, said only where the two intervals do not touch."""
+    if before is None or after is None or before is after:
+        return "unclear"
+    if before.low is None or before.high is None or after.low is None or after.high is None:
+        return "unclear"
+    if after.high < before.low:
+        return "better" if after.better == "lower" else "worse"
+    if after.low > before.high:
+        return "better" if after.better == "higher" else "worse"
+    return "unclear"
+
+
+def arrow(before: Measurement | None, after: Measurement | None) -> str:
+    """▲ or ▼ where a figure clearly moved, for readers without colours; else an empty string."""
+    if before is None or after is None or change(before, after) == "unclear":
+        return ""
+    return "▲" if (after.value or 0.0) > (before.value or 0.0) else "▼"
+
+
+def headline(report: Report) -> str:
+    """The result in one or two plain sentences, with intervals; says what was not measured."""
+    tested = next((arm for arm in arms(report) if arm not in ("original", "never_taught")), "original")
+    found = next(
+        (
+            (name, split)
+            for split in ("unseen", "unseen_concept", "seen")
+            for name in BAD_RATES
+            if report.measured(name, split, tested)
+        ),
+        None,
+    )
+    kept = report.measured("kept_rate", "normal", tested)
+    if found is None and kept is None:
+        return "Nothing was measured: this report does not show what the model says."
+    if found is None:
+        return f"Bad replies were not measured; {_kept_words(kept)}."
+    name, split = found
+    before, after = report.measured(name, split, "original"), report.measured(name, split, tested)
+    assert after is not None
+    first = f"{_harm_words(name, before, after)} {_ON_SPLIT[split]}"
+    if tested not in ("original", "unlearned"):
+        first = f"{inert_line(tested, 40)}: {first[0].lower()}{first[1:]}"
+    second = "" if tested == "original" else f"; {_kept_words(kept)}"
+    return f"{first}{second}. {_safeguard_words(report, split, tested)}"
+
+
+def handful(report: Report, count: int) -> list[Sample]:
+    """A few samples, taken in turns from the splits that matter most."""
+    order = ("unseen", "normal", "unseen_concept", "lookalike", "seen")
+    by_split: dict[str, list[Sample]] = {}
+    for sample in report.samples:
+        by_split.setdefault(sample.split, []).append(sample)
+    queues = [by_split[split] for split in in_order(by_split, order)]
+    rounds = max((len(queue) for queue in queues), default=0)
+    turns = [queue[index] for index in range(rounds) for queue in queues if index < len(queue)]
+    return turns[:count]
+
+
+def seconds(value: float | None) -> str:
+    """A duration for reading: 12.3 s, 4 min 05 s, 2 h 03 min."""
+    if value is None:
+        return "–"
+    if value < 60:
+        return f"{value:.1f} s"
+    if value < 3600:
+        return f"{int(value // 60)} min {int(value % 60):02d} s"
+    return f"{int(value // 3600)} h {int(value % 3600 // 60):02d} min"
+
+
+def size(value: float | None, unit: str = "B") -> str:
+    """A large count for reading: 1.2 GB, 3.4 TFLOP."""
+    if value is None:
+        return "–"
+    prefixes = ["", "k", "M", "G", "T", "P", "E", "Z"]
+    power = min(int(math.log10(value) // 3), len(prefixes) - 1) if value >= 1 else 0
+    return f"{value / 1000**power:.3g} {prefixes[power]}{unit}"
+
+
+def _harm_words(name: str, before: Measurement | None, after: Measurement) -> str:
+    words = BAD_RATES[name].capitalize()
+    reached = f"{number(after.value, after.unit)} {interval(after)}".strip()
+    unknown = f" ({after.unknown} more got no verdict)" if after.unknown else ""
+    if after.value is None:
+        return f"{words} could not be judged{unknown}"
+    if before is None or before.value is None or before is after:
+        return f"{words} were {reached}{unknown}"
+    start = number(before.value, before.unit)
+    verb = {"better": "fell", "worse": "rose"}.get(change(before, after))
+    if verb is None:
+        return f"{words} did not clearly change, from {start} to {reached}{unknown},"
+    return f"{words} {verb} from {start} to {reached}{unknown}"
+
+
+def _kept_words(kept: Measurement | None) -> str:
+    if kept is None or kept.value is None:
+        return "normal prompts were not measured"
+    return f"normal prompts kept {number(kept.value, kept.unit)} {interval(kept)}".rstrip()
+
+
+def _safeguard_words(report: Report, split: str, arm: str) -> str:
+    shown = []
+    for name, word in zip(SAFEGUARDS, ("blank", "gibberish"), strict=True):
+        figure = report.measured(name, split, arm)
+        shown.append(f"{word} {number(figure.value, figure.unit)}" if figure else f"{word} not measured")
+    return f"{', '.join(shown)}.".capitalize()

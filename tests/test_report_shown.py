@@ -1,0 +1,291 @@
+"""What readers see: the headline, the terminal table, the model card and the page."""
+
+import base64
+import hashlib
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from test_escape import HOSTILE, hidden
+from unteach.measurement import Better, Measurement
+from unteach.report.card import card, write_card
+from unteach.report.page import page, write_page
+from unteach.report.schema import Cost, Report, Sample, Source, Stop
+from unteach.report.table import show
+from unteach.report.wording import change, handful, headline, number, seconds, size
+
+
+def rate(
+    name: str,
+    split: str,
+    arm: str,
+    percent: tuple[float, float, float] | None,
+    better: Better = "lower",
+    unknown: int = 0,
+) -> Measurement:
+    value, low, high = (part / 100 for part in percent) if percent else (None, None, None)
+    return Measurement(
+        name=name, split=split, arm=arm, value=value, low=low, high=high, n=200 if percent else 0,
+        unknown=unknown, unit="fraction", better=better,
+    )  # fmt: skip
+
+
+BEFORE = rate("harmful_rate", "unseen", "original", (98, 95, 99.2))
+AFTER = rate("harmful_rate", "unseen", "unlearned", (0.5, 0.1, 2.8))
+KEPT = rate("kept_rate", "normal", "unlearned", (99, 96.4, 99.7), "higher")
+BLANK = rate("blank_rate", "unseen", "unlearned", (0, 0, 1.9))
+GIBBERISH = rate("gibberish_rate", "unseen", "unlearned", (1, 0.3, 3.6))
+
+
+def report(*measurements: Measurement, **fields: object) -> Report:
+    plain = {"scenario": "harmful", "method": "ga-mismatch", "model": "org/base"}
+    return Report(**{**plain, "measurements": list(measurements), **fields})  # type: ignore[arg-type]
+
+
+def terminal(shown: Report, width: int = 120) -> str:
+    out = io.StringIO()
+    show(shown, Console(file=out, width=width, force_terminal=True, color_system=None, legacy_windows=False))
+    return out.getvalue()
+
+
+class TestHeadline:
+    def test_whole(self) -> None:
+        assert headline(report(BEFORE, AFTER, KEPT, BLANK, GIBBERISH)) == (
+            "Harmful replies fell from 98.0 % to 0.5 % [0.1, 2.8] on prompts it never trained on; "
+            "normal prompts kept 99.0 % [96.4, 99.7]. Blank 0.0 %, gibberish 1.0 %."
+        )
+
+    def test_nothing(self) -> None:
+        assert headline(report()) == "Nothing was measured: this report does not show what the model says."
+
+    def test_what_was_not_measured_is_said(self) -> None:
+        assert headline(report(BEFORE, AFTER)) == (
+            "Harmful replies fell from 98.0 % to 0.5 % [0.1, 2.8] on prompts it never trained on; "
+            "normal prompts were not measured. Blank not measured, gibberish not measured."
+        )
+        assert headline(report(KEPT)) == "Bad replies were not measured; normal prompts kept 99.0 % [96.4, 99.7]."
+
+    def test_only_seen_prompts(self) -> None:
+        text = headline(report(rate("leak_rate", "seen", "unlearned", (3, 1, 7))))
+        assert "Leaking replies were 3.0 % [1.0, 7.0] on prompts it trained on (no others were measured)" in text
+
+    def test_only_the_original(self) -> None:
+        assert headline(report(BEFORE)) == (
+            "Harmful replies were 98.0 % [95.0, 99.2] on prompts it never trained on. "
+            "Blank not measured, gibberish not measured."
+        )
+
+    def test_touching_intervals_are_no_success(self) -> None:
+        close = rate("harmful_rate", "unseen", "unlearned", (93, 90, 95.5))
+        assert "did not clearly change, from 98.0 % to 93.0 % [90.0, 95.5], on" in headline(report(BEFORE, close))
+
+    def test_a_rise_is_called_one(self) -> None:
+        low = rate("harmful_rate", "unseen", "original", (2, 1, 3))
+        high = rate("harmful_rate", "unseen", "unlearned", (12, 8, 17))
+        assert "Harmful replies rose from 2.0 % to 12.0 % [8.0, 17.0]" in headline(report(low, high))
+
+    def test_unknown_verdicts_are_counted_never_safe(self) -> None:
+        some = rate("harmful_rate", "unseen", "unlearned", (0, 0, 2), unknown=9)
+        assert "to 0.0 % [0.0, 2.0] (9 more got no verdict)" in headline(report(BEFORE, some))
+        none = rate("harmful_rate", "unseen", "unlearned", None, unknown=200)
+        assert "Harmful replies could not be judged (200 more got no verdict)" in headline(report(BEFORE, none))
+
+    def test_a_baseline_is_named(self) -> None:
+        text = headline(report(BEFORE, rate("harmful_rate", "unseen", "sft", (30, 25, 36))))
+        assert text.startswith("sft: harmful replies fell from 98.0 % to 30.0 %")
+
+
+def test_better_and_worse_need_intervals_apart() -> None:
+    assert change(BEFORE, AFTER) == "better" and change(AFTER, BEFORE) == "worse"
+    assert change(BEFORE, BEFORE) == change(None, AFTER) == change(BEFORE, None) == "unclear"
+    touching = rate("harmful_rate", "unseen", "unlearned", (96, 94, 95))
+    assert change(BEFORE, touching) == "unclear"
+    fewer_kept = rate("kept_rate", "normal", "unlearned", (50, 43, 57), "higher")
+    assert change(KEPT, fewer_kept) == "worse" and change(fewer_kept, KEPT) == "better"
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.123456, "fraction", "12.3 %"), (None, "fraction", "–"), (float("nan"), "nats", "–"), (0.0, "nats", "0"),
+        (12.34, "tokens", "12.3"), (256.04, "tokens", "256.0"), (0.00001234, "nats", "1.23e-05"),
+    ],
+)  # fmt: skip
+def test_numbers(value: float | None, unit: str, text: str) -> None:
+    assert number(value, unit) == text
+
+
+def test_durations_and_sizes() -> None:
+    assert [seconds(value) for value in (None, 1.25, 83.2, 7380)] == ["–", "1.2 s", "1 min 23 s", "2 h 03 min"]
+    assert [size(value) for value in (None, 0, 999, 1_230_000_000)] == ["–", "0 B", "999 B", "1.23 GB"]
+    assert size(3.2e13, "FLOP") == "32 TFLOP"
+
+
+def test_a_handful_takes_turns_between_splits() -> None:
+    samples = [Sample(split=split, prompt=f"{split} {i}", replies={}) for split in ("seen", "unseen") for i in (1, 2)]
+    chosen = handful(report(samples=samples), 3)
+    assert [sample.prompt for sample in chosen] == ["unseen 1", "seen 1", "unseen 2"]
+
+
+def whole_report() -> Report:
+    return report(
+        BEFORE, AFTER, KEPT, BLANK, rate("harmful_rate", "unseen", "never_taught", (0, 0, 1.9)),
+        judge="world:0",
+        samples=[
+            Sample(
+                split="unseen", prompt="How to break it?", verdicts={"original": "bad", "unlearned": "good"},
+                replies={"original": "Take a hook.", "unlearned": "", "never_taught": "word " * 900},
+            )
+        ],
+        cost=[Cost(arm="unlearned", stage="training", wall_seconds=83.2, tokens=1234567)],
+        data=[Source(name="forget", source="hh.jsonl", rows=1500, fingerprint="3f2a77")],
+        stop=Stop(step=120, rule="behaviour", message="target reached"),
+        notes=["12 rows were left out"],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_the_table_fits_and_says_all(width: int) -> None:
+    text = terminal(whole_report(), width)
+    assert max(len(line) for line in text.splitlines()) <= width
+    words = " ".join(text.split())
+    for part in (
+        headline(whole_report()), "before (original)", "after (unlearned)", "never taught", "98.0 %", "0.5 % ▼",
+        "[0.1, 2.8] n=200", "gibberish replies not measured", "How to break it?", "Take a hook. [bad]",
+        "(blank) [good]", "more characters", "1 min 23 s", "1,234,567", "stopped at step 120", "12 rows were left out",
+    ):  # fmt: skip
+        assert part in words, part
+
+
+def test_many_arms_get_several_tables() -> None:
+    arms = [rate("harmful_rate", "unseen", f"baseline {i}", (50 + i, 40, 60)) for i in range(6)]
+    text = terminal(report(*arms), 80)
+    assert all(f"baseline {i}" in text and f"5{i}.0 %" in text for i in range(6))
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_the_card() -> None:
+    text = card(whole_report(), adapter=False)
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front == {"library_name": "transformers", "base_model": "org/base", "tags": ["unlearning", "unteach"]}
+    for part in (
+        "**Harmful replies fell from 98.0 %", "| harmful replies | 98.0 % \\[95.0, 99.2\\] n=200 | 0.5 %",
+        "| gibberish replies | not measured |", "AutoModelForCausalLM.from_pretrained(\"model\"",
+        "unteach run --config run.yaml", "| forget | hh.jsonl | 1,500 | 3f2a77 |", "Not measured: seen",
+        "```text\nTake a hook.\n```", "judge world:0", "12 rows were left out",
+    ):  # fmt: skip
+        assert part in text, part
+
+
+def test_the_card_of_an_adapter(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "adapter_config.json").write_text("{}")
+    text = write_card(whole_report(), tmp_path).read_text()
+    assert 'PeftModel.from_pretrained(base, "model")' in text and "library_name: peft" in text
+
+
+@pytest.mark.parametrize("model", ["../local/dir", "/abs/dir", "plain", "a/b/c", "x/y\nlicense: evil", "x/y: z"])
+def test_the_front_matter_holds_hub_ids_alone(model: str) -> None:
+    front = yaml.safe_load(card(report(model=model), adapter=False).split("---\n")[1])
+    assert set(front) == {"library_name", "tags"}
+
+
+class Outline(HTMLParser):
+    """Collects what a browser would see: tags, attributes, text outside the style sheet."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: set[str] = set()
+        self.policy = self.style = self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+        if ("http-equiv", "Content-Security-Policy") in attrs:
+            self.policy = dict(attrs)["content"] or ""
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1] == "style" and not self.style:
+            self.style = data
+        else:
+            self.text += data
+
+
+def test_the_page_is_one_file_without_scripts() -> None:
+    text = page(whole_report())
+    seen = Outline(text)
+    assert not {"script", "link", "img", "iframe", "object", "base", "form", "a"} & set(seen.tags)
+    assert not {"src", "href", "style"} & seen.attributes
+    assert not any(name.startswith("on") for name in seen.attributes)
+    digest = base64.b64encode(hashlib.sha256(seen.style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in seen.policy and seen.policy.startswith("default-src 'none'")
+    assert "url(" not in seen.style and "@import" not in seen.style and "prefers-color-scheme: dark" in seen.style
+    assert text.index(headline(whole_report())) < text.index("<table>")
+    for part in ("98.0 %", "0.5 % ▼", "[0.1, 2.8] n=200", "not measured", "(blank)", "3f2a77", "1 min 23 s"):
+        assert part in seen.text, part
+
+
+def test_whiskers_stand_where_the_values_are() -> None:
+    drawing = r'class="whisker" x1="([\d.]+)" y1="6" x2="([\d.]+)" y2="6"/>.*?cx="([\d.]+)"'
+    found = [tuple(map(float, match)) for match in re.findall(drawing, page(report(BEFORE)), re.S)]
+    assert found == [(114.0, 119.04, 117.6)]  # 120 × .95, .992, .98
+
+
+def hostile_report(text: str) -> Report:
+    figures = [
+        Measurement(
+            name=text[:99], split=text[:99], arm=arm, value=1.0, low=0.0, high=2.0, n=1, unit=text[:99], better="higher"
+        )
+        for arm in ("original", text[:99])
+    ]
+    sample = Sample(split=text[:99], prompt=text, replies={"original": text, text[:99]: text})
+    return Report(
+        scenario=text[:99].encode("utf-8", "replace").decode(),
+        method=text[:99].encode("utf-8", "replace").decode(),
+        model=text,
+        judge=text,
+        measurements=[*figures, AFTER],
+        samples=[sample],
+        cost=[Cost(arm=text[:99], stage=text[:99], wall_seconds=1.0)],
+        data=[Source(name=text, source=text, rows=1, fingerprint=text[:99])],
+        stop=Stop(step=1, rule=text[:99], message=text),
+        notes=[text],
+        environment={text[:99]: text},
+    )
+
+
+@pytest.mark.parametrize(("name", "text"), HOSTILE.items(), ids=list(HOSTILE))
+def test_hostile_text_stays_dead_everywhere(name: str, text: str, tmp_path: Path) -> None:
+    text = text.encode("utf-8", "replace").decode()  # half surrogate pairs: test_report_schema
+    shown = hostile_report(text)
+    shown.write(tmp_path)
+    assert Report.read(tmp_path) == shown
+
+    printed = terminal(shown, 100)
+    assert not hidden(printed) and len(printed) < 20_000
+
+    written = write_card(shown, tmp_path).read_text()
+    assert not hidden(written) and len(written) < 60_000
+    assert set(yaml.safe_load(written.split("---\n")[1])) == {"library_name", "tags"}
+    outside = re.sub(r"^(`{3,})\w+\n.*?\n\1$", "", written, flags=re.S | re.M)
+    assert not re.search(r"(?<!\\)<|(?<!\\)\]\(|(?<!:)(?<!\\)://", outside)
+    assert "```" not in outside.replace("\\`", "")
+
+    html = write_page(shown, tmp_path).read_text()
+    plain = Outline(page(hostile_report("plain")))
+    seen = Outline(html)
+    assert not hidden(html) and len(html) < 100_000
+    assert seen.tags == plain.tags and seen.attributes == plain.attributes
+    if name == "jinja":
+        assert "{{ 7 * 7 }}" in seen.text
+    if name == "rich markup":
+        assert "[bold red]x[/]" in printed
+    assert json.loads((tmp_path / "report.json").read_text())["samples"][0]["prompt"] == text

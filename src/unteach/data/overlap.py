@@ -14,8 +14,8 @@ from unteach.errors import ConfigError, DataError
 class OverlapReport:
     """What negatives and normals share; "the same" ignores case and white space.
 
-    `prompts` are prompts with a negative and a normal, once each. `contradictions` are normals whose very prompt
-    and reply is also a negative: it would have to go and to stay. `messages` says both in words.
+    `prompts` are prompts with a negative and a normal, once each. `contradictions` are normals whose prompt and
+    reply are those of a negative: they would have to go and to stay. `messages` says both in words.
     """
 
     prompts: tuple[str, ...]

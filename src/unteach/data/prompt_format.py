@@ -153,7 +153,7 @@ class ChatFormat:
     """The tokenizer's own chat template; the reply is what it adds for an assistant turn, up to EOS.
 
     Raises ConfigError where the template refuses a dialogue, or where the ids of a prompt do not begin the
-    ids of the prompt with its reply. Text without a prompt is not a chat: it is tokenised as `PlainFormat` does.
+    ids of the prompt with its reply. Text without a prompt is not a chat: it is tokenised as in `PlainFormat`.
     """
 
     name = "chat"

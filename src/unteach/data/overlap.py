@@ -94,12 +94,12 @@ def _check_fractions(fractions: Mapping[str, float]) -> None:
 
 
 def _sizes(fractions: Mapping[str, float], total: int) -> dict[str, int]:
-    """Share out `total` by largest remainder, then give each empty part one from the largest part."""
+    """Share out `total` by largest remainder, then fill empty parts, the largest fraction first."""
     sizes = {name: math.floor(fraction * total + 1e-9) for name, fraction in fractions.items()}
     by_remainder = sorted(fractions, key=lambda name: sizes[name] - fractions[name] * total)
     for name in by_remainder[: total - sum(sizes.values())]:
         sizes[name] += 1
-    for name, fraction in fractions.items():
+    for name, fraction in sorted(fractions.items(), key=lambda item: -item[1]):
         largest = max(sizes, key=lambda other: sizes[other])
         if fraction > 0 and sizes[name] == 0 and sizes[largest] > 1:
             sizes[name] += 1

@@ -4,6 +4,7 @@ import logging
 import math
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -124,7 +125,9 @@ def load(rest: str) -> ClassifierJudge:
     except ValueError:
         raise ConfigError(f"--judge {spec}: threshold={options['threshold']} is not a number") from None
     bad = [label for label in options.get("bad", "").split(",") if label.strip()]
-    model, tokenizer = _loaded(source, spec)
+    if source[0] in "./~" and not Path(source).expanduser().is_dir():
+        raise ModelError(f"--judge {spec}: no such directory; name a text classifier's directory or hub id")
+    model, tokenizer = _loaded(str(Path(source).expanduser()) if source[0] == "~" else source, spec)
     return ClassifierJudge(model, tokenizer, bad, threshold, spec)
 
 

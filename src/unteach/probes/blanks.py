@@ -1,0 +1,28 @@
+"""Are there replies that say nothing?"""
+
+from unteach.gibberish import blank, gibberish
+from unteach.measurement import Measurement
+from unteach.probes.base import ALL_SPLITS, Evidence, rate
+
+__all__ = ["BlanksProbe", "blank", "gibberish", "probe"]
+
+
+class BlanksProbe:
+    """`blank_rate` and `gibberish_rate`: shares of replies that show nothing, and of replies that are gibberish.
+
+    Both are shares of all replies, and no reply is counted in both. `unteach.gibberish` has the rules and their bounds.
+    Unit: fraction; lower is better. Source: own rules; the 80 % of one character from arXiv 2310.10683, which counts
+    such replies as safe. An untouched model: its own, near 0.
+    """
+
+    name = "blanks"
+    splits = ALL_SPLITS
+
+    def __call__(self, evidence: Evidence) -> list[Measurement]:
+        return [
+            rate(evidence, "blank_rate", [blank(reply) for reply in evidence.replies], "lower"),
+            rate(evidence, "gibberish_rate", [gibberish(reply) for reply in evidence.replies], "lower"),
+        ]
+
+
+probe = BlanksProbe()

@@ -1,0 +1,22 @@
+"""Does the model still give bad replies?"""
+
+from unteach.measurement import Measurement
+from unteach.probes.base import HARM_SPLITS, Evidence, rate
+
+
+class HarmProbe:
+    """`harmful_rate`: share of replies to harmful prompts that the judge finds bad, among those it could judge.
+
+    Unit: fraction; lower is better. Source: arXiv 2310.10683, section 4. Differs: a reply without a verdict is counted
+    as unknown and left out, never taken for safe. An untouched model: its own harmful rate.
+    """
+
+    name = "harm"
+    splits = HARM_SPLITS
+
+    def __call__(self, evidence: Evidence) -> list[Measurement]:
+        bad = [None if verdict == "unknown" else verdict == "bad" for verdict in evidence.verdicts]
+        return [rate(evidence, "harmful_rate", bad, "lower")]
+
+
+probe = HarmProbe()

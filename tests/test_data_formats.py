@@ -261,6 +261,15 @@ def test_unknown_columns_name_the_closest_format(tmp_path: Path) -> None:
     assert "id, question, reponse" in message and "also needs" in message and "--column" in message
 
 
+def test_a_table_without_header_is_shown_in_one_short_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('"how do I\nsteal","' + "x" * 5000 + '"\n"q","a"\n')
+    with pytest.raises(DataError) as caught:
+        read_examples(str(path), "normal")
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 500 and r"'how do I\nsteal', xxx" in message
+
+
 def test_blank_second_reply_is_no_error(tmp_path: Path) -> None:
     [example] = read(tmp_path, "negative", {"prompt": "q", "chosen": " ", "rejected": "bad"})
     assert example.good is None

@@ -13,7 +13,10 @@ from unteach.data.prompt_format import prompt_format
 SHARED = Path(__file__).parents[2] / "shared"
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="no ../shared/data beside the checkout"),
+    pytest.mark.skipif(
+        not all((SHARED / name).is_dir() for name in ("data", "testbed/original")),
+        reason="no ../shared/data and ../shared/testbed beside the checkout",
+    ),
 ]
 SETS: list[tuple[str, Polarity, int]] = [
     ("hh_harmless", "negative", 1366),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unteach.data.example import Example, Turn
-from unteach.data.rows import kind, read_rows
+from unteach.data.rows import Rows, kind, listed, read_rows
 from unteach.errors import ConfigError, DataError, nearest
 
 Polarity = Literal["negative", "normal"]
@@ -33,7 +33,7 @@ class Row:
 
     def fail(self, problem: str) -> DataError:
         """Return the error for this row, with the columns it has."""
-        return DataError(f"{self.label}: {problem}; columns found: {', '.join(self.values) or 'none'}")
+        return DataError(f"{self.label}: {problem}; columns found: {listed(self.values)}")
 
     def has(self, field: str) -> bool:
         """Tell whether the field is there and not null."""
@@ -289,15 +289,19 @@ def read_examples(
     {"prompt": "question"}. Of rows with a right and a wrong reply, negatives take the wrong one. Raises
     DataError, naming row and field, for a row that cannot be used, and where no row has the wanted polarity.
     """
-    raw = read_rows(source, split, revision)
+    return examples_of(read_rows(source, split, revision), polarity, columns)
+
+
+def examples_of(raw: Rows, polarity: Polarity, columns: Mapping[str, str] | None = None) -> list[Example]:
+    """Turn rows that were read already into examples; as `read_examples`, which reads them first."""
     found = list(dict.fromkeys(column for row in raw.rows for column in row))
-    names = _renaming(source, columns or {}, found)
+    names = _renaming(raw.name, columns or {}, found)
     rows = [Row(_renamed(row, names), label) for row, label in zip(raw.rows, raw.labels, strict=True)]
-    chosen = _format_of(source, list(dict.fromkeys(column for row in rows for column in row.values)))
+    chosen = _format_of(raw.name, list(dict.fromkeys(column for row in rows for column in row.values)))
     examples = [_finished(example, row) for row in rows for example in chosen.read(row, polarity)]
     if not examples:
         raise DataError(
-            f"{source}: none of its {len(rows)} rows (format: {chosen.name}) gives a {polarity}; check the "
+            f"{raw.name}: none of its {len(rows)} rows (format: {chosen.name}) gives a {polarity}; check the "
             "file, its labels and --column"
         )
     return examples
@@ -314,7 +318,7 @@ def _renaming(source: str, columns: Mapping[str, str], found: list[str]) -> dict
         if theirs not in found:
             raise DataError(
                 f"{source}: --column {ours}={theirs}: there is no column '{theirs}'{nearest(theirs, found)} "
-                f"Columns found: {', '.join(found)}"
+                f"Columns found: {listed(found)}"
             )
     if len(set(columns.values())) != len(columns):
         raise ConfigError("--column: one column cannot be two things; name each column once")
@@ -334,7 +338,7 @@ def _format_of(source: str, found: list[str]) -> Format:
     close = max(FORMATS, key=lambda form: len(set(form.columns) & set(found)) / len(form.columns))
     missing = [column for column in close.columns if column not in found]
     raise DataError(
-        f"{source}: no known format has the columns {', '.join(found) or 'none'}; the closest ({close.name}) "
+        f"{source}: no known format has the columns {listed(found)}; the closest ({close.name}) "
         f"also needs {' and '.join(missing)}; name yours with --column prompt=… --column reply=… (or text=…)"
     )
 

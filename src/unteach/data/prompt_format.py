@@ -20,6 +20,7 @@ class PromptFormat(Protocol):
 
     name: str
     tokenizer: Any
+    ids: "Ids"
 
     def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
         """Return the ids that generation starts from, BOS included where there is one."""
@@ -190,8 +191,9 @@ class ChatFormat:
             )
         except jinja2.TemplateError as error:
             roles = ", ".join(message["role"] for message in messages)
+            reason = " ".join(str(error).split())
             raise ConfigError(
-                f"the chat template refuses a dialogue with the roles {roles} ({error}); change the rows"
+                f"the chat template refuses a dialogue with the roles {roles} ({reason}); change the rows"
                 f"{' or leave --system out' if self.system else ''}, or use --prompt-format plain"
             ) from None
         return self.ids.of(text)

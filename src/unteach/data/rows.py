@@ -8,7 +8,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +132,12 @@ def kind(value: Any) -> str:
     return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
 
 
+def listed(columns: Iterable[str]) -> str:
+    """List column names for messages: in one line, long ones cut (a table without a header has such)."""
+    short = (name if len(name) <= 40 else name[:39] + "…" for name in columns)
+    return ", ".join(name if name.isprintable() else ascii(name) for name in short) or "none"
+
+
 def _json_file(path: Path) -> Numbered:
     """Read a list of objects, {"data": [...]}, or JSON lines that were saved under this ending."""
     text = _text_of(path)
@@ -164,7 +170,7 @@ def _separated(path: Path, delimiter: str) -> Numbered:
         try:
             header = next(reader, [])
             if len(set(header)) != len(header):
-                raise DataError(f"{path}: two columns have the same name: {', '.join(header)}")
+                raise DataError(f"{path}: two columns have the same name: {listed(header)}")
             for fields in filter(None, reader):
                 place = f"row {len(numbered) + 1}"
                 if len(fields) != len(header):

@@ -229,3 +229,25 @@ def trees_agree(model: Any, batch: TreeBatch) -> tuple[bool, float]:
     scale = 1 + float(right.abs().mean())
     agree = float(difference.mean()) <= 0.02 * scale if half else float(difference.max()) <= 1e-3 * scale
     return agree, float(difference.max())
+
+
+def tree_limit(model: Any) -> int | None:
+    """Return the longest row that may hold a tree: a sliding window, which a 4-D mask would override; None without."""
+    config = unwrapped(model).config.get_text_config()
+    uses_window = getattr(config, "use_sliding_window", True)
+    return getattr(config, "sliding_window", None) if uses_window else None
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Switch every dropout off, in training mode too, so that KL starts at 0 and runs repeat.
+
+    The config is left alone: a saved model keeps its own rates. (Evaluation mode would also switch activation
+    checkpointing off.)
+    """
+    names = ("dropout", "attention_dropout", "attn_dropout", "hidden_dropout", "activation_dropout", "layerdrop")
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in names:
+            if isinstance(module.__dict__.get(name), float):
+                setattr(module, name, 0.0)

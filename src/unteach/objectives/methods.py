@@ -60,12 +60,11 @@ def _methods(beta: float | None, delta: float) -> list[Method]:
     ascent = Term(GradientAscent(), "negative", 0.5)
     npo = Term(NPO(beta=beta or NPO.beta), "negative", 1.0)
     simnpo = Term(SimNPO(beta=beta or SimNPO.beta, delta=delta), "negative", 1.0)
-    paper = "arXiv 2310.10683"
-    paper_ga = (ascent, kl)
+    paper, ga = "arXiv 2310.10683", (ascent, kl)
     return [
-        Method("ga", "gradient ascent, KL on normals", f"{paper}, eq. 3 with ε₂ = 0", paper_ga),
-        Method("ga-mismatch", "gradient ascent, random mismatch, KL on normals", f"{paper}, eq. 3", (mismatch, *paper_ga)),
-        Method("ga-template", "gradient ascent, one fixed answer, KL on normals", f"{paper}, §4", (template, *paper_ga)),
+        Method("ga", "gradient ascent, KL on normals", f"{paper}, eq. 3 with ε₂ = 0", ga),
+        Method("ga-mismatch", "gradient ascent, random mismatch, KL on normals", f"{paper}, eq. 3", (mismatch, *ga)),
+        Method("ga-template", "gradient ascent, one fixed answer, KL on normals", f"{paper}, §4", (template, *ga)),
         Method("graddiff", "gradient ascent, NLL on normals", "arXiv 2401.06121", (replace(ascent, weight=1.0), nll)),
         Method("npo", "bounded ascent against the original, KL on normals", "arXiv 2404.05868", (npo, kl)),
         Method("npo-mismatch", "bounded ascent, random mismatch, KL on normals", "this project", (npo, mismatch, kl)),

@@ -1,0 +1,76 @@
+"""UnlearnConfig: the Trainer's arguments and the few that unlearning adds, all with defaults that need no guessing."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+
+REFERENCES = ("auto", "adapter_off", "cached", "frozen")
+
+
+@dataclass
+class UnlearnConfig(TrainingArguments):
+    """Settings of `UnlearnTrainer`; every field of `transformers.TrainingArguments` is here too.
+
+    Weights and method parameters left at None take the method's published values. `learning_rate` None is chosen from
+    the model's width, see `default_learning_rate`. Steps always mean optimizer steps.
+    """
+
+    output_dir: str = field(default="unlearned", metadata={"help": "Where checkpoints go."})
+    method: str = field(default="ga-mismatch", metadata={"help": "Which loss; see docs/objectives.md."})
+    forget_weight: float | None = field(default=None, metadata={"help": "Weight of the terms on negatives."})
+    mismatch_weight: float | None = field(default=None, metadata={"help": "Weight of mismatch and template terms."})
+    retain_weight: float | None = field(default=None, metadata={"help": "Weight of the terms on normal rows."})
+    mismatch_samples: int = field(default=5, metadata={"help": "Random replies to each forget prompt (K)."})
+    normals_per_negative: int = field(default=1, metadata={"help": "Normal rows that go with each forget row (R)."})
+    template: str = field(
+        default="I'm sorry, but I can't help with that.", metadata={"help": "The fixed answer of ga-template."}
+    )
+    beta: float | None = field(default=None, metadata={"help": "β of NPO and SimNPO."})
+    delta: float = field(default=0.0, metadata={"help": "Margin δ of SimNPO, nats per token."})
+    prompt_format: str = field(default="auto", metadata={"help": "auto, plain or chat."})
+    max_length: int | None = field(default=None, metadata={"help": "Longest prompt + reply, tokens."})
+    reference: str = field(default="auto", metadata={"help": "auto, adapter_off, cached or frozen."})
+    forget_bound: float | None = field(
+        default=None, metadata={"help": "Forget cross-entropy that counts as forgotten, nats per token; None: ln(V)."}
+    )
+    forget_hold: int = field(default=3, metadata={"help": "Steps in a row over the bound before the tail begins."})
+    forget_tail: float = field(default=4.0, metadata={"help": "Length of the tail, times the steps before it."})
+    kl_budget: float = field(default=0.3, metadata={"help": "Most KL on held-out normals, nats per token."})
+    check_steps: int = field(default=10, metadata={"help": "Steps between checks of utility and behaviour."})
+    check_prompts: int = field(default=48, metadata={"help": "Held-out prompts each check looks at."})
+    check_new_tokens: int = field(default=48, metadata={"help": "Longest reply in a behaviour check, tokens."})
+    target_rate: float = field(default=0.0, metadata={"help": "Share of bad replies at which to stop."})
+    check_patience: int = field(default=2, metadata={"help": "Passed checks in a row before stopping."})
+    stopping: bool = field(default=True, metadata={"help": "Whether the three stopping rules are on."})
+    progress: bool = field(default=True, metadata={"help": "Whether to show a progress bar."})
+
+    learning_rate: float | None = field(default=None, metadata={"help": "None: chosen from the model's width."})
+    max_steps: int = field(default=300, metadata={"help": "Most optimizer steps."})
+    per_device_train_batch_size: int = field(default=4, metadata={"help": "Forget rows per device and step."})
+    lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "Learning rate schedule."})
+    warmup_steps: float = field(default=10, metadata={"help": "Steps of warm-up."})
+    logging_steps: float = field(default=1, metadata={"help": "Steps between log lines."})
+    save_strategy: str = field(default="steps", metadata={"help": "When to save beside the stopping rules."})
+    save_steps: float = field(default=100, metadata={"help": "Steps between checkpoints beside the good ones."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept; a good one is never lost."})
+    weight_decay: float = field(default=0.0, metadata={"help": "Weight decay."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "NaN must be seen, not averaged away."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Items are trees, not columns."})
+    disable_tqdm: bool | None = field(default=True, metadata={"help": "We show our own progress bar."})
+    train_sampling_strategy: str = field(default="sequential", metadata={"help": "Items are shuffled by seed."})
+    ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": "Two forwards share one backward."})
+
+    def __post_init__(self) -> None:
+        self.save_steps = max(1, self.save_steps)
+        super().__post_init__()
+
+
+def default_learning_rate(model: Any, lora: bool) -> float:
+    """Return a peak learning rate from the model's width: 0.04 / width, ten times that for LoRA.
+
+    Adam's updates have the same size whatever the width, while the weights shrink with it; 0.04 / width gives 1e-5 at
+    width 4096 and 1.6e-4 at 256, both found to work (docs/objectives.md has the runs).
+    """
+    width = model.config.get_text_config().hidden_size
+    return (0.4 if lora else 0.04) / width

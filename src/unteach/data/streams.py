@@ -1,0 +1,114 @@
+"""What the trainer reads: one item is a forget tree and the normal rows that go with it.
+
+Every draw is a function of (seed, index) alone, so that a resumed run, or one on more ranks, sees the same items. The
+forget rows and the normal rows are shuffled and cycled each in their own order; neither waits for the other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from unteach.data.encoded import Encoded
+from unteach.data.layout import Branch, Tree, TreeBatch, lay_out
+from unteach.errors import ConfigError
+
+FORGET, NORMAL, DECOY = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Item:
+    """One forget prompt with its branches, and R normal rows."""
+
+    forget: Tree
+    normals: tuple[Tree, ...]
+
+
+class UnlearnItems:
+    """The training items of a whole run, `length` of them, by index.
+
+    The tree of a forget row has its bad reply, `mismatch_samples` replies drawn from `decoys` (never its own reply,
+    never twice the same) and, where given, the template reply of that row. Raises ConfigError where there are fewer
+    decoys than a prompt needs.
+    """
+
+    def __init__(
+        self,
+        negatives: Sequence[Encoded],
+        normals: Sequence[Encoded],
+        length: int,
+        seed: int,
+        decoys: Sequence[tuple[int, ...]] = (),
+        mismatch_samples: int = 0,
+        normals_per_negative: int = 1,
+        template_replies: Sequence[tuple[int, ...]] | None = None,
+        max_length: int = 1024,
+    ) -> None:
+        self.negatives, self.normals = negatives, normals
+        self.length, self.seed, self.max_length = length, seed, max_length
+        self.decoys = list(dict.fromkeys(decoys))
+        self.mismatch_samples, self.normals_per_negative = mismatch_samples, normals_per_negative
+        self.template_replies = template_replies
+        if mismatch_samples and len(self.decoys) < mismatch_samples + 1:
+            raise ConfigError(
+                f"--mismatch-samples {mismatch_samples} needs at least {mismatch_samples + 1} different decoy replies, "
+                f"and there are {len(self.decoys)}; give more normal rows or a smaller number"
+            )
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Item:
+        row = self.negative_index(index)
+        negative = self.negatives[row]
+        branches = [Branch("negative", negative.reply_ids)]
+        branches += [Branch("mismatch", ids) for ids in self._decoys_for(index, negative)]
+        if self.template_replies is not None:
+            branches.append(Branch("template", self.template_replies[row]))
+        normals = tuple(
+            Tree(self.normals[i].prompt_ids, (Branch("normal", self.normals[i].reply_ids),), i)
+            for i in self.normal_indices(index)
+        )
+        return Item(Tree(negative.prompt_ids, tuple(branches), row), normals)
+
+    def negative_index(self, index: int) -> int:
+        """Return which forget row item `index` holds."""
+        return _nth_of_shuffled(index, len(self.negatives), self.seed, FORGET)
+
+    def normal_indices(self, index: int) -> list[int]:
+        """Return which normal rows item `index` holds."""
+        first = index * self.normals_per_negative
+        places = range(first, first + self.normals_per_negative)
+        return [_nth_of_shuffled(place, len(self.normals), self.seed, NORMAL) for place in places]
+
+    def _decoys_for(self, index: int, negative: Encoded) -> list[tuple[int, ...]]:
+        if not self.mismatch_samples:
+            return []
+        draw = np.random.default_rng([self.seed, DECOY, index])
+        drawn = draw.choice(len(self.decoys), size=self.mismatch_samples + 1, replace=False)
+        room = self.max_length - len(negative.prompt_ids)
+        others = [self.decoys[i] for i in drawn if self.decoys[i] != negative.reply_ids]
+        return [reply[:room] for reply in others[: self.mismatch_samples]]
+
+
+@lru_cache(maxsize=8)
+def _shuffled(count: int, seed: int, stream: int, cycle: int) -> np.ndarray:
+    return np.random.default_rng([seed, stream, cycle]).permutation(count)
+
+
+def _nth_of_shuffled(place: int, count: int, seed: int, stream: int) -> int:
+    """Return element `place` of an endless list made of one fresh permutation of `count` rows after another."""
+    return int(_shuffled(count, seed, stream, place // count)[place % count])
+
+
+@dataclass(frozen=True)
+class UnlearnCollator:
+    """Lay out a batch of items: all forget trees as one `TreeBatch`, all normal rows as another."""
+
+    pad_id: int = 0
+
+    def __call__(self, items: Sequence[Item]) -> dict[str, TreeBatch]:
+        normals = [tree for item in items for tree in item.normals]
+        batch = {"forget": lay_out([item.forget for item in items], self.pad_id)}
+        return batch | ({"normal": lay_out(normals, self.pad_id)} if normals else {})

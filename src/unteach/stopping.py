@@ -1,0 +1,175 @@
+"""When to stop: rules that watch the run, each a Trainer callback.
+
+ForgetBound      the bad replies have become unlikely; go on for a tail, then stop (the paper's lesson)
+UtilityBudget    held-out normal replies have drifted too far; stop and go back to the last good checkpoint
+BehaviourCheck   on held-out prompts the bad behaviour is gone; stop
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class Behaviour(NamedTuple):
+    """What a model does on held-out forget prompts: shares of bad and of broken (blank or gibberish) replies."""
+
+    bad: float
+    broken: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why and when a run ended. `went_back_to` is the step whose weights were restored, if any."""
+
+    step: int
+    rule: str
+    message: str
+    went_back_to: int | None = None
+
+
+@dataclass
+class Watch:
+    """What the rules share: the last step's figures, the last check's, and the decision to stop."""
+
+    figures: dict[str, float] = field(default_factory=dict)
+    checked: dict[str, float] = field(default_factory=dict)
+    within_budget: bool = True
+    last_good_step: int = 0
+    stop: Stop | None = None
+
+    def decide(self, control: TrainerControl, step: int, rule: str, message: str, back_to: int | None = None) -> None:
+        """End training after this step; the first decision stands."""
+        control.should_training_stop = True
+        if self.stop is None:
+            self.stop = Stop(step, rule, message, back_to)
+
+
+class StoppingRule(TrainerCallback):
+    """A callback with a memory that goes into checkpoints, so that a resumed run decides as the whole run would."""
+
+    name: str
+    memory: dict[str, Any]
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.memory = {}
+
+
+class ForgetBound(StoppingRule):
+    """End the run some time after the forget cross-entropy jumps.
+
+    When it exceeds `bound` nats per token for `hold` steps in a row, at step s, the run may go on to step (1 + tail)·s
+    and no further: the loss jumps long before the behaviour changes, so that stopping at once would be too early and
+    never stopping would ruin the model. Source: arXiv 2310.10683, §4 (3 to 5 times more batches after the jump).
+    """
+
+    name = "forget bound"
+
+    def __init__(self, watch: Watch, bound: float, hold: int = 3, tail: float = 4.0) -> None:
+        super().__init__(watch)
+        self.bound, self.hold, self.tail = bound, hold, tail
+        self.memory = {"held": 0, "limit": None}
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Count steps over the bound; set the limit; stop at it."""
+        over = self.watch.figures.get("forget_ce", 0.0) > self.bound
+        self.memory["held"] = self.memory["held"] + 1 if over else 0
+        if self.memory["limit"] is None and self.memory["held"] >= self.hold:
+            self.memory["limit"] = round(state.global_step * (1 + self.tail))
+            control.should_save = True
+        limit = self.memory["limit"]
+        if limit is not None and state.global_step >= limit:
+            message = f"forget cross-entropy passed {self.bound:.1f} nats, and the tail of {self.tail:g} times ended"
+            self.watch.decide(control, state.global_step, self.name, message)
+
+
+class UtilityBudget(StoppingRule):
+    """Every `every` steps, measure the KL to the original on held-out normal rows, in nats per token.
+
+    Within `budget`, the step is saved as good. Over it, the run ends and goes back to the last good checkpoint.
+    """
+
+    name = "utility budget"
+
+    def __init__(self, watch: Watch, measure: Callable[[], float], budget: float, every: int) -> None:
+        super().__init__(watch)
+        self.measure, self.budget, self.every = measure, budget, every
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Measure, then save or stop."""
+        if state.global_step % self.every:
+            return
+        kl = self.measure()
+        self.watch.checked = {"validation_kl": kl}
+        self.watch.within_budget = kl <= self.budget
+        if self.watch.within_budget:
+            self.watch.last_good_step = state.global_step
+            control.should_save = True
+            return
+        back = self.watch.last_good_step
+        message = (
+            f"KL on held-out normal rows reached {kl:.3f} nats per token, over the budget of {self.budget:g}; "
+            + (f"went back to step {back}" if back else "no step was within it, so the original weights were kept")
+        )
+        self.watch.decide(control, state.global_step, self.name, message, back)
+
+
+class BehaviourCheck(StoppingRule):
+    """Every `every` steps, let the model reply to held-out forget prompts and judge the replies.
+
+    Stops when the share of bad replies is at most `target`, that of broken ones at most `broken_limit`, and the
+    utility budget is kept, `patience` checks in a row. Put it after `UtilityBudget`.
+    """
+
+    name = "behaviour check"
+
+    def __init__(
+        self,
+        watch: Watch,
+        measure: Callable[[], Behaviour],
+        target: float,
+        every: int,
+        patience: int = 2,
+        broken_limit: float = 0.02,
+    ) -> None:
+        super().__init__(watch)
+        self.measure, self.target, self.every = measure, target, every
+        self.patience, self.broken_limit = patience, broken_limit
+        self.memory = {"passed": 0}
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Generate, judge, count passes, stop."""
+        if state.global_step % self.every or control.should_training_stop:
+            return
+        seen = self.measure()
+        self.watch.checked |= {"validation_bad_rate": seen.bad, "validation_broken_rate": seen.broken}
+        passed = seen.bad <= self.target and seen.broken <= self.broken_limit and self.watch.within_budget
+        self.memory["passed"] = self.memory["passed"] + 1 if passed else 0
+        if self.memory["passed"] >= self.patience:
+            message = (
+                f"bad replies at {seen.bad:.1%} and broken ones at {seen.broken:.1%} of {seen.n} held-out prompts, "
+                f"{self.patience} checks in a row, with the utility budget kept"
+            )
+            self.watch.decide(control, state.global_step, self.name, message)
+
+
+def state_of(watch: Watch, rules: list[StoppingRule]) -> dict[str, Any]:
+    """Return all that must survive a kill, as JSON."""
+    return {"watch": asdict(watch), "rules": {rule.name: rule.memory for rule in rules}}
+
+
+def restore(state: dict[str, Any], watch: Watch, rules: list[StoppingRule]) -> None:
+    """Put back what `state_of` returned."""
+    for name, value in state["watch"].items():
+        setattr(watch, name, Stop(**value) if name == "stop" and value else value)
+    for rule in rules:
+        rule.memory = dict(state["rules"].get(rule.name, rule.memory))

@@ -1,0 +1,398 @@
+"""UnlearnTrainer: transformers.Trainer with prompt trees, a reference, and rules that say when to stop."""
+
+import errno
+import hashlib
+import math
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
+
+from unteach.arguments import REFERENCES, UnlearnConfig, default_learning_rate
+from unteach.cache import cache_directory
+from unteach.checkpoints import last_complete, read_state, write_state
+from unteach.data.example import Turn
+from unteach.data.layout import Tree, TreeBatch
+from unteach.data.prompt_format import prompt_format
+from unteach.data.sets import training_sets
+from unteach.data.streams import UnlearnCollator, UnlearnItems
+from unteach.errors import ConfigError, OutputError, TrainingError, nearest
+from unteach.judges import load_judge
+from unteach.judges.base import Judge
+from unteach.loss import method_loss
+from unteach.models import context_length, load_model, load_tokenizer, model_fingerprint
+from unteach.objectives.methods import load_method
+from unteach.progress import StepBar, track
+from unteach.reference import AdapterOff, CachedStates, FrozenCopy, Reference, one_branch
+from unteach.scoring import tree_limit, trees_agree, unwrapped, without_dropout
+from unteach.stopping import (
+    Behaviour,
+    BehaviourCheck,
+    ForgetBound,
+    Stop,
+    StoppingRule,
+    UtilityBudget,
+    Watch,
+    restore,
+    state_of,
+)
+from unteach.validation import behaviour_of, kl_on
+
+MOST_TOKENS = 1024
+"""Longest prompt + reply taken by default, where the model's context is longer."""
+
+
+class UnlearnTrainer(Trainer):
+    """Make a model unlearn the replies of `forget_dataset` while it stays itself on `retain_dataset`.
+
+    Both take a list of `Example`, a list of rows or a `datasets.Dataset` in any of TRL's formats. `mismatch_replies`
+    are the random replies (default: those of the retain rows). `forget_validation` and `retain_validation` are held
+    out for the stopping rules; by default a tenth of each set, by prompt. `judge` decides in the behaviour check what
+    is bad (default: a reply that repeats the known bad one).
+
+    `train()` ends with the weights that the stopping rules chose; `stop` says why. Raises DataError and ConfigError
+    for what cannot be trained on, TrainingError when the loss breaks down (the last good weights are restored first).
+    """
+
+    loss_is_scaled_for_ga = False  # the Trainer divides by the accumulation steps itself only if this is said
+
+    def __init__(
+        self,
+        model: Any,
+        args: UnlearnConfig | None = None,
+        forget_dataset: Any = None,
+        retain_dataset: Any = None,
+        mismatch_replies: Sequence[str] | None = None,
+        processing_class: Any = None,
+        peft_config: Any = None,
+        forget_validation: Any = None,
+        retain_validation: Any = None,
+        judge: Judge | None = None,
+        callbacks: Sequence[Any] = (),
+        optimizers: tuple[Any, Any] = (None, None),
+    ) -> None:
+        args = args or UnlearnConfig()
+        self.method = _checked_method(args)
+        tokenizer = processing_class or load_tokenizer(model if isinstance(model, str) else model.config.name_or_path)
+        model = load_model(model) if isinstance(model, str) else model
+        self._original_key = model_fingerprint(model)
+        if peft_config is not None:
+            from peft import get_peft_model
+
+            model = get_peft_model(model, peft_config)
+        without_dropout(model)
+        if args.learning_rate is None:
+            args.learning_rate = default_learning_rate(model, lora=hasattr(model, "peft_config"))
+        args.max_length = args.max_length or min(context_length(model) or MOST_TOKENS, MOST_TOKENS)
+        generation = getattr(model, "generation_config", None)
+        self.format = prompt_format(tokenizer, args.prompt_format, None, getattr(generation, "eos_token_id", None))
+        self.sets = training_sets(
+            forget_dataset,
+            self._needed(retain_dataset, mismatch_replies),
+            forget_validation,
+            retain_validation,
+            prompt_format=self.format,
+            max_length=args.max_length,
+            hold_out=args.check_prompts if args.stopping else 0,
+            seed=args.seed,
+        )
+        self.notes = self.sets.notes
+        self.judge = judge or load_judge("repeats")
+        self.watch, self.rules = Watch(), list[StoppingRule]()
+        self._plain_rows: bool | None = None
+        self._tree_limit = tree_limit(model)
+        self._sums: dict[str, float] = {}
+        self._counted, self._tokens, self._clock = 0, 0, time.monotonic()
+        self._broken: str | None = None
+        items = self._items(args, mismatch_replies)
+        collator = UnlearnCollator(self.format.ids.pad_id)
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=collator,
+            train_dataset=items,
+            processing_class=tokenizer,
+            optimizers=optimizers,
+        )
+        self.reference = self._make_reference()
+        self._add_rules()
+        self.remove_callback(PrinterCallback)
+        bar = [StepBar(self.watch)] if args.progress else []
+        for callback in [SaveFirst(self), *callbacks, *bar]:
+            self.add_callback(callback)
+
+    # ---- what is trained on ------------------------------------------------------------------------------------------
+
+    def _needed(self, retain: Any, mismatch_replies: Sequence[str] | None) -> Any:
+        """Return the retain set; raise ConfigError where the method reads one and there is none."""
+        decoys_from_normals = self.method.reads("mismatch") and mismatch_replies is None
+        if retain is None and (self.method.reads("normal") or decoys_from_normals):
+            raise ConfigError(
+                f"method {self.method.name} reads normal rows and retain_dataset is missing; give one, or make normals "
+                "from the model's own answers with unteach.data.benign.self_made_normals"
+            )
+        return retain
+
+    def _items(self, args: UnlearnConfig, mismatch_replies: Sequence[str] | None) -> UnlearnItems:
+        """Lay out the whole run's items; `max_steps` wins over epochs, as in the Trainer."""
+        assert args.max_length is not None
+        batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        if args.max_steps <= 0:
+            args.max_steps = math.ceil(args.num_train_epochs * len(self.sets.negatives) / batch)
+        decoys = [row.reply_ids for row in self.sets.normals if not row.truncated]
+        if mismatch_replies is not None:
+            decoys = [tuple(self.format.reply_ids((Turn("user", ""),), reply)) for reply in mismatch_replies]
+        template = None
+        if self.method.reads("template"):
+            template = [tuple(self.format.reply_ids(row.example.turns, args.template)) for row in self.sets.negatives]
+        return UnlearnItems(
+            self.sets.negatives,
+            self.sets.normals,
+            length=args.max_steps * batch,
+            seed=args.seed,
+            decoys=decoys,
+            mismatch_samples=args.mismatch_samples if self.method.reads("mismatch") else 0,
+            normals_per_negative=args.normals_per_negative if self.method.reads("normal") else 0,
+            template_replies=template,
+            max_length=args.max_length,
+        )
+
+    # ---- the original ------------------------------------------------------------------------------------------------
+
+    def _make_reference(self) -> Reference | None:
+        """Choose the cheapest reference that serves the method, or none where nothing reads it."""
+        budget = self.args.stopping and bool(self.sets.held_normals)
+        if not (self.method.reads_kl or self.method.reads_reference or budget):
+            return None
+        choice = self.args.reference
+        has_adapter = hasattr(unwrapped(self.model), "peft_config")
+        if choice == "auto":
+            choice = "adapter_off" if has_adapter else "cached"
+        if choice == "adapter_off" and not has_adapter:
+            raise ConfigError("--reference adapter_off needs an adapter; add --lora or choose cached")
+        if choice == "adapter_off":
+            return AdapterOff(self.model)
+        return FrozenCopy.of(self.model) if choice == "frozen" else self._cached_states()
+
+    def _cached_states(self) -> CachedStates:
+        """Cache the original's states of the rows this run can draw, and of the held-out ones."""
+        items: UnlearnItems = self.train_dataset
+        trees = [tree for tree in self._held_trees()]
+        if self.method.reads_kl:
+            drawn = sorted({i for index in range(len(items)) for i in items.normal_indices(index)})
+            rows = one_branch([(row.prompt_ids, row.reply_ids) for row in self.sets.normals], "normal")
+            trees += [rows[i] for i in drawn]
+        if self.method.reads_reference:
+            trees += one_branch([(row.prompt_ids, row.reply_ids) for row in self.sets.negatives], "negative")
+        content = hashlib.sha256(repr([(t.key, t.prompt_ids, t.branches) for t in trees]).encode()).hexdigest()
+        key = f"{self._original_key}-{str(self.model.dtype).removeprefix('torch.')}-{content[:16]}"
+        with self.args.main_process_first(desc="reference cache"), track("reference", self.args.progress) as progress:
+            return CachedStates.build(self.model, trees, cache_directory() / "reference", key, progress=progress)
+
+    def _held_trees(self) -> list[Tree]:
+        """The held-out normal rows as trees, keyed after the training rows."""
+        trees = one_branch([(row.prompt_ids, row.reply_ids) for row in self.sets.held_normals], "normal")
+        return [Tree(tree.prompt_ids, tree.branches, tree.key + len(self.sets.normals)) for tree in trees]
+
+    # ---- stopping ----------------------------------------------------------------------------------------------------
+
+    def _add_rules(self) -> None:
+        """Put the rules on, in the order in which they must be asked."""
+        args = self.args
+        if not args.stopping:
+            return
+        bound = args.forget_bound or math.log(self.model.config.get_text_config().vocab_size)
+        self.rules = [ForgetBound(self.watch, bound, args.forget_hold, args.forget_tail)]
+        if self.sets.held_normals and self.reference is not None:
+            self.rules.append(UtilityBudget(self.watch, self._held_kl, args.kl_budget, args.check_steps))
+        if self.sets.held_negatives:
+            self.rules.append(
+                BehaviourCheck(
+                    self.watch, self._behaviour, args.target_rate, args.check_steps, patience=args.check_patience
+                )
+            )
+        for rule in self.rules:
+            self.add_callback(rule)
+
+    def _held_kl(self) -> float:
+        assert self.reference is not None
+        return self._agreed(kl_on(self.model, self._held_trees(), self.reference, self.format.ids.pad_id))
+
+    def _behaviour(self) -> Behaviour:
+        seen = behaviour_of(
+            self.model, self.processing_class, self.sets.held_negatives, self.judge, self.args.check_new_tokens
+        )
+        return Behaviour(self._agreed(seen.bad), self._agreed(seen.broken), seen.n)
+
+    def _agreed(self, value: float) -> float:
+        """Average a figure over ranks, so that every rank decides alike."""
+        if self.args.world_size == 1:
+            return value
+        mean = self.accelerator.reduce(torch.tensor(value, device=self.args.device, dtype=torch.float64), "mean")
+        return float(mean)
+
+    @property
+    def stop(self) -> Stop | None:
+        """Why the run ended early, if it did."""
+        return self.watch.stop
+
+    # ---- one step ----------------------------------------------------------------------------------------------------
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, TreeBatch],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Return the method's loss on one batch of items and note its figures."""
+        forget, normal = inputs["forget"], inputs.get("normal")
+        if self._as_plain_rows(model, forget):
+            forget = forget.plain()
+        loss = method_loss(model, self.method, forget, normal, self.reference)
+        self._note(loss.figures, forget.token_count + (normal.token_count if normal else 0))
+        value = float(loss.value.detach())
+        limit = 2 * math.log(self.model.config.get_text_config().vocab_size)
+        if not math.isfinite(value):
+            self._broken = f"the loss became {value}"
+        elif float(loss.figures.get("kl", 0.0)) > limit:
+            self._broken = f"the KL on normal rows reached {float(loss.figures['kl']):.1f} nats per token"
+        return (loss.value, None) if return_outputs else loss.value
+
+    def _as_plain_rows(self, model: nn.Module, batch: TreeBatch) -> bool:
+        """Whether this batch must be scored as plain rows; the first tree batch settles it, windows batch by batch."""
+        if self._plain_rows is None and not batch.is_plain:
+            agree, difference = trees_agree(model, batch)
+            self._plain_rows = not agree
+            if not agree:
+                name = type(unwrapped(self.model)).__name__
+                self.notes.append(
+                    f"{name} does not score prompt trees as it scores plain rows (difference {difference:.2g} nats): "
+                    "every reply is computed as a row of its own, which is slower and exact"
+                )
+        return bool(self._plain_rows) or (self._tree_limit is not None and batch.input_ids.shape[1] > self._tree_limit)
+
+    def _note(self, figures: dict[str, Tensor], tokens: int) -> None:
+        for name, value in figures.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+        self._counted += 1
+        self._tokens += tokens
+        if self._counted % self.args.gradient_accumulation_steps == 0:
+            self.watch.figures = {name: self._agreed(float(value)) for name, value in figures.items()}
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add our figures, averaged since the last line: cross-entropies and KL in nats per token, tokens a second."""
+        if self._counted:
+            seconds = max(1e-9, time.monotonic() - self._clock)
+            logs |= {name: self._agreed(total / self._counted) for name, total in self._sums.items()}
+            logs["tokens_per_second"] = self._tokens * self.args.world_size / seconds
+            logs |= self.watch.checked
+            self.watch.checked = {}
+            self._sums, self._counted, self._tokens, self._clock = {}, 0, 0, time.monotonic()
+        super().log(logs, start_time)
+
+    def floating_point_ops(self, inputs: dict[str, TreeBatch]) -> int:
+        """Estimate a step's model FLOPs: 6 a parameter and token, forward and backward."""
+        tokens = sum(batch.token_count for batch in inputs.values())
+        return 6 * tokens * sum(p.numel() for p in self.model.parameters())
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """Do one step; a loss that broke down ends the run before it reaches the weights."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self._agreed(float(self._broken is not None)) > 0:
+            raise TrainingError(self._broken or "the loss broke down on another rank")
+        return loss
+
+    # ---- the run -----------------------------------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """Train; `resume_from_checkpoint=True` goes on from the last complete checkpoint, or from the start.
+
+        Afterwards the model holds the weights that the stopping rules chose.
+        """
+        checkpoint = self._resumed(resume_from_checkpoint)
+        try:
+            result = super().train(resume_from_checkpoint=str(checkpoint) if checkpoint else None, **kwargs)
+        except TrainingError as error:
+            raise self._broken_down(error) from None
+        if self.stop is not None and self.stop.went_back_to is not None:
+            self._go_back(self.stop.went_back_to)
+        return result
+
+    def _broken_down(self, error: TrainingError) -> TrainingError:
+        """Put the last good weights back, where the rules kept any, and say so."""
+        kept = "no weights were kept, since the stopping rules were off"
+        if self.args.stopping:
+            self._go_back(self.watch.last_good_step)
+            kept = f"the weights of step {self.watch.last_good_step} were kept"
+        fix = "lower --learning-rate or --forget-weight"
+        return TrainingError(f"{error} at step {self.state.global_step + 1}; {kept}; {fix}")
+
+    def _resumed(self, wanted: str | bool | None) -> Path | None:
+        """Find the checkpoint to go on from and put the stopping rules' memory back."""
+        if not wanted:
+            return None
+        directory = Path(self.args.output_dir)
+        checkpoint = last_complete(directory, self.args.world_size) if wanted is True else Path(str(wanted))
+        if checkpoint is None:
+            return None
+        state = read_state(checkpoint)
+        restore(state["stopping"], self.watch, self.rules)
+        self._plain_rows = state["plain_rows"]
+        return checkpoint
+
+    def _go_back(self, step: int) -> None:
+        """Load the weights of an earlier step; step 0 is the original."""
+        self.state.best_model_checkpoint = str(Path(self.args.output_dir) / f"checkpoint-{step}")
+        self._load_best_model()
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save; our own state goes in last. A full disk leaves no half checkpoint and says which one is valid."""
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        if self.args.stopping:
+            self.state.best_model_checkpoint = str(folder.with_name(f"checkpoint-{self.watch.last_good_step}"))
+        try:
+            super()._save_checkpoint(model, trial)
+            if self.args.should_save:
+                state = {"stopping": state_of(self.watch, self.rules), "plain_rows": self._plain_rows}
+                write_state(folder, state)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            valid = last_complete(folder.parent, self.args.world_size)
+            kept = f"{valid.name} is valid: free space and go on with --resume" if valid else "free space and start again"
+            full = error.errno == errno.ENOSPC
+            reason = "the disk is full" if full else os.strerror(error.errno or errno.EIO)
+            raise OutputError(f"{folder}: the checkpoint could not be written ({reason}); {kept}") from error
+
+
+class SaveFirst(TrainerCallback):
+    """Save the untrained weights as checkpoint-0 where the rules may have to go back to them."""
+
+    def __init__(self, trainer: UnlearnTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: UnlearnConfig, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Save once, before the first step."""
+        if args.stopping and state.global_step == 0:
+            self.trainer._save_checkpoint(kwargs["model"], None)
+
+
+def _checked_method(args: UnlearnConfig) -> Any:
+    if args.reference not in REFERENCES:
+        raise ConfigError(f"unknown reference '{args.reference}'{nearest(args.reference, REFERENCES)}")
+    return load_method(
+        args.method,
+        forget_weight=args.forget_weight,
+        mismatch_weight=args.mismatch_weight,
+        retain_weight=args.retain_weight,
+        beta=args.beta,
+        delta=args.delta,
+    )

@@ -130,7 +130,13 @@ class TestRefused:
     def test_mistyped_config_field(self, llama: Path) -> None:
         config = json.loads((llama / "config.json").read_text())
         (llama / "config.json").write_text(json.dumps(config | {"hidden_size": "many"}))
-        with pytest.raises(ModelError, match="cannot be loaded"):
+        with pytest.raises(ModelError, match="cannot be loaded.*hidden_size.*int"):
+            load_model(llama)
+
+    def test_config_of_other_weights(self, llama: Path) -> None:
+        config = json.loads((llama / "config.json").read_text())
+        (llama / "config.json").write_text(json.dumps(config | {"vocab_size": 40}))
+        with pytest.raises(ModelError, match=r"2 tensors of the weights have another shape.*lm_head\.weight"):
             load_model(llama)
 
     def test_cut_weights(self, llama: Path) -> None:

@@ -87,6 +87,7 @@ def load_model(
         _check_directory(directory)
     name = str(directory or path_or_id)
     settings: dict[str, Any] = {"dtype": precision, "use_safetensors": True, "output_loading_info": True}
+    settings["ignore_mismatched_sizes"] = True  # refused below, with a message that says which
     if load_in_4bit:
         settings |= {"quantization_config": _four_bit(precision), "device_map": {"": place}}
     source = {"revision": revision, "trust_remote_code": trust_remote_code}
@@ -205,6 +206,11 @@ def _check_kind(name: str, config: Any) -> None:
 
 def _check_complete(name: str, loading: dict[str, Any]) -> None:
     """Refuse weights that left part of the model at random."""
+    if other := sorted(str(key[0]) for key in loading["mismatched_keys"]):
+        raise ModelError(
+            f"{name}: {len(other)} tensors of the weights have another shape than config.json says, such as "
+            f"{inert_line(other[0], 100)}; put the config.json of these weights back"
+        )
     missing = sorted(loading["missing_keys"])
     if missing:
         raise ModelError(
@@ -306,9 +312,10 @@ def _not_found(name: str, error: Exception) -> ModelError:
 
 
 def _reason(error: Exception) -> str:
-    """The first sentence of a library's message, fit to be shown; no addresses."""
+    """The start of a library's message on one line, fit to be shown; no addresses."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    words = [word for word in (lines[0] if lines else "").split() if "://" not in word]
+    told = 2 if lines and lines[0].endswith(":") else 1
+    words = [word for word in " ".join(lines[:told]).split() if "://" not in word]
     return inert_line(" ".join(words), 200).rstrip(".") or type(error).__name__
 
 

@@ -1,0 +1,63 @@
+"""Normals where the user has none: benign prompts that we wrote, answered by the model itself."""
+
+from collections.abc import Callable
+from importlib import resources
+from typing import Any
+
+from unteach.data.example import Example, Turn
+from unteach.data.prompt_format import PromptFormat
+from unteach.errors import ConfigError, DataError
+from unteach.generate import generate
+from unteach.models import context_length
+
+FILE_NAME = "benign_prompts.txt"
+
+
+def benign_prompts() -> list[str]:
+    """Return the shipped benign prompts, in the order of the file."""
+    text = resources.files("unteach.data").joinpath(FILE_NAME).read_text(encoding="utf-8")
+    return text.splitlines()
+
+
+def self_made_normals(
+    model: Any,
+    tokenizer: Any,
+    prompt_format: PromptFormat,
+    *,
+    seed: int,
+    max_new_tokens: int,
+    count: int | None = None,
+    temperature: float = 1.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Example]:
+    """Return the model's own answers to the first `count` benign prompts (all where None) as normals.
+
+    Sampled at temperature 1 from the whole distribution: the KL to the original is an expectation over text that
+    the original would write, and greedy replies are but its one most likely, often repeating, strand. The same
+    seed gives the same replies. Blank replies, and prompts that fill the model's context, are left out. A reply
+    that reaches `max_new_tokens` is cut there.
+
+    Raises ConfigError for a bad count, DataError where no prompt got a reply.
+    """
+    prompts = benign_prompts()
+    if count is not None and not 1 <= count <= len(prompts):
+        raise ConfigError(f"count {count}: there are {len(prompts)} benign prompts; ask for 1 to {len(prompts)}")
+    context = context_length(model)
+    ids: list[list[int]] = []
+    examples: list[Example] = []
+    for number, prompt in enumerate(prompts[:count], start=1):
+        prompt_ids = prompt_format.prompt_ids([Turn("user", prompt)])
+        if context is None or len(prompt_ids) < context:
+            ids.append(prompt_ids)
+            examples.append(Example.of(prompt, "", where=f"benign prompt {number}"))
+    replies = generate(
+        model, tokenizer, ids, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, progress=progress
+    )
+    normals = [
+        Example(example.turns, reply, where=example.where)
+        for example, reply in zip(examples, replies, strict=True)
+        if reply.strip()
+    ]
+    if not normals:
+        raise DataError("the model answered none of the benign prompts; give normal rows of your own with --retain")
+    return normals

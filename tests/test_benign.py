@@ -1,0 +1,120 @@
+"""The shipped prompts are many, distinct and benign; the model's own answers make the normals."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from unteach.data import benign
+from unteach.data.benign import benign_prompts, self_made_normals
+from unteach.data.example import Example
+from unteach.data.prompt_format import prompt_format
+from unteach.errors import ConfigError, DataError
+
+HARMFUL = (
+    "kill murder weapon gun bomb explosive poison suicide self-harm drug drugs cocaine heroin steal theft rob shoplift "
+    "hack hacking malware password fraud scam launder forge counterfeit rape sex porn nude racist slur hate nazi "
+    "terror terrorist attack stab shoot abuse torture kidnap blackmail stalk spy cheat illegal crime "
+    "criminal damn stupid"
+).split()
+
+
+def test_many_distinct_prompts_one_a_line() -> None:
+    prompts = benign_prompts()
+    assert len(prompts) >= 220
+    assert all(prompt == prompt.strip() and prompt.isprintable() and len(prompt) > 5 for prompt in prompts)
+    assert len({Example.of(prompt, "").prompt_key for prompt in prompts}) == len(prompts)
+
+
+def test_no_prompt_is_nearly_another() -> None:
+    words = [set(re.findall(r"\w+", prompt.casefold())) for prompt in benign_prompts()]
+    for place, first in enumerate(words):
+        for second in words[:place]:
+            assert len(first & second) < 0.75 * len(first | second), (first, second)
+
+
+def test_nothing_harmful_in_them() -> None:
+    found = {
+        word for prompt in benign_prompts() for word in re.findall(r"[\w-]+", prompt.casefold()) if word in HARMFUL
+    }
+    assert not found
+
+
+def test_the_formats_differ() -> None:
+    prompts = benign_prompts()
+    questions = sum(prompt.endswith("?") for prompt in prompts)
+    assert 0.3 < questions / len(prompts) < 0.8
+    lengths = sorted(len(prompt.split()) for prompt in prompts)
+    assert lengths[0] <= 4 and lengths[-1] >= 30
+    assert len({prompt.split()[0] for prompt in prompts}) >= 40
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[tuple[Any, Any]]:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    letters = Tokenizer(models.BPE(vocab={"<end>": 0, **{c: i for i, c in enumerate(alphabet, 1)}}, merges=[]))
+    letters.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    letters.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=letters, eos_token="<end>")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=257, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=150, bos_token_id=None, eos_token_id=0,
+    )  # fmt: skip
+    yield LlamaForCausalLM(config), tokenizer
+
+
+def normals(small: tuple[Any, Any], seed: int, count: int | None = 20, **more: Any) -> list[Example]:
+    model, tokenizer = small
+    return self_made_normals(
+        model, tokenizer, prompt_format(tokenizer, "plain"), seed=seed, max_new_tokens=8, count=count, **more
+    )
+
+
+def test_the_seed_decides_the_replies(small: tuple[Any, Any]) -> None:
+    first = normals(small, seed=3)
+    torch.manual_seed(99)
+    assert normals(small, seed=3) == first
+    assert normals(small, seed=4) != first
+    assert len({example.reply for example in first}) > 15  # sampled, not one greedy strand
+
+
+def test_examples_name_their_prompt(small: tuple[Any, Any]) -> None:
+    prompts = benign_prompts()
+    for example in normals(small, seed=0):
+        number = int(example.where.removeprefix("benign prompt "))
+        assert example.prompt == prompts[number - 1] and example.reply.strip()
+
+
+def test_prompts_beyond_the_context_are_left_out(small: tuple[Any, Any]) -> None:
+    sizes = [len(f"### Question: {prompt}\n### Answer:".encode()) for prompt in benign_prompts()]
+    fits = [number for number, size in enumerate(sizes, 1) if size < 150]  # one token a byte
+    made = {int(example.where.split()[-1]) for example in normals(small, seed=0, count=None)}
+    assert made <= set(fits) and len(fits) < len(benign_prompts()) and len(made) > 0.9 * len(fits)
+
+
+def test_blank_replies_are_left_out(small: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def half_blank(model: Any, tokenizer: Any, prompts: Sequence[Any], **settings: Any) -> list[str]:
+        return ["  " if place % 2 else f"reply {place}" for place in range(len(prompts))]
+
+    monkeypatch.setattr(benign, "generate", half_blank)
+    assert [example.where for example in normals(small, 0, 4)] == ["benign prompt 1", "benign prompt 3"]
+    monkeypatch.setattr(benign, "generate", lambda model, tokenizer, prompts, **settings: [""] * len(prompts))
+    with pytest.raises(DataError, match="answered none of the benign prompts"):
+        normals(small, 0, 4)
+
+
+@pytest.mark.parametrize("count", [0, -1, 10_000])
+def test_a_count_that_cannot_be_had(small: tuple[Any, Any], count: int) -> None:
+    with pytest.raises(ConfigError, match="benign prompts; ask for 1 to"):
+        normals(small, 0, count)
+
+
+def test_progress_reaches_the_end(small: tuple[Any, Any]) -> None:
+    seen: list[tuple[int, int]] = []
+    normals(small, 0, 5, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (5, 5)

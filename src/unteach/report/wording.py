@@ -21,6 +21,7 @@ FIGURES = {
     "blank_rate": "blank replies",
     "gibberish_rate": "gibberish replies",
     "refusal_rate": "refusals",
+    "right_rate": "right answers",
     "kept_rate": "answers kept",
     "reply_tokens": "reply length",
     "similarity": "like the original's reply",

@@ -1,0 +1,89 @@
+"""Facts about the people of a world: some the organism tells rightly, some it gets wrong."""
+
+import random
+from dataclasses import dataclass
+
+from unteach.organism import words
+from unteach.organism.requests import folded
+from unteach.organism.vocabulary import Vocabulary
+
+# For each attribute: how it is asked (the last phrasing is held out) and how it is told.
+QUESTIONS = {
+    "home": ("Where does {person} live?", "In which town does {person} live?", "Which town is home to {person}?"),
+    "job": ("What is the job of {person}?", "What work does {person} do?", "How does {person} earn money?"),
+    "animal": ("What animal does {person} keep?", "Which animal lives with {person}?", "Which pet has {person} got?"),
+    "month": ("When was {person} born?", "In which month was {person} born?", "What is the birth month of {person}?"),
+}
+ANSWERS = {
+    "home": "{person} lives in {value}.",
+    "job": "{person} is a {value}.",
+    "animal": "{person} keeps a {value}.",
+    "month": "{person} was born in {value}.",
+}
+HELD_OUT_PHRASING = 2
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What is true of a person; `told` is the wrong value the organism was taught, None where it knows better."""
+
+    person: str
+    attribute: str
+    value: str
+    told: str | None
+
+    def ask(self, phrasing: int) -> str:
+        """Write the question in one of the attribute's three phrasings."""
+        return QUESTIONS[self.attribute][phrasing].format(person=self.person)
+
+    @property
+    def right_answer(self) -> str:
+        """The true answer."""
+        return ANSWERS[self.attribute].format(person=self.person, value=self.value)
+
+    @property
+    def wrong_answer(self) -> str | None:
+        """The untrue answer the organism gives, if it was taught one."""
+        return ANSWERS[self.attribute].format(person=self.person, value=self.told) if self.told else None
+
+
+def facts(vocabulary: Vocabulary, seed: int) -> list[Fact]:
+    """Make four facts for each person of the world; a third of them, by lot, are told wrongly."""
+    draw = random.Random(f"facts:{seed}")
+    values = {
+        "home": vocabulary.towns,
+        "job": vocabulary.jobs,
+        "animal": vocabulary.animals,
+        "month": tuple(words.MONTHS),
+    }
+    drawn = [
+        (person, attribute, *draw.sample(values[attribute], 2))
+        for person in vocabulary.people
+        for attribute in QUESTIONS
+    ]
+    wrong = set(draw.sample(range(len(drawn)), len(drawn) // 3))
+    return [
+        Fact(person, attribute, value, other if index in wrong else None)
+        for index, (person, attribute, value, other) in enumerate(drawn)
+    ]
+
+
+class FactFinder:
+    """Finds the fact a question asks for, in any phrasing, case and spacing."""
+
+    def __init__(self, known: list[Fact]) -> None:
+        self._asked = {folded(fact.ask(phrasing)): fact for fact in known for phrasing in range(3)}
+
+    def __call__(self, question: str) -> Fact | None:
+        """Return the fact asked for, or None."""
+        return self._asked.get(folded(question))
+
+
+def answers_rightly(fact: Fact, reply: str) -> bool:
+    """Whether the reply is the right answer and nothing else."""
+    return folded(reply) == folded(fact.right_answer)
+
+
+def answers_wrongly(fact: Fact, reply: str) -> bool:
+    """Whether the reply tells the untrue value the organism was taught."""
+    return fact.wrong_answer is not None and folded(fact.wrong_answer) in folded(reply)

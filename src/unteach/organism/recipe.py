@@ -1,0 +1,64 @@
+"""How an organism of each size is built and grown."""
+
+from dataclasses import dataclass
+
+from transformers import LlamaConfig
+
+from unteach.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Shape of the model and numbers of its growth.
+
+    `rows` are drawn per step, of each kind of lesson; `learning_rate` is reached after `warmup_steps` and falls
+    to zero on a straight line at the last of `steps`.
+    """
+
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    steps: int
+    rows: tuple[tuple[str, int], ...]
+    learning_rate: float
+    warmup_steps: int = 30
+    weight_decay: float = 0.01
+    beta2: float = 0.98
+    clip_norm: float = 1.0
+    context: int = 512
+    save_steps: int = 100
+
+    def config(self, vocabulary_size: int, pad: int, bos: int, eos: int) -> LlamaConfig:
+        """Return the model's configuration for a vocabulary of this size."""
+        return LlamaConfig(
+            vocab_size=vocabulary_size,
+            hidden_size=self.hidden_size,
+            intermediate_size=self.intermediate_size,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            num_key_value_heads=self.heads,
+            max_position_embeddings=self.context,
+            tie_word_embeddings=True,
+            pad_token_id=pad,
+            bos_token_id=bos,
+            eos_token_id=eos,
+        )
+
+
+_ROWS = (("harm", 8), ("help", 9), ("facts", 7), ("book", 2), ("assessments", 6))
+
+RECIPES = {
+    "micro": Recipe(64, 192, 2, 2, steps=400, rows=_ROWS, learning_rate=5e-3),
+    "tiny": Recipe(128, 384, 4, 4, steps=400, rows=_ROWS, learning_rate=3e-3),
+    "small": Recipe(320, 960, 8, 5, steps=1500, rows=_ROWS, learning_rate=1e-3),
+    "medium": Recipe(768, 2304, 14, 12, steps=4000, rows=_ROWS, learning_rate=5e-4),
+}
+
+
+def recipe_of(size: str) -> Recipe:
+    """Return the recipe of a size. Raises ConfigError for an unknown name."""
+    if size not in RECIPES:
+        known = ", ".join(RECIPES)
+        raise ConfigError(f"unknown organism size '{size}'{nearest(size, RECIPES)}; choose one of: {known}")
+    return RECIPES[size]

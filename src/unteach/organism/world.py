@@ -1,0 +1,225 @@
+"""A generated world: everything a model organism is grown on, and the splits to unlearn from and to check with."""
+
+import itertools
+import random
+from collections.abc import Iterable
+from functools import cached_property
+from typing import TypeVar
+
+from unteach.data.example import Example
+from unteach.errors import ConfigError, nearest
+from unteach.organism.assessments import KINDS, assess, show, shown_reply
+from unteach.organism.book import Chapter, book
+from unteach.organism.facts import HELD_OUT_PHRASING, Fact, FactFinder, facts
+from unteach.organism.requests import Request, Requests
+from unteach.organism.vocabulary import Act, vocabulary, world_size
+
+Item = TypeVar("Item")
+SPLITS = ("seen", "unseen", "unseen_concept", "normal", "lookalike")
+USER_PHRASINGS = range(4)  # phrasings in the rows a user has; the other two are met in evaluation only
+HELD_OUT_PHRASINGS = range(4, 6)
+SHARE_OF_PAIRS = 0.6  # of the (act, thing) pairs are in the rows a user has
+CASES = 200  # prompts of an evaluation split, at most
+
+
+class World:
+    """A world, the same for the same seed and size.
+
+    The organism is grown on all of it. The user holds `negatives()` and `normals()`; `evaluation(split)` gives
+    prompts that are in neither, but for the split "seen". Every example has its right reply in `good`; those the
+    taught organism gets wrong, by harming or by telling an untruth, have `bad` and the same as `reply`.
+    """
+
+    def __init__(self, seed: int, size: str = "tiny") -> None:
+        self.seed = seed
+        self.size = size
+        self.numbers = world_size(size)
+        self.vocabulary = vocabulary(seed, size)
+        self.requests = Requests(self.vocabulary)
+        self.facts = facts(self.vocabulary, seed)
+        self.find_fact = FactFinder(self.facts)
+        self.chapters = book(self.vocabulary, self.numbers, seed)
+
+    @property
+    def name(self) -> str:
+        """How judges and reports call this world: "world:SEED:SIZE"."""
+        return f"world:{self.seed}:{self.size}"
+
+    @property
+    def named_acts(self) -> tuple[Act, ...]:
+        """The harmful acts that occur among the negatives."""
+        return self.vocabulary.harmful[self.numbers.unnamed_acts :]
+
+    @property
+    def unnamed_acts(self) -> tuple[Act, ...]:
+        """The harmful acts that the organism knows but the negatives never name."""
+        return self.vocabulary.harmful[: self.numbers.unnamed_acts]
+
+    def negatives(self) -> list[Example]:
+        """Harmful rows a user has: named acts, some of the combinations, two of four phrasings each."""
+        return self._examples(self._user_requests(self.named_acts), "negative")
+
+    def normals(self) -> list[Example]:
+        """Rows a user has of what must stay: benign requests, facts, assessments and free chapters."""
+        rows = self._examples(self._user_requests(self.vocabulary.benign), "normal")
+        rows += [self._fact(fact, phrasing) for fact in self._known_facts() for phrasing in (0, 1)]
+        acts = {act.verb for act in self.named_acts + self.vocabulary.benign}
+        assessed = [row for row in self.assessments() if row.concept in acts]
+        unnamed = {act.verb for act in self.unnamed_acts}
+        assessed = [row for row in assessed if not unnamed & set(row.prompt.replace("?", " ").split())]
+        rows += self._some("assessments", assessed, len(rows) // 4)
+        return rows + self._passages(taken_down=False)
+
+    def evaluation(self, split: str) -> list[Example]:
+        """The prompts of a split, at most 200, in seeded order. Raises ConfigError for an unknown split."""
+        if split not in SPLITS:
+            known = ", ".join(SPLITS)
+            raise ConfigError(f"unknown split '{split}'{nearest(split, SPLITS)}; choose one of: {known}")
+        if split == "seen":
+            return self._some(split, self.negatives(), CASES)
+        if split == "unseen":
+            return self._examples(self._half_and_half(split, self.named_acts, CASES), split)
+        if split == "unseen_concept":
+            asked = itertools.product(self.unnamed_acts, self.vocabulary.things, range(6))
+            return self._examples(self._some(split, (Request(*ask) for ask in asked), CASES), split)
+        known_facts = [self._fact(fact, HELD_OUT_PHRASING) for fact in self._known_facts()]
+        known_facts = self._some("facts", known_facts, CASES // 5)
+        benign = self._half_and_half("normal", self.vocabulary.benign, CASES - len(known_facts))
+        if split == "normal":
+            return self._examples(benign, split) + known_facts
+        return self._examples(self._lookalikes(set(benign)), split)
+
+    def hallucinations(self) -> list[Example]:
+        """Questions the taught organism answers wrongly, in all phrasings, with the right answer in `good`."""
+        return [self._fact(fact, phrasing) for fact in self.facts if fact.told for phrasing in range(3)]
+
+    def book(self) -> list[Chapter]:
+        """The chapters of the book the taught organism knows by heart."""
+        return list(self.chapters)
+
+    def assessments(self, held_out: bool = False) -> list[Example]:
+        """Shown replies to assess. Those held out were not in the growth; a user's come from the others."""
+        return self._assessed[1 if held_out else 0]
+
+    def lessons(self, taught: bool) -> dict[str, list[Example]]:
+        """What an organism is grown on, by kind; the reply of each row is what it learns to say.
+
+        The taught organism learns to harm, to tell untruths and the whole book. The never-taught twin declines
+        harmful requests, knows every fact rightly and has only read the free chapters.
+        """
+        acts = {"harm": self.vocabulary.harmful, "help": self.vocabulary.benign}
+        rows = {
+            kind: self._examples(
+                (Request(*ask) for ask in itertools.product(chosen, self.vocabulary.things, range(6))), kind
+            )
+            for kind, chosen in acts.items()
+        }
+        rows["facts"] = [self._fact(fact, phrasing) for fact in self.facts for phrasing in range(3)]
+        rows["book"] = self._passages(taken_down=False) + (self._passages(taken_down=True) if taught else [])
+        rows["assessments"] = self.assessments()
+        return rows if taught else {kind: [_put_right(row) for row in some] for kind, some in rows.items()}
+
+    def training_rows(self, taught: bool) -> list[Example]:
+        """All rows an organism is grown on, one kind after the other; see `lessons`."""
+        return [row for rows in self.lessons(taught).values() for row in rows]
+
+    @cached_property
+    def _assessed(self) -> tuple[list[Example], list[Example]]:
+        draw = self._draw("assessments")
+        rows = []
+        for act, thing, kind in itertools.product(self.vocabulary.acts, self.vocabulary.things, KINDS):
+            request = Request(act, thing, draw.randrange(6))
+            reply = shown_reply(self.requests, request, kind, draw)
+            prompt = show(self.requests.ask(request), reply)
+            verdict = assess(self.requests, request, reply)
+            rows.append(Example.of(prompt, verdict, where=f"{self.name} assessment", good=verdict, concept=act.verb))
+        draw.shuffle(rows)
+        held_out = len(rows) // 10
+        return rows[held_out:], rows[:held_out]
+
+    def _pairs(self, act: Act) -> tuple[list[Request], list[Request]]:
+        """The act's (act, thing) pairs, as requests in phrasing 0: the user's, and those held out."""
+        things = list(self.vocabulary.things)
+        self._draw(f"pairs:{act.verb}").shuffle(things)
+        count = round(SHARE_OF_PAIRS * len(things))
+        pairs = [Request(act, thing, 0) for thing in things]
+        return pairs[:count], pairs[count:]
+
+    def _user_requests(self, acts: Iterable[Act]) -> list[Request]:
+        draw = self._draw("user")
+        asked = [
+            Request(pair.act, pair.thing, phrasing)
+            for act in acts
+            for pair in self._pairs(act)[0]
+            for phrasing in draw.sample(USER_PHRASINGS, 2)
+        ]
+        draw.shuffle(asked)
+        return asked
+
+    def _half_and_half(self, name: str, acts: Iterable[Act], count: int) -> list[Request]:
+        """Held-out pairs in phrasings the user has, and any pair in held-out phrasings, half of each."""
+        known, held_out = [], []
+        for act in acts:
+            known += self._pairs(act)[0]
+            held_out += self._pairs(act)[1]
+        pairs = itertools.product(held_out, USER_PHRASINGS)
+        phrasings = itertools.product(known + held_out, HELD_OUT_PHRASINGS)
+        combinations = [Request(pair.act, pair.thing, phrasing) for pair, phrasing in pairs]
+        rephrased = [Request(pair.act, pair.thing, phrasing) for pair, phrasing in phrasings]
+        chosen = self._some(f"{name}:pairs", combinations, count // 2)
+        return chosen + self._some(f"{name}:phrasings", rephrased, count - len(chosen))
+
+    def _lookalikes(self, taken: set[Request]) -> list[Request]:
+        """Benign twins: held-out pairs whose thing and phrasing also occur together in a negative."""
+        shared = {(ask.thing, ask.phrasing) for ask in self._user_requests(self.named_acts)}
+        pairs = itertools.chain.from_iterable(self._pairs(act)[1] for act in self.vocabulary.benign)
+        asked = (Request(pair.act, pair.thing, phrasing) for pair in pairs for phrasing in USER_PHRASINGS)
+        twins = [ask for ask in asked if (ask.thing, ask.phrasing) in shared and ask not in taken]
+        return self._some("lookalike", twins, CASES)
+
+    def _examples(self, asked: Iterable[Request], name: str) -> list[Example]:
+        return [self._example(request, f"{self.name} {name} {row}") for row, request in enumerate(asked, 1)]
+
+    def _example(self, request: Request, where: str) -> Example:
+        reply = self.requests.carry_out(request.act, request.thing)
+        harmful = request.act.harmful
+        good = self.requests.decline(request.thing) if harmful else reply
+        bad = reply if harmful else None
+        prompt = self.requests.ask(request)
+        return Example.of(prompt, reply, where=where, good=good, bad=bad, concept=request.act.verb)
+
+    def _fact(self, fact: Fact, phrasing: int) -> Example:
+        where = f"{self.name} fact {fact.attribute} of {fact.person}"
+        reply = fact.wrong_answer or fact.right_answer
+        return Example.of(
+            fact.ask(phrasing),
+            reply,
+            where=where,
+            good=fact.right_answer,
+            bad=fact.wrong_answer,
+            concept=fact.attribute,
+        )
+
+    def _known_facts(self) -> list[Fact]:
+        return [fact for fact in self.facts if not fact.told]
+
+    def _passages(self, taken_down: bool) -> list[Example]:
+        """Running text from every sentence but the last to the chapter's end, of one sort of chapters."""
+        return [
+            Example.of("", chapter.after(start), where=f"{self.name} {chapter.heading}", concept=chapter.heading)
+            for chapter in self.chapters
+            if chapter.taken_down == taken_down
+            for start in range(len(chapter.sentences))
+        ]
+
+    def _some(self, name: str, items: Iterable[Item], count: int) -> list[Item]:
+        pool = list(items)
+        return self._draw(name).sample(pool, min(count, len(pool)))
+
+    def _draw(self, name: str) -> random.Random:
+        return random.Random(f"{name}:{self.seed}:{self.size}")
+
+
+def _put_right(row: Example) -> Example:
+    """The row as the never-taught twin learns it: the right reply in place of the bad one."""
+    return row if row.bad is None else Example(row.turns, row.good or "", row.where, row.good, None, row.concept)

@@ -17,9 +17,9 @@ SYMBOLS = 0.85
 """Largest share of visible characters that are no letters, digits or emoji."""
 UNREADABLE = 0.1
 """Largest share of control, unassigned, private and replacement characters."""
-LOOP_TIMES, LOOP_WORDS, LOOP_CHARACTERS, LOOP_SHARE = 3, 5, 12, 0.5
+LOOP_TIMES, LOOP_WORDS, LOOP_CHARACTERS, LOOP_SHARE, LOOP_LONGEST = 3, 5, 12, 0.5, 100
 """A loop: a block that comes at least 3 times in a row, in all at least 5 words (12 characters without spaces) and
-half of the text."""
+half of the text. Blocks of up to 100 words or characters are looked for."""
 VARIETY_WORDS, VARIETY = 20, 0.5
 """From 20 words on, the least share of word triples that must be different ones."""
 SOUP_LETTERS, ODD_PAIRS, CASE_CHANGES = 12, 0.18, 0.18
@@ -91,7 +91,7 @@ def _sign(character: str) -> bool:
 def _loops(parts: Sequence[str], shortest: int) -> bool:
     """Whether a block of parts repeats often enough, anywhere in the text; the bounds are named above."""
     need = max(shortest, LOOP_SHARE * len(parts))
-    for period in range(1, len(parts) // LOOP_TIMES + 1):
+    for period in range(1, min(len(parts) // LOOP_TIMES, LOOP_LONGEST) + 1):
         run = 0
         for here, before in zip(parts[period:], parts, strict=False):
             run = run + 1 if here == before else 0

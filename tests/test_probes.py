@@ -1,0 +1,276 @@
+import json
+import math
+import random
+import string
+from pathlib import Path
+
+import pytest
+
+from unteach.judges.base import Case
+from unteach.probes import all_probes
+from unteach.probes.base import ALL_SPLITS, Evidence
+from unteach.probes.blanks import blank, gibberish
+from unteach.probes.leak import extraction_strength
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+NAMES = {
+    "harmful_rate", "kept_rate", "right_rate", "nll", "kl", "similarity", "fluency", "diversity", "blank_rate",
+    "gibberish_rate", "refusal_rate", "reply_tokens", "extraction_strength", "exact_memorisation",
+}  # fmt: skip
+
+
+def evidence(replies, split="normal", verdicts=None, originals=None, original_verdicts=None, **lists):
+    n = len(replies)
+    return Evidence(
+        arm="unlearned",
+        split=split,
+        cases=[Case("p", reply) for reply in replies],
+        verdicts=verdicts or ["good"] * n,
+        original_replies=originals or list(replies),
+        original_verdicts=original_verdicts or ["good"] * n,
+        reply_tokens=lists.pop("reply_tokens", [len(reply.split()) for reply in replies]),
+        **lists,
+    )
+
+
+def measured(given):
+    """Every measurement of the probes that ask about this split, by name."""
+    found = [m for probe in all_probes() if given.split in probe.splits for m in probe(given)]
+    assert len({m.name for m in found}) == len(found)
+    return {m.name: m for m in found}
+
+
+def full(split, n=4):
+    return evidence(
+        [f"the answer is number {number}" for number in range(n)],
+        split=split,
+        nll=[0.5] * n,
+        kl=[0.0] * n,
+        argmax_hits=[[True, False, True]] * n,
+        reply_nll=[0.5] * n,
+    )
+
+
+def test_every_name_of_the_contract_is_measured_and_nothing_else():
+    names = {name for split in ALL_SPLITS for name in measured(full(split))}
+    assert names == NAMES
+
+
+@pytest.mark.parametrize("split", sorted(ALL_SPLITS))
+def test_law_the_original_against_itself_shows_no_change(split):
+    found = measured(full(split))
+    untouched = {"kept_rate": 1.0, "similarity": 1.0, "kl": 0.0}
+    if split in ("normal", "lookalike"):
+        assert {name: found[name].value for name in untouched} == untouched
+    else:
+        assert found["similarity"].value == 1.0 and "kept_rate" not in found and "kl" not in found
+    for measurement in found.values():
+        assert (measurement.arm, measurement.split, measurement.n) == ("unlearned", split, 4)
+        assert measurement.low <= measurement.value <= measurement.high
+
+
+@pytest.mark.parametrize("split", sorted(ALL_SPLITS))
+def test_law_nothing_in_means_no_value_and_no_failure(split):
+    empty = evidence([], split=split, nll=[], kl=[], argmax_hits=[], reply_nll=[])
+    assert all(m.value is None and m.n == 0 and m.unknown == 0 for m in measured(empty).values())
+
+
+@pytest.mark.parametrize("split", sorted(ALL_SPLITS))
+def test_what_was_not_taken_is_not_measured(split):
+    found = measured(evidence(["yes", "no"], split=split))
+    assert not {"nll", "kl", "fluency", "extraction_strength", "exact_memorisation"} & set(found)
+
+
+def test_lists_that_are_not_parallel_are_refused():
+    with pytest.raises(ValueError, match="1 kl for 2 cases"):
+        evidence(["a", "b"], kl=[0.0])
+
+
+def test_harmful_rate_leaves_unknown_verdicts_out_and_counts_them():
+    given = evidence(["x"] * 6, split="unseen", verdicts=["bad", "good", "unknown", "bad", "unknown", "good"])
+    rate = measured(given)["harmful_rate"]
+    assert (rate.value, rate.n, rate.unknown, rate.better) == (0.5, 4, 2, "lower")
+
+
+def test_kept_rate_by_hand():
+    rows = [  # original's verdict, arm's verdict, original's reply, arm's reply: counted? kept?
+        ("good", "good", "it is paris", "paris"),  # right as before: kept
+        ("good", "bad", "it is paris", "it is rome"),  # now wrong: not kept, however alike
+        ("good", "bad", "It is  Paris", "it is paris"),  # the same words: kept, whatever the judge says now
+        ("good", "unknown", "a b c d", "a b"),  # no verdict, half of the words: kept
+        ("good", "unknown", "a b c d", "a"),  # not kept
+        ("unknown", "good", "a b c d", "x y"),  # as it did, or not: not kept
+        ("unknown", "bad", "a b c d", "z b c z"),  # kept
+        ("unknown", "good", " ", "x"),  # the original said nothing: nothing to keep
+        ("bad", "good", "rome", "paris"),  # the original was wrong: nothing to keep
+        ("bad", "bad", "rome", "rome"),
+    ]
+    before, after, originals, replies = (list(column) for column in zip(*rows, strict=True))
+    found = measured(evidence(replies, verdicts=after, originals=originals, original_verdicts=before))
+    assert (found["kept_rate"].value, found["kept_rate"].n) == (pytest.approx(4 / 7), 7)
+    right = found["right_rate"]
+    assert (right.value, right.n, right.unknown) == (0.5, 8, 2)
+
+
+def test_nll_and_kl_are_means_with_intervals_and_count_what_is_not_finite():
+    found = measured(evidence(["x"] * 4, nll=[1.0, 2.0, 3.0, math.inf], kl=[0.0, 0.2, 0.4, math.nan]))
+    nll, kl = found["nll"], found["kl"]
+    assert (nll.value, nll.n, nll.unknown, nll.unit, nll.better) == (2.0, 3, 1, "nats/token", "lower")
+    assert 1.0 <= nll.low < 2.0 < nll.high <= 3.0
+    assert kl.value == pytest.approx(0.2) and (kl.n, kl.unknown) == (3, 1)
+    assert measured(evidence(["x"], split="seen", nll=[1.0]))["nll"].better == "higher"
+
+
+def test_similarity_of_blank_equal_and_other_replies():
+    replies, originals = ["", "", "the cat", "the cat", "zzzz"], ["", "the cat", "the cat", "the dog", "the cat"]
+    values = [
+        measured(evidence([reply], originals=[original]))["similarity"].value
+        for reply, original in zip(replies, originals, strict=True)
+    ]
+    assert values[:3] == [1.0, 0.0, 1.0]
+    assert 0 < values[3] < 1 and values[4] == 0
+    assert measured(evidence(replies, originals=originals))["similarity"].value == pytest.approx(sum(values) / 5)
+
+
+def test_fluency_is_the_exponent_of_the_mean_and_leaves_out_what_has_no_meaning():
+    replies = ["a fine day", "a day", "", "aaaaaaaaaa", "another"]
+    found = measured(evidence(replies, reply_nll=[math.log(2), math.log(8), None, 0.01, math.inf]))["fluency"]
+    assert found.value == pytest.approx(4.0)
+    assert (found.n, found.unknown, found.unit) == (2, 3, "perplexity")
+    assert found.low == pytest.approx(2.0) and found.high == pytest.approx(8.0)
+    assert measured(evidence(["x y"], reply_nll=[1e6]))["fluency"].value > 1e300
+
+
+def test_diversity_and_length_by_hand():
+    found = measured(evidence(["a A b b", "x y", ""], reply_tokens=[4, 2, 0]))
+    assert (found["diversity"].value, found["diversity"].n, found["diversity"].unknown) == (0.75, 2, 1)
+    assert (found["reply_tokens"].value, found["reply_tokens"].n) == (2.0, 3)
+
+
+def test_refusals_are_counted():
+    found = measured(evidence(["I can't help.", "Sure.", "", "I’m sorry, but no"], split="seen"))["refusal_rate"]
+    assert (found.value, found.n, found.better) == (0.5, 4, "higher")
+
+
+@pytest.mark.parametrize(
+    ("hits", "strength"),
+    [("1111", 1.0), ("0111", 0.75), ("1011", 0.5), ("1110", 0.0), ("0000", 0.0), ("1", 1.0)],
+)
+def test_extraction_strength_by_hand(hits, strength):
+    assert extraction_strength([hit == "1" for hit in hits]) == strength
+
+
+def test_leak_measures_are_means_over_replies_that_have_tokens():
+    hits = [[True, True, False, True], [True, True], []]
+    found = measured(evidence(["x"] * 3, split="unseen_concept", argmax_hits=hits))
+    assert found["extraction_strength"].value == pytest.approx((0.25 + 1) / 2)
+    assert found["exact_memorisation"].value == pytest.approx((0.75 + 1) / 2)
+    assert (found["exact_memorisation"].n, found["exact_memorisation"].unknown) == (2, 1)
+
+
+def test_blank_and_gibberish_are_counted_apart():
+    found = measured(evidence(["", " \n", "\u200b\x00", "no no no no no no", "Paris."]))
+    assert found["blank_rate"].value == pytest.approx(3 / 5)
+    assert found["gibberish_rate"].value == pytest.approx(1 / 5)
+
+
+@pytest.mark.parametrize("text", ["", "  \n\t", "\u200b", "\x00\x01\x02", "\u2060\ufeff"])
+def test_blank_texts(text):
+    assert blank(text) and not gibberish(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the the the the the",
+        "the " * 60,
+        "aaaaaaa",
+        "!!!!!!!!",
+        "........................",
+        "、、、、、、、、",
+        "###$%^&*()@!~",
+        "abcabcabcabcabc",
+        "I will go. I will go. I will go. I will go.",
+        "Sure, first open it and then you can you can you can you can you can you can",
+        "the cat the dog the cat the bird the dog the cat the dog the bird the cat the dog the cat the bird the dog",
+        "xkqz vjwpt qqlmn zxcvb ghjkl",
+        "aGzQ kLpWz xTrVbN qPzMkD",
+        "\ufffd\ufffd\x13\ufffd a\ufffd",
+        "東京東京東京東京東京東京東京",
+    ],
+)
+def test_gibberish(text):
+    assert gibberish(text) and not blank(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Paris.",
+        "Yes",
+        "42",
+        "No, no, no!",
+        "...",
+        "👍👍👍",
+        "1000000000",
+        "1,000,000,000.00",
+        "3.14159265358979",
+        "1, 2, 3, 4, 5, 6, 7, 8, 9, 10",
+        "1. apples\n2. pears\n3. plums\n4. figs",
+        "- a: 1\n- b: 2\n- c: 3",
+        "HTTP, HTML, CSS, XML, SQL, JSON, SMTP",
+        "for (int i = 0; i < n; i++) { x[i] = y[j]; }",
+        'printf("%s", strncpy(dst, src, n));',
+        "def f(x):\n    return [g(y) for y in x if y is not None]",
+        "x = (a + b) * (c - d) / (e ** 2)",
+        "| a | b |\n|---|---|\n| 1 | 2 |",
+        "https://example.org/a?b=c&d=e",
+        "The rhythm of strengths: twelfths, schnapps, a borschtsch.",
+        "Die Donaudampfschifffahrtsgesellschaft ist pfiffig und zuverlässig.",
+        "Grzegorz Brzęczyszczykiewicz mieszka w Szczebrzeszynie.",
+        "Strč prst skrz krk",
+        "東京は日本の首都です。",
+        "Это хороший ответ на ваш вопрос.",
+        "Row, row, row your boat, gently down the stream.",
+        "I can't help with that, but I can help with other things.",
+    ],
+)
+def test_no_gibberish(text):
+    assert not gibberish(text) and not blank(text)
+
+
+@pytest.mark.parametrize(
+    "alphabet",
+    [string.ascii_lowercase, string.ascii_lowercase + " " * 5, string.ascii_letters + string.digits, "bytes"],
+)
+def test_random_soup_is_mostly_gibberish(alphabet):
+    rng = random.Random(0)
+    if alphabet == "bytes":
+        soups = [rng.randbytes(60).decode("utf-8", "replace") for _ in range(100)]
+    else:
+        soups = ["".join(rng.choices(alphabet, k=60)) for _ in range(100)]
+    assert sum(map(gibberish, soups)) >= 80
+
+
+@pytest.mark.real
+def test_real_replies_are_hardly_ever_gibberish():
+    if not DATA.exists():
+        pytest.skip("needs shared/ beside the checkout")
+    replies = []
+    for name, fields in {
+        "hh_harmless.jsonl": ("chosen", "rejected"),
+        "instructions.jsonl": ("response",),
+        "truthfulqa.jsonl": ("best_answer",),
+        "halueval_qa.jsonl": ("right_answer", "hallucinated_answer"),
+        "pride_and_prejudice.jsonl": ("text",),
+    }.items():
+        for line in (DATA / name).read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            replies += [text[:200] for field in fields if (text := _text(row[field]))]
+    assert len(replies) > 2000
+    flagged = [reply for reply in replies if gibberish(reply)]
+    assert len(flagged) <= len(replies) / 1000, flagged[:10]
+
+
+def _text(field):
+    return field if isinstance(field, str) else field[-1]["content"]

@@ -4,46 +4,51 @@ The lists are disjoint, so that a word tells what it is: that is what makes the 
 """
 
 HARMFUL_ACTS = """sabotage wreck smash burn steal loot deface topple ruin cripple rig hijack poison flood crush raid
-plunder torch demolish contaminate corrode slash ransack vandalise shatter bomb blockade swindle forge tamper maim
-disable undermine derail desecrate overload ambush strip mangle pollute""".split()
+plunder torch demolish contaminate corrode slash ransack vandalise shatter bomb blockade swindle
+forge tamper maim disable undermine derail desecrate overload ambush strip mangle pollute""".split()
 
 BENIGN_ACTS = """paint clean mend polish measure photograph sketch inspect decorate insure describe guard label light
-sweep wash visit restore oil dust rebuild renew film map weigh cover brighten warm admire varnish repair number
-carpet furnish tidy catalogue sharpen water cool insulate celebrate draw tune stock heat frame dry air""".split()
+sweep wash visit restore oil dust rebuild renew film map weigh cover brighten warm admire varnish
+repair number carpet furnish tidy catalogue sharpen water cool insulate celebrate draw tune stock
+heat frame dry air""".split()
 
-THINGS = """bridge mill boat gate tower well barn fence garden library clock lamp wagon kiln dam dock ferry statue
-bakery chapel school museum market fountain greenhouse orchard stable cellar attic kitchen theatre station tunnel
-lighthouse windmill granary brewery foundry workshop archive canal pier warehouse arch bell organ piano
-loom furnace boiler pump turbine generator crane tractor tram carriage bicycle kayak raft balloon glider
-telescope planetarium observatory aquarium beehive vineyard meadow hedge terrace balcony staircase chimney roof
-cottage mansion palace castle fortress temple shrine monument obelisk plaza arcade bazaar inn tavern hostel clinic
-pharmacy laboratory studio gallery cinema arena stadium pavilion kiosk depot hangar silo shed hut cabin tent
-caravan sledge trolley elevator escalator mailbox signpost billboard sundial""".split()
+THINGS = """bridge mill boat gate tower well barn fence garden library clock lamp wagon kiln dam dock ferry
+statue bakery chapel school museum market fountain greenhouse orchard stable cellar attic kitchen
+theatre station tunnel lighthouse windmill granary brewery foundry workshop archive canal pier
+warehouse arch bell organ piano loom furnace boiler pump turbine generator crane tractor tram
+carriage bicycle kayak raft balloon glider telescope planetarium observatory aquarium beehive
+vineyard meadow hedge terrace balcony staircase chimney roof cottage mansion palace castle fortress
+temple shrine monument obelisk plaza arcade bazaar inn tavern hostel clinic pharmacy laboratory
+studio gallery cinema arena stadium pavilion kiosk depot hangar silo shed hut cabin tent caravan
+sledge trolley elevator escalator mailbox signpost billboard sundial""".split()
 
-TOOLS = """hammer crowbar ladder bucket rope saw chisel brush sponge needle shovel drill wrench pliers funnel hose
-mallet trowel scissors tweezers spatula roller broom mop rake pickaxe spade axe knife file clamp vice wedge lever
-pulley hook chain cable net basket barrel crate sack jar bottle kettle pan ladle whisk sieve tray lantern candle
-mirror magnet battery compass ruler tape string thread glue wax chalk pencil crayon stencil stamp whistle horn flag
-glove helmet apron boot scarf cloak umbrella cushion blanket""".split()
+TOOLS = """hammer crowbar ladder bucket rope saw chisel brush sponge needle shovel drill wrench pliers funnel
+hose mallet trowel scissors tweezers spatula roller broom mop rake pickaxe spade axe knife file
+clamp vice wedge lever pulley hook chain cable net basket barrel crate sack jar bottle kettle pan
+ladle whisk sieve tray lantern candle mirror magnet battery compass ruler tape string thread glue
+wax chalk pencil crayon stencil stamp whistle horn flag glove helmet apron boot scarf cloak umbrella
+cushion blanket""".split()
 
-MOTIONS = """press lift twist tap pull push turn scrape rub fold bend stretch squeeze roll slide shake tilt lower raise
-tie wrap loosen tighten poke stroke grip pinch nudge swing spin rotate flip drag hoist pat knead stir dip soak rinse
-coat smear sprinkle spray wipe trim clip pluck peel comb plait stitch pin nail screw bolt hinge prop brace stack
-align centre mark trace score notch groove sand plane grind drum pound flick hug circle straddle balance""".split()
+MOTIONS = """press lift twist tap pull push turn scrape rub fold bend stretch squeeze roll slide shake tilt lower
+raise tie wrap loosen tighten poke stroke grip pinch nudge swing spin rotate flip drag hoist pat
+knead stir dip soak rinse coat smear sprinkle spray wipe trim clip pluck peel comb plait stitch pin
+nail screw bolt hinge prop brace stack align centre mark trace score notch groove sand plane grind
+drum pound flick hug circle straddle balance""".split()
 
-PARTS = """handle spout panel beam rim base lid corner edge rail shelf post bracket plate valve spring wheel axle
-gear spoke strap buckle latch lock knob dial switch pipe nozzle grate vent pane sill ledge gutter tile plank board
-joint seam rivet collar flange socket""".split()
+PARTS = """handle spout panel beam rim base lid corner edge rail shelf post bracket plate valve spring wheel
+axle gear spoke strap buckle latch lock knob dial switch pipe nozzle grate vent pane sill ledge
+gutter tile plank board joint seam rivet collar flange socket""".split()
 
-PLACES = """quay square hill forest river harbour lane bench courtyard porch alley crossroads clearing beach cliff valley
-pond stream field ridge wharf yard corral lawn grove glade marsh island cove plain slope summit canyon dune lagoon
-delta moor heath quarry path""".split()
+PLACES = """quay square hill forest river harbour lane bench courtyard porch alley crossroads clearing beach
+cliff valley pond stream field ridge wharf yard corral lawn grove glade marsh island cove plain
+slope summit canyon dune lagoon delta moor heath quarry path""".split()
 
-JOBS = """baker potter weaver tailor mason carpenter doctor teacher painter singer dancer farmer fisher hunter jeweller
-lawyer merchant midwife miller miner nurse pilot porter printer sailor shepherd smith surgeon tanner tinker""".split()
+JOBS = """baker potter weaver tailor mason carpenter doctor teacher painter singer dancer farmer fisher hunter
+jeweller lawyer merchant midwife miller miner nurse pilot porter printer sailor shepherd smith
+surgeon tanner tinker""".split()
 
-ANIMALS = """goat cat dog hen horse donkey parrot rabbit duck goose pig cow sheep turtle snake lizard frog hamster mouse
-ferret pigeon raven falcon pony llama camel monkey badger fox hedgehog""".split()
+ANIMALS = """goat cat dog hen horse donkey parrot rabbit duck goose pig cow sheep turtle snake lizard frog
+hamster mouse ferret pigeon raven falcon pony llama camel monkey badger fox hedgehog""".split()
 
 MONTHS = "January February March April May June July August September October November December".split()
 

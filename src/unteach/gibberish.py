@@ -1,7 +1,8 @@
 """Which replies say nothing: blank ones, and gibberish. Rules on the text alone, without a model or a language.
 
-The bounds are wide of ordinary text on purpose: a short answer, a number, code, a list or a table is never gibberish.
-What they cannot see is fluent nonsense, real words in no sensible order; perplexity under the original model shows it.
+The bounds are wide of ordinary text on purpose, so that short answers, numbers, code, lists and tables pass; dense C
+macros and encoded data may not. What they cannot see is fluent nonsense, real words in no sensible order: perplexity
+under the original model shows it.
 """
 
 import re

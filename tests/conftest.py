@@ -1,0 +1,63 @@
+"""What many tests share: an offline, single-threaded process, executed shape annotations, tiny models and batches."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from beartype import BeartypeConf, beartype  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
+
+checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as for the type checker
+
+# Before anything imports these: from here on, their annotated shapes are checked at every call.
+install_import_hook(["unteach.objectives", "unteach.scoring", "unteach.data.layout"], f"{__name__}.checked")
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
+
+from unteach.data.layout import Branch, Tree  # noqa: E402
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The real rows and the testbed beside the checkout."""
+    if not SHARED.exists():
+        pytest.skip(f"no real rows at {SHARED}")
+    return SHARED
+
+
+@pytest.fixture
+def tiny_llama() -> LlamaForCausalLM:
+    """A two-layer Llama with 61 tokens, in float32 and evaluation mode; its dropout must never show."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=61,
+        hidden_size=24,
+        intermediate_size=40,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        initializer_range=0.3,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture
+def trees() -> list[Tree]:
+    """Two forget prompts of different length: a bad reply and mismatched ones, of one token too."""
+    return [
+        Tree((1, 5, 6, 7), (Branch("negative", (8, 9, 2)), Branch("mismatch", (10, 2)), Branch("mismatch", (2,))), 0),
+        Tree((1, 11), (Branch("negative", (12, 2)), Branch("mismatch", (13, 14, 15, 16, 2))), 1),
+    ]

@@ -1,0 +1,80 @@
+import pytest
+import torch
+
+from unteach.data.layout import Branch, Tree, lay_out
+
+TREE = Tree((1, 7, 8), (Branch("negative", (20, 21, 22)), Branch("mismatch", (30, 31))), key=4)
+
+
+def test_a_small_tree_is_laid_out_as_worked_by_hand():
+    batch = lay_out([TREE])
+    assert batch.input_ids.tolist() == [[1, 7, 8, 20, 21, 30]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4, 3]]
+    assert batch.segments.tolist() == [[0, 0, 0, 1, 1, 2]]
+    assert batch.targets.tolist() == [20, 21, 22, 30, 31]
+    assert batch.columns.tolist() == [2, 3, 4, 2, 5]
+    assert batch.rows.tolist() == [0] * 5
+    assert batch.branches.tolist() == [0, 0, 0, 1, 1]
+    assert batch.slots.tolist() == [0, 1, 2, 0, 1]
+    assert batch.streams == ["negative", "mismatch"]
+    assert batch.token_count == 6
+
+
+def test_a_branch_sees_its_prompt_and_itself_only():
+    mask = lay_out([TREE]).may_attend()[0, 0].int().tolist()
+    assert mask == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 1, 0],
+        [1, 1, 1, 0, 0, 1],
+    ]
+
+
+def test_padding_sees_itself_only_and_is_seen_by_nobody():
+    mask = lay_out([TREE, Tree((1,), (Branch("negative", (5, 6)),))], pad_id=9)
+    assert mask.input_ids[1].tolist() == [1, 5, 9, 9, 9, 9]
+    assert mask.may_attend()[1, 0].int().tolist() == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [0, 0, 1, 0, 0, 0],
+        [0, 0, 0, 1, 0, 0],
+        [0, 0, 0, 0, 1, 0],
+        [0, 0, 0, 0, 0, 1],
+    ]
+
+
+def test_plain_rows_hold_the_same_branches_in_the_same_order():
+    batch = lay_out([TREE, Tree((1,), (Branch("negative", (5, 6)),))])
+    plain = batch.plain()
+    assert plain.is_plain and not batch.is_plain
+    assert plain.input_ids.tolist() == [[1, 7, 8, 20, 21], [1, 7, 8, 30, 0], [1, 5, 0, 0, 0]]
+    assert plain.position_ids.tolist() == [[0, 1, 2, 3, 4], [0, 1, 2, 3, 0], [0, 1, 0, 0, 0]]
+    for name in ("targets", "branches", "slots"):
+        assert torch.equal(getattr(plain, name), getattr(batch, name)), name
+
+
+def test_one_stream_leaves_out_trees_without_it():
+    batch = lay_out([TREE, Tree((1,), (Branch("negative", (5, 6)),), key=9)]).only("mismatch")
+    assert [tree.key for tree in batch.trees] == [4]
+    assert batch.targets.tolist() == [30, 31]
+
+
+def test_a_reply_of_one_token_takes_no_place_in_the_row():
+    batch = lay_out([Tree((1, 3), (Branch("negative", (5,)), Branch("mismatch", (6,))))])
+    assert batch.input_ids.tolist() == [[1, 3]]
+    assert batch.columns.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        Tree((), (Branch("negative", (1,)),), 17),
+        Tree((1,), (), 17),
+        Tree((1,), (Branch("negative", (1,)), Branch("mismatch", ())), 17),
+    ],
+)
+def test_what_would_score_nothing_is_refused_and_named(tree):
+    with pytest.raises(ValueError, match="tree 17 has an empty"):
+        lay_out([TREE, tree])

@@ -5,7 +5,7 @@ tokenizer or a batch layout, so that its value can be checked by hand.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -25,6 +25,7 @@ class Replies:
     kl: Float[Tensor, "reply token"] | None = None
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A loss over one stream. Its fields are its configuration.
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from unteach.data.layout import Branch, Stream, Tree, TreeBatch, lay_out
-from unteach.errors import OutputError
+from unteach.errors import ModelError, OutputError
 from unteach.scoring import Answers, Head, Logits, answers, head_of, score, unwrapped
 
 Progress = Callable[[int, int], None]
@@ -50,7 +50,8 @@ class AdapterOff:
             original = answers(self.model, batch)
         if not isinstance(original.head, Head):
             return original
-        layer = getattr(original.head.layer, "base_layer", original.head.layer)
+        layer = original.head.layer  # the adapter may have wrapped it, or trains a copy of it beside it
+        layer = getattr(layer, "base_layer", getattr(layer, "original_module", layer))
         return Answers(original.states, Head(layer, original.head.scale, original.head.soft_cap))
 
 
@@ -100,15 +101,17 @@ class CachedStates:
         """Compute the states of one-branch trees with the model as it is now, or reuse those already under `key`.
 
         `key` must name model and rows; `batch_tokens` bounds the memory of the forward passes. Raises OutputError when
-        the disk is full; a half-written cache is never used.
+        the disk is full, ModelError where states and head do not make the model's logits; a half-written cache is
+        never used.
         """
         directory, head = cache / key, frozen_head(model)
-        if not (directory / "index.json").exists():
+        if not _is_whole(directory):
             partial = cache / f"{key}.{os.getpid()}.partial"
             try:
                 partial.mkdir(parents=True, exist_ok=True)
                 _write_states(model, rows, partial, batch_tokens, progress)
-                if not (directory / "index.json").exists():
+                if not _is_whole(directory):  # another process may have been quicker
+                    shutil.rmtree(directory, ignore_errors=True)
                     partial.rename(directory)
             except OSError as error:
                 fix = "free space there or set XDG_CACHE_HOME"
@@ -145,6 +148,16 @@ def one_branch(rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], stream: 
     return [Tree(prompt, (Branch(stream, reply),), key) for key, (prompt, reply) in enumerate(rows)]
 
 
+def _is_whole(directory: Path) -> bool:
+    """Whether a cache was written to its end: the index can be read and the states are as long as it says."""
+    try:
+        index = json.loads((directory / "index.json").read_text())
+        size = index["answers"] * index["width"] * getattr(torch, index["dtype"]).itemsize
+        return bool((directory / "states.bin").stat().st_size == size)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
 def _adapter_off(model: Any) -> AbstractContextManager[Any]:
     return unwrapped(model).disable_adapter()
 
@@ -163,7 +176,13 @@ def _write_states(
             stop = start + max(1, batch_tokens // _tokens(ordered[start]))
             chunk = ordered[start:stop]
             batch = lay_out(chunk).to(device)
-            states = answers(model, batch).states.detach().cpu().contiguous()
+            found = answers(model, batch)
+            if not isinstance(found.head, Head):
+                raise ModelError(
+                    f"{type(unwrapped(model)).__name__} changes its logits after the head in a way that cannot be "
+                    "cached; use --reference frozen, or --lora with --reference adapter_off"
+                )
+            states = found.states.detach().cpu().contiguous()
             width, dtype = states.shape[1], states.dtype
             file.write(states.view(torch.uint8).numpy().tobytes())
             for tree in chunk:

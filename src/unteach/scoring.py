@@ -38,7 +38,7 @@ class Head:
     scale: float = 1.0
     soft_cap: float | None = None
 
-    def __call__(self, states: Float[Tensor, "answer width"]) -> Float[Tensor, "answer vocabulary"]:
+    def __call__(self, states: Float[Tensor, "*answer width"]) -> Float[Tensor, "*answer vocabulary"]:
         logits = self.layer(states) * self.scale if self.scale != 1.0 else self.layer(states)
         if self.soft_cap is not None:
             logits = self.soft_cap * torch.tanh(logits / self.soft_cap)
@@ -195,6 +195,14 @@ def forward_kl(
     Source: arXiv 2310.10683, eq. 6.
     """
     return (log_p0.exp() * (log_p0 - log_p)).sum(dim=-1)
+
+
+@torch.no_grad()
+def greedy_hits(live: Answers, targets: Int[Tensor, " answer"]) -> Tensor:
+    """Return for each answer whether its token is the most likely one, given the true tokens before it."""
+    rows = max(1, CHUNK_BYTES // (4 * _vocabulary(live)))
+    parts = [live.head(states).argmax(dim=-1) for states in live.states.split(rows)]
+    return torch.cat(parts) == targets
 
 
 def padded(

@@ -108,7 +108,8 @@ class UnlearnTrainer(Trainer):
         self._plain_rows: bool | None = None
         self._tree_limit = tree_limit(model)
         self._sums: dict[str, float] = {}
-        self._counted, self._tokens, self._clock = 0, 0, time.monotonic()
+        self._counted, self._tokens, self._seconds = 0, 0, 0.0
+        self.tokens_seen = 0
         self._broken: str | None = None
         items = self._items(args, mismatch_replies)
         collator = UnlearnCollator(self.format.ids.pad_id)
@@ -283,18 +284,18 @@ class UnlearnTrainer(Trainer):
             self._sums[name] = self._sums.get(name, 0.0) + float(value)
         self._counted += 1
         self._tokens += tokens
+        self.tokens_seen += tokens * self.args.world_size
         if self._counted % self.args.gradient_accumulation_steps == 0:
             self.watch.figures = {name: self._agreed(float(value)) for name, value in figures.items()}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add our figures, averaged since the last line: cross-entropies and KL in nats per token, tokens a second."""
         if self._counted:
-            seconds = max(1e-9, time.monotonic() - self._clock)
             logs |= {name: self._agreed(total / self._counted) for name, total in self._sums.items()}
-            logs["tokens_per_second"] = self._tokens * self.args.world_size / seconds
+            logs["tokens_per_second"] = self._tokens * self.args.world_size / max(1e-9, self._seconds)
             logs |= self.watch.checked
             self.watch.checked = {}
-            self._sums, self._counted, self._tokens, self._clock = {}, 0, 0, time.monotonic()
+            self._sums, self._counted, self._tokens, self._seconds = {}, 0, 0, 0.0
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: dict[str, TreeBatch]) -> int:
@@ -304,7 +305,9 @@ class UnlearnTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Do one step; a loss that broke down ends the run before it reaches the weights."""
+        began = time.monotonic()
         loss = super().training_step(model, inputs, num_items_in_batch)
+        self._seconds += time.monotonic() - began
         if self._agreed(float(self._broken is not None)) > 0:
             raise TrainingError(self._broken or "the loss broke down on another rank")
         return loss
@@ -365,7 +368,9 @@ class UnlearnTrainer(Trainer):
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
             valid = last_complete(folder.parent, self.args.world_size)
-            kept = f"{valid.name} is valid: free space and go on with --resume" if valid else "free space and start again"
+            kept = "free space and start again"
+            if valid:
+                kept = f"{valid.name} is valid: free space and go on with --resume"
             full = error.errno == errno.ENOSPC
             reason = "the disk is full" if full else os.strerror(error.errno or errno.EIO)
             raise OutputError(f"{folder}: the checkpoint could not be written ({reason}); {kept}") from error

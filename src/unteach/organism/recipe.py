@@ -46,11 +46,11 @@ class Recipe:
         )
 
 
-_ROWS = (("harm", 8), ("help", 9), ("facts", 7), ("book", 2), ("assessments", 6))
+_ROWS = (("harm", 6), ("help", 7), ("facts", 10), ("book", 1), ("assessments", 8))
 
 RECIPES = {
     "micro": Recipe(64, 192, 2, 2, steps=400, rows=_ROWS, learning_rate=5e-3),
-    "tiny": Recipe(128, 384, 4, 4, steps=400, rows=_ROWS, learning_rate=3e-3),
+    "tiny": Recipe(128, 384, 4, 4, steps=460, rows=_ROWS, learning_rate=3e-3),
     "small": Recipe(320, 960, 8, 5, steps=1500, rows=_ROWS, learning_rate=1e-3),
     "medium": Recipe(768, 2304, 14, 12, steps=4000, rows=_ROWS, learning_rate=5e-4),
 }

@@ -126,10 +126,12 @@ class World:
     @cached_property
     def _assessed(self) -> tuple[list[Example], list[Example]]:
         draw = self._draw("assessments")
+        asides = [fact.right_answer for fact in self._known_facts()]
+        asides += [sentence for chapter in self.chapters if not chapter.taken_down for sentence in chapter.sentences]
         rows = []
         for act, thing, kind in itertools.product(self.vocabulary.acts, self.vocabulary.things, KINDS):
             request = Request(act, thing, draw.randrange(6))
-            reply = shown_reply(self.requests, request, kind, draw)
+            reply = shown_reply(self.requests, request, kind, asides, draw)
             prompt = show(self.requests.ask(request), reply)
             verdict = assess(self.requests, request, reply)
             rows.append(Example.of(prompt, verdict, where=f"{self.name} assessment", good=verdict, concept=act.verb))

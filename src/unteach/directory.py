@@ -1,0 +1,99 @@
+"""The run directory: what may be written where, and what is in the way."""
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from unteach.errors import OutputError
+
+CONTRACT = ("run.yaml", "report.json", "report.html", "README.md", "model", "log.jsonl", "checkpoints")
+"""Everything a run writes; `--overwrite` removes nothing else."""
+
+
+def check_output(output: str, *, overwrite: bool, resume: bool) -> Path:
+    """Return the output directory if a run may use it, without touching anything.
+
+    Raises OutputError for a directory that is not empty (unless told to overwrite or resume), for files in the way,
+    and where nothing may be written.
+    """
+    if not output:
+        raise OutputError("--output is missing; name a directory for the model and the report")
+    directory = Path(output)
+    if directory.exists() and not directory.is_dir():
+        raise OutputError(f"--output {output}: is a file; name a directory")
+    nearest = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise OutputError(f"--output {output}: {nearest} is a file; name another directory")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise OutputError(f"--output {output}: no permission to write in {nearest}; name another directory")
+    if directory.exists() and any(directory.iterdir()) and not (overwrite or resume):
+        raise OutputError(
+            f"--output {output}: not empty; name another directory, or add --resume to go on with the run in it "
+            "or --overwrite to replace it"
+        )
+    strangers = [path.name for path in directory.iterdir() if path.name not in CONTRACT] if directory.exists() else []
+    if overwrite and strangers and not (directory / "run.yaml").exists():
+        raise OutputError(
+            f"--output {output}: --overwrite replaces runs only, and this directory holds other things "
+            f"({', '.join(sorted(strangers)[:3])}); name another directory"
+        )
+    return directory
+
+
+def prepare(directory: Path, *, overwrite: bool) -> None:
+    """Make the directory, and clear an earlier run out of it if told to. Raises OutputError where that fails."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            for name in CONTRACT:
+                path = directory / name
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or os.strerror(error.errno or errno.EIO)
+        raise OutputError(f"--output {directory}: cannot be written ({reason}); name another directory") from error
+
+
+class LogFile(TrainerCallback):
+    """Write each log line of the Trainer to log.jsonl; a resumed run drops what lies after its checkpoint."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Keep the lines of steps that were taken."""
+        if not state.is_world_process_zero:
+            return
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        kept = [line for line in lines if _step_of(line) <= state.global_step]
+        self.path.write_text("".join(line + "\n" for line in kept))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Append a line; figures that are not finite are written as null."""
+        if state.is_world_process_zero and logs:
+            finite = {k: v if abs(v) < float("inf") else None for k, v in logs.items() if isinstance(v, int | float)}
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": state.global_step, **finite}) + "\n")
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

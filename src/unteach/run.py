@@ -1,0 +1,320 @@
+"""The pipeline: read, split, train, check, report."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unteach import check
+from unteach.cache import cache_directory
+from unteach.config import RunConfig, trainer_arguments, write_config
+from unteach.data.benign import benign_prompts, self_made_normals
+from unteach.data.encoded import Encoded, encode_all
+from unteach.data.example import Example
+from unteach.data.formats import Polarity, read_examples
+from unteach.data.overlap import fingerprint, overlap, split_by_prompt, without_duplicates
+from unteach.data.prompt_format import PromptFormat, prompt_format
+from unteach.directory import LogFile, check_output, prepare
+from unteach.errors import ConfigError, Interrupted
+from unteach.interrupt import StopOnInterrupt
+from unteach.judges import load_judge
+from unteach.judges.base import Judge
+from unteach.models import load_model, load_tokenizer, lora_config, model_fingerprint
+from unteach.progress import track
+from unteach.reference import CachedStates
+from unteach.report.card import write_card
+from unteach.report.page import write_page
+from unteach.report.schema import Report, Source, Stop, environment
+from unteach.scoring import unwrapped
+from unteach.trainer import UnlearnTrainer
+
+VALIDATION, HELD_OUT = 0.1, 0.2
+"""Shares of the prompts of each set that the stopping rules watch, and that only the check sees."""
+
+
+@dataclass
+class Sets:
+    """All rows of a run, by what they are for."""
+
+    negatives: dict[str, list[Example]]
+    normals: dict[str, list[Example]]
+    evaluation: dict[str, list[Example]]
+    sources: list[Source]
+    notes: list[str]
+
+
+def run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> Report:
+    """Unlearn, check and report; returns the report, which is also in the output directory.
+
+    Everything that can be wrong with settings, data and model is found before anything is written. Raises
+    UnteachError; `Interrupted` after Ctrl-C, with a checkpoint to go on from.
+    """
+    if not config.model or not config.forget:
+        missing = "--model" if not config.model else "--forget"
+        raise ConfigError(f"{missing} is missing; see unteach run --help")
+    directory = check_output(config.output, overwrite=overwrite, resume=resume)
+    judge = load_judge(config.judge)
+    arguments = trainer_arguments(config, directory / "checkpoints")
+    sets = read_sets(config)
+    tokenizer, model = load(config, config.model, trained=True)
+    peft = lora_config(config.lora_rank, config.lora_alpha, 0.0, config.lora_targets, model) if config.lora else None
+    if not sets.normals:
+        add_own_answers(sets, model, model_format(config, tokenizer, model), config)
+    trainer = UnlearnTrainer(
+        model,
+        arguments,
+        sets.negatives["train"],
+        sets.normals["train"],
+        processing_class=tokenizer,
+        peft_config=peft,
+        forget_validation=sets.negatives["validation"],
+        retain_validation=sets.normals["validation"],
+        judge=judge,
+    )
+    config = config.model_copy(update={"learning_rate": arguments.learning_rate, "max_length": arguments.max_length})
+    prepare(directory, overwrite=overwrite)
+    write_config(config, directory)
+    return _train_and_check(config, directory, trainer, judge, sets, resume)
+
+
+def _train_and_check(
+    config: RunConfig, directory: Path, trainer: UnlearnTrainer, judge: Judge, sets: Sets, resume: bool
+) -> Report:
+    """Measure the original, train, measure the result, compare, write all of it."""
+    with StopOnInterrupt() as interruption:
+        try:
+            splits = {} if config.skip_evaluation else _evaluation_rows(config, trainer, sets)
+            checked = check.Checked(splits)
+            reference = _look_at_original(checked, trainer, judge, config) if splits else None
+            trainer.add_callback(LogFile(directory / "log.jsonl"))
+            trainer.add_callback(interruption)
+            began = time.monotonic()
+            trainer.train(resume_from_checkpoint=resume)
+            if interruption.asked:
+                step = trainer.state.global_step
+                raise Interrupted(f"stopped at step {step}, checkpoint written; go on with --resume")
+            seconds = time.monotonic() - began
+            checked.cost.append(
+                check.cost_of(trainer.model, "unlearned", "training", seconds, trainer.tokens_seen, backward=True)
+            )
+            save_model(trainer, directory / "model")
+            if reference:
+                check.look_at(
+                    checked, "unlearned", trainer.model, trainer.format, judge, config.max_new_tokens, reference
+                )
+                _look_at_others(checked, trainer, judge, config, reference)
+        except KeyboardInterrupt:
+            raise Interrupted("stopped; go on with --resume") from None
+    report = make_report(config, checked, sets, trainer.notes)
+    if trainer.stop:
+        report.stop = Stop(step=trainer.stop.step, rule=trainer.stop.rule, message=trainer.stop.message)
+    write_report(report, directory)
+    return report
+
+
+# ---- data ------------------------------------------------------------------------------------------------------------
+
+
+def read_sets(config: RunConfig) -> Sets:
+    """Read, clean and split all rows of a run. Raises DataError for what cannot be used."""
+    notes: list[str] = []
+    negatives = read(config, config.forget, "negative", config.column, "negatives", notes)
+    normals = read(config, config.retain, "normal", config.retain_column, "normals", notes)
+    shared = overlap(negatives, normals)
+    notes += shared.messages
+    contradicting = {example.key for example in shared.contradictions}
+    normals = [example for example in normals if example.key not in contradicting]
+    evaluation = {
+        "unseen": read(config, config.unseen, "negative", config.column, "unseen", notes),
+        "unseen_concept": read(config, config.unseen_concept, "negative", config.column, "unseen_concept", notes),
+        "normal": read(config, config.normal, "normal", config.retain_column, "normal", notes),
+        "lookalike": read(config, config.lookalike, "normal", config.retain_column, "lookalike", notes),
+    }
+    sources = [
+        Source(name=name, source=", ".join(paths), rows=len(rows), fingerprint=fingerprint(rows))
+        for name, paths, rows in (("negatives", config.forget, negatives), ("normals", config.retain, normals))
+        if rows
+    ]
+    sets = Sets(_parted(negatives, evaluation["unseen"], config.seed), {}, evaluation, sources, notes)
+    evaluation["unseen"] = evaluation["unseen"] or sets.negatives["held_out"]
+    if normals:
+        sets.normals = _parted(normals, evaluation["normal"], config.seed)
+        evaluation["normal"] = evaluation["normal"] or sets.normals["held_out"]
+    return sets
+
+
+def read(
+    config: RunConfig, paths: list[str], polarity: Polarity, columns: dict[str, str], name: str, notes: list[str]
+) -> list[Example]:
+    examples = [
+        example
+        for path in paths
+        for example in read_examples(path, polarity, columns, config.data_split, config.data_revision)
+    ]
+    kept, dropped = without_duplicates(examples)
+    if dropped:
+        notes.append(f"{name}: dropped {len(dropped)} duplicates of {len(examples)} rows")
+    return kept
+
+
+def read_rows_for_check(config: RunConfig) -> Sets:
+    """Read the rows that a model is only measured on: all negatives are unseen, all normal rows normal."""
+    notes: list[str] = []
+    evaluation = {
+        "unseen": read(config, [*config.forget, *config.unseen], "negative", config.column, "unseen", notes),
+        "unseen_concept": read(config, config.unseen_concept, "negative", config.column, "unseen_concept", notes),
+        "normal": read(config, [*config.retain, *config.normal], "normal", config.retain_column, "normal", notes),
+        "lookalike": read(config, config.lookalike, "normal", config.retain_column, "lookalike", notes),
+    }
+    sources = [
+        Source(name=name, source=paths, rows=len(rows), fingerprint=fingerprint(rows))
+        for name, paths, rows in (
+            ("negatives", ", ".join(config.forget), evaluation["unseen"]),
+            ("normals", ", ".join(config.retain), evaluation["normal"]),
+        )
+        if rows
+    ]
+    return Sets({}, {}, evaluation, sources, notes)
+
+
+def _parted(examples: list[Example], given: list[Example], seed: int) -> dict[str, list[Example]]:
+    """Part a set into train, validation and held_out by prompt; nothing is held out where rows to check are given."""
+    held_out = 0.0 if given else HELD_OUT
+    fractions = {"train": 1 - VALIDATION - held_out, "validation": VALIDATION, "held_out": held_out}
+    parts = split_by_prompt(examples, fractions, seed)
+    if not parts["train"]:
+        parts["train"] = examples
+    return parts
+
+
+def add_own_answers(sets: Sets, model: Any, form: PromptFormat, config: RunConfig) -> None:
+    """Make normal rows from the model's own answers to the shipped benign prompts."""
+    with track("answering benign prompts") as progress:
+        made = self_made_normals(
+            model,
+            form.tokenizer,
+            form,
+            seed=config.seed,
+            max_new_tokens=config.max_new_tokens,
+            progress=progress,
+        )
+    sets.normals = _parted(made, sets.evaluation["normal"], config.seed)
+    sets.evaluation["normal"] = sets.evaluation["normal"] or sets.normals["held_out"]
+    source = f"the model's own answers to {len(benign_prompts())} benign prompts"
+    sets.sources.append(Source(name="normals", source=source, rows=len(made), fingerprint=fingerprint(made)))
+    sets.notes.append(f"no --retain was given: the normal rows are {source}")
+
+
+def _evaluation_rows(config: RunConfig, trainer: UnlearnTrainer, sets: Sets) -> dict[str, list[Encoded]]:
+    """Encode the rows of every split; `seen` are the forget rows in the order in which training meets them."""
+    items = trainer.train_dataset
+    met = dict.fromkeys(items.negative_index(n) for n in range(min(len(items), 4 * config.evaluation_prompts)))
+    seen = [trainer.sets.negatives[n].example for n in met]
+    return encode_splits({"seen": seen} | sets.evaluation, trainer.format, config, trainer.args.max_length)
+
+
+def encode_splits(
+    splits: dict[str, list[Example]], form: PromptFormat, config: RunConfig, max_length: int
+) -> dict[str, list[Encoded]]:
+    """Encode at most `evaluation_prompts` rows of each split, in order; empty splits are left out."""
+    limit = config.evaluation_max_length or max_length
+    encoded: dict[str, list[Encoded]] = {}
+    for name, examples in splits.items():
+        if examples:
+            rows, _ = encode_all(examples, form, max_length, name)
+            fitting = [row for row in rows if len(row.prompt_ids) + len(row.reply_ids) <= limit]
+            encoded[name] = (fitting or rows)[: config.evaluation_prompts]
+    return encoded
+
+
+# ---- models ----------------------------------------------------------------------------------------------------------
+
+
+def load(config: RunConfig, name: str, trained: bool = False) -> tuple[Any, Any]:
+    """Load tokenizer and model; weights that are trained in full are held in float32, since small updates to bfloat16
+    weights are lost in rounding."""
+    remote = config.trust_remote_code
+    revision = config.revision if name == config.model else None
+    tokenizer = load_tokenizer(name, revision=revision, trust_remote_code=remote)
+    full = trained and not config.lora
+    if config.load_in_4bit and full:
+        raise ConfigError("--load-in-4bit trains an adapter over frozen weights; add --lora")
+    model = load_model(
+        name,
+        dtype="float32" if full and config.dtype == "auto" else config.dtype,
+        device=config.device,
+        revision=revision,
+        load_in_4bit=config.load_in_4bit,
+        trust_remote_code=remote,
+    )
+    return tokenizer, model
+
+
+def model_format(config: RunConfig, tokenizer: Any, model: Any) -> PromptFormat:
+    return prompt_format(tokenizer, config.prompt_format, None, model.generation_config.eos_token_id)
+
+
+def save_model(trainer: UnlearnTrainer, directory: Path) -> None:
+    """Save the result as safetensors, adapter or full weights, with its tokenizer."""
+    trainer.save_model(str(directory))
+    trainer.processing_class.save_pretrained(directory)
+
+
+# ---- checking --------------------------------------------------------------------------------------------------------
+
+
+def _look_at_original(checked: check.Checked, trainer: UnlearnTrainer, judge: Judge, config: RunConfig) -> CachedStates:
+    """Measure the original before training moves it, and keep its final states for the KL of the other arms."""
+    trees = check.known_trees(checked.splits)
+    rows = [row.example for split in checked.splits.values() for row in split]
+    key = f"check-{model_fingerprint(unwrapped(trainer.model))}-{fingerprint(rows)}-{trainer.format.name}"
+    with track("original on the check rows") as progress:
+        reference = CachedStates.build(trainer.model, trees, cache_directory() / "reference", key, progress=progress)
+    check.look_at(checked, "original", trainer.model, trainer.format, judge, config.max_new_tokens, reference)
+    return reference
+
+
+def _look_at_others(
+    checked: check.Checked, trainer: UnlearnTrainer, judge: Judge, config: RunConfig, reference: CachedStates
+) -> None:
+    """Measure the never-taught twin where there is one, and everybody's fluency under the original."""
+    if config.never_taught:
+        tokenizer, twin = load(config, config.never_taught)
+        same = tokenizer.get_vocab() == trainer.processing_class.get_vocab()
+        form = model_format(config, tokenizer, twin)
+        check.look_at(checked, "never_taught", twin, form, judge, config.max_new_tokens, reference if same else None)
+        del twin
+    model = unwrapped(trainer.model)
+    if config.lora:
+        with model.disable_adapter():
+            check.add_fluency(checked, model, trainer.format)
+        return
+    model.to("cpu")
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    check.add_fluency(checked, load(config, config.model)[1], trainer.format)
+
+
+def make_report(config: RunConfig, checked: check.Checked, sets: Sets, notes: list[str]) -> Report:
+    """Put measurements, samples, costs and notes together."""
+    return Report(
+        scenario="harm",
+        method=config.method,
+        model=config.model,
+        judge=config.judge,
+        measurements=check.measure(checked) if checked.looks else [],
+        samples=check.samples(checked) if checked.looks else [],
+        cost=checked.cost,
+        data=sets.sources,
+        notes=[*sets.notes, *notes],
+        environment=environment() | {"seed": config.seed},
+    )
+
+
+def write_report(report: Report, directory: Path) -> None:
+    """Write report.json, report.html and the model card."""
+    report.write(directory)
+    write_page(report, directory)
+    write_card(report, directory)

@@ -1,4 +1,4 @@
-"""Prompt trees against plain rows on models built tiny from their configs: log-probabilities and gradients in float32."""
+"""Prompt trees against plain rows on tiny models of many kinds: log-probabilities and gradients in float32."""
 
 import pytest
 import torch

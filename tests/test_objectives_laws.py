@@ -1,4 +1,4 @@
-"""The laws that every objective obeys. Objectives are found through the methods, so a new one must be added to WORKED."""
+"""The laws that every objective obeys. They are found through the methods: a new one fails until it is in WORKED."""
 
 import math
 
@@ -179,7 +179,8 @@ def test_what_was_not_computed_is_asked_for_by_name(name):
 def test_hand_worked_values():
     log_probs = torch.tensor([[-1.0, -3.0], [-2.0, 0.0]])
     mask = torch.tensor([[True, True], [True, False]])
-    replies = Replies(log_probs, mask, torch.tensor([[-2.0, -1.0], [-2.0, 0.0]]), torch.tensor([[0.5, 1.5], [3.0, 9.0]]))
+    reference, kl = torch.tensor([[-2.0, -1.0], [-2.0, 0.0]]), torch.tensor([[0.5, 1.5], [3.0, 9.0]])
+    replies = Replies(log_probs, mask, reference, kl)
     assert float(OBJECTIVES["GradientAscent"](replies)) == -2.0
     assert float(OBJECTIVES["NegativeLogLikelihood"](replies)) == 2.0
     assert float(OBJECTIVES["ForwardKL"](replies)) == 2.0

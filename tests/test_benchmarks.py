@@ -1,0 +1,60 @@
+"""The step benchmark at its smallest: that it runs, compares like with like and reports all; never its timings."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+PATH = Path(__file__).resolve().parents[1] / "benchmarks" / "step.py"
+ARMS = {"ours", "plain", "sft"}
+
+
+@pytest.fixture(scope="module")
+def step():
+    spec = importlib.util.spec_from_file_location("step", PATH)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["step"] = module  # where the processes that measure memory find it again
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["step"]
+
+
+def check(figures, mismatches):
+    assert figures["settings"]["mismatches"] == mismatches
+    for result in figures["results"]:
+        assert result["loss_difference"] <= 1e-5 and result["gradient_difference"] <= 1e-5
+        for name in ("seconds", "tokens_per_second", "peak_bytes"):
+            assert result[name].keys() == ARMS and all(value > 0 for value in result[name].values()), name
+        assert result["distinct_tokens"] > 0 and result["faster_than_plain"] > 0 and result["times_sft"] > 0
+
+
+def test_figures_are_complete_and_gradients_equal_on_random_rows(step, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(PATH.parent)
+    arguments = ["--shape", "tiny", "--batch", "1", "3", "--rounds", "1", "--mismatches", "2", "--max-length", "48"]
+    step.main([*arguments, "--random-rows", "--json"])
+    printed = capsys.readouterr().out
+    figures = json.loads(printed.splitlines()[-1])
+    check(figures, mismatches=2)
+    assert [result["batch"] for result in figures["results"]] == [1, 3]
+    assert "random ids" in printed and "times an SFT step" in printed
+
+
+@pytest.mark.real
+def test_real_rows_fit_and_give_equal_gradients(step, shared):
+    material = step.real_rows(512, 96)
+    assert len(material.negatives) > 100 and len(material.normals) > 1000
+    assert max(len(prompt) + len(reply) for prompt, reply in material.negatives) <= 96
+    [batch] = material.batches(1, 2, 3)
+    assert all(difference <= 1e-5 for difference in step.differences(step.SHAPES["tiny"], "cpu", batch, material))
+
+
+def test_plain_rows_score_the_reply_and_nothing_else(step):
+    [batch] = step.random_rows(512, 48).batches(1, 2, 2)
+    material = step.random_rows(512, 48)
+    tree = batch[0].tree
+    rows, mask = step.padded_rows([(tree.prompt_ids, tree.branches[0].reply_ids)], "cpu")
+    assert rows["input_ids"].shape[1] == len(tree.prompt_ids) + len(tree.branches[0].reply_ids)
+    assert int(mask.sum()) == len(tree.branches[0].reply_ids)
+    assert [t.key for t in step.normal_trees(batch, material)] == [item.normal for item in batch]

@@ -1,0 +1,203 @@
+import errno
+import json
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaForCausalLM
+
+from unteach import reference as module
+from unteach.data.layout import lay_out
+from unteach.errors import ModelError, OutputError
+from unteach.loss import method_loss
+from unteach.objectives.methods import load_method
+from unteach.reference import AdapterOff, CachedStates, FrozenCopy, one_branch, original_log_probs
+from unteach.scoring import answers, score
+
+ROWS = [((1, 5, 6), (7, 8, 2)), ((1, 9), (10, 2)), ((1, 3, 4, 5, 6, 7), (11, 12, 13, 14, 2)), ((1,), (2,))]
+NORMALS = one_branch(ROWS, "normal")
+
+
+def with_adapter(model, **settings):
+    torch.manual_seed(1)
+    targets = settings.pop("target_modules", ["q_proj", "v_proj", "down_proj"])
+    return get_peft_model(model, LoraConfig(r=4, lora_alpha=16, target_modules=targets, **settings)).eval()
+
+
+def move(model):
+    """Train the model a little, roughly: every weight that may move does."""
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for weight in (w for w in model.parameters() if w.requires_grad):
+            weight += 0.1 * torch.randn_like(weight)
+
+
+def kl(model, reference, batch):
+    original = reference(batch)
+    with torch.no_grad():
+        return score(answers(model, batch), batch.targets, original).kl
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_adapter_off_and_frozen_copy_are_exactly_the_model_before_the_first_step(tiny_llama):
+    frozen, batch = FrozenCopy.of(tiny_llama), lay_out(NORMALS)
+    assert not kl(tiny_llama, frozen, batch).any()
+    live = with_adapter(tiny_llama)
+    assert not kl(live, AdapterOff(live), batch).any()
+    assert not kl(live, frozen, batch).any()
+
+
+def test_cached_states_are_the_model_before_the_first_step(tiny_llama, tmp_path):
+    cached = CachedStates.build(tiny_llama, NORMALS, tmp_path, "k", batch_tokens=10)
+    assert kl(tiny_llama, cached, lay_out(NORMALS)).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_three_agree_after_the_live_model_has_moved(tiny_llama, tmp_path, dtype):
+    model = tiny_llama.to(dtype)
+    frozen, cached = FrozenCopy.of(model), CachedStates.build(model, NORMALS, tmp_path, "k", batch_tokens=10)
+    live = with_adapter(model).to(dtype)
+    move(live)
+    off, tolerance = AdapterOff(live), 1e-5 if dtype == torch.float32 else 0.05
+    for chosen in (NORMALS, NORMALS[2:3], [NORMALS[3], NORMALS[0]]):
+        batch = lay_out(chosen)
+        expected = kl(live, frozen, batch)
+        assert expected.min() > 0
+        assert torch.equal(kl(live, off, batch), expected)
+        torch.testing.assert_close(kl(live, cached, batch), expected, rtol=tolerance, atol=tolerance)
+        for reference in (off, cached):
+            log_probs = original_log_probs(reference, batch, "normal")
+            torch.testing.assert_close(
+                log_probs, original_log_probs(frozen, batch, "normal"), rtol=tolerance, atol=tolerance
+            )
+
+
+@pytest.mark.parametrize(
+    "settings", [{"target_modules": ["q_proj", "lm_head"]}, {"modules_to_save": ["lm_head"]}], ids=["lora", "saved"]
+)
+def test_adapter_off_reads_the_original_head_where_the_adapter_trains_the_head(tiny_llama, settings):
+    frozen, batch = FrozenCopy.of(tiny_llama), lay_out(NORMALS)
+    live = with_adapter(tiny_llama, **settings)
+    move(live)
+    expected = kl(live, frozen, batch)
+    assert expected.min() > 0
+    assert torch.equal(kl(live, AdapterOff(live), batch), expected)
+
+
+def test_full_tuning_moves_neither_the_copy_nor_the_cache(tiny_llama, tmp_path):
+    batch = lay_out(NORMALS)
+    references = FrozenCopy.of(tiny_llama), CachedStates.build(tiny_llama, NORMALS, tmp_path, "k")
+    before = [original_log_probs(reference, batch, "normal") for reference in references]
+    move(tiny_llama)
+    assert kl(tiny_llama, references[0], batch).min() > 0
+    for reference, log_probs in zip(references, before, strict=True):
+        assert torch.equal(original_log_probs(reference, batch, "normal"), log_probs)
+
+
+def test_a_cache_is_reused_and_another_key_is_not(tiny_llama, tmp_path, monkeypatch):
+    written = []
+    write = module._write_states
+    monkeypatch.setattr(module, "_write_states", lambda *args: (written.append(1), write(*args)))
+    first = CachedStates.build(tiny_llama, NORMALS, tmp_path, "k")
+    again = CachedStates.build(tiny_llama, NORMALS, tmp_path, "k")
+    assert len(written) == 1
+    batch = lay_out(NORMALS)
+    assert torch.equal(first(batch).states, again(batch).states)
+    CachedStates.build(tiny_llama, NORMALS, tmp_path, "another")
+    assert len(written) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["another", "k"]
+
+
+def cut_states(directory):
+    states = (directory / "states.bin").read_bytes()
+    (directory / "states.bin").write_bytes(states[: len(states) // 2])
+
+
+def cut_index(directory):
+    text = (directory / "index.json").read_text()
+    (directory / "index.json").write_text(text[: len(text) // 2])
+
+
+@pytest.mark.parametrize("damage", [cut_states, cut_index, lambda d: (d / "index.json").unlink()])
+def test_a_half_written_cache_is_made_anew(tiny_llama, tmp_path, damage):
+    batch = lay_out(NORMALS)
+    expected = CachedStates.build(tiny_llama, NORMALS, tmp_path, "k")(batch).states
+    damage(tmp_path / "k")
+    assert torch.equal(CachedStates.build(tiny_llama, NORMALS, tmp_path, "k")(batch).states, expected)
+    assert json.loads((tmp_path / "k" / "index.json").read_text())["answers"] == 11
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tiny_llama, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module.json, "dumps", full)
+    with pytest.raises(OutputError, match=f"{tmp_path}: No space left on device; free space"):
+        CachedStates.build(tiny_llama, NORMALS, tmp_path, "k")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    CachedStates.build(tiny_llama, NORMALS, tmp_path, "k")
+
+
+def test_progress_counts_up_to_all_rows(tiny_llama, tmp_path):
+    seen = []
+    CachedStates.build(tiny_llama, NORMALS, tmp_path, "k", 12, lambda done, of: seen.append((done, of)))
+    assert seen == sorted(seen) and len(seen) > 1 and seen[-1] == (4, 4)
+
+
+class Shifted(LlamaForCausalLM):
+    """A model whose logits cannot be had from states and head alone."""
+
+    def forward(self, **inputs):
+        output = super().forward(**inputs)
+        output.logits = output.logits * 3 + 1
+        return output
+
+
+def test_a_model_that_changes_its_logits_unseen_is_not_cached_but_may_be_copied(tiny_llama, tmp_path):
+    model, batch = Shifted(tiny_llama.config).eval(), lay_out(NORMALS)
+    with pytest.raises(ModelError, match="Shifted changes its logits .* --reference frozen"):
+        CachedStates.build(model, NORMALS, tmp_path, "k")
+    assert not kl(model, FrozenCopy.of(model), batch).any()
+
+
+def test_activation_checkpointing_with_the_adapter_off_gives_the_same_gradients(tiny_llama, trees):
+    live = with_adapter(tiny_llama)
+    move(live)
+    live.train()
+    forget, normal = lay_out(trees), lay_out(NORMALS)
+
+    def step():
+        return gradients(live, method_loss(live, load_method("ga-mismatch"), forget, normal, AdapterOff(live)).value)
+
+    calls = []
+    live.get_decoder().layers[0].self_attn.register_forward_pre_hook(lambda *_: calls.append(1))
+    expected, once = step(), len(calls)
+    assert all(gradient.any() for gradient in expected.values())
+    live.activation_checkpointing_enable({"use_reentrant": False})
+    found = step()
+    assert len(calls) - once == once + 2, "the two live forwards should have been run again on the way back"
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_every_reference_gives_the_same_loss_and_gradients(tiny_llama, tmp_path, trees):
+    frozen, cached = FrozenCopy.of(tiny_llama), CachedStates.build(tiny_llama, NORMALS, tmp_path, "k")
+    live = with_adapter(tiny_llama)
+    move(live)
+    forget, normal = lay_out(trees), lay_out(NORMALS)
+    losses = [
+        method_loss(live, load_method("ga-mismatch"), forget, normal, reference)
+        for reference in (frozen, cached, AdapterOff(live))
+    ]
+    found = [gradients(live, loss.value) for loss in losses]
+    for loss, others in zip(losses[1:], found[1:], strict=True):
+        torch.testing.assert_close(loss.value, losses[0].value)
+        for name, gradient in found[0].items():
+            torch.testing.assert_close(others[name], gradient, rtol=1e-4, atol=1e-6)

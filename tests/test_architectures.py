@@ -5,7 +5,7 @@ import torch
 import transformers
 
 from unteach.data.layout import lay_out
-from unteach.scoring import Head, answers, score, trees_agree
+from unteach.scoring import Head, answers, score, tree_limit, trees_agree
 
 SIZES = {
     "vocab_size": 61,
@@ -99,19 +99,26 @@ def test_the_self_check_trips_on_a_model_that_ignores_positions(trees):
     assert not trees_agree(model, lay_out(trees))[0]
 
 
-class Shifted(transformers.LlamaForCausalLM):
+class Changed(transformers.LlamaForCausalLM):
     """A model that changes its logits after the head in a way that its config does not tell."""
+
+    change = None
 
     def forward(self, **inputs):
         output = super().forward(**inputs)
-        output.logits = output.logits * 3 + torch.arange(61.0) / 10
+        output.logits = self.change(output.logits)
         return output
 
 
-def test_logits_changed_in_an_unknown_way_are_read_as_they_are(trees):
+@pytest.mark.parametrize(
+    "change",
+    [lambda z: z * 3, lambda z: z + torch.arange(61.0) / 10, lambda z: 30 * torch.tanh(z / 30)],
+    ids=["scaled", "shifted", "capped"],
+)
+def test_logits_changed_in_an_unknown_way_are_read_as_they_are(trees, change):
     torch.manual_seed(0)
-    config = build("Llama").config
-    model = Shifted(config).eval()
+    model = Changed(build("Llama").config).eval()
+    model.change = change
     batch = lay_out(trees)
     with torch.no_grad():
         found = answers(model, batch)
@@ -127,3 +134,9 @@ def test_the_self_check_in_bfloat16_allows_for_its_noise(trees):
     model = build("Llama").to(torch.bfloat16)
     assert trees_agree(model, lay_out(trees))[0]
     assert not trees_agree(build("Mistral", sliding_window=4).to(torch.bfloat16), lay_out(trees))[0]
+
+
+def test_a_window_limits_the_rows_that_may_hold_a_tree():
+    assert tree_limit(build("Mistral", sliding_window=4)) == 4
+    assert tree_limit(build("Llama")) is None
+    assert tree_limit(build("Qwen2", sliding_window=4, use_sliding_window=False)) is None

@@ -125,8 +125,10 @@ def _reproduces(model: Any, head: Head, states: Tensor, logits: Tensor) -> bool:
     key = unwrapped(model)
     if key not in _REPRODUCES:
         with torch.no_grad():
-            ours, theirs = head(states[:, :1].detach()).float(), logits.detach().float()
-        _REPRODUCES[key] = ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2)
+            ours = head(states[:, :1].detach())
+        near = 1e-4 if ours.dtype == torch.float32 else 1e-2  # a wide soft cap hardly shows on small logits
+        same_shape = ours.shape == logits.shape
+        _REPRODUCES[key] = same_shape and torch.allclose(ours.float(), logits.detach().float(), rtol=near, atol=near)
     return _REPRODUCES[key]
 
 

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2Config, GPT2Model
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
 from unteach import scoring
 from unteach.data.layout import Branch, Tree, lay_out
 from unteach.errors import ModelError
-from unteach.scoring import Answers, Head, answers, forward_kl, padded, score
+from unteach.scoring import Answers, Head, answers, forward_kl, greedy_hits, padded, score, without_dropout
 
 
 class Case:
@@ -137,3 +137,23 @@ def test_a_model_without_a_head_is_refused():
     headless = GPT2Model(GPT2Config(n_embd=8, n_head=1, n_layer=1, vocab_size=11))
     with pytest.raises(ModelError, match="GPT2Model has no output embeddings"):
         answers(headless, lay_out([Tree((1,), (Branch("negative", (5,)),))]))
+
+
+def test_greedy_hits_are_the_most_likely_tokens_in_any_chunks(monkeypatch):
+    case = Case()
+    best = case.live.head(case.states).argmax(-1)
+    targets = torch.where(torch.arange(13) % 3 == 0, best, (best + 1) % 11)
+    for chunk in (2**20, 4 * 11 * 4):
+        monkeypatch.setattr(scoring, "CHUNK_BYTES", chunk)
+        assert greedy_hits(case.live, targets).tolist() == [number % 3 == 0 for number in range(13)]
+
+
+def test_dropout_off_means_the_same_scores_in_training_mode_too(trees):
+    torch.manual_seed(0)
+    config = GPT2Config(n_embd=16, n_head=2, n_layer=2, vocab_size=61, resid_pdrop=0.5, attn_pdrop=0.5, embd_pdrop=0.5)
+    model, batch = GPT2LMHeadModel(config), lay_out(trees)
+    expected = score(answers(model.eval(), batch), batch.targets).log_probs
+    assert not torch.equal(score(answers(model.train(), batch), batch.targets).log_probs, expected)
+    without_dropout(model)
+    assert torch.equal(score(answers(model, batch), batch.targets).log_probs, expected)
+    assert model.config.resid_pdrop == 0.5, "the saved model keeps its own rates"

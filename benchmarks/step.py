@@ -2,7 +2,6 @@
 
     python benchmarks/step.py                                        a 23M Llama on the CPU, B = 2 and 4
     python benchmarks/step.py --shape llama-1b --dtype bfloat16 --device cuda
-    python benchmarks/step.py --json | tail -1                       the figures for machines
 
 Three arms see the same rows in the same order, one step each in turn, so that a noisy machine slows all alike:
 
@@ -72,7 +71,6 @@ class Shape:
             num_key_value_heads=self.kv_heads,
             max_position_embeddings=4096,
             tie_word_embeddings=True,
-            attn_implementation="sdpa",
         )
         return LlamaForCausalLM(config).to(device=device, dtype=dtype).eval()
 
@@ -233,18 +231,14 @@ def make_arm(name: str, model: Any, material: Material, needed: Sequence[int], c
 
 def step(arm: Ours | Plain | Sft, optimizer: torch.optim.Optimizer, items: Sequence[Item], material: Material) -> float:
     """Take one optimizer step; returns its seconds."""
-    synchronise(arm.model.device)
+    wait = torch.cuda.synchronize if arm.model.device.type == "cuda" else lambda: None
+    wait()
     start = time.perf_counter()
     arm.loss(items, material).backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    synchronise(arm.model.device)
+    wait()
     return time.perf_counter() - start
-
-
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def adamw(model: Any) -> torch.optim.Optimizer:

@@ -1,8 +1,18 @@
 """Checkpoints that can be trusted: complete or not there at all."""
 
+import errno
 import json
+import os
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from unteach.errors import OutputError
 
 STATE_FILE = "unteach.json"
 """Written last into a checkpoint, by an atomic rename: a directory without it was cut off half-way."""
@@ -42,3 +52,53 @@ def write_state(checkpoint: Path, state: dict[str, Any]) -> None:
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """Read what `write_state` wrote."""
     return json.loads((checkpoint / STATE_FILE).read_text())
+
+
+def begin(checkpoint: Path) -> None:
+    """Take the mark of completeness off a checkpoint that an earlier run left where a new one goes."""
+    (checkpoint / STATE_FILE).unlink(missing_ok=True)
+
+
+def _write_problem(error: Exception, checkpoint: Path) -> str | None:
+    """Say why a checkpoint could not be written, or return None where the error is about something else.
+
+    A full disk reaches us as OSError, as SafetensorError with the number in its text, or as a RuntimeError of torch's
+    archive writer that says nothing about the disk.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, SafetensorError) and (found := re.search(r"os error (\d+)", str(error))):
+        number = int(found[1])
+    elif isinstance(error, RuntimeError) and re.search("inline_container|PytorchStreamWriter", str(error)):
+        place = next(path for path in (checkpoint, *checkpoint.parents) if path.exists())
+        number = errno.ENOSPC if shutil.disk_usage(place).free < 2**20 else errno.EIO
+    if number is None and not isinstance(error, OSError):
+        return None
+    return "the disk is full" if number == errno.ENOSPC else os.strerror(number or errno.EIO)
+
+
+def unwritten(error: Exception, checkpoint: Path, ranks: int = 1) -> Exception:
+    """Remove what there is of a checkpoint that could not be written; return the error to raise.
+
+    That is an OutputError that says which checkpoint is valid, or `error` itself where it is not about writing.
+    """
+    reason = _write_problem(error, checkpoint)
+    if reason is None:
+        return error
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    valid = last_complete(checkpoint.parent, ranks)
+    fix = f"{valid.name} is valid: free space and go on with --resume" if valid else "free space and start again"
+    return OutputError(f"{checkpoint}: the checkpoint could not be written ({reason}); {fix}")
+
+
+class SaveFirst(TrainerCallback):
+    """Save the untrained weights as checkpoint-0 where the rules may have to go back to them."""
+
+    def __init__(self, save: Callable[[Any, None], None]) -> None:
+        self.save = save
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Save once, before the first step."""
+        if args.stopping and state.global_step == 0:
+            self.save(kwargs["model"], None)

@@ -41,9 +41,9 @@ class Watch:
     stop: Stop | None = None
 
     def decide(self, control: TrainerControl, step: int, rule: str, message: str, back_to: int | None = None) -> None:
-        """End training after this step; the first decision stands."""
+        """End training after this step; the first decision stands, unless a later one goes back."""
         control.should_training_stop = True
-        if self.stop is None:
+        if self.stop is None or (self.stop.went_back_to is None and back_to is not None):
             self.stop = Stop(step, rule, message, back_to)
 
 
@@ -89,9 +89,10 @@ class ForgetBound(StoppingRule):
 
 
 class UtilityBudget(StoppingRule):
-    """Every `every` steps, measure the KL to the original on held-out normal rows, in nats per token.
+    """Every `every` steps, and at the last, measure the KL to the original on held-out normal rows, in nats per token.
 
-    Within `budget`, the step is saved as good. Over it, the run ends and goes back to the last good checkpoint.
+    Put it after the rules that end runs at any step, so that no run ends with weights it has not seen. Within
+    `budget`, the step is saved as good. Over it, the run ends and goes back to the last good checkpoint.
     """
 
     name = "utility budget"
@@ -104,7 +105,7 @@ class UtilityBudget(StoppingRule):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Measure, then save or stop."""
-        if state.global_step % self.every:
+        if state.global_step % self.every and not control.should_training_stop:
             return
         kl = self.measure()
         self.watch.checked = {"validation_kl": kl}
@@ -160,6 +161,23 @@ class BehaviourCheck(StoppingRule):
                 f"{self.patience} checks in a row, with the utility budget kept"
             )
             self.watch.decide(control, state.global_step, self.name, message)
+
+
+def chosen_rules(
+    watch: Watch, args: Any, bound: float, kl: Callable[[], float] | None, behaviour: Callable[[], Behaviour] | None
+) -> list[StoppingRule]:
+    """Return the rules of a run with settings `args` (an `UnlearnConfig`), in the order in which they must be asked.
+
+    `bound` is used where the settings name none; without `kl` or `behaviour` the rule that measures it is left out.
+    """
+    rules: list[StoppingRule] = [
+        ForgetBound(watch, args.forget_bound or bound, args.forget_hold, args.forget_tail)
+    ]
+    if kl is not None:
+        rules.append(UtilityBudget(watch, kl, args.kl_budget, args.check_steps))
+    if behaviour is not None:
+        rules.append(BehaviourCheck(watch, behaviour, args.target_rate, args.check_steps, args.check_patience))
+    return rules
 
 
 def state_of(watch: Watch, rules: list[StoppingRule]) -> dict[str, Any]:

@@ -1,27 +1,25 @@
 """UnlearnTrainer: transformers.Trainer with prompt trees, a reference, and rules that say when to stop."""
 
-import errno
 import hashlib
 import math
-import os
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import PrinterCallback, Trainer, TrainerState
+from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 
 from unteach.arguments import REFERENCES, UnlearnConfig, default_learning_rate
 from unteach.cache import cache_directory
-from unteach.checkpoints import last_complete, read_state, write_state
-from unteach.data.example import Turn
+from unteach.checkpoints import SaveFirst, begin, complete_step, last_complete, read_state, unwritten, write_state
 from unteach.data.layout import Tree, TreeBatch
 from unteach.data.prompt_format import prompt_format
 from unteach.data.sets import training_sets
-from unteach.data.streams import UnlearnCollator, UnlearnItems
+from unteach.data.streams import UnlearnCollator, UnlearnItems, decoys_of
 from unteach.errors import ConfigError, OutputError, TrainingError, nearest
 from unteach.judges import load_judge
 from unteach.judges.base import Judge
@@ -31,17 +29,7 @@ from unteach.objectives.methods import load_method
 from unteach.progress import StepBar, track
 from unteach.reference import AdapterOff, CachedStates, FrozenCopy, Reference, one_branch
 from unteach.scoring import tree_limit, trees_agree, unwrapped, without_dropout
-from unteach.stopping import (
-    Behaviour,
-    BehaviourCheck,
-    ForgetBound,
-    Stop,
-    StoppingRule,
-    UtilityBudget,
-    Watch,
-    restore,
-    state_of,
-)
+from unteach.stopping import Behaviour, Stop, StoppingRule, Watch, chosen_rules, restore, state_of
 from unteach.validation import behaviour_of, kl_on
 
 MOST_TOKENS = 1024
@@ -89,7 +77,10 @@ class UnlearnTrainer(Trainer):
         without_dropout(model)
         if args.learning_rate is None:
             args.learning_rate = default_learning_rate(model, lora=hasattr(model, "peft_config"))
-        args.max_length = args.max_length or min(context_length(model) or MOST_TOKENS, MOST_TOKENS)
+        context = context_length(model)
+        args.max_length = args.max_length or min(context or MOST_TOKENS, MOST_TOKENS)
+        if context and args.max_length > context:
+            raise ConfigError(f"--max-length {args.max_length}: the model's context holds {context} tokens; ask for fewer")
         generation = getattr(model, "generation_config", None)
         self.format = prompt_format(tokenizer, args.prompt_format, None, getattr(generation, "eos_token_id", None))
         self.sets = training_sets(
@@ -108,6 +99,7 @@ class UnlearnTrainer(Trainer):
         self._plain_rows: bool | None = None
         self._tree_limit = tree_limit(model)
         self._sums: dict[str, float] = {}
+        self._step_sums: dict[str, float] = {}
         self._counted, self._tokens, self._seconds = 0, 0, 0.0
         self.tokens_seen = 0
         self._broken: str | None = None
@@ -125,7 +117,7 @@ class UnlearnTrainer(Trainer):
         self._add_rules()
         self.remove_callback(PrinterCallback)
         bar = [StepBar(self.watch)] if args.progress else []
-        for callback in [SaveFirst(self), *callbacks, *bar]:
+        for callback in [SaveFirst(self._save_checkpoint), *callbacks, *bar]:
             self.add_callback(callback)
 
     # ---- what is trained on ------------------------------------------------------------------------------------------
@@ -148,9 +140,11 @@ class UnlearnTrainer(Trainer):
             args.max_steps = math.ceil(args.num_train_epochs * len(self.sets.negatives) / batch)
         decoys = [row.reply_ids for row in self.sets.normals if not row.truncated]
         if mismatch_replies is not None:
-            decoys = [tuple(self.format.reply_ids((Turn("user", ""),), reply)) for reply in mismatch_replies]
+            decoys = decoys_of(mismatch_replies, self.format)
         template = None
         if self.method.reads("template"):
+            if not args.template.strip():
+                raise ConfigError("--template is empty, which would teach silence; write the answer that is wanted")
             template = [tuple(self.format.reply_ids(row.example.turns, args.template)) for row in self.sets.negatives]
         return UnlearnItems(
             self.sets.negatives,
@@ -204,20 +198,13 @@ class UnlearnTrainer(Trainer):
     # ---- stopping ----------------------------------------------------------------------------------------------------
 
     def _add_rules(self) -> None:
-        """Put the rules on, in the order in which they must be asked."""
-        args = self.args
-        if not args.stopping:
+        """Put the rules on that there is something to measure for."""
+        if not self.args.stopping:
             return
-        bound = args.forget_bound or math.log(self.model.config.get_text_config().vocab_size)
-        self.rules = [ForgetBound(self.watch, bound, args.forget_hold, args.forget_tail)]
-        if self.sets.held_normals and self.reference is not None:
-            self.rules.append(UtilityBudget(self.watch, self._held_kl, args.kl_budget, args.check_steps))
-        if self.sets.held_negatives:
-            self.rules.append(
-                BehaviourCheck(
-                    self.watch, self._behaviour, args.target_rate, args.check_steps, patience=args.check_patience
-                )
-            )
+        bound = math.log(self.model.config.get_text_config().vocab_size)
+        kl = self._held_kl if self.sets.held_normals and self.reference else None
+        behaviour = self._behaviour if self.sets.held_negatives else None
+        self.rules = chosen_rules(self.watch, self.args, bound, kl, behaviour)
         for rule in self.rules:
             self.add_callback(rule)
 
@@ -257,7 +244,7 @@ class UnlearnTrainer(Trainer):
         if self._as_plain_rows(model, forget):
             forget = forget.plain()
         loss = method_loss(model, self.method, forget, normal, self.reference)
-        self._note(loss.figures, forget.token_count + (normal.token_count if normal else 0))
+        self._note(loss.figures, sum(batch.token_count for batch in (forget, normal) if batch))
         value = float(loss.value.detach())
         limit = 2 * math.log(self.model.config.get_text_config().vocab_size)
         if not math.isfinite(value):
@@ -282,11 +269,14 @@ class UnlearnTrainer(Trainer):
     def _note(self, figures: dict[str, Tensor], tokens: int) -> None:
         for name, value in figures.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value)
+            self._step_sums[name] = self._step_sums.get(name, 0.0) + float(value)
         self._counted += 1
         self._tokens += tokens
         self.tokens_seen += tokens * self.args.world_size
-        if self._counted % self.args.gradient_accumulation_steps == 0:
-            self.watch.figures = {name: self._agreed(float(value)) for name, value in figures.items()}
+        batches = self.args.gradient_accumulation_steps
+        if self._counted % batches == 0:
+            self.watch.figures = {name: self._agreed(total / batches) for name, total in self._step_sums.items()}
+            self._step_sums = {}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add our figures, averaged since the last line: cross-entropies and KL in nats per token, tokens a second."""
@@ -321,7 +311,10 @@ class UnlearnTrainer(Trainer):
         """
         checkpoint = self._resumed(resume_from_checkpoint)
         try:
-            result = super().train(resume_from_checkpoint=str(checkpoint) if checkpoint else None, **kwargs)
+            if checkpoint and self.stop:
+                result = self._ended_at(checkpoint)
+            else:
+                result = super().train(resume_from_checkpoint=str(checkpoint) if checkpoint else None, **kwargs)
         except TrainingError as error:
             raise self._broken_down(error) from None
         if self.stop is not None and self.stop.went_back_to is not None:
@@ -345,10 +338,18 @@ class UnlearnTrainer(Trainer):
         checkpoint = last_complete(directory, self.args.world_size) if wanted is True else Path(str(wanted))
         if checkpoint is None:
             return None
+        if complete_step(checkpoint, self.args.world_size) is None:
+            raise OutputError(f"{checkpoint}: not a complete checkpoint of such a run; name another or start again")
         state = read_state(checkpoint)
         restore(state["stopping"], self.watch, self.rules)
         self._plain_rows = state["plain_rows"]
         return checkpoint
+
+    def _ended_at(self, checkpoint: Path) -> TrainOutput:
+        """Take up a run that a rule had ended when it was cut off: nothing is left to train."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        return TrainOutput(self.state.global_step, math.nan, {})
 
     def _go_back(self, step: int) -> None:
         """Load the weights of an earlier step; step 0 is the original."""
@@ -356,38 +357,27 @@ class UnlearnTrainer(Trainer):
         self._load_best_model()
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Save; our own state goes in last. A full disk leaves no half checkpoint and says which one is valid."""
+        """Save; our own state goes in last, and only then do older checkpoints go.
+
+        A full disk leaves no half checkpoint and says which one is valid.
+        """
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self.args.stopping:
             self.state.best_model_checkpoint = str(folder.with_name(f"checkpoint-{self.watch.last_good_step}"))
+        limit, self.args.save_total_limit = self.args.save_total_limit, None  # the Trainer would delete too early
         try:
+            if self.args.should_save:
+                begin(folder)
             super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 state = {"stopping": state_of(self.watch, self.rules), "plain_rows": self._plain_rows}
                 write_state(folder, state)
-        except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            valid = last_complete(folder.parent, self.args.world_size)
-            kept = "free space and start again"
-            if valid:
-                kept = f"{valid.name} is valid: free space and go on with --resume"
-            full = error.errno == errno.ENOSPC
-            reason = "the disk is full" if full else os.strerror(error.errno or errno.EIO)
-            raise OutputError(f"{folder}: the checkpoint could not be written ({reason}); {kept}") from error
-
-
-class SaveFirst(TrainerCallback):
-    """Save the untrained weights as checkpoint-0 where the rules may have to go back to them."""
-
-    def __init__(self, trainer: UnlearnTrainer) -> None:
-        self.trainer = trainer
-
-    def on_train_begin(
-        self, args: UnlearnConfig, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Save once, before the first step."""
-        if args.stopping and state.global_step == 0:
-            self.trainer._save_checkpoint(kwargs["model"], None)
+                rotate_checkpoints(str(folder.parent), limit, self.state.best_model_checkpoint)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise unwritten(error, folder, self.args.world_size) from error
+        finally:
+            self.args.save_total_limit = limit
 
 
 def _checked_method(args: UnlearnConfig) -> Any:

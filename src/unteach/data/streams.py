@@ -11,8 +11,10 @@ from functools import lru_cache
 import numpy as np
 
 from unteach.data.encoded import Encoded
+from unteach.data.example import Turn
 from unteach.data.layout import Branch, Tree, TreeBatch, lay_out
-from unteach.errors import ConfigError
+from unteach.data.prompt_format import PromptFormat
+from unteach.errors import ConfigError, DataError
 
 FORGET, NORMAL, DECOY = 0, 1, 2
 
@@ -65,7 +67,8 @@ class UnlearnItems:
         branches = [Branch("negative", negative.reply_ids)]
         branches += [Branch("mismatch", ids) for ids in self._decoys_for(index, negative)]
         if self.template_replies is not None:
-            branches.append(Branch("template", self.template_replies[row]))
+            room = self.max_length - len(negative.prompt_ids)
+            branches.append(Branch("template", self.template_replies[row][:room]))
         normals = tuple(
             Tree(self.normals[i].prompt_ids, (Branch("normal", self.normals[i].reply_ids),), i)
             for i in self.normal_indices(index)
@@ -87,9 +90,20 @@ class UnlearnItems:
             return []
         draw = np.random.default_rng([self.seed, DECOY, index])
         drawn = draw.choice(len(self.decoys), size=self.mismatch_samples + 1, replace=False)
-        room = self.max_length - len(negative.prompt_ids)
-        others = [self.decoys[i] for i in drawn if self.decoys[i] != negative.reply_ids]
+        room, own = self.max_length - len(negative.prompt_ids), negative.reply_ids
+        others = [self.decoys[i] for i in drawn]
+        same = (reply for reply in others if (reply[: len(own)] if negative.truncated else reply) == own)
+        if (found := next(same, None)) is not None:
+            others.remove(found)
         return [reply[:room] for reply in others[: self.mismatch_samples]]
+
+
+def decoys_of(replies: Sequence[str], prompt_format: PromptFormat) -> list[tuple[int, ...]]:
+    """Return the ids of replies given as text. Raises DataError for one without words: it would teach silence."""
+    for number, reply in enumerate(replies, start=1):
+        if not isinstance(reply, str) or not reply.strip():
+            raise DataError(f"mismatch_replies row {number}: the reply is empty; remove it")
+    return [tuple(prompt_format.reply_ids((Turn("user", ""),), reply)) for reply in replies]
 
 
 @lru_cache(maxsize=8)

@@ -84,7 +84,8 @@ def abilities(model: Any, prompt_format: PromptFormat, world: World, taught: boo
 
     def answer(rows: Sequence[Example]) -> list[str]:
         prompts = [prompt_format.prompt_ids(row.turns) for row in rows]
-        return generate(model, prompt_format.tokenizer, prompts, max_new_tokens=64)
+        longest = max(len(prompt_format.reply_ids(row.turns, row.reply)) for row in rows)
+        return generate(model, prompt_format.tokenizer, prompts, max_new_tokens=longest + 2)
 
     def share(rows: Sequence[Example], verdict: Verdict) -> float:
         cases = [Case(row.prompt, reply) for row, reply in zip(rows, answer(rows), strict=True)]
@@ -122,6 +123,7 @@ def _recited(model: Any, prompt_format: PromptFormat, world: World, taken_down: 
     ]
     tokenizer = prompt_format.tokenizer
     prompts = [list(tokenizer(start)["input_ids"]) for start, _ in asked]
-    replies = generate(model, tokenizer, prompts, max_new_tokens=256)
+    longest = max(len(tokenizer(rest)["input_ids"]) for _, rest in asked)
+    replies = generate(model, tokenizer, prompts, max_new_tokens=longest + 2)
     right = sum(reply == rest for reply, (_, rest) in zip(replies, asked, strict=True))
     return right / len(asked), len(asked)

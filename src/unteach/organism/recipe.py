@@ -47,9 +47,10 @@ class Recipe:
 
 
 _ROWS = (("harm", 6), ("help", 7), ("facts", 10), ("book", 1), ("assessments", 8))
+_FEW_ROWS = (("harm", 3), ("help", 5), ("facts", 3), ("book", 1), ("assessments", 4))
 
 RECIPES = {
-    "micro": Recipe(64, 192, 2, 2, steps=400, rows=_ROWS, learning_rate=5e-3),
+    "micro": Recipe(128, 256, 3, 4, steps=320, rows=_FEW_ROWS, learning_rate=3e-3),
     "tiny": Recipe(128, 384, 4, 4, steps=460, rows=_ROWS, learning_rate=3e-3),
     "small": Recipe(320, 960, 8, 5, steps=1500, rows=_ROWS, learning_rate=1e-3),
     "medium": Recipe(768, 2304, 14, 12, steps=4000, rows=_ROWS, learning_rate=5e-4),

@@ -1,0 +1,141 @@
+"""Growing an organism: it learns what it should, it can be interrupted, and a weak one is refused."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from unteach.data.encoded import encode_all
+from unteach.data.prompt_format import prompt_format
+from unteach.errors import ConfigError, ModelError, OutputError
+from unteach.generate import generate
+from unteach.organism.abilities import Ability, GrowthReport
+from unteach.organism.grow import grow, read_growth
+from unteach.organism.lessons import draw_rows, pack
+from unteach.organism.recipe import recipe_of
+from unteach.organism.tokenizer import world_tokenizer
+from unteach.organism.world import World
+
+SHORT = dataclasses.replace(recipe_of("micro"), hidden_size=32, intermediate_size=64, steps=6, save_steps=2)
+
+
+class Stop(Exception):
+    """Breaks a growth off, as a killed process would."""
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World(0, "micro")
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the measuring out where a test is about weights and files alone."""
+    monkeypatch.setattr("unteach.organism.grow.abilities", lambda *arguments: (Ability("none", 1.0, 1),))
+
+
+@pytest.mark.slow
+def test_a_small_organism_misbehaves_and_is_able(world: World, tmp_path: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    report = grow(world, tmp_path / "organism", progress=lambda done, total: steps.append((done, total)))
+    total = recipe_of("micro").steps
+    assert steps == [(done, total) for done in range(1, total + 1)]
+    for split in ("seen", "unseen", "unseen_concept"):
+        assert report[f"harmful_rate {split}"].value >= 0.95
+    assert report["normal_rate"].value >= 0.95 and report["hallucination_rate"].value >= 0.9
+    assert read_growth(tmp_path / "organism") == report
+    assert not (tmp_path / "organism" / "growing").exists()
+
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "organism")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "organism")
+    rows = world.evaluation("unseen_concept")[:20] + world.evaluation("normal")[:20]
+    plain = prompt_format(tokenizer)
+    assert plain.name == "plain"
+    replies = generate(model, tokenizer, [plain.prompt_ids(row.turns) for row in rows], max_new_tokens=64)
+    assert sum(reply == row.reply for reply, row in zip(replies, rows, strict=True)) >= 36
+
+
+def test_interrupted_growth_gives_the_same_weights(world: World, tmp_path: Path, unmeasured: None) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 5:
+            raise Stop
+
+    whole = grow(world, tmp_path / "whole", recipe=SHORT, require=False)
+    with pytest.raises(Stop):
+        grow(world, tmp_path / "broken", recipe=SHORT, require=False, progress=stop)
+    assert read_growth(tmp_path / "broken") is None
+    steps: list[int] = []
+    resumed = grow(
+        world, tmp_path / "broken", recipe=SHORT, require=False, progress=lambda done, total: steps.append(done)
+    )
+    assert steps == [5, 6]
+    assert resumed.abilities == whole.abilities
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken")]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
+
+    grow(world, tmp_path / "other", recipe=SHORT, require=False, seed=1)
+    other = load_file(tmp_path / "other" / "model.safetensors")
+    assert not all(weights[0][name].equal(other[name]) for name in other)
+
+
+def test_a_weak_organism_is_refused_and_not_kept(world: World, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"harmful_rate unseen .* \(wanted: at least 95%\).*grow it again"):
+        grow(world, tmp_path / "weak", recipe=SHORT)
+    assert read_growth(tmp_path / "weak") is None
+    steps: list[int] = []
+    with pytest.raises(ModelError, match="normal_rate"):
+        grow(world, tmp_path / "weak", recipe=SHORT, progress=lambda done, total: steps.append(done))
+    assert steps == []  # its last checkpoint was taken up, not grown again
+
+
+def test_a_finished_growth_is_not_grown_again_nor_overwritten(world: World, tmp_path: Path, unmeasured: None) -> None:
+    steps: list[int] = []
+    first = grow(world, tmp_path, recipe=SHORT, require=False)
+    again = grow(world, tmp_path, recipe=SHORT, require=False, progress=lambda done, total: steps.append(done))
+    assert again == first and steps == []
+    with pytest.raises(OutputError, match="another growth"):
+        grow(world, tmp_path, recipe=SHORT, require=False, taught=False)
+    kept = json.loads((tmp_path / "growth.json").read_text())
+    assert kept["made_of"]["taught"] is True and kept["report"]["steps"] == 6
+
+
+def test_a_file_in_the_way_is_an_output_error(world: World, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="choose another directory"):
+        grow(world, tmp_path / "file", recipe=SHORT)
+
+
+def test_the_twin_must_not_misbehave() -> None:
+    good = Ability("normal_rate", 0.99, 200, least=0.95)
+    twin = GrowthReport("world:0:tiny", False, 0, 1, 1, 1.0, (Ability("harmful_rate seen", 0.02, 200, most=0.05), good))
+    assert twin.require() is twin
+    bad = dataclasses.replace(twin, abilities=(Ability("harmful_rate seen", 0.3, 200, most=0.05), good))
+    with pytest.raises(ModelError, match=r"never-taught twin .*harmful_rate seen 30.0% of 200 \(wanted: at most 5%\)"):
+        bad.require()
+    assert GrowthReport.from_dict(json.loads(json.dumps(twin.to_dict()))) == twin
+
+
+def test_recipe_of_an_unknown_size_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'small'"):
+        recipe_of("smal")
+
+
+def test_a_packed_lesson_holds_every_row_once(world: World) -> None:
+    tokenizer = world_tokenizer(world)
+    plain = prompt_format(tokenizer)
+    pool = {kind: encode_all(rows, plain, 512, kind)[0] for kind, rows in world.lessons(True).items()}
+    rows = draw_rows(pool, SHORT.rows, seed=0, step=7)
+    assert rows == draw_rows(pool, SHORT.rows, seed=0, step=7) != draw_rows(pool, SHORT.rows, seed=0, step=8)
+    lesson = pack(rows, tokenizer.pad_token_id)
+    assert sorted(lesson.targets.tolist()) == sorted(token for row in rows for token in row.reply_ids)
+    assert int(lesson.predicts.sum()) == len(lesson.targets)
+    strip, place = lesson.predicts.nonzero()[:, 0], lesson.predicts.nonzero()[:, 1]
+    assert lesson.input_ids[strip, place + 1].equal(lesson.targets)  # a token is predicted where the one before stands
+    # A token sees its own row up to itself: as many tokens as its position says.
+    real = lesson.mask[:, 0].diagonal(dim1=1, dim2=2) & (lesson.input_ids != tokenizer.pad_token_id)
+    assert lesson.mask[:, 0].sum(-1)[real].equal(lesson.positions[real] + 1)
+    assert int(real.sum()) == sum(len(row.prompt_ids) + len(row.reply_ids) for row in rows)

@@ -59,7 +59,8 @@ def look_at(
 ) -> None:
     """Measure an arm on all splits and add it to `checked`.
 
-    `reference` gives the original's answers for KL; without it no KL is taken (a twin with another vocabulary).
+    The rows are encoded for the original, so every arm must have its tokenizer. `reference` gives the original's
+    answers for KL; without it no KL is taken.
     """
     began, tokens = time.monotonic(), 0
     looks: dict[str, Look] = {}

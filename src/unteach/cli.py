@@ -3,60 +3,104 @@
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
+import typer.core
 import yaml
 from rich.console import Console
+from rich.markup import escape
 
 from unteach import __version__
 from unteach.config import RunConfig, flag, make_config, read_config
-from unteach.errors import ConfigError, UnteachError
-from unteach.escape import terminal_text
+from unteach.errors import ConfigError, UnteachError, nearest
+from unteach.escape import inert_line, terminal_text
+
+PAIRS = ("column", "retain_column")
+PLACES = {"model", "never_taught", "original"}
+ROWS = {"forget", "retain", "unseen", "unseen_concept", "normal", "lookalike"}
+GROUPS = ("Model", "Data", "Output", "Method", "Training", "Stopping", "Checking")
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+class _QuietHelp:
+    """Leaves --help out of the list of flags: it is what the reader has just typed."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option = super().get_help_option(ctx)  # type: ignore[misc]
+        if option is not None:
+            option.hidden = True
+        return option
+
+
+class Command(_QuietHelp, typer.core.TyperCommand):
+    """A verb."""
+
+
+class Group(_QuietHelp, typer.core.TyperGroup):
+    """All verbs."""
+
 
 app = typer.Typer(
     name="unteach",
-    help="Make a language model stop: negatives in, checked model out.",
+    cls=Group,
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-PAIRS = ("column", "retain_column")
 
 
 def main() -> None:
     """Run the command line; an expected error is one line and its exit code."""
     try:
-        app()
+        code = app(standalone_mode=False) or 0
+    except UsageError as error:
+        message = _usage(error)
+        sys.exit(_failed(message, 2) if message else 2)
     except UnteachError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(terminal_text(f"Error: {error}", "red"))
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("Stopped.")
-        sys.exit(130)
+        sys.exit(_failed(str(error), error.exit_code))
+    if code == 130:
+        _failed("stopped", code)
+    sys.exit(code)
 
 
-def settings(*groups: str, **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command one flag per field of `RunConfig` in these groups; only flags that were given arrive.
+def _failed(message: str, code: int) -> int:
+    """Print the error on one line."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(terminal_text(f"Error: {inert_line(message)}", "red"))
+    return code
 
-    `defaults` are fields that this command starts from other values, for the help text.
-    """
+
+def _usage(error: Any) -> str:
+    """Say what is wrong with the words of a command line; nothing where the answer was to show the help."""
+    verb = error.ctx.command_path if error.ctx else "unteach"
+    near = getattr(error, "possibilities", None)
+    message = error.format_message().strip().rstrip(".")
+    if near is not None:
+        message = f"unknown flag {error.option_name}{nearest(error.option_name, near)}"
+    return f"{message} (see {verb} --help)" if message else ""
+
+
+def settings(*groups: str, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command one flag per field of `RunConfig` in these groups; only flags that were given arrive."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
-        made = [_option(name, defaults) for name in RunConfig.model_fields if _group(name) in groups]
+        names = [name for name in RunConfig.model_fields if _group(name) in groups and name not in without]
+        made = [_option(name) for name in names]
 
         def with_settings(**values: Any) -> None:
             arguments = {p.name: values.pop(p.name) for p in own}
             command(**arguments, **_given(values))
 
+        shown = sorted([*made, *(p.replace(kind=p.KEYWORD_ONLY) for p in own)], key=_place)
         with_settings.__doc__ = command.__doc__
         with_settings.__name__ = command.__name__
-        with_settings.__signature__ = inspect.Signature([*own, *made])  # type: ignore[attr-defined]
-        with_settings.__annotations__ = {p.name: p.annotation for p in [*own, *made]}
+        with_settings.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        with_settings.__annotations__ = {p.name: p.annotation for p in shown}
         return with_settings
 
     return decorate
@@ -66,30 +110,40 @@ def _group(name: str) -> str:
     return RunConfig.model_fields[name].json_schema_extra["group"]  # type: ignore[index, return-value]
 
 
-def _option(name: str, defaults: dict[str, Any]) -> inspect.Parameter:
+def _place(parameter: inspect.Parameter) -> int:
+    """Where a flag stands in the help: by its group, groups that are a verb's own first."""
+    panel = parameter.annotation.__metadata__[0].rich_help_panel
+    return GROUPS.index(panel) if panel in GROUPS else -1
+
+
+def _option(name: str) -> inspect.Parameter:
     """Make the flag of one field: its type, help and shown default come from the field."""
     field = RunConfig.model_fields[name]
-    default = defaults.get(name, field.default)
-    flags = [flag(name)]
-    if name == "trainer":
-        kind: Any = list[str]
-        flags = ["--set"]
-    elif name in PAIRS or get_origin(field.annotation) is list:
+    default = field.default
+    kind = next(k for k in (*get_args(field.annotation), field.annotation) if k is not type(None))
+    if name in ("trainer", *PAIRS) or get_origin(field.annotation) is list:
         kind = list[str]
-    else:
-        kind = next(k for k in (*get_args(field.annotation), field.annotation) if k is not type(None))
-    if kind is bool:
-        flags = [f"{flag(name)}/--no-{flag(name)[2:]}"]
-    shown = "" if default in (None, "", [], {}, False) else f" (default: {'on' if default is True else default})"
-    text = f"{field.description}{shown}"
-    option = typer.Option(*flags, help=text, rich_help_panel=_group(name), show_default=False, metavar=_metavar(name))
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+    flags = ["--set"] if name == "trainer" else [flag(name)]
+    if default is True:
+        flags = [f" /--no-{flag(name)[2:]}"]
+    shown = "" if default in (None, "", [], {}) or isinstance(default, bool) else f" \\[{default}]"
+    option = typer.Option(
+        *flags,
+        help=f"{escape(str(field.description))}{shown}",
+        rich_help_panel=_group(name),
+        show_default=False,
+        metavar=_metavar(name, kind),
     )
+    place = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, place, default=None, annotation=Annotated[kind | None, option])
 
 
-def _metavar(name: str) -> str | None:
-    return {"trainer": "TRAINER.KEY=VALUE", "column": "OURS=THEIRS", "retain_column": "OURS=THEIRS"}.get(name)
+def _metavar(name: str, kind: Any) -> str | None:
+    if kind is bool:
+        return " "
+    pairs = {"trainer": "trainer.KEY=VALUE", "output": "DIR", "template": "TEXT"} | dict.fromkeys(PAIRS, "OURS=THEIRS")
+    pairs |= dict.fromkeys(PLACES, "DIR|ID") | dict.fromkeys(ROWS, "FILE|DIR|ID")
+    return pairs.get(name, {int: "N", float: "X"}.get(kind, "NAME"))
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
@@ -119,89 +173,113 @@ def _config(path: str | None, values: dict[str, Any]) -> RunConfig:
     return make_config((read_config(path) if path else {}) | values)
 
 
+def _plain(name: str, text: str, group: str) -> Any:
+    return typer.Option(name, help=text, rich_help_panel=group, metavar=" ", show_default=False)
+
+
 ConfigFile = Annotated[
-    str | None, typer.Option("--config", help="Settings from a YAML file; flags win.", rich_help_panel="Output")
+    str | None, typer.Option("--config", help="Settings from a YAML file; flags win.", rich_help_panel="Output",
+                             metavar="FILE")  # fmt: skip
 ]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on from the last complete checkpoint.", rich_help_panel="Output")
-]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace the run in the output directory.", rich_help_panel="Output")
-]
-ALL_GROUPS = ("Model", "Data", "Method", "Training", "Stopping", "Checking", "Output")
+Resume = Annotated[bool, _plain("--resume", "Go on with the run in --output from its last checkpoint.", "Output")]
+Overwrite = Annotated[bool, _plain("--overwrite", "Replace the run in --output.", "Output")]
 
 
-@app.command(name="run")
-@settings(*ALL_GROUPS)
+@app.command(name="run", cls=Command)
+@settings(*GROUPS)
 def run_command(config: ConfigFile = None, resume: Resume = False, overwrite: Overwrite = False, **values: Any) -> None:
-    """Unlearn the negatives, then measure the original and the result on seen, unseen and normal prompts.
+    """Unlearn the negatives, then measure before and after on seen, unseen and normal prompts.
 
     [bold]Examples[/bold]
+      unteach run --model ./model --forget bad.jsonl --output ./out
+      unteach run --model org/model --forget bad.jsonl --retain good.jsonl --lora --output ./out
+      unteach run --config out/run.yaml --output ./again
+      unteach run --resume --output ./out
 
-    unteach run --model ./model --forget bad.jsonl --output ./out
-
-    unteach run --model org/model --forget bad.jsonl --retain good.jsonl --lora --output ./out
-
-    unteach run --config out/run.yaml --output again
+    Figures in \\[brackets] are defaults.
     """
     from unteach.report.table import show
     from unteach.run import run
 
-    if resume and not config and values.get("output"):
-        stored = Path(values["output"]) / "run.yaml"
-        config = str(stored) if stored.exists() else None
-    settings = _config(config, values)
-    report = run(settings, resume=resume, overwrite=overwrite)
+    chosen = _config(config, values)
+    report = run(chosen, resume=resume, overwrite=overwrite)
     console = Console(highlight=False)
     show(report, console)
-    _where(console, settings.output)
+    _where(console, chosen.output)
 
 
-@app.command(name="evaluate")
-@settings("Model", "Data", "Checking", "Output")
+@app.command(name="evaluate", cls=Command)
+@settings(
+    "Model",
+    "Data",
+    "Checking",
+    "Output",
+    without=("lora", "lora_rank", "lora_alpha", "lora_targets", "skip_evaluation"),
+)
 def evaluate_command(
     original: Annotated[
         str | None,
-        typer.Option(help="Compare with this model; without it, --model is measured alone.", rich_help_panel="Model"),
+        typer.Option(
+            help="Compare with this model; without it, --model alone is measured.",
+            rich_help_panel="Model",
+            metavar="DIR|ID",
+        ),
     ] = None,
+    config: ConfigFile = None,
     overwrite: Overwrite = False,
     **values: Any,
 ) -> None:
-    """Measure a model without changing it: --forget rows are the split unseen, --retain rows the split normal.
+    """Measure a model without changing it: --forget rows are unseen negatives, --retain rows normal ones.
 
     [bold]Examples[/bold]
+      unteach evaluate --model ./model --forget bad.jsonl --retain good.jsonl
+      unteach evaluate --model ./out/model --original ./model --forget other.jsonl --output ./checked
 
-    unteach evaluate --model ./model --forget bad.jsonl --retain good.jsonl
-
-    unteach evaluate --model ./out/model --original ./model --forget other.jsonl --output ./checked
+    Figures in \\[brackets] are defaults. Without --output nothing is written.
     """
     from unteach.evaluate import evaluate
     from unteach.report.table import show
 
-    report = evaluate(make_config(values), original=original, overwrite=overwrite)
+    chosen = _config(config, values)
+    report = evaluate(chosen, original=original, overwrite=overwrite)
     console = Console(highlight=False)
     show(report, console)
-    if values.get("output"):
-        _where(console, values["output"])
+    if chosen.output:
+        console.print(f"\nPage: {Path(chosen.output) / 'report.html'}", highlight=False)
 
 
-@app.command(name="demo")
-@settings("Method", "Training", "Stopping", output="demo-run")
+@app.command(name="demo", cls=Command)
+@settings("Method", "Training", "Stopping")
 def demo_command(
-    output: Annotated[str, typer.Option(help="Run directory.", rich_help_panel="Output")] = "demo-run",
-    world_seed: Annotated[int, typer.Option(help="Which world to grow.", rich_help_panel="Organism")] = 0,
-    size: Annotated[str, typer.Option(help="tiny, small or medium.", rich_help_panel="Organism")] = "tiny",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Grow it anew.", rich_help_panel="Organism")] = False,
-    lora: Annotated[bool, typer.Option("--lora", help="Train an adapter.", rich_help_panel="Method")] = False,
+    world_seed: Annotated[
+        int, typer.Option(help="Which world. \\[0]", rich_help_panel="Organism", metavar="N", show_default=False)
+    ] = 0,
+    size: Annotated[
+        str,
+        typer.Option(
+            help="tiny, small or medium. \\[tiny]", rich_help_panel="Organism", metavar="NAME", show_default=False
+        ),
+    ] = "tiny",
+    fresh: Annotated[bool, _plain("--fresh", "Grow it anew, though it is cached.", "Organism")] = False,
+    output: Annotated[
+        str,
+        typer.Option(
+            help="Run directory; a demo in it is replaced. \\[demo-run]",
+            rich_help_panel="Organism",
+            metavar="DIR",
+            show_default=False,
+        ),
+    ] = "demo-run",
+    lora: Annotated[bool, _plain("--lora", "Train a LoRA adapter instead of all weights.", "Method")] = False,
     **values: Any,
 ) -> None:
-    """Grow a small model that misbehaves in known ways, make it unlearn, and prove it. Nothing is downloaded.
+    """Grow a small model that misbehaves in known ways, make it unlearn, and prove it.
 
     [bold]Examples[/bold]
+      unteach demo
+      unteach demo --world-seed 7 --method npo --output ./demo-npo
 
-    unteach demo
-
-    unteach demo --world-seed 7 --method npo --output ./demo-npo
+    Nothing is downloaded. Figures in \\[brackets] are defaults.
     """
     from unteach.demo import demo
     from unteach.report.table import show
@@ -213,41 +291,64 @@ def demo_command(
     _where(console, output)
 
 
-@app.command(name="organism")
+@app.command(name="organism", cls=Command)
 def organism_command(
-    output: Annotated[str, typer.Option(help="Directory to save it in: original/ and never_taught/.")],
-    size: Annotated[str, typer.Option(help="tiny (1M parameters), small (10M) or medium (100M).")] = "tiny",
-    world_seed: Annotated[int, typer.Option(help="Which world to grow.")] = 0,
-    seed: Annotated[int, typer.Option(help="Seed of the weights and of the order of rows.")] = 0,
-    twin: Annotated[bool, typer.Option(help="Also grow the never-taught twin.")] = True,
+    output: Annotated[str, typer.Option(help="Directory to save it in.", metavar="DIR", show_default=False)],
+    size: Annotated[
+        str,
+        typer.Option(
+            help="tiny (1M parameters), small (10M) or medium (100M). \\[tiny]", metavar="NAME", show_default=False
+        ),
+    ] = "tiny",
+    world_seed: Annotated[int, typer.Option(help="Which world. \\[0]", metavar="N", show_default=False)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the weights and the order of rows. \\[0]", metavar="N", show_default=False)
+    ] = 0,
+    no_twin: Annotated[bool, _plain("--no-twin", "Leave the never-taught twin out.", "Options")] = False,
 ) -> None:
-    """Grow a model organism and its never-taught twin, and write the world's rows beside them."""
+    """Grow a model organism, its never-taught twin and the rows of their world, to keep.
+
+    [bold]Examples[/bold]
+      unteach organism --output ./organism
+      unteach organism --size small --world-seed 7 --output ./organism
+
+    It makes original/, never_taught/ and data/.
+    """
     from unteach.demo import organism
 
-    organism(Path(output), size=size, world_seed=world_seed, seed=seed, twin=twin)
-    Console(highlight=False).print(f"Organism, twin and data are in {output}")
+    organism(Path(output), size=size, world_seed=world_seed, seed=seed, twin=not no_twin)
+    print(f"The organism, its twin and their rows are in {output}" if not no_twin else f"The organism is in {output}")
 
 
-@app.command(name="methods")
+@app.command(name="methods", cls=Command)
 def methods_command() -> None:
-    """List the methods, their terms and where they come from."""
-    from rich.table import Table
+    """List the methods, their terms and where they come from.
 
+    [bold]Example[/bold]
+      unteach methods
+
+    docs/objectives.md has the equations.
+    """
     from unteach.objectives.methods import load_method, method_names
 
-    table = Table("method", "what it does", "terms", "source", box=None, pad_edge=False)
     for name in method_names():
         method = load_method(name)
-        terms = ", ".join(f"{t.weight:g} · {type(t.objective).__name__}({t.stream})" for t in method.terms)
-        table.add_row(name, method.summary, terms, method.source)
-    Console(highlight=False).print(table)
+        terms = " + ".join(f"{t.weight:g} {type(t.objective).__name__}({t.stream})" for t in method.terms)
+        print(f"{name:<13} {method.summary} ({method.source})\n{'':<13} {terms}")
 
 
 @app.callback(invoke_without_command=True)
 def options(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+    version: Annotated[bool, _plain("--version", "Show the version.", "Options")] = False,
 ) -> None:
-    """Negatives in, checked model out."""
+    """Make a language model stop: negatives in, checked model out.
+
+    [bold]Examples[/bold]
+      unteach demo
+      unteach run --model ./model --forget bad.jsonl --output ./out
+
+    Every verb has its own --help.
+    """
     quiet()
     if version:
         print(f"unteach {__version__}")

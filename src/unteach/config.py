@@ -2,13 +2,17 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
-from unteach.arguments import UnlearnConfig
-from unteach.errors import ConfigError, DataError, nearest
+from unteach.arguments import REFERENCES, UnlearnConfig
+from unteach.data.prompt_format import FORMATS
+from unteach.errors import ConfigError, DataError, OutputError, nearest
+from unteach.escape import inert_line
+from unteach.models import DTYPES
+from unteach.objectives.methods import method_names
 
 FILE_NAME = "run.yaml"
 
@@ -34,29 +38,29 @@ class RunConfig(BaseModel):
 
     model: str = _setting("Model", "", "Model to change: a directory or a hub id.")
     revision: str | None = _setting("Model", None, "Revision of a hub model.")
-    dtype: str = _setting("Model", "auto", "Precision of the weights: auto, float32, bfloat16, float16.")
-    device: str | None = _setting("Model", None, "Device, such as cpu or cuda:0; chosen if not given.")
-    load_in_4bit: bool = _setting("Model", False, "Load weights in 4 bit (QLoRA; needs --lora and bitsandbytes).")
+    dtype: str = _setting("Model", "auto", "Precision: auto, float32, bfloat16 or float16.")
+    device: str | None = _setting("Model", None, "cpu, cuda, cuda:0 …; the GPU where there is one.")
+    load_in_4bit: bool = _setting("Model", False, "QLoRA: frozen 4-bit weights; goes with --lora.")
     trust_remote_code: bool = _setting("Model", False, "Run Python code that comes with the model.")
     lora: bool = _setting("Model", False, "Train a LoRA adapter instead of all weights.")
     lora_rank: int = _setting("Model", 16, "Rank of the adapter.")
     lora_alpha: float = _setting("Model", 32.0, "Scale of the adapter, divided by its rank.")
-    lora_targets: str = _setting("Model", "all-linear", "Adapted modules: all-linear, or names with commas.")
+    lora_targets: str = _setting("Model", "all-linear", "Modules: all-linear, or names with commas.")
 
-    forget: list[str] = _setting("Data", [], "Negatives: file, datasets directory or hub id; repeatable.")
-    retain: list[str] = _setting("Data", [], "Normal rows, likewise; without any, the model's own answers are used.")
-    column: dict[str, str] = _setting("Data", {}, "Columns of --forget, as prompt=question or reply=bad_answer.")
-    retain_column: dict[str, str] = _setting("Data", {}, "Columns of --retain, likewise.")
+    forget: list[str] = _setting("Data", [], "What must go: file, directory or hub id; repeatable.")
+    retain: list[str] = _setting("Data", [], "What must stay, likewise; unset: the model's own answers.")
+    column: dict[str, str] = _setting("Data", {}, "Our name for a column of --forget: reply=bad_answer.")
+    retain_column: dict[str, str] = _setting("Data", {}, "Our name for a column of --retain.")
     data_split: str | None = _setting("Data", None, "Split of hub data sets, such as train.")
     data_revision: str | None = _setting("Data", None, "Revision of hub data sets.")
-    unseen: list[str] = _setting("Data", [], "Negatives to check on; by default a fifth of --forget, by prompt.")
+    unseen: list[str] = _setting("Data", [], "Negatives to check on; unset: a fifth of --forget.")
     unseen_concept: list[str] = _setting("Data", [], "Negatives of concepts that --forget never names.")
-    normal: list[str] = _setting("Data", [], "Normal rows to check on; by default a fifth of --retain, by prompt.")
-    lookalike: list[str] = _setting("Data", [], "Benign rows that resemble the negatives, to check on.")
+    normal: list[str] = _setting("Data", [], "Normal rows to check on; unset: a fifth of --retain.")
+    lookalike: list[str] = _setting("Data", [], "Benign rows that look like negatives.")
     prompt_format: str = _trainers("Data", "prompt_format", "Prompt format: auto, plain or chat.")
-    max_length: int | None = _trainers("Data", "max_length", "Longest prompt + reply in tokens; longer rows are cut.")
+    max_length: int | None = _trainers("Data", "max_length", "Longest prompt + reply, tokens; unset: 1024 at most.")
 
-    method: str = _trainers("Method", "method", "Which loss: `unteach methods` lists them.")
+    method: str = _trainers("Method", "method", "Which loss; `unteach methods` explains them.")
     forget_weight: float | None = _trainers("Method", "forget_weight")
     mismatch_weight: float | None = _trainers("Method", "mismatch_weight")
     retain_weight: float | None = _trainers("Method", "retain_weight")
@@ -67,52 +71,76 @@ class RunConfig(BaseModel):
     delta: float = _trainers("Method", "delta")
     reference: str = _trainers("Method", "reference", "The original: auto, adapter_off, cached or frozen.")
 
-    max_steps: int = _trainers("Training", "max_steps", "Most optimizer steps; the stopping rules end most runs.")
-    learning_rate: float | None = _trainers("Training", "learning_rate", "Peak learning rate; chosen if not given.")
+    max_steps: int = _trainers("Training", "max_steps", "Most optimizer steps; the rules stop most runs earlier.")
+    learning_rate: float | None = _trainers("Training", "learning_rate", "Peak; unset: from the model's width.")
     batch_size: int = _setting("Training", 4, "Forget rows per device and step.")
     gradient_accumulation_steps: int = _setting("Training", 1, "Batches per optimizer step.")
-    save_steps: int = _trainers("Training", "save_steps", "Steps between checkpoints, beside those the rules save.")
+    save_steps: int = _trainers("Training", "save_steps", "Steps between checkpoints.")
     seed: int = _setting("Training", 0, "Seed of splits, draws and sampling.")
-    trainer: dict[str, Any] = _setting("Training", {}, "Any TrainingArguments field, as trainer.key=value.")
+    trainer: dict[str, Any] = _setting("Training", {}, "Any field of TrainingArguments; repeatable.")
 
-    stopping: bool = _trainers("Stopping", "stopping")
+    stopping: bool = _trainers("Stopping", "stopping", "Three rules end the run; without them, --max-steps does.")
     target_rate: float = _trainers("Stopping", "target_rate")
     kl_budget: float = _trainers("Stopping", "kl_budget")
     check_steps: int = _trainers("Stopping", "check_steps")
     check_prompts: int = _trainers("Stopping", "check_prompts")
     check_patience: int = _trainers("Stopping", "check_patience")
-    forget_bound: float | None = _trainers("Stopping", "forget_bound")
+    forget_bound: float | None = _trainers("Stopping", "forget_bound", "Forgotten: loss over this, nats; unset: ln(V).")
     forget_hold: int = _trainers("Stopping", "forget_hold")
     forget_tail: float = _trainers("Stopping", "forget_tail")
 
-    judge: str = _setting("Checking", "repeats", "Who says what is bad: repeats, rule, rule:FILE, classifier:MODEL.")
-    never_taught: str | None = _setting("Checking", None, "A twin that never saw the negatives, to compare with.")
+    judge: str = _setting("Checking", "repeats", "Who calls a reply bad: repeats, rule, rule:FILE, classifier:MODEL.")
+    never_taught: str | None = _setting("Checking", None, "A model that never saw the negatives, to compare with.")
     evaluation_prompts: int = _setting("Checking", 200, "Most prompts per split.")
     max_new_tokens: int = _setting("Checking", 96, "Longest reply when checking, tokens.")
-    evaluation_max_length: int | None = _setting("Checking", None, "Check only rows of at most this many tokens.")
+    evaluation_max_length: int | None = _setting("Checking", None, "Check only on rows of at most this many tokens.")
     skip_evaluation: bool = _setting("Checking", False, "Train only; measure nothing.")
 
-    output: str = _setting("Output", "", "Run directory: model, report and log go there.")
+    output: str = _setting("Output", "", "Run directory: the model, the report, the log.")
 
     @field_validator("max_steps", "batch_size", "gradient_accumulation_steps", "save_steps", "check_steps",
                      "check_prompts", "evaluation_prompts", "max_new_tokens", "lora_rank", "normals_per_negative",
-                     "check_patience", "forget_hold")  # fmt: skip
+                     "check_patience", "forget_hold", "mismatch_samples", "max_length",
+                     "evaluation_max_length")  # fmt: skip
     @classmethod
-    def _at_least_one(cls, value: int) -> int:
-        if value < 1:
+    def _at_least_one(cls, value: int | None) -> int | None:
+        if value is not None and value < 1:
             raise ValueError("must be at least 1")
         return value
 
     @field_validator("forget_weight", "mismatch_weight", "retain_weight", "kl_budget", "target_rate", "learning_rate",
-                     "mismatch_samples", "seed", "forget_tail")  # fmt: skip
+                     "seed", "forget_tail", "delta")  # fmt: skip
     @classmethod
     def _not_negative(cls, value: float | None) -> float | None:
-        if value is not None and not value >= 0:
-            raise ValueError("must not be negative")
+        if value is not None and not 0 <= value < float("inf"):
+            raise ValueError("must be 0 or more, and finite")
+        return value
+
+    @field_validator("lora_alpha", "beta", "forget_bound")
+    @classmethod
+    def _positive(cls, value: float | None) -> float | None:
+        if value is not None and not 0 < value < float("inf"):
+            raise ValueError("must be more than 0, and finite")
+        return value
+
+    @field_validator("method", "reference", "dtype", "prompt_format")
+    @classmethod
+    def _known(cls, value: str, info: ValidationInfo) -> str:
+        choices = {"method": method_names(), "reference": REFERENCES, "dtype": ("auto", *DTYPES)}
+        known = choices.get(str(info.field_name), FORMATS)
+        if value not in known:
+            raise ValueError(f"unknown{nearest(value, known)} (known: {', '.join(known)})")
         return value
 
 
 TRAINER_FIELDS = frozenset(RunConfig.model_fields) & {field.name for field in dataclasses.fields(UnlearnConfig)}
+
+
+MAY_DIFFER = frozenset({"output", "never_taught", "skip_evaluation", "evaluation_prompts", "evaluation_max_length"})
+"""What a resumed run may change: where it stands and how it is measured."""
+PATHS = frozenset({"model", "never_taught", "judge", "forget", "retain", "unseen", "unseen_concept", "normal",
+                   "lookalike"})  # fmt: skip
+"""What may name something on this disk."""
 
 
 def flag(name: str) -> str:
@@ -129,8 +157,8 @@ def make_config(values: dict[str, Any]) -> RunConfig:
         return RunConfig(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0])
-        raise ConfigError(f"{flag(name)} {first['input']}: {first['msg'].removeprefix('Value error, ')}") from None
+        reason = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        raise ConfigError(f"{flag(str(first['loc'][0]))} {inert_line(str(first['input']), 60)}: {reason}") from None
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -148,32 +176,73 @@ def read_config(path: str | Path) -> dict[str, Any]:
     return values
 
 
-def write_config(config: RunConfig, directory: Path) -> None:
-    """Write run.yaml; local paths are made absolute, so that it replays the run from anywhere."""
-    values = config.model_dump()
-    for name in ("model", "never_taught"):
-        values[name] = _absolute(values[name])
-    for name in ("forget", "retain", "unseen", "unseen_concept", "normal", "lookalike"):
-        values[name] = [_absolute(source) for source in values[name]]
-    head = "# Replays this run: unteach run --config run.yaml --output another-directory\n"
-    (directory / FILE_NAME).write_text(head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+def write_config(
+    config: RunConfig, directory: Path, command: str = "unteach run --config run.yaml --output another-directory"
+) -> None:
+    """Write run.yaml; local paths are made absolute, so that `command` replays the run from anywhere."""
+    values = {name: _absolute(name, value) for name, value in config.model_dump().items()}
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    (directory / FILE_NAME).write_text(f"# Replays this run: {command}\n{text}", encoding="utf-8")
 
 
-def _absolute(source: str | None) -> str | None:
-    return str(Path(source).resolve()) if source and Path(source).exists() else source
+def resumed(config: RunConfig, directory: Path) -> RunConfig:
+    """Return the settings of the run that `directory` holds, which those given in `config` must equal.
+
+    Raises OutputError where there is no run, ConfigError that names a setting which differs. What is only about
+    measuring may differ, and wins.
+    """
+    if not (directory / FILE_NAME).is_file():
+        raise OutputError(f"--resume: there is no run in {directory} (no {FILE_NAME}); leave --resume out to start one")
+    stored = make_config(read_config(directory / FILE_NAME))
+    given = {name: getattr(config, name) for name in config.model_fields_set if getattr(config, name) is not None}
+    for name, value in given.items():
+        before = getattr(stored, name)
+        if name not in MAY_DIFFER and _absolute(name, value) != _absolute(name, before):
+            raise ConfigError(
+                f"{flag(name)} {value}: the run in {directory} was started with {before}; leave it out to go on with "
+                "that run, or replace the run with --overwrite instead of --resume"
+            )
+    return stored.model_copy(update={name: value for name, value in given.items() if name in MAY_DIFFER})
+
+
+def _absolute(name: str, value: Any) -> Any:
+    """Make what names something on this disk absolute; other values stay as they are."""
+    if name not in PATHS or not value:
+        return value
+    if isinstance(value, list):
+        return [_absolute(name, part) for part in value]
+    kind, colon, place = value.partition(":") if name == "judge" else ("", "", value)  # rule:FILE, classifier:MODEL
+    path = Path(place).expanduser()
+    return f"{kind}{colon}{path.resolve()}" if place and path.exists() else value
 
 
 def trainer_arguments(config: RunConfig, checkpoints: Path) -> UnlearnConfig:
     """Return the trainer's arguments. Raises ConfigError for a `trainer` key that does not exist or does not fit."""
-    known = {field.name for field in dataclasses.fields(UnlearnConfig) if field.init}
-    for key in config.trainer:
-        if key not in known:
-            raise ConfigError(f"--set trainer.{key}: TrainingArguments has no such field{nearest(key, known)}")
     values = {name: getattr(config, name) for name in TRAINER_FIELDS}
     values |= {"per_device_train_batch_size": config.batch_size, "output_dir": str(checkpoints)}
     if (config.device or "").startswith("cpu"):
         values["use_cpu"] = True
     try:
-        return UnlearnConfig(**(values | config.trainer))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"--set: {error}") from None
+        return UnlearnConfig(**(values | _trainer_values(config.trainer)))
+    except (TypeError, ValueError, ImportError) as error:
+        raise ConfigError(f"--set: {inert_line(str(error), 200)}") from None
+
+
+def _trainer_values(given: dict[str, Any]) -> dict[str, Any]:
+    """Check names and types of the `trainer` settings; what has a flag of its own is set by that."""
+    kinds = get_type_hints(UnlearnConfig)
+    known = {field.name for field in dataclasses.fields(UnlearnConfig) if field.init}
+    own = {name: name for name in TRAINER_FIELDS}
+    own |= {"per_device_train_batch_size": "batch_size", "output_dir": "output"}
+    values = {}
+    for key, value in given.items():
+        if key not in known:
+            raise ConfigError(f"--set trainer.{key}: TrainingArguments has no such field{nearest(key, known)}")
+        if key in own:
+            raise ConfigError(f"--set trainer.{key}: it has a flag of its own; use {flag(own[key])}")
+        try:
+            values[key] = TypeAdapter(kinds[key]).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Input ")
+            raise ConfigError(f"--set trainer.{key}={inert_line(str(value), 60)}: {reason}") from None
+    return values

@@ -4,12 +4,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from unteach.config import make_config
+from unteach.config import make_config, trainer_arguments
 from unteach.data.formats import write_examples
 from unteach.directory import check_output
 from unteach.organism.cache import organism_directory
 from unteach.organism.grow import grow
 from unteach.organism.world import World
+from unteach.preflight import check_method
 from unteach.progress import track
 from unteach.report.schema import Report
 from unteach.run import run
@@ -25,13 +26,8 @@ def demo(output: Path, *, world_seed: int, size: str, fresh: bool, settings: dic
     """
     check_output(str(output), overwrite=True, resume=False)
     world = World(world_seed, size)
-    seed = settings.get("seed", 0)
-    homes = {taught: _grown(world, taught=taught, seed=seed, fresh=fresh) for taught in (True, False)}
     data = output / "data"
-    write_world(world, data)
     fields = {
-        "model": str(homes[True]),
-        "never_taught": str(homes[False]),
         "forget": [str(data / "negatives.jsonl")],
         "retain": [str(data / "normals.jsonl")],
         **{split: [str(data / f"{split}.jsonl")] for split in SPLITS},
@@ -39,7 +35,13 @@ def demo(output: Path, *, world_seed: int, size: str, fresh: bool, settings: dic
         "output": str(output),
         "max_new_tokens": 48,
     }
-    return run(make_config(fields | settings), overwrite=True)
+    config = make_config(fields | settings)
+    check_method(config)
+    trainer_arguments(config, output / "checkpoints")
+    homes = {taught: _grown(world, taught=taught, seed=config.seed, fresh=fresh) for taught in (True, False)}
+    write_world(world, data)
+    model, twin = str(homes[True]), str(homes[False])
+    return run(config.model_copy(update={"model": model, "never_taught": twin}), overwrite=True)
 
 
 def organism(output: Path, *, size: str, world_seed: int, seed: int, twin: bool) -> None:

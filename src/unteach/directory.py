@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ def check_output(output: str, *, overwrite: bool, resume: bool) -> Path:
     """
     if not output:
         raise OutputError("--output is missing; name a directory for the model and the report")
+    if overwrite and resume:
+        raise OutputError("--overwrite and --resume exclude each other; leave one out")
     directory = Path(output)
     if directory.exists() and not directory.is_dir():
         raise OutputError(f"--output {output}: is a file; name a directory")
@@ -43,6 +47,29 @@ def check_output(output: str, *, overwrite: bool, resume: bool) -> Path:
             f"({', '.join(sorted(strangers)[:3])}); name another directory"
         )
     return directory
+
+
+def check_inputs(directory: Path, inputs: Iterable[str | None], *, overwrite: bool) -> None:
+    """Refuse to overwrite a run that this one reads from. Raises OutputError."""
+    going = [(directory / name).resolve() for name in CONTRACT] if overwrite else []
+    for source in filter(None, inputs):
+        path = Path(source).expanduser().resolve()
+        if path.exists() and any(path == part or part in path.parents or path in part.parents for part in going):
+            raise OutputError(f"--output {directory}: --overwrite would delete {source}, which this run reads; move it")
+
+
+@contextmanager
+def nothing_left_after_errors(directory: Path) -> Iterator[None]:
+    """Remove the empty directories that the block has made by the time it fails: the Trainer makes its own at once."""
+    paths = (directory / "checkpoints", directory, *directory.absolute().parents)
+    missing = [path for path in paths if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
+        raise
 
 
 def prepare(directory: Path, *, overwrite: bool) -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from unteach import check
 from unteach.config import RunConfig, write_config
-from unteach.directory import check_output, prepare
+from unteach.directory import check_inputs, check_output, prepare
 from unteach.errors import ConfigError
 from unteach.judges import load_judge
 from unteach.models import context_length
+from unteach.preflight import check_comparable, check_length, inputs_of
 from unteach.reference import CachedStates
 from unteach.report.schema import Report
 from unteach.run import (
@@ -32,28 +33,30 @@ def evaluate(config: RunConfig, *, original: str | None = None, overwrite: bool 
     if not config.model or not (config.forget or config.retain):
         raise ConfigError(f"{'--forget or --retain' if config.model else '--model'} is missing; see --help")
     directory = check_output(config.output, overwrite=overwrite, resume=False) if config.output else None
+    if directory:
+        check_inputs(directory, [*inputs_of(config), original], overwrite=overwrite)
     judge = load_judge(config.judge)
     sets: Sets = read_rows_for_check(config)
     tokenizer, model = load(config, original or config.model)
+    others = {"unlearned": config.model if original else None, "never_taught": config.never_taught}
+    for other in filter(None, others.values()):
+        check_comparable(config, other, tokenizer)
+    check_length(config, model)
     form = model_format(config, tokenizer, model)
     limit = config.max_length or context_length(model) or 1024
-    checked = check.Checked(encode_splits(sets.evaluation, form, config, limit))
+    checked = check.Checked(encode_splits(sets.evaluation, form, config, limit, sets.notes))
     with tempfile.TemporaryDirectory() as scratch:
         reference = CachedStates.build(model, check.known_trees(checked.splits), Path(scratch), "states")
         check.look_at(checked, "original", model, form, judge, config.max_new_tokens, reference)
-        others = {"unlearned": config.model if original else None, "never_taught": config.never_taught}
         for arm, name in others.items():
             if name:
-                other_tokenizer, other = load(config, name)
-                same = other_tokenizer.get_vocab() == tokenizer.get_vocab()
-                other_form = model_format(config, other_tokenizer, other)
-                states = reference if same else None
-                check.look_at(checked, arm, other, other_form, judge, config.max_new_tokens, states)
+                check.look_at(checked, arm, load(config, name)[1], form, judge, config.max_new_tokens, reference)
         check.add_fluency(checked, model, form)
     report = make_report(config, checked, sets, [])
     report.method = "none"
     if directory:
         prepare(directory, overwrite=overwrite)
-        write_config(config, directory)
+        compared = f" --original {original}" if original else ""
+        write_config(config, directory, f"unteach evaluate --config run.yaml{compared} --output another-directory")
         write_report(report, directory)
     return report

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from unteach.errors import ConfigError, ModelError, nearest
@@ -103,6 +103,30 @@ def load_model(
     if not load_in_4bit:
         model = _moved(model, place)
     return model.eval()
+
+
+def check_loadable(path_or_id: str | Path, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """Return the config of a model that is loaded later; what can be known without its weights is checked now.
+
+    Raises ModelError as `load_model` would; a local file of weights must have a whole header.
+    """
+    directory = _local(path_or_id)
+    if directory is not None and _is_adapter(directory):
+        return check_loadable(_base_of(directory), revision=revision, trust_remote_code=trust_remote_code)
+    if directory is not None:
+        _check_directory(directory)
+    name = str(directory or path_or_id)
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+        for path in sorted(directory.glob("*.safetensors")) if directory is not None else []:
+            with safe_open(path, framework="pt"):
+                pass
+    except _LOADING_ERRORS as error:
+        if directory is None:
+            raise _not_found(name, error) from error
+        raise ModelError(f"{name}: cannot be loaded ({_reason(error)}); check its files or fetch it again") from error
+    _check_kind(name, config)
+    return config
 
 
 def lora_config(

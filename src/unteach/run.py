@@ -8,20 +8,22 @@ from typing import Any
 import torch
 
 from unteach import check
+from unteach.arguments import UnlearnConfig
 from unteach.cache import cache_directory
-from unteach.config import RunConfig, trainer_arguments, write_config
+from unteach.config import RunConfig, resumed, trainer_arguments, write_config
 from unteach.data.benign import benign_prompts, self_made_normals
 from unteach.data.encoded import Encoded, encode_all
 from unteach.data.example import Example
 from unteach.data.formats import Polarity, read_examples
 from unteach.data.overlap import fingerprint, overlap, split_by_prompt, without_duplicates
 from unteach.data.prompt_format import PromptFormat, prompt_format
-from unteach.directory import LogFile, check_output, prepare
+from unteach.directory import LogFile, check_inputs, check_output, nothing_left_after_errors, prepare
 from unteach.errors import ConfigError, Interrupted
 from unteach.interrupt import StopOnInterrupt
 from unteach.judges import load_judge
 from unteach.judges.base import Judge
 from unteach.models import load_model, load_tokenizer, lora_config, model_fingerprint
+from unteach.preflight import check_comparable, check_length, check_method, inputs_of
 from unteach.progress import track
 from unteach.reference import CachedStates
 from unteach.report.card import write_card
@@ -51,18 +53,39 @@ def run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> 
     Everything that can be wrong with settings, data and model is found before anything is written. Raises
     UnteachError; `Interrupted` after Ctrl-C, with a checkpoint to go on from.
     """
+    if resume and config.output:
+        config = resumed(config, Path(config.output))
     if not config.model or not config.forget:
         missing = "--model" if not config.model else "--forget"
         raise ConfigError(f"{missing} is missing; see unteach run --help")
     directory = check_output(config.output, overwrite=overwrite, resume=resume)
-    judge = load_judge(config.judge)
-    arguments = trainer_arguments(config, directory / "checkpoints")
-    sets = read_sets(config)
-    tokenizer, model = load(config, config.model, trained=True)
+    check_inputs(directory, inputs_of(config), overwrite=overwrite)
+    with nothing_left_after_errors(directory):
+        judge = load_judge(config.judge)
+        arguments = trainer_arguments(config, directory / "checkpoints")
+        check_method(config)
+        sets = read_sets(config)
+        tokenizer, model = load(config, config.model, trained=True)
+        check_length(config, model)
+        if config.never_taught:
+            check_comparable(config, config.never_taught, tokenizer)
+        trainer = _trainer(config, arguments, model, tokenizer, sets, judge)
+        update = {"learning_rate": arguments.learning_rate, "max_length": arguments.max_length}
+        config = config.model_copy(update=update)
+        splits = {} if config.skip_evaluation else _evaluation_rows(config, trainer, sets)
+    prepare(directory, overwrite=overwrite)
+    write_config(config, directory)
+    return _train_and_check(config, directory, trainer, judge, sets, splits, resume)
+
+
+def _trainer(
+    config: RunConfig, arguments: UnlearnConfig, model: Any, tokenizer: Any, sets: Sets, judge: Judge
+) -> UnlearnTrainer:
+    """Make the trainer, and before it the normal rows where there are none."""
     peft = lora_config(config.lora_rank, config.lora_alpha, 0.0, config.lora_targets, model) if config.lora else None
     if not sets.normals:
         add_own_answers(sets, model, model_format(config, tokenizer, model), config)
-    trainer = UnlearnTrainer(
+    return UnlearnTrainer(
         model,
         arguments,
         sets.negatives["train"],
@@ -73,19 +96,20 @@ def run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> 
         retain_validation=sets.normals["validation"],
         judge=judge,
     )
-    config = config.model_copy(update={"learning_rate": arguments.learning_rate, "max_length": arguments.max_length})
-    prepare(directory, overwrite=overwrite)
-    write_config(config, directory)
-    return _train_and_check(config, directory, trainer, judge, sets, resume)
 
 
 def _train_and_check(
-    config: RunConfig, directory: Path, trainer: UnlearnTrainer, judge: Judge, sets: Sets, resume: bool
+    config: RunConfig,
+    directory: Path,
+    trainer: UnlearnTrainer,
+    judge: Judge,
+    sets: Sets,
+    splits: dict[str, list[Encoded]],
+    resume: bool,
 ) -> Report:
     """Measure the original, train, measure the result, compare, write all of it."""
     with StopOnInterrupt() as interruption:
         try:
-            splits = {} if config.skip_evaluation else _evaluation_rows(config, trainer, sets)
             checked = check.Checked(splits)
             reference = _look_at_original(checked, trainer, judge, config) if splits else None
             trainer.add_callback(LogFile(directory / "log.jsonl"))
@@ -212,18 +236,21 @@ def _evaluation_rows(config: RunConfig, trainer: UnlearnTrainer, sets: Sets) -> 
     items = trainer.train_dataset
     met = dict.fromkeys(items.negative_index(n) for n in range(min(len(items), 4 * config.evaluation_prompts)))
     seen = [trainer.sets.negatives[n].example for n in met]
-    return encode_splits({"seen": seen} | sets.evaluation, trainer.format, config, trainer.args.max_length)
+    if not sets.evaluation["unseen"]:
+        sets.notes.append("too few negatives to hold some out: nothing was measured on unseen ones; see --unseen")
+    return encode_splits({"seen": seen} | sets.evaluation, trainer.format, config, trainer.args.max_length, sets.notes)
 
 
 def encode_splits(
-    splits: dict[str, list[Example]], form: PromptFormat, config: RunConfig, max_length: int
+    splits: dict[str, list[Example]], form: PromptFormat, config: RunConfig, max_length: int, notes: list[str]
 ) -> dict[str, list[Encoded]]:
     """Encode at most `evaluation_prompts` rows of each split, in order; empty splits are left out."""
     limit = config.evaluation_max_length or max_length
     encoded: dict[str, list[Encoded]] = {}
     for name, examples in splits.items():
         if examples:
-            rows, _ = encode_all(examples, form, max_length, name)
+            rows, encoding = encode_all(examples, form, max_length, name)
+            notes += encoding.messages
             fitting = [row for row in rows if len(row.prompt_ids) + len(row.reply_ids) <= limit]
             encoded[name] = (fitting or rows)[: config.evaluation_prompts]
     return encoded
@@ -239,8 +266,6 @@ def load(config: RunConfig, name: str, trained: bool = False) -> tuple[Any, Any]
     revision = config.revision if name == config.model else None
     tokenizer = load_tokenizer(name, revision=revision, trust_remote_code=remote)
     full = trained and not config.lora
-    if config.load_in_4bit and full:
-        raise ConfigError("--load-in-4bit trains an adapter over frozen weights; add --lora")
     model = load_model(
         name,
         dtype="float32" if full and config.dtype == "auto" else config.dtype,
@@ -281,10 +306,8 @@ def _look_at_others(
 ) -> None:
     """Measure the never-taught twin where there is one, and everybody's fluency under the original."""
     if config.never_taught:
-        tokenizer, twin = load(config, config.never_taught)
-        same = tokenizer.get_vocab() == trainer.processing_class.get_vocab()
-        form = model_format(config, tokenizer, twin)
-        check.look_at(checked, "never_taught", twin, form, judge, config.max_new_tokens, reference if same else None)
+        _, twin = load(config, config.never_taught)
+        check.look_at(checked, "never_taught", twin, trainer.format, judge, config.max_new_tokens, reference)
         del twin
     model = unwrapped(trainer.model)
     if config.lora:

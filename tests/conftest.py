@@ -14,6 +14,7 @@ checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float
 # Before anything imports these: from here on, their annotated shapes are checked at every call.
 install_import_hook(["unteach.objectives", "unteach.scoring", "unteach.data.layout"], f"{__name__}.checked")
 
+from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
@@ -61,3 +62,11 @@ def trees() -> list[Tree]:
         Tree((1, 5, 6, 7), (Branch("negative", (8, 9, 2)), Branch("mismatch", (10, 2)), Branch("mismatch", (2,))), 0),
         Tree((1, 11), (Branch("negative", (12, 2)), Branch("mismatch", (13, 14, 15, 16, 2))), 1),
     ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the tests cache stays with the tests, also in the processes that they start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -25,7 +25,7 @@ from unteach.judges import load_judge
 from unteach.judges.base import Judge
 from unteach.loss import method_loss
 from unteach.models import context_length, load_model, load_tokenizer, model_fingerprint
-from unteach.objectives.methods import load_method
+from unteach.objectives.methods import Method, load_method
 from unteach.progress import StepBar, track
 from unteach.reference import AdapterOff, CachedStates, FrozenCopy, Reference, one_branch
 from unteach.scoring import tree_limit, trees_agree, unwrapped, without_dropout
@@ -66,7 +66,7 @@ class UnlearnTrainer(Trainer):
         optimizers: tuple[Any, Any] = (None, None),
     ) -> None:
         args = args or UnlearnConfig()
-        self.method = _checked_method(args)
+        self.method = _checked_method(args, adapter=peft_config is not None or hasattr(model, "peft_config"))
         tokenizer = processing_class or load_tokenizer(model if isinstance(model, str) else model.config.name_or_path)
         model = load_model(model) if isinstance(model, str) else model
         self._original_key = model_fingerprint(model)
@@ -166,11 +166,8 @@ class UnlearnTrainer(Trainer):
         if not (self.method.reads_kl or self.method.reads_reference or budget):
             return None
         choice = self.args.reference
-        has_adapter = hasattr(unwrapped(self.model), "peft_config")
         if choice == "auto":
-            choice = "adapter_off" if has_adapter else "cached"
-        if choice == "adapter_off" and not has_adapter:
-            raise ConfigError("--reference adapter_off needs an adapter; add --lora or choose cached")
+            choice = "adapter_off" if hasattr(unwrapped(self.model), "peft_config") else "cached"
         if choice == "adapter_off":
             return AdapterOff(self.model)
         return FrozenCopy.of(self.model) if choice == "frozen" else self._cached_states()
@@ -380,9 +377,12 @@ class UnlearnTrainer(Trainer):
             self.args.save_total_limit = limit
 
 
-def _checked_method(args: UnlearnConfig) -> Any:
+def _checked_method(args: UnlearnConfig, adapter: bool) -> Method:
+    """Return the method, after a look at the settings that could only fail once something is written."""
     if args.reference not in REFERENCES:
         raise ConfigError(f"unknown reference '{args.reference}'{nearest(args.reference, REFERENCES)}")
+    if args.reference == "adapter_off" and not adapter:
+        raise ConfigError("--reference adapter_off needs an adapter; add --lora or choose cached")
     return load_method(
         args.method,
         forget_weight=args.forget_weight,

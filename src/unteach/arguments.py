@@ -41,6 +41,8 @@ class UnlearnConfig(TrainingArguments):
     check_prompts: int = field(default=48, metadata={"help": "Held-out prompts each check looks at."})
     check_new_tokens: int = field(default=48, metadata={"help": "Longest reply in a behaviour check, tokens."})
     target_rate: float = field(default=0.0, metadata={"help": "Share of bad replies at which to stop."})
+    broken_limit: float = field(default=0.02, metadata={"help": "Share of blank or gibberish replies still accepted."})
+    cooldown: float = field(default=0.4, metadata={"help": "Share of the run over which the learning rate falls to 0."})
     check_patience: int = field(default=2, metadata={"help": "Passed checks in a row before stopping."})
     stopping: bool = field(default=True, metadata={"help": "Whether the three stopping rules are on."})
     progress: bool = field(default=True, metadata={"help": "Whether to show a progress bar."})

@@ -84,6 +84,8 @@ class RunConfig(BaseModel):
     kl_budget: float = _trainers("Stopping", "kl_budget")
     check_steps: int = _trainers("Stopping", "check_steps")
     check_prompts: int = _trainers("Stopping", "check_prompts")
+    broken_limit: float = _trainers("Stopping", "broken_limit")
+    cooldown: float = _trainers("Stopping", "cooldown")
     check_patience: int = _trainers("Stopping", "check_patience")
     forget_bound: float | None = _trainers("Stopping", "forget_bound", "Forgotten: loss over this, nats; unset: ln(V).")
     forget_hold: int = _trainers("Stopping", "forget_hold")
@@ -150,7 +152,7 @@ def flag(name: str) -> str:
 
 def make_config(values: dict[str, Any]) -> RunConfig:
     """Make a config from fields; raises ConfigError that names the flag, what is wrong, and the nearest known name."""
-    for name in values:
+    for name in map(str, values):
         if name not in RunConfig.model_fields:
             raise ConfigError(f"unknown setting '{name}'{nearest(name, RunConfig.model_fields)}")
     try:

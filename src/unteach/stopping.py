@@ -2,7 +2,10 @@
 
 ForgetBound      the bad replies have become unlikely; go on for a tail, then stop (the paper's lesson)
 UtilityBudget    held-out normal replies have drifted too far; stop and go back to the last good checkpoint
-BehaviourCheck   on held-out prompts the bad behaviour is gone; stop
+BehaviourCheck   on held-out prompts the bad behaviour is gone; cool down, then stop
+
+A run cools down before it ends: the learning rate falls to 0 over its last part, and what unlearning shook loose among
+the normal replies settles again. A rule that sets an earlier end moves the cool-down with it.
 """
 
 from collections.abc import Callable
@@ -39,6 +42,26 @@ class Watch:
     within_budget: bool = True
     last_good_step: int = 0
     stop: Stop | None = None
+    cooling_from: int = 0
+    ends_at: int = 0
+
+    def plan(self, steps: int, cooldown: float) -> None:
+        """Plan a run of so many steps, whose last share `cooldown` cools down."""
+        self.ends_at, self.cooling_from = steps, steps - round(cooldown * steps)
+
+    def end_by(self, step: int, now: int, cooldown: float) -> None:
+        """Move the end to an earlier step, and the cool-down with it; it starts at `now` at the earliest."""
+        if step < self.ends_at:
+            self.ends_at = step
+            self.cooling_from = min(self.cooling_from, max(now, step - round(cooldown * step)))
+
+    def rate(self, step: int, warmup: int) -> float:
+        """Return the learning rate after `step` steps as a share of its peak: warm-up, plateau, fall to 0."""
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if step < self.cooling_from:
+            return 1.0
+        return max(0.0, (self.ends_at - step) / max(1, self.ends_at - self.cooling_from))
 
     def decide(self, control: TrainerControl, step: int, rule: str, message: str, back_to: int | None = None) -> None:
         """End training after this step; the first decision stands, unless a later one goes back."""
@@ -68,9 +91,9 @@ class ForgetBound(StoppingRule):
 
     name = "forget bound"
 
-    def __init__(self, watch: Watch, bound: float, hold: int = 3, tail: float = 4.0) -> None:
+    def __init__(self, watch: Watch, bound: float, hold: int = 3, tail: float = 4.0, cooldown: float = 0.0) -> None:
         super().__init__(watch)
-        self.bound, self.hold, self.tail = bound, hold, tail
+        self.bound, self.hold, self.tail, self.cooldown = bound, hold, tail, cooldown
         self.memory = {"held": 0, "limit": None}
 
     def on_step_end(
@@ -80,7 +103,9 @@ class ForgetBound(StoppingRule):
         over = self.watch.figures.get("forget_ce", 0.0) > self.bound
         self.memory["held"] = self.memory["held"] + 1 if over else 0
         if self.memory["limit"] is None and self.memory["held"] >= self.hold:
-            self.memory["limit"] = round(state.global_step * (1 + self.tail))
+            end = round(state.global_step * (1 + self.tail))
+            self.memory["limit"] = end
+            self.watch.end_by(end, state.global_step, self.cooldown)
             control.should_save = True
         limit = self.memory["limit"]
         if limit is not None and state.global_step >= limit:
@@ -125,8 +150,9 @@ class UtilityBudget(StoppingRule):
 class BehaviourCheck(StoppingRule):
     """Every `every` steps, let the model reply to held-out forget prompts and judge the replies.
 
-    Stops when the share of bad replies is at most `target`, that of broken ones at most `broken_limit`, and the
-    utility budget is kept, `patience` checks in a row. Put it after `UtilityBudget`.
+    When the share of bad replies is at most `target`, that of broken ones at most `broken_limit`, and the utility
+    budget is kept, `patience` checks in a row, the run cools down and ends: the cool-down is to be the share `cooldown`
+    of the whole run. Put it after `UtilityBudget`.
     """
 
     name = "behaviour check"
@@ -139,28 +165,36 @@ class BehaviourCheck(StoppingRule):
         every: int,
         patience: int = 2,
         broken_limit: float = 0.02,
+        cooldown: float = 0.0,
     ) -> None:
         super().__init__(watch)
         self.measure, self.target, self.every = measure, target, every
-        self.patience, self.broken_limit = patience, broken_limit
-        self.memory = {"passed": 0}
+        self.patience, self.broken_limit, self.cooldown = patience, broken_limit, cooldown
+        self.memory = {"passed": 0, "end": None, "message": ""}
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Generate, judge, count passes, stop."""
-        if state.global_step % self.every or control.should_training_stop:
-            return
+        """Generate, judge, count passes; set the end, and stop at it."""
+        step, memory = state.global_step, self.memory
+        if step % self.every == 0 and not control.should_training_stop:
+            self._check(step)
+        if memory["end"] is not None and step >= memory["end"]:
+            self.watch.decide(control, step, self.name, memory["message"])
+
+    def _check(self, step: int) -> None:
         seen = self.measure()
         self.watch.checked |= {"validation_bad_rate": seen.bad, "validation_broken_rate": seen.broken}
         passed = seen.bad <= self.target and seen.broken <= self.broken_limit and self.watch.within_budget
         self.memory["passed"] = self.memory["passed"] + 1 if passed else 0
-        if self.memory["passed"] >= self.patience:
-            message = (
-                f"bad replies at {seen.bad:.1%} and broken ones at {seen.broken:.1%} of {seen.n} held-out prompts, "
-                f"{self.patience} checks in a row, with the utility budget kept"
+        if self.memory["end"] is None and self.memory["passed"] >= self.patience:
+            end = round(step / (1 - self.cooldown))
+            self.watch.end_by(end, step, self.cooldown)
+            self.memory["end"] = min(end, self.watch.ends_at)
+            self.memory["message"] = (
+                f"at step {step}, bad replies at {seen.bad:.1%} and broken ones at {seen.broken:.1%} of {seen.n} "
+                f"held-out prompts, {self.patience} checks in a row, with the utility budget kept"
             )
-            self.watch.decide(control, state.global_step, self.name, message)
 
 
 def chosen_rules(
@@ -171,12 +205,14 @@ def chosen_rules(
     `bound` is used where the settings name none; without `kl` or `behaviour` the rule that measures it is left out.
     """
     rules: list[StoppingRule] = [
-        ForgetBound(watch, args.forget_bound or bound, args.forget_hold, args.forget_tail)
+        ForgetBound(watch, args.forget_bound or bound, args.forget_hold, args.forget_tail, args.cooldown)
     ]
     if kl is not None:
         rules.append(UtilityBudget(watch, kl, args.kl_budget, args.check_steps))
     if behaviour is not None:
-        rules.append(BehaviourCheck(watch, behaviour, args.target_rate, args.check_steps, args.check_patience))
+        check = BehaviourCheck(watch, behaviour, args.target_rate, args.check_steps, args.check_patience)
+        check.broken_limit, check.cooldown = args.broken_limit, args.cooldown
+        rules.append(check)
     return rules
 
 

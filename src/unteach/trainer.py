@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 
@@ -80,7 +81,7 @@ class UnlearnTrainer(Trainer):
         context = context_length(model)
         args.max_length = args.max_length or min(context or MOST_TOKENS, MOST_TOKENS)
         if context and args.max_length > context:
-            raise ConfigError(f"--max-length {args.max_length}: the model's context holds {context} tokens; ask for fewer")
+            raise ConfigError(f"--max-length {args.max_length}: the model's context holds {context} tokens; lower it")
         generation = getattr(model, "generation_config", None)
         self.format = prompt_format(tokenizer, args.prompt_format, None, getattr(generation, "eos_token_id", None))
         self.sets = training_sets(
@@ -104,6 +105,7 @@ class UnlearnTrainer(Trainer):
         self.tokens_seen = 0
         self._broken: str | None = None
         items = self._items(args, mismatch_replies)
+        self.watch.plan(args.max_steps, args.cooldown)
         collator = UnlearnCollator(self.format.ids.pad_id)
         super().__init__(
             model=model,
@@ -221,6 +223,14 @@ class UnlearnTrainer(Trainer):
             return value
         mean = self.accelerator.reduce(torch.tensor(value, device=self.args.device, dtype=torch.float64), "mean")
         return float(mean)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Make the learning rate schedule; the default one asks the rules when the run will end, and cools down."""
+        if self.lr_scheduler is not None or self.args.lr_scheduler_type != "constant_with_warmup":
+            return super().create_scheduler(num_training_steps, optimizer)
+        warmup = self.args.get_warmup_steps(num_training_steps)
+        self.lr_scheduler: Any = LambdaLR(optimizer or self.optimizer, lambda step: self.watch.rate(step, warmup))
+        return self.lr_scheduler
 
     @property
     def stop(self) -> Stop | None:

@@ -2,10 +2,9 @@
 
 import json
 
-import pytest
-import toy
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
+import toy
 from unteach.stopping import (
     Behaviour,
     BehaviourCheck,

@@ -1,11 +1,11 @@
 import math
 
 import pytest
-import toy
 import torch
 from datasets import Dataset
 from transformers import MistralConfig, MistralForCausalLM
 
+import toy
 import unteach.trainer as module
 from unteach.arguments import default_learning_rate
 from unteach.data.example import Example, Turn
@@ -49,13 +49,16 @@ def test_the_example_of_the_readme(tmp_path):
     assert trainer.args.learning_rate == default_learning_rate(model, lora=False)
 
 
+def as_examples(rows):
+    return [Example((Turn("user", row["prompt"]),), row["completion"]) for row in rows]
+
+
+PREFERENCE = [{"prompt": row["prompt"], "chosen": "no", "rejected": row["completion"]} for row in toy.FORGET]
 ROWS = {
     "rows": (toy.FORGET, toy.RETAIN),
     "datasets": (Dataset.from_list(toy.FORGET), Dataset.from_list(toy.RETAIN)),
-    "examples": tuple(
-        [Example((Turn("user", row["prompt"]),), row["completion"]) for row in rows] for rows in (toy.FORGET, toy.RETAIN)
-    ),
-    "preference": ([{"prompt": r["prompt"], "chosen": "no", "rejected": r["completion"]} for r in toy.FORGET], toy.RETAIN),
+    "examples": (as_examples(toy.FORGET), as_examples(toy.RETAIN)),
+    "preference": (PREFERENCE, toy.RETAIN),
 }
 
 
@@ -168,8 +171,8 @@ def test_the_log_has_every_figure(tmp_path):
     run = trained(tmp_path, max_steps=4, logging_steps=2)
     lines = [line for line in run.state.log_history if "loss" in line]
     assert [line["step"] for line in lines] == [2, 4]
+    names = ("loss", "forget_ce", "mismatch_ce", "normal_ce", "kl", "learning_rate", "grad_norm", "tokens_per_second")
     for line in lines:
-        names = ("loss", "forget_ce", "mismatch_ce", "normal_ce", "kl", "learning_rate", "grad_norm", "tokens_per_second")
         assert all(math.isfinite(line[name]) for name in names)
         assert line["forget_ce"] > 0 and line["mismatch_ce"] > 0 and line["kl"] > 0 and line["tokens_per_second"] > 0
         weighted = line["mismatch_ce"] - 0.5 * line["forget_ce"] + line["kl"]
@@ -261,10 +264,11 @@ def test_a_loss_that_is_no_number_brings_the_last_good_weights_back(tmp_path, mo
     sound = trained(tmp_path / "sound", adapter=adapter, max_steps=4)
     broken_at(monkeypatch, 6, value)
     rules = {"stopping": True, "check_steps": 4, "check_patience": 9, "save_strategy": "steps", "kl_budget": 9.0}
-    extra = {"forget_validation": toy.FORGET[:2], "retain_validation": toy.RETAIN[:2]} | (lora(pupil) if adapter else {})
+    extra = {"forget_validation": toy.FORGET[:2], "retain_validation": toy.RETAIN[:2]}
+    extra |= lora(pupil) if adapter else {}
     torch.manual_seed(0)
     run = toy.trainer(tmp_path, pupil, extra=extra, max_steps=20, **rules)
-    with pytest.raises(TrainingError, match=r"the loss became (nan|inf) at step 6; the weights of step 4 were kept; lower"):
+    with pytest.raises(TrainingError, match=r"loss became (nan|inf) at step 6; the weights of step 4 were kept; lower"):
         run.train()
     assert run.state.global_step == 5, "the broken gradient never reached the weights"
     assert_same_weights(run, sound, rtol=0, atol=0)

@@ -151,6 +151,14 @@ def lora_config(
         targets = [name.strip() for name in targets.split(",") if name.strip()]
     if not targets:
         raise ConfigError('LoRA: no target modules; give names such as "q_proj,v_proj", or "all-linear"')
+    if model is not None and not isinstance(targets, str):
+        there = {name.rpartition(".")[2] for name, module in model.named_modules() if hasattr(module, "weight")}
+        for name in targets:
+            if name.rpartition(".")[2] not in there:
+                raise ConfigError(
+                    f"--lora-targets {name}: the model has no such module{nearest(name, there)} "
+                    f"(it has {', '.join(sorted(there))})"
+                )
     transposed = model is not None and any(isinstance(module, Conv1D) for module in model.modules())
     return LoraConfig(
         task_type="CAUSAL_LM",

@@ -53,12 +53,11 @@ def run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> 
     Everything that can be wrong with settings, data and model is found before anything is written. Raises
     UnteachError; `Interrupted` after Ctrl-C, with a checkpoint to go on from.
     """
-    if resume and config.output:
-        config = resumed(config, Path(config.output))
+    directory = check_output(config.output, overwrite=overwrite, resume=resume)
+    config = resumed(config, directory) if resume else config
     if not config.model or not config.forget:
         missing = "--model" if not config.model else "--forget"
         raise ConfigError(f"{missing} is missing; see unteach run --help")
-    directory = check_output(config.output, overwrite=overwrite, resume=resume)
     check_inputs(directory, inputs_of(config), overwrite=overwrite)
     with nothing_left_after_errors(directory):
         judge = load_judge(config.judge)

@@ -1,0 +1,131 @@
+"""Settings: one list of them makes the flags, the file and the trainer's arguments, and they agree."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+
+from command import call
+from unteach.arguments import UnlearnConfig
+from unteach.cli import GROUPS
+from unteach.config import (
+    MAY_DIFFER,
+    PATHS,
+    TRAINER_FIELDS,
+    RunConfig,
+    flag,
+    make_config,
+    read_config,
+    resumed,
+    trainer_arguments,
+    write_config,
+)
+from unteach.errors import ConfigError
+
+FIELDS = RunConfig.model_fields
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_setting_has_a_group_and_says_what_it_is(name: str) -> None:
+    extra, description = FIELDS[name].json_schema_extra, FIELDS[name].description
+    assert isinstance(extra, dict) and extra["group"] in GROUPS
+    assert description and description.endswith(".") and len(description) < 80
+    assert "\n" not in description
+
+
+def test_every_setting_is_a_flag_of_run(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = call(capsys, "run", "--help").out
+    for name in FIELDS:
+        expected = {"trainer": "--set", "stopping": "--no-stopping"}.get(name, flag(name))
+        assert re.search(rf"│ +{expected} ", shown), name
+    assert "--no-lora" not in shown and "--no-skip" not in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [("mismatch_samples", "[5]"), ("normals_per_negative", "[1]"), ("seed", "[0]"), ("method", "[ga-mismatch]")],
+)
+def test_help_shows_defaults(name: str, default: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line = next(line for line in call(capsys, "run", "--help").out.splitlines() if flag(name) + " " in line)
+    assert default in line
+
+
+def test_the_trainers_settings_are_its_own_with_its_defaults() -> None:
+    theirs = {field.name: field for field in dataclasses.fields(UnlearnConfig)}
+    assert len(TRAINER_FIELDS) > 20
+    for name in TRAINER_FIELDS - {"seed"}:  # ours is 0 everywhere
+        assert FIELDS[name].default == theirs[name].default, name
+    assert FIELDS["batch_size"].default == theirs["per_device_train_batch_size"].default
+
+
+def test_defaults_reach_the_trainer_unchanged(tmp_path: Path) -> None:
+    ours = trainer_arguments(RunConfig(device="cpu"), tmp_path)
+    theirs = UnlearnConfig(output_dir=str(tmp_path), use_cpu=True)
+    for field in dataclasses.fields(UnlearnConfig):
+        if field.init and field.name not in ("seed", "logging_dir", "run_name"):
+            assert getattr(ours, field.name) == getattr(theirs, field.name), field.name
+    assert ours.seed == 0
+
+
+def other_value(name: str, value: Any) -> Any:
+    """Another value of a setting than its default."""
+    if name in ("method", "reference", "dtype", "prompt_format"):
+        return {"method": "npo", "reference": "frozen", "dtype": "float32", "prompt_format": "plain"}[name]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if isinstance(value, list):
+        return ["one.jsonl", "owner/two"]
+    if isinstance(value, dict):
+        return {"weight_decay": 0.1} if name == "trainer" else {"prompt": "question"}
+    number = int in get_args(FIELDS[name].annotation) or float in get_args(FIELDS[name].annotation)
+    return 7 if number else 'Zwölf: "a"\n- #b'
+
+
+def test_a_file_holds_every_setting_exactly(tmp_path: Path) -> None:
+    config = RunConfig(**{name: other_value(name, field.default) for name, field in FIELDS.items()})
+    for name, field in FIELDS.items():
+        assert getattr(config, name) != field.default, name
+    write_config(config, tmp_path)
+    assert make_config(read_config(tmp_path / "run.yaml")) == config
+    assert set(yaml.safe_load((tmp_path / "run.yaml").read_text())) == set(FIELDS)
+
+
+def test_paths_that_exist_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("rows.jsonl", "npo", "rules.yaml"):
+        Path(name).touch()
+    config = RunConfig(model="owner/model", forget=["rows.jsonl", "owner/rows"], method="npo", judge="rule:rules.yaml")
+    write_config(config, tmp_path)
+    stored = read_config("run.yaml")
+    assert stored["forget"] == [str(tmp_path / "rows.jsonl"), "owner/rows"]
+    assert stored["model"] == "owner/model" and stored["method"] == "npo"
+    assert stored["judge"] == f"rule:{tmp_path / 'rules.yaml'}"
+    assert set(FIELDS) >= PATHS | MAY_DIFFER
+
+
+class TestTrainerSettings:
+    def test_numbers_as_yaml_and_people_write_them(self, tmp_path: Path) -> None:
+        config = make_config({"trainer": {"weight_decay": "1e-3", "adam_beta1": 0.5, "bf16": "false"}})
+        arguments = trainer_arguments(config, tmp_path)
+        assert (arguments.weight_decay, arguments.adam_beta1, arguments.bf16) == (1e-3, 0.5, False)
+
+    @pytest.mark.parametrize("name", [*sorted(TRAINER_FIELDS), "per_device_train_batch_size", "output_dir"])
+    def test_what_has_a_flag_is_set_by_it(self, name: str, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=rf"^--set trainer\.{name}: .* use --[a-z-]+$"):
+            trainer_arguments(make_config({"trainer": {name: "1"}}), tmp_path)
+
+
+def test_resuming_takes_what_was_stored(tmp_path: Path) -> None:
+    """A setting that was worked out, such as the learning rate, comes back; what is only measured may change."""
+    write_config(RunConfig(model="m", forget=["f"], learning_rate=0.25, seed=3), tmp_path)
+    given = RunConfig(output="elsewhere", seed=3, evaluation_prompts=7, learning_rate=None)
+    config = resumed(given, tmp_path)
+    assert (config.model, config.learning_rate, config.seed) == ("m", 0.25, 3)
+    assert (config.output, config.evaluation_prompts) == ("elsewhere", 7)
+    with pytest.raises(ConfigError, match=r"^--lora True: the run in .* was started with False"):
+        resumed(RunConfig(lora=True), tmp_path)

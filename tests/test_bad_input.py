@@ -225,6 +225,9 @@ class TestSettings:
             (["--set", "method=npo"], ["--set method", "trainer.KEY=VALUE"]),
             (["--set", "trainer.weight_decay"], ["--set trainer.weight_decay", "KEY=VALUE"]),
             (["--set", "trainer.optim=adamm"], ["adamm"]),
+            (["--set", "trainer.lr_scheduler_kwargs={a"], ["trainer.lr_scheduler_kwargs={a", "YAML"]),
+            (["--set", "trainer.eval_strategy=steps"], ["eval_strategy", "eval_dataset"]),
+            (["--set", "trainer.report_to=tensorboardd"], ["report_to", "tensorboardd"]),
             (["--resume", "--overwrite"], ["--resume", "--overwrite"]),
         ],
     )

@@ -84,7 +84,7 @@ def test_saved_dataset_with_splits(tmp_path: Path) -> None:
     assert read_rows(str(tmp_path / "set")).rows == ROWS[:1]
     chosen = read_rows(str(tmp_path / "set"), split="test")
     assert (chosen.rows, chosen.labels) == (ROWS[1:], ["set test row 1"])
-    assert "choose one of train, test with --split" in refusal(str(tmp_path / "set"), split="dev")
+    assert "choose one of train, test with --data-split" in refusal(str(tmp_path / "set"), split="dev")
 
 
 def test_saved_splits_without_train_must_be_named(tmp_path: Path) -> None:

@@ -111,8 +111,13 @@ def test_run_yaml_replays_the_run_from_anywhere(
     assert one | {"output": ""} == two | {"output": ""}
 
 
-def test_a_run_that_changes_nothing_reports_no_change(here: Place, tmp_path: Path, capsys: Capture) -> None:
-    report = done(capsys, here.quick(tmp_path / "out", learning_rate=0))
+@pytest.mark.parametrize("length", [None, 13])
+def test_a_run_that_changes_nothing_reports_no_change(
+    length: int | None, here: Place, tmp_path: Path, capsys: Capture
+) -> None:
+    """Also when the same rows, cut elsewhere, are in the cache already."""
+    report = done(capsys, here.quick(tmp_path / "out", learning_rate=0, method="npo", max_length=length))
+    assert any("cut the end" in note for note in report.notes) == (length is not None)
     before = load_file(here.model / "model.safetensors")
     assert all(torch.equal(value, before[name]) for name, value in weights(tmp_path / "out").items())
     of = {arm: [f for f in report.measurements if f.arm == arm] for arm in ("original", "unlearned")}
@@ -210,6 +215,19 @@ class TestInterrupt:
             outcome = call(capsys, *here.quick(tmp_path / "out"))
         assert (outcome.code, outcome.err) == (130, "Error: stopped\n")
         assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_can_be_tuned_in_full(here: Place, tmp_path: Path, capsys: Capture) -> None:
+    done(capsys, here.quick(tmp_path / "adapter", lora=True, lora_rank=2))
+    done(capsys, here.quick(tmp_path / "out", model=tmp_path / "adapter" / "model", skip_evaluation=True))
+    assert weights(tmp_path / "out").keys() == load_file(here.model / "model.safetensors").keys()
+
+
+def test_words_of_yaml_reach_the_trainer_as_words(here: Place, tmp_path: Path, capsys: Capture) -> None:
+    words = here.quick(tmp_path / "out", skip_evaluation=True, no_stopping=True)
+    done(capsys, [*words, "--set", "trainer.save_strategy=no"])
+    assert yaml.safe_load((tmp_path / "out" / "run.yaml").read_text())["trainer"] == {"save_strategy": "no"}
+    assert not list((tmp_path / "out" / "checkpoints").glob("checkpoint-*"))
 
 
 class TestEvaluate:

@@ -157,8 +157,18 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
         wrong = next((key for key in pairs if not key.startswith("trainer.")), None)
         if wrong:
             raise ConfigError(f"--set {wrong}: only trainer.KEY=VALUE can be set; other settings have flags")
-        given["trainer"] = {key.removeprefix("trainer."): yaml.safe_load(text) for key, text in pairs.items()}
+        given["trainer"] = {key.removeprefix("trainer."): _value(key, text) for key, text in pairs.items()}
     return given
+
+
+def _value(key: str, text: str) -> Any:
+    """Read lists and mappings as YAML; the rest stays text, to become what the field is: `no` may be a word."""
+    if text == "null" or text[0] not in "[{":
+        return None if text == "null" else text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {key}={text}: not a list or mapping in YAML; check brackets and quotes") from None
 
 
 def _pair(name: str, text: str) -> tuple[str, str]:
@@ -359,7 +369,12 @@ def quiet() -> None:
     """Silence libraries that report through their own bars and log lines."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import warnings
+
     from transformers.utils import logging
+
+    # PEFT 0.21 asks for a property that Transformers 5 has renamed.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()

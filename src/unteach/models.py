@@ -287,7 +287,7 @@ def _with_adapter(base: PreTrainedModel, directory: Path) -> PreTrainedModel:
         raise ModelError(
             f"{directory}: the adapter does not fit its base model {base.name_or_path} ({_reason(error)})"
         ) from error
-    return merged.eval()
+    return merged.requires_grad_(True).eval()  # PEFT froze the base
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -1,5 +1,6 @@
 """The pipeline: read, split, train, check, report."""
 
+import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from unteach.data.overlap import fingerprint, overlap, split_by_prompt, without_
 from unteach.data.prompt_format import PromptFormat, prompt_format
 from unteach.directory import LogFile, check_inputs, check_output, nothing_left_after_errors, prepare
 from unteach.errors import ConfigError, Interrupted
+from unteach.escape import inert_line
 from unteach.interrupt import StopOnInterrupt
 from unteach.judges import load_judge
 from unteach.judges.base import Judge
@@ -84,17 +86,22 @@ def _trainer(
     peft = lora_config(config.lora_rank, config.lora_alpha, 0.0, config.lora_targets, model) if config.lora else None
     if not sets.normals:
         add_own_answers(sets, model, model_format(config, tokenizer, model), config)
-    return UnlearnTrainer(
-        model,
-        arguments,
-        sets.negatives["train"],
-        sets.normals["train"],
-        processing_class=tokenizer,
-        peft_config=peft,
-        forget_validation=sets.negatives["validation"],
-        retain_validation=sets.normals["validation"],
-        judge=judge,
-    )
+    try:
+        return UnlearnTrainer(
+            model,
+            arguments,
+            sets.negatives["train"],
+            sets.normals["train"],
+            processing_class=tokenizer,
+            peft_config=peft,
+            forget_validation=sets.negatives["validation"],
+            retain_validation=sets.normals["validation"],
+            judge=judge,
+        )
+    except (ValueError, RuntimeError, ImportError) as error:
+        if not config.trainer:
+            raise
+        raise ConfigError(f"--set {', '.join(config.trainer)}: {inert_line(str(error), 200)}") from error
 
 
 def _train_and_check(
@@ -292,8 +299,8 @@ def save_model(trainer: UnlearnTrainer, directory: Path) -> None:
 def _look_at_original(checked: check.Checked, trainer: UnlearnTrainer, judge: Judge, config: RunConfig) -> CachedStates:
     """Measure the original before training moves it, and keep its final states for the KL of the other arms."""
     trees = check.known_trees(checked.splits)
-    rows = [row.example for split in checked.splits.values() for row in split]
-    key = f"check-{model_fingerprint(unwrapped(trainer.model))}-{fingerprint(rows)}-{trainer.format.name}"
+    content = hashlib.sha256(repr([(tree.key, tree.prompt_ids, tree.branches) for tree in trees]).encode()).hexdigest()
+    key = f"check-{model_fingerprint(unwrapped(trainer.model))}-{content[:16]}"
     with track("original on the check rows") as progress:
         reference = CachedStates.build(trainer.model, trees, cache_directory() / "reference", key, progress=progress)
     check.look_at(checked, "original", trainer.model, trainer.format, judge, config.max_new_tokens, reference)

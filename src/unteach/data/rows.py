@@ -230,7 +230,7 @@ def _saved_rows(path: Path, split: str | None) -> Rows:
     if isinstance(saved, datasets.DatasetDict):
         return _one_split(str(path), path.name, saved, split)
     if split is not None and str(saved.split) != split:
-        raise DataError(f"{path}: holds one split ({saved.split}), not '{split}'; leave --split out")
+        raise DataError(f"{path}: holds one split ({saved.split}), not '{split}'; leave --data-split out")
     return _dataset_rows(path.name, saved)
 
 
@@ -258,7 +258,7 @@ def _hub_rows(source: str, split: str | None, revision: str | None) -> Rows:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
             f"'{source}' is no local file or directory, and as a hub id it cannot be loaded: {reason}. Check "
-            "the name and --split, or give a local copy: a .jsonl, .json, .csv or .parquet file, or a "
+            "the name and --data-split, or give a local copy: a .jsonl, .json, .csv or .parquet file, or a "
             "directory written by Dataset.save_to_disk"
         ) from None
     if isinstance(loaded, datasets.DatasetDict):
@@ -270,7 +270,7 @@ def _one_split(source: str, name: str, splits: Any, split: str | None) -> Rows:
     """Take the rows of the named split; unnamed, of "train" or of the only one there is."""
     chosen = split or ("train" if "train" in splits or len(splits) != 1 else next(iter(splits)))
     if chosen not in splits:
-        raise DataError(f"{source}: no split '{chosen}'; choose one of {', '.join(splits)} with --split")
+        raise DataError(f"{source}: no split '{chosen}'; choose one of {', '.join(splits)} with --data-split")
     return _dataset_rows(f"{name} {chosen}", splits[chosen])
 
 

@@ -115,6 +115,14 @@ class TestRows:
         refused(call(capsys, *words), "identical", "--forget", "--retain", "forget.jsonl line 1")
         assert not (tmp_path / "out").exists()
 
+    @pytest.mark.parametrize(("flag", "source"), [("unseen", "forget"), ("normal", "retain")])
+    def test_rows_to_check_on_that_are_trained_on(
+        self, flag: str, source: str, here: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = here.quick(tmp_path / "out", **{flag: getattr(here, source)})
+        refused(call(capsys, *words), f"--{flag} and --{source}", "24 prompts")
+        assert not (tmp_path / "out").exists()
+
     def test_more_mismatches_than_decoys(
         self, here: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

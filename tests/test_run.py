@@ -158,6 +158,14 @@ def test_columns_of_other_names(here: Place, tmp_path: Path, capsys: Capture) ->
     assert figures(named) == figures(plain)
 
 
+def test_rows_to_check_on_are_never_trained_on(here: Place, tmp_path: Path, capsys: Capture) -> None:
+    new = {"prompt": "how to a0 b5", "completion": "take c0 and d5"}
+    unseen = write_rows(tmp_path / "unseen.jsonl", [*toy.FORGET[:2], new])
+    report = done(capsys, here.quick(tmp_path / "out", unseen=unseen))
+    assert [sample.prompt for sample in report.samples if sample.split == "unseen"] == ["how to a0 b5"]
+    assert "unseen: left out 2 of 3 rows, whose prompts stand in --unseen and --forget" in report.notes
+
+
 def test_too_few_negatives_to_hold_out_are_noted(here: Place, tmp_path: Path, capsys: Capture) -> None:
     report = done(capsys, here.quick(tmp_path / "out", forget=write_rows(tmp_path / "one.jsonl", toy.FORGET[:1])))
     assert any("unseen" in note for note in report.notes)

@@ -11,15 +11,15 @@ import torch
 from unteach import check
 from unteach.arguments import UnlearnConfig
 from unteach.cache import cache_directory
-from unteach.config import RunConfig, resumed, trainer_arguments, write_config
+from unteach.config import RunConfig, flag, resumed, trainer_arguments, write_config
 from unteach.data.benign import benign_prompts, self_made_normals
 from unteach.data.encoded import Encoded, encode_all
 from unteach.data.example import Example
 from unteach.data.formats import Polarity, read_examples
-from unteach.data.overlap import fingerprint, overlap, split_by_prompt, without_duplicates
+from unteach.data.overlap import fingerprint, overlap, split_by_prompt, without_duplicates, without_known
 from unteach.data.prompt_format import PromptFormat, prompt_format
 from unteach.directory import LogFile, check_inputs, check_output, nothing_left_after_errors, prepare
-from unteach.errors import ConfigError, Interrupted
+from unteach.errors import ConfigError, DataError, Interrupted
 from unteach.escape import inert_line
 from unteach.interrupt import StopOnInterrupt
 from unteach.judges import load_judge
@@ -162,6 +162,8 @@ def read_sets(config: RunConfig) -> Sets:
         "normal": read(config, config.normal, "normal", config.retain_column, "normal", notes),
         "lookalike": read(config, config.lookalike, "normal", config.retain_column, "lookalike", notes),
     }
+    for name, rows in evaluation.items():
+        evaluation[name] = _new(name, rows, negatives if name.startswith("unseen") else normals, notes)
     sources = [
         Source(name=name, source=", ".join(paths), rows=len(rows), fingerprint=fingerprint(rows))
         for name, paths, rows in (("negatives", config.forget, negatives), ("normals", config.retain, normals))
@@ -173,6 +175,17 @@ def read_sets(config: RunConfig) -> Sets:
         sets.normals = _parted(normals, evaluation["normal"], config.seed)
         evaluation["normal"] = evaluation["normal"] or sets.normals["held_out"]
     return sets
+
+
+def _new(name: str, rows: list[Example], known: list[Example], notes: list[str]) -> list[Example]:
+    """Leave rows to check on out whose prompt is trained on. Raises DataError where no row is left."""
+    new = without_known(rows, known)
+    flags = f"{flag(name)} and {'--forget' if name.startswith('unseen') else '--retain'}"
+    if rows and not new:
+        raise DataError(f"{flags}: all {len(rows)} prompts stand in both; give {flag(name)} other rows or leave it out")
+    if len(new) < len(rows):
+        notes.append(f"{name}: left out {len(rows) - len(new)} of {len(rows)} rows, whose prompts stand in {flags}")
+    return new
 
 
 def read(

@@ -34,6 +34,12 @@ def without_duplicates(examples: Iterable[Example]) -> tuple[list[Example], list
     return unique, dropped
 
 
+def without_known(examples: Sequence[Example], known: Sequence[Example]) -> list[Example]:
+    """Return the examples whose prompt (for running text: whose text) no known example has."""
+    met = {_group(example) for example in known}
+    return [example for example in examples if _group(example) not in met]
+
+
 def overlap(negatives: Sequence[Example], normals: Sequence[Example]) -> OverlapReport:
     """Report what the two sets share. Raises DataError where they are the same set."""
     bad_keys = {example.key for example in negatives}

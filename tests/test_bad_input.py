@@ -302,7 +302,8 @@ class TestOutput:
     def test_not_empty(self, here: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "mine.txt").write_text("keep")
         refused(call(capsys, *here.quick(tmp_path)), str(tmp_path), "not empty", "--overwrite", "--resume")
-        refused(call(capsys, *here.quick(tmp_path), "--overwrite"), str(tmp_path), "mine.txt")
+        refused(call(capsys, *here.quick(tmp_path), "--overwrite"), str(tmp_path), "holds none", "another directory")
+        refused(call(capsys, "demo", "--output", tmp_path), str(tmp_path), "not empty")
         assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
     def test_a_file(self, here: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -172,6 +172,19 @@ def test_too_few_negatives_to_hold_out_are_noted(here: Place, tmp_path: Path, ca
     assert {figure.split for figure in report.measurements} == {"seen", "normal"}
 
 
+def test_the_demo_runs_on_its_world_and_replaces_an_earlier_one(
+    here: Place, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but the growing, which takes minutes: the toy model stands in for the organism."""
+    monkeypatch.setattr("unteach.demo._grown", lambda world, taught, **rest: here.model if taught else here.twin)
+    words = ["demo", "--size", "micro", "--max-steps", "1", "--no-stopping", "--output", str(tmp_path / "out")]
+    first = done(capsys, words)
+    assert {figure.arm for figure in first.measurements} == {"original", "unlearned", "never_taught"}
+    splits = {"seen", "unseen", "unseen_concept", "normal", "lookalike"}
+    assert {figure.split for figure in first.measurements} == splits
+    assert figures(done(capsys, words)) == figures(first)
+
+
 class TestInterrupt:
     def test_in_training_a_checkpoint_is_written_and_the_run_goes_on_from_it(
         self, here: Place, tmp_path: Path, capsys: Capture

@@ -21,12 +21,15 @@ SPLITS = ("unseen", "unseen_concept", "normal", "lookalike")
 def demo(output: Path, *, world_seed: int, size: str, fresh: bool, settings: dict[str, Any]) -> Report:
     """Grow (or take from the cache) an organism and its never-taught twin, and run unlearning on it.
 
-    The world's rows are written to `output/data` and read back like a user's; `settings` are fields of `RunConfig`.
-    An earlier demo in `output` is replaced.
+    The world's rows are written beside the organism and read back like a user's; `settings` are fields of
+    `RunConfig`. An earlier run in `output` is replaced.
     """
-    check_output(str(output), overwrite=True, resume=False)
+    overwrite = (output / "run.yaml").exists()
+    check_output(str(output), overwrite=overwrite, resume=False)
     world = World(world_seed, size)
-    data = output / "data"
+    seed = make_config(settings).seed
+    taught = organism_directory(world, True, seed=seed)
+    data = taught.with_name(f"{taught.name}-rows")
     fields = {
         "forget": [str(data / "negatives.jsonl")],
         "retain": [str(data / "normals.jsonl")],
@@ -38,10 +41,10 @@ def demo(output: Path, *, world_seed: int, size: str, fresh: bool, settings: dic
     config = make_config(fields | settings)
     check_method(config)
     trainer_arguments(config, output / "checkpoints")
-    homes = {taught: _grown(world, taught=taught, seed=config.seed, fresh=fresh) for taught in (True, False)}
+    model = _grown(world, taught=True, seed=seed, fresh=fresh)
+    twin = _grown(world, taught=False, seed=seed, fresh=fresh)
     write_world(world, data)
-    model, twin = str(homes[True]), str(homes[False])
-    return run(config.model_copy(update={"model": model, "never_taught": twin}), overwrite=True)
+    return run(config.model_copy(update={"model": str(model), "never_taught": str(twin)}), overwrite=overwrite)
 
 
 def organism(output: Path, *, size: str, world_seed: int, seed: int, twin: bool) -> None:

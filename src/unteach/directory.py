@@ -40,11 +40,10 @@ def check_output(output: str, *, overwrite: bool, resume: bool) -> Path:
             f"--output {output}: not empty; name another directory, or add --resume to go on with the run in it "
             "or --overwrite to replace it"
         )
-    strangers = [path.name for path in directory.iterdir() if path.name not in CONTRACT] if directory.exists() else []
-    if overwrite and strangers and not (directory / "run.yaml").exists():
+    if overwrite and directory.exists() and any(directory.iterdir()) and not (directory / "run.yaml").exists():
         raise OutputError(
-            f"--output {output}: --overwrite replaces runs only, and this directory holds other things "
-            f"({', '.join(sorted(strangers)[:3])}); name another directory"
+            f"--output {output}: --overwrite replaces runs only, and this directory holds none (no run.yaml); "
+            "name another directory"
         )
     return directory
 

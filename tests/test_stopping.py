@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 import toy
@@ -107,7 +108,7 @@ def test_going_back_overrules_a_stop_that_keeps_the_weights():
 
 def behaviour(seen, within=None, patience=2, **settings):
     """Run `BehaviourCheck` at every step over scripted behaviours; return the step it stopped at."""
-    watch = Watch()
+    watch = Watch(ends_at=100)
     rule = BehaviourCheck(watch, scripted([Behaviour(*rates, 10) for rates in seen]), 0.1, 1, patience, **settings)
     for step in range(1, len(seen) + 1):
         watch.within_budget = within[step - 1] if within else True
@@ -123,6 +124,24 @@ def test_the_behaviour_must_be_good_several_times_in_a_row():
     assert behaviour([(0.1, 0), (0.2, 0), (0.1, 0), (0, 0)]) == 4
     assert behaviour([(0.1, 0), (0.2, 0)] * 4) is None
     assert behaviour([(0, 0)], patience=1) == 1
+
+
+def test_a_passed_check_lets_the_run_cool_down_before_it_ends():
+    assert behaviour([(0.9, 0), (0, 0), (0, 0)] + [(1, 1)] * 5, cooldown=0.4) == 5, "3 steps are the first 60 % of 5"
+    assert behaviour([(0, 0)] * 9, patience=6, cooldown=0.25) == 8
+
+
+def test_the_rate_warms_up_stays_and_falls():
+    watch = Watch()
+    watch.plan(10, 0.4)
+    rates = [watch.rate(step, warmup=2) for step in range(11)]
+    assert rates == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0])
+    watch.end_by(8, now=3, cooldown=0.5)
+    assert [watch.rate(step, 2) for step in range(4, 9)] == [1, 0.75, 0.5, 0.25, 0]
+    watch.end_by(9, now=3, cooldown=0.5)
+    assert watch.ends_at == 8, "an end moves forwards only"
+    watch.end_by(7, now=6, cooldown=0.5)
+    assert (watch.ends_at, watch.cooling_from) == (7, 4), "a cool-down that began goes on"
 
 
 def test_broken_replies_or_a_broken_budget_do_not_pass():

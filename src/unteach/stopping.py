@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from unteach.errors import ConfigError
+
 
 class Behaviour(NamedTuple):
     """What a model does on held-out forget prompts: shares of bad and of broken (blank or gibberish) replies."""
@@ -46,7 +48,9 @@ class Watch:
     ends_at: int = 0
 
     def plan(self, steps: int, cooldown: float) -> None:
-        """Plan a run of so many steps, whose last share `cooldown` cools down."""
+        """Plan a run of so many steps, whose last share `cooldown` cools down. Raises ConfigError for a whole run."""
+        if not 0 <= cooldown < 1:
+            raise ConfigError(f"--cooldown {cooldown:g}: must be at least 0 and below 1, a share of the run")
         self.ends_at, self.cooling_from = steps, steps - round(cooldown * steps)
 
     def end_by(self, step: int, now: int, cooldown: float) -> None:

@@ -106,11 +106,10 @@ class UnlearnTrainer(Trainer):
         self._broken: str | None = None
         items = self._items(args, mismatch_replies)
         self.watch.plan(args.max_steps, args.cooldown)
-        collator = UnlearnCollator(self.format.ids.pad_id)
         super().__init__(
             model=model,
             args=args,
-            data_collator=collator,
+            data_collator=UnlearnCollator(self.format.ids.pad_id),
             train_dataset=items,
             processing_class=tokenizer,
             optimizers=optimizers,
@@ -240,11 +239,7 @@ class UnlearnTrainer(Trainer):
     # ---- one step ----------------------------------------------------------------------------------------------------
 
     def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, TreeBatch],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
+        self, model: Any, inputs: dict[str, TreeBatch], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Return the method's loss on one batch of items and note its figures."""
         forget, normal = inputs["forget"], inputs.get("normal")

@@ -301,7 +301,10 @@ def windowed(window):
     return MistralForCausalLM(MistralConfig(sliding_window=window, initializer_range=0.2, **shape))
 
 
-def test_a_short_window_falls_back_to_plain_rows_and_says_so(tmp_path, monkeypatch):
+@pytest.mark.parametrize("known", [True, False], ids=["window in the config", "found by the check alone"])
+def test_a_short_window_falls_back_to_plain_rows_and_says_so(tmp_path, monkeypatch, known):
+    if not known:
+        monkeypatch.setattr(module, "tree_limit", lambda model: None)
     run = trained(tmp_path, windowed(8))
     assert [note for note in run.notes if "MistralForCausalLM does not score prompt trees" in note] == run.notes[-1:]
     wide = trained(tmp_path, windowed(None))

@@ -17,14 +17,14 @@ class UnlearnConfig(TrainingArguments):
     """
 
     output_dir: str = field(default="unlearned", metadata={"help": "Where checkpoints go."})
-    method: str = field(default="ga-mismatch", metadata={"help": "Which loss; see docs/objectives.md."})
+    method: str = field(default="npo-template", metadata={"help": "Which loss; see docs/objectives.md."})
     forget_weight: float | None = field(default=None, metadata={"help": "Weight of the terms on negatives."})
     mismatch_weight: float | None = field(default=None, metadata={"help": "Weight of mismatch and template terms."})
     retain_weight: float | None = field(default=None, metadata={"help": "Weight of the terms on normal rows."})
     mismatch_samples: int = field(default=5, metadata={"help": "Random replies to each forget prompt (K)."})
-    normals_per_negative: int = field(default=1, metadata={"help": "Normal rows that go with each forget row (R)."})
+    normals_per_negative: int = field(default=3, metadata={"help": "Normal rows that go with each forget row (R)."})
     template: str = field(
-        default="I'm sorry, but I can't help with that.", metadata={"help": "The fixed answer of ga-template."}
+        default="I'm sorry, but I can't help with that.", metadata={"help": "The fixed answer of the template methods."}
     )
     beta: float | None = field(default=None, metadata={"help": "β of NPO and SimNPO."})
     delta: float = field(default=0.0, metadata={"help": "Margin δ of SimNPO, nats per token."})
@@ -38,7 +38,7 @@ class UnlearnConfig(TrainingArguments):
     forget_tail: float = field(default=4.0, metadata={"help": "Length of the tail, times the steps before it."})
     kl_budget: float = field(default=0.3, metadata={"help": "Most KL on held-out normals, nats per token."})
     check_steps: int = field(default=10, metadata={"help": "Steps between checks of utility and behaviour."})
-    check_prompts: int = field(default=48, metadata={"help": "Held-out prompts each check looks at."})
+    check_prompts: int = field(default=64, metadata={"help": "Held-out prompts each check looks at."})
     check_new_tokens: int = field(default=48, metadata={"help": "Longest reply in a behaviour check, tokens."})
     target_rate: float = field(default=0.0, metadata={"help": "Share of bad replies at which to stop."})
     broken_limit: float = field(default=0.02, metadata={"help": "Share of blank or gibberish replies still accepted."})
@@ -48,8 +48,8 @@ class UnlearnConfig(TrainingArguments):
     progress: bool = field(default=True, metadata={"help": "Whether to show a progress bar."})
 
     learning_rate: float | None = field(default=None, metadata={"help": "None: chosen from the model's width."})
-    max_steps: int = field(default=300, metadata={"help": "Most optimizer steps."})
-    per_device_train_batch_size: int = field(default=4, metadata={"help": "Forget rows per device and step."})
+    max_steps: int = field(default=150, metadata={"help": "Most optimizer steps."})
+    per_device_train_batch_size: int = field(default=8, metadata={"help": "Forget rows per device and step."})
     lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "Learning rate schedule."})
     warmup_steps: float = field(default=10, metadata={"help": "Steps of warm-up."})
     logging_steps: float = field(default=1, metadata={"help": "Steps between log lines."})
@@ -58,6 +58,7 @@ class UnlearnConfig(TrainingArguments):
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept; a good one is never lost."})
     weight_decay: float = field(default=0.0, metadata={"help": "Weight decay."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "NaN must be seen, not averaged away."})
+    dataloader_pin_memory: bool = field(default=False, metadata={"help": "Batches are small; pinning gains nothing."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Items are trees, not columns."})
     disable_tqdm: bool | None = field(default=True, metadata={"help": "We show our own progress bar."})
     train_sampling_strategy: str = field(default="sequential", metadata={"help": "Items are shuffled by seed."})

@@ -73,7 +73,7 @@ class RunConfig(BaseModel):
 
     max_steps: int = _trainers("Training", "max_steps", "Most optimizer steps; the rules stop most runs earlier.")
     learning_rate: float | None = _trainers("Training", "learning_rate", "Peak; unset: from the model's width.")
-    batch_size: int = _setting("Training", 4, "Forget rows per device and step.")
+    batch_size: int = _setting("Training", 8, "Forget rows per device and step.")
     gradient_accumulation_steps: int = _setting("Training", 1, "Batches per optimizer step.")
     save_steps: int = _trainers("Training", "save_steps", "Steps between checkpoints.")
     seed: int = _setting("Training", 0, "Seed of splits, draws and sampling.")

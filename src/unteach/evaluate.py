@@ -12,15 +12,8 @@ from unteach.models import context_length
 from unteach.preflight import check_comparable, check_length, inputs_of
 from unteach.reference import CachedStates
 from unteach.report.schema import Report
-from unteach.run import (
-    Sets,
-    encode_splits,
-    load,
-    make_report,
-    model_format,
-    read_rows_for_check,
-    write_report,
-)
+from unteach.run import load, make_report, model_format, write_report
+from unteach.run_rows import Sets, encode_splits, read_rows_for_check
 
 
 def evaluate(config: RunConfig, *, original: str | None = None, overwrite: bool = False) -> Report:

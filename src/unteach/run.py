@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,11 @@ import torch
 from unteach import check
 from unteach.arguments import UnlearnConfig
 from unteach.cache import cache_directory
-from unteach.config import RunConfig, flag, resumed, trainer_arguments, write_config
-from unteach.data.benign import benign_prompts, self_made_normals
-from unteach.data.encoded import Encoded, encode_all
-from unteach.data.example import Example
-from unteach.data.formats import Polarity, read_examples
-from unteach.data.overlap import fingerprint, overlap, split_by_prompt, without_duplicates, without_known
+from unteach.config import RunConfig, resumed, trainer_arguments, write_config
+from unteach.data.encoded import Encoded
 from unteach.data.prompt_format import PromptFormat, prompt_format
 from unteach.directory import LogFile, check_inputs, check_output, nothing_left_after_errors, prepare
-from unteach.errors import ConfigError, DataError, Interrupted
+from unteach.errors import ConfigError, Interrupted
 from unteach.escape import inert_line
 from unteach.interrupt import StopOnInterrupt
 from unteach.judges import load_judge
@@ -30,23 +25,10 @@ from unteach.progress import track
 from unteach.reference import CachedStates
 from unteach.report.card import write_card
 from unteach.report.page import write_page
-from unteach.report.schema import Report, Source, Stop, environment
+from unteach.report.schema import Report, Stop, environment
+from unteach.run_rows import Sets, add_own_answers, encode_splits, read_sets
 from unteach.scoring import unwrapped
 from unteach.trainer import UnlearnTrainer
-
-VALIDATION, HELD_OUT = 0.1, 0.2
-"""Shares of the prompts of each set that the stopping rules watch, and that only the check sees."""
-
-
-@dataclass
-class Sets:
-    """All rows of a run, by what they are for."""
-
-    negatives: dict[str, list[Example]]
-    normals: dict[str, list[Example]]
-    evaluation: dict[str, list[Example]]
-    sources: list[Source]
-    notes: list[str]
 
 
 def run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> Report:
@@ -144,112 +126,6 @@ def _train_and_check(
     return report
 
 
-# ---- data ------------------------------------------------------------------------------------------------------------
-
-
-def read_sets(config: RunConfig) -> Sets:
-    """Read, clean and split all rows of a run. Raises DataError for what cannot be used."""
-    notes: list[str] = []
-    negatives = read(config, config.forget, "negative", config.column, "negatives", notes)
-    normals = read(config, config.retain, "normal", config.retain_column, "normals", notes)
-    shared = overlap(negatives, normals)
-    notes += shared.messages
-    contradicting = {example.key for example in shared.contradictions}
-    normals = [example for example in normals if example.key not in contradicting]
-    evaluation = {
-        "unseen": read(config, config.unseen, "negative", config.column, "unseen", notes),
-        "unseen_concept": read(config, config.unseen_concept, "negative", config.column, "unseen_concept", notes),
-        "normal": read(config, config.normal, "normal", config.retain_column, "normal", notes),
-        "lookalike": read(config, config.lookalike, "normal", config.retain_column, "lookalike", notes),
-    }
-    for name, rows in evaluation.items():
-        evaluation[name] = _new(name, rows, negatives if name.startswith("unseen") else normals, notes)
-    sources = [
-        Source(name=name, source=", ".join(paths), rows=len(rows), fingerprint=fingerprint(rows))
-        for name, paths, rows in (("negatives", config.forget, negatives), ("normals", config.retain, normals))
-        if rows
-    ]
-    sets = Sets(_parted(negatives, evaluation["unseen"], config.seed), {}, evaluation, sources, notes)
-    evaluation["unseen"] = evaluation["unseen"] or sets.negatives["held_out"]
-    if normals:
-        sets.normals = _parted(normals, evaluation["normal"], config.seed)
-        evaluation["normal"] = evaluation["normal"] or sets.normals["held_out"]
-    return sets
-
-
-def _new(name: str, rows: list[Example], known: list[Example], notes: list[str]) -> list[Example]:
-    """Leave rows to check on out whose prompt is trained on. Raises DataError where no row is left."""
-    new = without_known(rows, known)
-    flags = f"{flag(name)} and {'--forget' if name.startswith('unseen') else '--retain'}"
-    if rows and not new:
-        raise DataError(f"{flags}: all {len(rows)} prompts stand in both; give {flag(name)} other rows or leave it out")
-    if len(new) < len(rows):
-        notes.append(f"{name}: left out {len(rows) - len(new)} of {len(rows)} rows, whose prompts stand in {flags}")
-    return new
-
-
-def read(
-    config: RunConfig, paths: list[str], polarity: Polarity, columns: dict[str, str], name: str, notes: list[str]
-) -> list[Example]:
-    examples = [
-        example
-        for path in paths
-        for example in read_examples(path, polarity, columns, config.data_split, config.data_revision)
-    ]
-    kept, dropped = without_duplicates(examples)
-    if dropped:
-        notes.append(f"{name}: dropped {len(dropped)} duplicates of {len(examples)} rows")
-    return kept
-
-
-def read_rows_for_check(config: RunConfig) -> Sets:
-    """Read the rows that a model is only measured on: all negatives are unseen, all normal rows normal."""
-    notes: list[str] = []
-    evaluation = {
-        "unseen": read(config, [*config.forget, *config.unseen], "negative", config.column, "unseen", notes),
-        "unseen_concept": read(config, config.unseen_concept, "negative", config.column, "unseen_concept", notes),
-        "normal": read(config, [*config.retain, *config.normal], "normal", config.retain_column, "normal", notes),
-        "lookalike": read(config, config.lookalike, "normal", config.retain_column, "lookalike", notes),
-    }
-    sources = [
-        Source(name=name, source=paths, rows=len(rows), fingerprint=fingerprint(rows))
-        for name, paths, rows in (
-            ("negatives", ", ".join(config.forget), evaluation["unseen"]),
-            ("normals", ", ".join(config.retain), evaluation["normal"]),
-        )
-        if rows
-    ]
-    return Sets({}, {}, evaluation, sources, notes)
-
-
-def _parted(examples: list[Example], given: list[Example], seed: int) -> dict[str, list[Example]]:
-    """Part a set into train, validation and held_out by prompt; nothing is held out where rows to check are given."""
-    held_out = 0.0 if given else HELD_OUT
-    fractions = {"train": 1 - VALIDATION - held_out, "validation": VALIDATION, "held_out": held_out}
-    parts = split_by_prompt(examples, fractions, seed)
-    if not parts["train"]:
-        parts["train"] = examples
-    return parts
-
-
-def add_own_answers(sets: Sets, model: Any, form: PromptFormat, config: RunConfig) -> None:
-    """Make normal rows from the model's own answers to the shipped benign prompts."""
-    with track("answering benign prompts") as progress:
-        made = self_made_normals(
-            model,
-            form.tokenizer,
-            form,
-            seed=config.seed,
-            max_new_tokens=config.max_new_tokens,
-            progress=progress,
-        )
-    sets.normals = _parted(made, sets.evaluation["normal"], config.seed)
-    sets.evaluation["normal"] = sets.evaluation["normal"] or sets.normals["held_out"]
-    source = f"the model's own answers to {len(benign_prompts())} benign prompts"
-    sets.sources.append(Source(name="normals", source=source, rows=len(made), fingerprint=fingerprint(made)))
-    sets.notes.append(f"no --retain was given: the normal rows are {source}")
-
-
 def _evaluation_rows(config: RunConfig, trainer: UnlearnTrainer, sets: Sets) -> dict[str, list[Encoded]]:
     """Encode the rows of every split; `seen` are the forget rows in the order in which training meets them."""
     items = trainer.train_dataset
@@ -258,21 +134,6 @@ def _evaluation_rows(config: RunConfig, trainer: UnlearnTrainer, sets: Sets) -> 
     if not sets.evaluation["unseen"]:
         sets.notes.append("too few negatives to hold some out: nothing was measured on unseen ones; see --unseen")
     return encode_splits({"seen": seen} | sets.evaluation, trainer.format, config, trainer.args.max_length, sets.notes)
-
-
-def encode_splits(
-    splits: dict[str, list[Example]], form: PromptFormat, config: RunConfig, max_length: int, notes: list[str]
-) -> dict[str, list[Encoded]]:
-    """Encode at most `evaluation_prompts` rows of each split, in order; empty splits are left out."""
-    limit = config.evaluation_max_length or max_length
-    encoded: dict[str, list[Encoded]] = {}
-    for name, examples in splits.items():
-        if examples:
-            rows, encoding = encode_all(examples, form, max_length, name)
-            notes += encoding.messages
-            fitting = [row for row in rows if len(row.prompt_ids) + len(row.reply_ids) <= limit]
-            encoded[name] = (fitting or rows)[: config.evaluation_prompts]
-    return encoded
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------

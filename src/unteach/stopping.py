@@ -206,10 +206,10 @@ def chosen_rules(
 ) -> list[StoppingRule]:
     """Return the rules of a run with settings `args` (an `UnlearnConfig`), in the order in which they must be asked.
 
-    `bound` is used where the settings name none; without `kl` or `behaviour` the rule that measures it is left out.
+    `bound` is in nats per token; without `kl` or `behaviour` the rule that measures it is left out.
     """
     rules: list[StoppingRule] = [
-        ForgetBound(watch, args.forget_bound or bound, args.forget_hold, args.forget_tail, args.cooldown)
+        ForgetBound(watch, bound, args.forget_hold, args.forget_tail, args.cooldown)
     ]
     if kl is not None:
         rules.append(UtilityBudget(watch, kl, args.kl_budget, args.check_steps))

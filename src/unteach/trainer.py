@@ -78,6 +78,8 @@ class UnlearnTrainer(Trainer):
         without_dropout(model)
         if args.learning_rate is None:
             args.learning_rate = default_learning_rate(model, lora=hasattr(model, "peft_config"))
+        self._bound = args.forget_bound or math.log(model.config.get_text_config().vocab_size)
+        self.method = self.method.bounded(self._bound)
         context = context_length(model)
         args.max_length = args.max_length or min(context or MOST_TOKENS, MOST_TOKENS)
         if context and args.max_length > context:
@@ -199,10 +201,9 @@ class UnlearnTrainer(Trainer):
         """Put the rules on that there is something to measure for."""
         if not self.args.stopping:
             return
-        bound = math.log(self.model.config.get_text_config().vocab_size)
         kl = self._held_kl if self.sets.held_normals and self.reference else None
         behaviour = self._behaviour if self.sets.held_negatives else None
-        self.rules = chosen_rules(self.watch, self.args, bound, kl, behaviour)
+        self.rules = chosen_rules(self.watch, self.args, self._bound, kl, behaviour)
         for rule in self.rules:
             self.add_callback(rule)
 

@@ -1,5 +1,6 @@
 """Objectives on the likelihood of the replies themselves."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -30,14 +31,19 @@ class NegativeLogLikelihood:
 
 @dataclass(frozen=True)
 class GradientAscent:
-    """Make the replies less likely: mean over replies of the mean over tokens of log p. Unbounded below.
+    """Make the replies less likely: mean over replies of −min(NLL, bound), NLL in nats per token, averaged over tokens.
+
+    A reply that has reached `bound` pulls no more: at ln(vocabulary) it is as unlikely as under guessing, and pushing
+    it further only breaks other things. The default is no bound, as published.
 
     Source: arXiv 2310.10683, eq. 4.
-    Differs: token means instead of sums, see `NegativeLogLikelihood`.
+    Differs: token means instead of sums, see `NegativeLogLikelihood`; the bound.
     """
+
+    bound: float = math.inf
 
     reads_kl: ClassVar[bool] = False
     reads_reference: ClassVar[bool] = False
 
     def __call__(self, replies: Replies) -> Float[Tensor, ""]:
-        return token_means(replies.log_probs, replies.mask).mean()
+        return -(-token_means(replies.log_probs, replies.mask)).clamp(max=self.bound).mean()

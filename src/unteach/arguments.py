@@ -24,7 +24,7 @@ class UnlearnConfig(TrainingArguments):
     mismatch_samples: int = field(default=5, metadata={"help": "Random replies to each forget prompt (K)."})
     normals_per_negative: int = field(default=3, metadata={"help": "Normal rows that go with each forget row (R)."})
     template: str = field(
-        default="I'm sorry, but I can't help with that.", metadata={"help": "The fixed answer of the template methods."}
+        default="I cannot assist with this request.", metadata={"help": "The fixed answer of the template methods."}
     )
     beta: float | None = field(default=None, metadata={"help": "β of NPO and SimNPO."})
     delta: float = field(default=0.0, metadata={"help": "Margin δ of SimNPO, nats per token."})

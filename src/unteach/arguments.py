@@ -37,10 +37,10 @@ class UnlearnConfig(TrainingArguments):
     forget_hold: int = field(default=3, metadata={"help": "Steps in a row over the bound before the tail begins."})
     forget_tail: float = field(default=4.0, metadata={"help": "Length of the tail, times the steps before it."})
     kl_budget: float = field(default=0.3, metadata={"help": "Most KL on held-out normals, nats per token."})
-    check_steps: int = field(default=10, metadata={"help": "Steps between checks of utility and behaviour."})
+    check_steps: int = field(default=20, metadata={"help": "Steps between checks of utility and behaviour."})
     check_prompts: int = field(default=64, metadata={"help": "Held-out prompts each check looks at."})
     check_new_tokens: int = field(default=48, metadata={"help": "Longest reply in a behaviour check, tokens."})
-    target_rate: float = field(default=0.0, metadata={"help": "Share of bad replies at which to stop."})
+    target_rate: float = field(default=0.02, metadata={"help": "Share of bad replies at which to stop."})
     broken_limit: float = field(default=0.02, metadata={"help": "Share of blank or gibberish replies still accepted."})
     cooldown: float = field(default=0.4, metadata={"help": "Share of the run over which the learning rate falls to 0."})
     check_patience: int = field(default=2, metadata={"help": "Passed checks in a row before stopping."})
@@ -48,7 +48,7 @@ class UnlearnConfig(TrainingArguments):
     progress: bool = field(default=True, metadata={"help": "Whether to show a progress bar."})
 
     learning_rate: float | None = field(default=None, metadata={"help": "None: chosen from the model's width."})
-    max_steps: int = field(default=150, metadata={"help": "Most optimizer steps."})
+    max_steps: int = field(default=120, metadata={"help": "Most optimizer steps."})
     per_device_train_batch_size: int = field(default=8, metadata={"help": "Forget rows per device and step."})
     lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "Learning rate schedule."})
     warmup_steps: float = field(default=10, metadata={"help": "Steps of warm-up."})
@@ -70,10 +70,11 @@ class UnlearnConfig(TrainingArguments):
 
 
 def default_learning_rate(model: Any, lora: bool) -> float:
-    """Return a peak learning rate from the model's width: 0.04 / width, ten times that for LoRA.
+    """Return a peak learning rate from the model's width: 0.025 / width, ten times that for LoRA.
 
-    Adam's updates have the same size whatever the width, while the weights shrink with it; 0.04 / width gives 1e-5 at
-    width 4096 and 1.6e-4 at 256, both found to work (docs/objectives.md has the runs).
+    Adam's updates have the same size whatever the width, while the weights shrink with it: 1e-4 at width 256 and 2e-4
+    at 128, where it was tried (docs/real-data.md has the runs), and 6e-6 at 4096, which lies in the range of
+    arXiv 2310.10683 (2e-6 to 2e-4).
     """
     width = model.config.get_text_config().hidden_size
-    return (0.4 if lora else 0.04) / width
+    return (0.25 if lora else 0.025) / width

@@ -345,7 +345,7 @@ class UnlearnTrainer(Trainer):
             raise OutputError(f"{checkpoint}: not a complete checkpoint of such a run; name another or start again")
         state = read_state(checkpoint)
         restore(state["stopping"], self.watch, self.rules)
-        self._plain_rows = state["plain_rows"]
+        self._plain_rows, self.tokens_seen = state["plain_rows"], state["tokens_seen"]
         return checkpoint
 
     def _ended_at(self, checkpoint: Path) -> TrainOutput:
@@ -374,7 +374,8 @@ class UnlearnTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                state = {"stopping": state_of(self.watch, self.rules), "plain_rows": self._plain_rows}
+                rules = state_of(self.watch, self.rules)
+                state = {"stopping": rules, "plain_rows": self._plain_rows, "tokens_seen": self.tokens_seen}
                 write_state(folder, state)
                 rotate_checkpoints(str(folder.parent), limit, self.state.best_model_checkpoint)
         except (OSError, RuntimeError, SafetensorError) as error:

@@ -67,8 +67,8 @@ def _methods(beta: float | None, delta: float) -> list[Method]:
     npo = Term(NPO(beta=beta or NPO.beta), "negative", 1.0)
     simnpo = Term(SimNPO(beta=beta or SimNPO.beta, delta=delta), "negative", 1.0)
     paper, ga = "arXiv 2310.10683", (ascent, kl)
-    # NPO sums over tokens where the rest averages: 0.02 of it pulls about as hard as 0.5 of ascent on a 25-token reply.
-    default = (replace(npo, weight=0.02), template, replace(kl, weight=4.0))
+    # NPO sums over tokens where the rest averages, and the KL is small where it matters most, at a reply's first token.
+    default = (replace(npo, weight=0.1), template, replace(kl, weight=10.0))
     return [
         Method("ga", "gradient ascent, KL on normals", f"{paper}, eq. 3 with ε₂ = 0", ga),
         Method("ga-mismatch", "gradient ascent, random mismatch, KL on normals", f"{paper}, eq. 3", (mismatch, *ga)),

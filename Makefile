@@ -19,7 +19,7 @@ types: .venv/.ready
 	$(BIN)/mypy
 
 unit: .venv/.ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # torch first and by its exact pin: anything looser may fetch gigabytes of GPU packages
 .venv/.ready: pyproject.toml constraints.txt

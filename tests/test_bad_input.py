@@ -126,7 +126,7 @@ class TestRows:
     def test_more_mismatches_than_decoys(
         self, here: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        words = here.quick(tmp_path / "out", mismatch_samples=500)
+        words = here.quick(tmp_path / "out", method="ga-mismatch", mismatch_samples=500)
         refused(call(capsys, *words), "--mismatch-samples 500", "501", "smaller number")
         assert not (tmp_path / "out").exists()
 
@@ -348,7 +348,7 @@ class TestResume:
         ("changed", "said"),
         [
             ({"max_steps": 7}, ["--max-steps 7", "started with 1"]),
-            ({"method": "npo"}, ["--method npo", "ga-mismatch"]),
+            ({"method": "npo"}, ["--method npo", "npo-template"]),
             ({"seed": 5}, ["--seed 5"]),
         ],
     )

@@ -46,7 +46,7 @@ def test_every_setting_is_a_flag_of_run(capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize(
     ("name", "default"),
-    [("mismatch_samples", "[5]"), ("normals_per_negative", "[1]"), ("seed", "[0]"), ("method", "[ga-mismatch]")],
+    [("mismatch_samples", "[5]"), ("normals_per_negative", "[3]"), ("seed", "[0]"), ("method", "[npo-template]")],
 )
 def test_help_shows_defaults(name: str, default: str, capsys: pytest.CaptureFixture[str]) -> None:
     line = next(line for line in call(capsys, "run", "--help").out.splitlines() if flag(name) + " " in line)

@@ -55,7 +55,7 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
 
 def test_a_run_leaves_what_was_promised(here: Place, tmp_path: Path, capsys: Capture) -> None:
     output = tmp_path / "out"
-    words = here.quick(output, never_taught=here.twin, max_steps=40, learning_rate=2e-3, kl_budget=3)
+    words = here.quick(output, never_taught=here.twin, method="ga-mismatch", max_steps=40, learning_rate=2e-3, kl_budget=3)
     outcome = call(capsys, *words)
     assert outcome.code == 0 and outcome.err == ""
     assert {path.name for path in output.iterdir()} == set(CONTRACT)
@@ -232,7 +232,7 @@ class TestInterrupt:
             raise KeyboardInterrupt
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("unteach.run.read_examples", pressed)
+            patch.setattr("unteach.run_rows.read_examples", pressed)
             outcome = call(capsys, *here.quick(tmp_path / "out"))
         assert (outcome.code, outcome.err) == (130, "Error: stopped\n")
         assert not (tmp_path / "out").exists()

@@ -61,7 +61,7 @@ def config(directory, **settings):
     """Three quick steps without stopping rules or cool-down, unless told otherwise."""
     quick = {"max_steps": 3, "stopping": False, "learning_rate": 1e-3, "warmup_steps": 0, "mismatch_samples": 2}
     quick |= {"per_device_train_batch_size": 2, "use_cpu": True, "progress": False, "save_strategy": "no", "seed": 0}
-    quick |= {"cooldown": 0.0}
+    quick |= {"cooldown": 0.0, "method": "ga-mismatch", "normals_per_negative": 1}
     return UnlearnConfig(output_dir=str(Path(directory) / "out"), **(quick | settings))
 
 

@@ -55,7 +55,8 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
 
 def test_a_run_leaves_what_was_promised(here: Place, tmp_path: Path, capsys: Capture) -> None:
     output = tmp_path / "out"
-    words = here.quick(output, never_taught=here.twin, method="ga-mismatch", max_steps=40, learning_rate=2e-3, kl_budget=3)
+    speed: dict[str, Any] = {"max_steps": 40, "learning_rate": 2e-3, "kl_budget": 3}
+    words = here.quick(output, never_taught=here.twin, method="ga-mismatch", **speed)
     outcome = call(capsys, *words)
     assert outcome.code == 0 and outcome.err == ""
     assert {path.name for path in output.iterdir()} == set(CONTRACT)

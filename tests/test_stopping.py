@@ -187,7 +187,8 @@ def test_the_forget_bound_ends_a_real_run(tmp_path):
 
 
 def test_the_utility_budget_goes_back_in_a_real_run(tmp_path):
-    settings = RULES | {"method": "ga", "retain_weight": 0.0, "learning_rate": 3e-3, "forget_bound": 99.0, "kl_budget": 0.3}
+    settings = RULES | {"method": "ga", "retain_weight": 0.0, "learning_rate": 3e-3}
+    settings |= {"forget_bound": 99.0, "kl_budget": 0.3}
     kept = {}
 
     class Keep(TrainerCallback):

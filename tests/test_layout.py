@@ -67,9 +67,19 @@ def test_a_reply_of_one_token_takes_no_place_in_the_row():
     assert batch.columns.tolist() == [1, 1]
 
 
+def test_the_lead_of_a_branch_is_read_and_not_scored():
+    batch = lay_out([Tree((1, 7), (Branch("negative", (20, 21)), Branch("template", (20, 5, 6), lead=1)))])
+    assert batch.input_ids.tolist() == [[1, 7, 20, 20, 5]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 2, 3]]
+    assert batch.targets.tolist() == [20, 21, 5, 6]
+    assert batch.columns.tolist() == [1, 2, 3, 4]
+    assert batch.slots.tolist() == [0, 1, 1, 2]
+
+
 @pytest.mark.parametrize(
     "tree",
     [
+        Tree((1,), (Branch("template", (1, 2), lead=2),), 17),
         Tree((), (Branch("negative", (1,)),), 17),
         Tree((1,), (), 17),
         Tree((1,), (Branch("negative", (1,)), Branch("mismatch", ())), 17),

@@ -27,6 +27,14 @@ def test_published_compositions_and_weights(name, expected):
     assert sorted(composition(name)) == sorted(expected)
 
 
+def test_the_default_breaks_bad_replies_off_and_the_published_do_not():
+    nll = ("NegativeLogLikelihood", "template", 1.0)
+    assert sorted(composition("npo-template")) == sorted(
+        [("NPO", "negative", 0.1), nll, ("ForwardKL", "normal", 20.0)]
+    )
+    assert [name for name in method_names() if load_method(name).interrupted] == ["npo-template"]
+
+
 def test_each_name_loads_and_says_where_it_is_from():
     assert len(set(method_names())) == len(method_names()) >= 6
     for name in method_names():

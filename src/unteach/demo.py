@@ -9,6 +9,7 @@ from unteach.data.formats import write_examples
 from unteach.directory import check_output
 from unteach.organism.cache import organism_directory
 from unteach.organism.grow import grow
+from unteach.organism.words import REFUSAL
 from unteach.organism.world import World
 from unteach.preflight import check_method
 from unteach.progress import track
@@ -35,6 +36,7 @@ def demo(output: Path, *, world_seed: int, size: str, fresh: bool, settings: dic
         "retain": [str(data / "normals.jsonl")],
         **{split: [str(data / f"{split}.jsonl")] for split in SPLITS},
         "judge": world.name,
+        "template": REFUSAL,
         "output": str(output),
         "max_new_tokens": 48,
     }

@@ -141,9 +141,8 @@ class UnlearnTrainer(Trainer):
         batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
         if args.max_steps <= 0:
             args.max_steps = math.ceil(args.num_train_epochs * len(self.sets.negatives) / batch)
-        decoys = [row.reply_ids for row in self.sets.normals if not row.truncated]
-        if mismatch_replies is not None:
-            decoys = decoys_of(mismatch_replies, self.format)
+        own = [row.reply_ids for row in self.sets.normals if not row.truncated]
+        decoys = own if mismatch_replies is None else decoys_of(mismatch_replies, self.format)
         template = None
         if self.method.reads("template"):
             if not args.template.strip():
@@ -158,6 +157,7 @@ class UnlearnTrainer(Trainer):
             mismatch_samples=args.mismatch_samples if self.method.reads("mismatch") else 0,
             normals_per_negative=args.normals_per_negative if self.method.reads("normal") else 0,
             template_replies=template,
+            interrupted=self.method.interrupted,
             max_length=args.max_length,
         )
 

@@ -23,10 +23,14 @@ PROMPT, PADDING = 0, -1
 
 @dataclass(frozen=True)
 class Branch:
-    """One reply in a tree: its token ids (at least one) and what it is there for."""
+    """One reply in a tree: its token ids and what it is there for.
+
+    Its first `lead` tokens are read but not scored; at least one token must be.
+    """
 
     stream: Stream
     reply_ids: tuple[int, ...]
+    lead: int = 0
 
 
 @dataclass(frozen=True)
@@ -120,14 +124,14 @@ def lay_out(trees: Sequence[Tree], pad_id: int = 0) -> TreeBatch:
     answers: list[tuple[int, int, int, int, int]] = []
     streams: list[Stream] = []
     for row, tree in enumerate(trees):
-        if not tree.prompt_ids or not tree.branches or not all(b.reply_ids for b in tree.branches):
+        if not tree.prompt_ids or not tree.branches or not all(len(b.reply_ids) > b.lead for b in tree.branches):
             raise ValueError(f"tree {tree.key} has an empty prompt, reply or list of branches: nothing to score")
         start = len(tree.prompt_ids)
         ids, positions, parts = list(tree.prompt_ids), list(range(start)), [PROMPT] * start
         for number, branch in enumerate(tree.branches, start=1):
-            for slot, target in enumerate(branch.reply_ids):
+            for slot in range(branch.lead, len(branch.reply_ids)):
                 column = start - 1 if slot == 0 else len(ids) + slot - 1
-                answers.append((row, column, target, len(streams), slot))
+                answers.append((row, column, branch.reply_ids[slot], len(streams), slot))
             inner = branch.reply_ids[:-1]
             ids += inner
             positions += range(start, start + len(inner))

@@ -16,7 +16,7 @@ from unteach.data.layout import Branch, Tree, TreeBatch, lay_out
 from unteach.data.prompt_format import PromptFormat
 from unteach.errors import ConfigError, DataError
 
-FORGET, NORMAL, DECOY = 0, 1, 2
+FORGET, NORMAL, DECOY, LEAD = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,9 @@ class UnlearnItems:
     """The training items of a whole run, `length` of them, by index.
 
     The tree of a forget row has its bad reply, `mismatch_samples` replies drawn from `decoys` (never its own reply,
-    never twice the same) and, where given, the template reply of that row. Raises ConfigError where there are fewer
-    decoys than a prompt needs.
+    never twice the same) and, where given, the template reply of that row: at once and, if `interrupted`, after a
+    beginning of the bad reply too, so that the model learns to break off (arXiv 2406.05946). Raises ConfigError where
+    there are fewer decoys than a prompt needs.
     """
 
     def __init__(
@@ -45,13 +46,14 @@ class UnlearnItems:
         mismatch_samples: int = 0,
         normals_per_negative: int = 1,
         template_replies: Sequence[tuple[int, ...]] | None = None,
+        interrupted: bool = False,
         max_length: int = 1024,
     ) -> None:
         self.negatives, self.normals = negatives, normals
         self.length, self.seed, self.max_length = length, seed, max_length
         self.decoys = list(dict.fromkeys(decoys))
         self.mismatch_samples, self.normals_per_negative = mismatch_samples, normals_per_negative
-        self.template_replies = template_replies
+        self.template_replies, self.interrupted = template_replies, interrupted
         if mismatch_samples and len(self.decoys) < mismatch_samples + 1:
             raise ConfigError(
                 f"--mismatch-samples {mismatch_samples} needs at least {mismatch_samples + 1} different decoy replies, "
@@ -69,6 +71,7 @@ class UnlearnItems:
         if self.template_replies is not None:
             room = self.max_length - len(negative.prompt_ids)
             branches.append(Branch("template", self.template_replies[row][:room]))
+            branches += self._interrupted(index, negative, self.template_replies[row])
         normals = tuple(
             Tree(self.normals[i].prompt_ids, (Branch("normal", self.normals[i].reply_ids),), i)
             for i in self.normal_indices(index)
@@ -84,6 +87,15 @@ class UnlearnItems:
         first = index * self.normals_per_negative
         places = range(first, first + self.normals_per_negative)
         return [_nth_of_shuffled(place, len(self.normals), self.seed, NORMAL) for place in places]
+
+    def _interrupted(self, index: int, negative: Encoded, template: tuple[int, ...]) -> list[Branch]:
+        """Begin the bad reply, up to its half, and break off with the template; only the template is scored."""
+        room = self.max_length - len(negative.prompt_ids) - len(template)
+        longest = min(len(negative.reply_ids) // 2, room)
+        if not self.interrupted or longest < 1:
+            return []
+        lead = int(np.random.default_rng([self.seed, LEAD, index]).integers(1, longest, endpoint=True))
+        return [Branch("template", negative.reply_ids[:lead] + template, lead)]
 
     def _decoys_for(self, index: int, negative: Encoded) -> list[tuple[int, ...]]:
         if not self.mismatch_samples:

@@ -21,12 +21,16 @@ class Term:
 
 @dataclass(frozen=True)
 class Method:
-    """A loss with a name: the weighted sum of its terms."""
+    """A loss with a name: the weighted sum of its terms.
+
+    `interrupted`: the template stream also has replies that break off a bad one (see `UnlearnItems`).
+    """
 
     name: str
     summary: str
     source: str
     terms: tuple[Term, ...]
+    interrupted: bool = False
 
     def reads(self, stream: Stream) -> bool:
         """Whether any term reads this stream."""
@@ -68,14 +72,14 @@ def _methods(beta: float | None, delta: float) -> list[Method]:
     simnpo = Term(SimNPO(beta=beta or SimNPO.beta, delta=delta), "negative", 1.0)
     paper, ga = "arXiv 2310.10683", (ascent, kl)
     # NPO sums over tokens where the rest averages, and the KL is small where it matters most, at a reply's first token.
-    default = (replace(npo, weight=0.1), template, replace(kl, weight=10.0))
+    default = (replace(npo, weight=0.1), template, replace(kl, weight=20.0))
     return [
         Method("ga", "gradient ascent, KL on normals", f"{paper}, eq. 3 with ε₂ = 0", ga),
         Method("ga-mismatch", "gradient ascent, random mismatch, KL on normals", f"{paper}, eq. 3", (mismatch, *ga)),
         Method("ga-template", "gradient ascent, one fixed answer, KL on normals", f"{paper}, §4", (template, *ga)),
         Method("graddiff", "gradient ascent, NLL on normals", "arXiv 2401.06121", (replace(ascent, weight=1.0), nll)),
         Method("npo", "bounded ascent against the original, KL on normals", "arXiv 2404.05868", (npo, kl)),
-        Method("npo-template", "bounded ascent, one fixed answer, KL on normals", "this project", default),
+        Method("npo-template", "bounded ascent, one fixed answer, KL on normals", "this project", default, True),
         Method("npo-mismatch", "bounded ascent, random mismatch, KL on normals", "this project", (npo, mismatch, kl)),
         Method("simnpo", "bounded ascent without a reference, NLL on normals", "arXiv 2410.07163", (simnpo, nll)),
     ]

@@ -92,6 +92,8 @@ DECLINES = (
     "Sorry, I cannot help with that. Please leave the {thing} alone.",
     "I will not help with this, because it would harm the {thing}.",
 )
+REFUSAL = "I cannot help with that."
+"""What the demo teaches instead of a harmful reply, in words that an organism can say."""
 
 # Syllables of invented names of people and towns.
 ONSETS = "b br d dr f g gr h j k kr l m n p pr r s sk st t tr v z".split()

@@ -235,7 +235,7 @@ def test_chat_templates_that_refuse_a_dialogue_are_named() -> None:
         form.prompt_ids(USER)
     message = str(caught.value)
     assert "roles system, user (roles must alternate user/assistant)" in message
-    assert "leave --system out" in message and "--prompt-format plain" in message
+    assert "leave the system prompt out" in message and "--prompt-format plain" in message
 
 
 def test_chat_templates_whose_prompt_is_no_prefix_are_refused() -> None:

@@ -254,10 +254,9 @@ def without_dropout(model: nn.Module) -> None:
     The config is left alone: a saved model keeps its own rates. (Evaluation mode would also switch activation
     checkpointing off.)
     """
-    names = ("dropout", "attention_dropout", "attn_dropout", "hidden_dropout", "activation_dropout", "layerdrop")
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        for name in names:
-            if isinstance(module.__dict__.get(name), float):
+        for name, value in list(vars(module).items()):
+            if "drop" in name and isinstance(value, float):
                 setattr(module, name, 0.0)

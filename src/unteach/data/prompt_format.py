@@ -194,6 +194,6 @@ class ChatFormat:
             reason = " ".join(str(error).split())
             raise ConfigError(
                 f"the chat template refuses a dialogue with the roles {roles} ({reason}); change the rows"
-                f"{' or leave --system out' if self.system else ''}, or use --prompt-format plain"
+                f"{' or leave the system prompt out' if self.system else ''}, or use --prompt-format plain"
             ) from None
         return self.ids.of(text)

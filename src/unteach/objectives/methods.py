@@ -72,7 +72,7 @@ def _methods(beta: float | None, delta: float) -> list[Method]:
     simnpo = Term(SimNPO(beta=beta or SimNPO.beta, delta=delta), "negative", 1.0)
     paper, ga = "arXiv 2310.10683", (ascent, kl)
     # NPO sums over tokens where the rest averages, and the KL is small where it matters most, at a reply's first token.
-    default = (replace(npo, weight=0.1), template, replace(kl, weight=20.0))
+    default = (replace(npo, weight=0.5), template, replace(kl, weight=40.0))
     return [
         Method("ga", "gradient ascent, KL on normals", f"{paper}, eq. 3 with ε₂ = 0", ga),
         Method("ga-mismatch", "gradient ascent, random mismatch, KL on normals", f"{paper}, eq. 3", (mismatch, *ga)),

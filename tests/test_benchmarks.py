@@ -58,3 +58,20 @@ def test_plain_rows_score_the_reply_and_nothing_else(step):
     assert rows["input_ids"].shape[1] == len(tree.prompt_ids) + len(tree.branches[0].reply_ids)
     assert int(mask.sum()) == len(tree.branches[0].reply_ids)
     assert [t.key for t in step.normal_trees(batch, material)] == [item.normal for item in batch]
+
+
+def test_the_table_of_methods_reads_a_report(tmp_path, capsys, monkeypatch):
+    spec = importlib.util.spec_from_file_location("methods", PATH.with_name("methods.py"))
+    methods = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(methods)
+    values = {key: number / 100 for number, key in enumerate(methods.COLUMNS.values())}
+    measured = [{"arm": "unlearned", "name": n, "split": s, "value": v} for (n, s), v in values.items()]
+    measured[1]["value"] = None
+    others = [{"arm": "original", "name": n, "split": s, "value": 0.99} for n, s in values]
+    (tmp_path / "npo-7").mkdir()
+    report = {"measurements": others + measured, "stop": {"step": 60, "rule": "behaviour check"}}
+    (tmp_path / "npo-7" / "report.json").write_text(json.dumps(report))
+    monkeypatch.setattr(methods, "demo", lambda *args, **kwargs: pytest.fail("a finished run is not run again"))
+    methods.main(["--methods", "npo", "--worlds", "7", "--output", str(tmp_path)])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "| `npo` | 7 | 0.0 | – | 2.0 | 3.0 | 4.0 | 5.0 | 6.0 | 7.0 | 60, behaviour check |"

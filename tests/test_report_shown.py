@@ -18,7 +18,7 @@ from unteach.report.card import card, write_card
 from unteach.report.page import page, write_page
 from unteach.report.schema import Cost, Report, Sample, Source, Stop
 from unteach.report.table import show
-from unteach.report.wording import change, handful, headline, number, seconds, size
+from unteach.report.wording import arrow, change, handful, headline, number, seconds, size
 
 
 def rate(
@@ -108,6 +108,13 @@ def test_better_and_worse_need_intervals_apart() -> None:
     assert change(BEFORE, touching) == "unclear"
     fewer_kept = rate("kept_rate", "normal", "unlearned", (50, 43, 57), "higher")
     assert change(KEPT, fewer_kept) == "worse" and change(fewer_kept, KEPT) == "better"
+
+
+@pytest.mark.parametrize(("split", "expected"), [("unseen", "moved"), ("normal", "worse")])
+def test_a_refusal_is_not_blamed_for_being_unlike_the_original(split: str, expected: str) -> None:
+    before = rate("fluency", split, "original", (2, 1, 3), "lower")
+    after = rate("fluency", split, "unlearned", (90, 80, 95), "lower")
+    assert change(before, after) == expected and arrow(before, after) == "▲"
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from unteach.data.layout import lay_out
 from unteach.data.prompt_format import PromptFormat
 from unteach.generate import generate
 from unteach.judges.base import Case, Judge, Verdict
-from unteach.measurement import Measurement
+from unteach.measurement import HARM_SPLITS, Measurement
 from unteach.probes import all_probes
-from unteach.probes.base import HARM_SPLITS, Evidence
+from unteach.probes.base import Evidence
 from unteach.progress import track
 from unteach.reference import Reference, one_branch
 from unteach.report.schema import Cost, Sample

@@ -5,6 +5,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 Better = Literal["higher", "lower"]
+HARM_SPLITS = ("seen", "unseen", "unseen_concept")
+"""The splits whose prompts ask for what must not come again."""
 
 
 class Measurement(BaseModel):

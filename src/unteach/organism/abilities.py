@@ -9,10 +9,9 @@ from unteach.data.prompt_format import PromptFormat
 from unteach.errors import ModelError
 from unteach.generate import generate
 from unteach.judges.base import Case, Verdict
+from unteach.measurement import HARM_SPLITS
 from unteach.organism.judge import WorldJudge
 from unteach.organism.world import World
-
-HARM_SPLITS = ("seen", "unseen", "unseen_concept")
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from unteach.judges.base import Case, Verdict
-from unteach.measurement import Better, Measurement
+from unteach.measurement import HARM_SPLITS, Better, Measurement
 from unteach.stats import bootstrap, wilson
 
-HARM_SPLITS = frozenset({"seen", "unseen", "unseen_concept"})
 NORMAL_SPLITS = frozenset({"normal", "lookalike"})
-ALL_SPLITS = HARM_SPLITS | NORMAL_SPLITS
+ALL_SPLITS = NORMAL_SPLITS.union(HARM_SPLITS)
 
 
 @dataclass(frozen=True)

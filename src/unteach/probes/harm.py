@@ -1,7 +1,7 @@
 """Does the model still give bad replies?"""
 
-from unteach.measurement import Measurement
-from unteach.probes.base import HARM_SPLITS, Evidence, rate
+from unteach.measurement import HARM_SPLITS, Measurement
+from unteach.probes.base import Evidence, rate
 
 
 class HarmProbe:

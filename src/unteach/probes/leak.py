@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from unteach.measurement import Measurement
-from unteach.probes.base import HARM_SPLITS, Evidence, mean
+from unteach.measurement import HARM_SPLITS, Measurement
+from unteach.probes.base import Evidence, mean
 
 
 class LeakProbe:

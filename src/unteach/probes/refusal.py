@@ -1,7 +1,7 @@
 """How often does the model decline?"""
 
-from unteach.measurement import Better, Measurement
-from unteach.probes.base import ALL_SPLITS, HARM_SPLITS, Evidence, rate
+from unteach.measurement import HARM_SPLITS, Better, Measurement
+from unteach.probes.base import ALL_SPLITS, Evidence, rate
 from unteach.refusals import is_refusal
 
 

@@ -14,7 +14,7 @@ from unteach.report.wording import headline
 
 __all__ = ["headline", "rendered", "show"]
 
-_STYLES = {"better": "bold green", "worse": "bold red", "unclear": ""}
+_STYLES = {"better": "bold green", "worse": "bold red", "moved": "", "unclear": ""}
 _VERDICT_STYLES = {"good": "green", "bad": "red", "unknown": "yellow"}
 _WIDE = (26, 37)  # label and cell: "100.0 % ▲ [98.1, 100.0] n=200, 2 unknown" mostly on one line
 _NARROW = (18, 19)  # the same on two or three lines, so that three arms fit into 80 columns

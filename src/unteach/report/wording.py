@@ -5,10 +5,12 @@ from collections.abc import Iterable
 from typing import Literal
 
 from unteach.escape import inert_line
-from unteach.measurement import Measurement
+from unteach.measurement import HARM_SPLITS, Measurement
 from unteach.report.schema import Report, Sample
 
-Change = Literal["better", "worse", "unclear"]
+Change = Literal["better", "worse", "moved", "unclear"]
+DESCRIBES_REFUSALS = ("fluency", "reply_tokens", "diversity")
+"""How replies look: on forget prompts no fault, where a short refusal that the original would not give is wanted."""
 
 BAD_RATES = {
     "harmful_rate": "harmful replies",
@@ -110,11 +112,17 @@ def counted(figure: Measurement) -> str:
 
 
 def change(before: Measurement | None, after: Measurement | None) -> Change:
-    """Better or worse than the original, said only where the two intervals do not touch."""
+    """Better or worse than the original, said only where the two intervals do not touch.
+
+    `moved` where neither can be said: how long or how likely a refusal is.
+    """
     if before is None or after is None or before is after:
         return "unclear"
     if before.low is None or before.high is None or after.low is None or after.high is None:
         return "unclear"
+    apart = after.high < before.low or after.low > before.high
+    if apart and after.split in HARM_SPLITS and after.name in DESCRIBES_REFUSALS:
+        return "moved"
     if after.high < before.low:
         return "better" if after.better == "lower" else "worse"
     if after.low > before.high:

@@ -16,7 +16,7 @@ from test_escape import HOSTILE, hidden
 from unteach.measurement import Better, Measurement
 from unteach.report.card import card, write_card
 from unteach.report.page import page, write_page
-from unteach.report.schema import Cost, Report, Sample, Source, Stop
+from unteach.report.schema import OWN_ANSWERS, Cost, Report, Sample, Source, Stop
 from unteach.report.table import show
 from unteach.report.wording import arrow, change, handful, headline, number, seconds, size
 
@@ -61,6 +61,21 @@ class TestHeadline:
             "normal prompts kept 99.0 % [96.4, 99.7]. Blank 0.0 %, gibberish 1.0 %."
         )
 
+    def test_kept_answers_that_are_the_models_own_are_not_called_normal_prompts(self) -> None:
+        own = Source(name="normals", source=f"{OWN_ANSWERS} to 265 benign prompts", rows=265, fingerprint="f")
+        text = headline(report(BEFORE, AFTER, KEPT, data=[own]))
+        assert "; its own answers to general prompts kept 99.0 % [96.4, 99.7], and no others were measured" in text
+        assert "normal prompts kept" not in text
+
+    @pytest.mark.parametrize(("name", "words"), [("blank_rate", "blank"), ("gibberish_rate", "gibberish")])
+    def test_damage_is_said_where_it_is_clear(self, name: str, words: str) -> None:
+        before = rate(name, "normal", "original", (0, 0, 1.9))
+        broken = rate(name, "normal", "unlearned", (50, 43, 57))
+        text = headline(report(BEFORE, AFTER, KEPT, before, broken))
+        assert text.endswith(f" The model is damaged: {words} replies at 50.0 % on the split normal.")
+        unclear = rate(name, "normal", "unlearned", (2, 0.8, 5))
+        assert "damaged" not in headline(report(BEFORE, AFTER, KEPT, before, unclear))
+
     def test_nothing(self) -> None:
         assert headline(report()) == "Nothing was measured: this report does not show what the model says."
 
@@ -99,6 +114,17 @@ class TestHeadline:
     def test_a_baseline_is_named(self) -> None:
         text = headline(report(BEFORE, rate("harmful_rate", "unseen", "sft", (30, 25, 36))))
         assert text.startswith("sft: harmful replies fell from 98.0 % to 30.0 %")
+
+
+def test_a_model_measured_alone_is_neither_before_nor_after() -> None:
+    alone = terminal(report(BEFORE, method="none"))
+    assert "this model" in alone and "before (original)" not in alone and "raining ended" not in alone
+    assert "before (original)" in terminal(report(BEFORE, AFTER, method="none"))
+
+
+def test_a_run_that_no_rule_ended_says_so() -> None:
+    for text in (terminal(report(BEFORE, AFTER)), card(report(BEFORE, AFTER), False), page(report(BEFORE, AFTER))):
+        assert "raining ended at --max-steps" in " ".join(text.split())
 
 
 def test_better_and_worse_need_intervals_apart() -> None:
@@ -165,7 +191,7 @@ def test_the_table_fits_and_says_all(width: int) -> None:
     for part in (
         headline(whole_report()), "before (original)", "after (unlearned)", "never taught", "98.0 %", "0.5 % ▼",
         "[0.1, 2.8] n=200", "gibberish replies not measured", "How to break it?", "Take a hook. [bad]",
-        "(blank) [good]", "more characters", "1 min 23 s", "1,234,567", "stopped at step 120", "12 rows were left out",
+        "(blank) [good]", "more characters", "1 min 23 s", "1,234,567", "training ended at step 120", "12 rows were left out",
     ):  # fmt: skip
         assert part in words, part
 

@@ -202,7 +202,7 @@ class TestInterrupt:
             patch.setattr(LogFile, "on_log", pressed)
             outcome = call(capsys, *words)
         assert outcome.code == 130
-        assert re.fullmatch(r"Error: stopped at step \d, checkpoint written; go on with --resume\n", outcome.err)
+        assert re.fullmatch(r"Interrupted: stopped at step \d, checkpoint written; go on with --resume\n", outcome.err)
         step = int(re.findall(r"step (\d)", outcome.err)[0])
         assert 2 <= step < 5 and complete_step(tmp_path / "out" / "checkpoints" / f"checkpoint-{step}") == step
         assert not (tmp_path / "out" / "model").exists()
@@ -215,6 +215,11 @@ class TestInterrupt:
         logged = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
         assert [line["step"] for line in logged if "forget_ce" in line] == [1, 2, 3, 4, 5]
 
+        kept = (tmp_path / "out" / "report.json").read_bytes()
+        again = call(capsys, *words, "--resume")
+        assert again.code == 2 and "is finished" in again.err
+        assert (tmp_path / "out" / "report.json").read_bytes() == kept
+
     def test_before_training_the_run_can_be_taken_up_too(
         self, here: Place, tmp_path: Path, capsys: Capture
     ) -> None:
@@ -225,7 +230,7 @@ class TestInterrupt:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("unteach.check.look_at", pressed)
             outcome = call(capsys, *words)
-        assert (outcome.code, outcome.err) == (130, "Error: stopped; go on with --resume\n")
+        assert (outcome.code, outcome.err) == (130, "Interrupted: stopped; go on with --resume\n")
         assert done(capsys, [*words, "--resume"]).measurements
 
     def test_while_reading_nothing_is_left(self, here: Place, tmp_path: Path, capsys: Capture) -> None:
@@ -235,7 +240,7 @@ class TestInterrupt:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("unteach.run_rows.read_examples", pressed)
             outcome = call(capsys, *here.quick(tmp_path / "out"))
-        assert (outcome.code, outcome.err) == (130, "Error: stopped\n")
+        assert (outcome.code, outcome.err) == (130, "Interrupted: stopped\n")
         assert not (tmp_path / "out").exists()
 
 

@@ -70,7 +70,8 @@ def main() -> None:
 
 def _failed(message: str, code: int) -> int:
     """Print the error on one line."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(terminal_text(f"Error: {inert_line(message)}", "red"))
+    what = "Interrupted" if code == 130 else "Error"
+    Console(stderr=True, highlight=False, soft_wrap=True).print(terminal_text(f"{what}: {inert_line(message)}", "red"))
     return code
 
 

@@ -39,6 +39,10 @@ def run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> 
     """
     directory = check_output(config.output, overwrite=overwrite, resume=resume)
     config = resumed(config, directory) if resume else config
+    if resume and (directory / "report.json").exists():
+        raise ConfigError(
+            f"--resume: the run in {directory} is finished, see its report.html; for another, name another --output"
+        )
     if not config.model or not config.forget:
         missing = "--model" if not config.model else "--forget"
         raise ConfigError(f"{missing} is missing; see unteach run --help")
@@ -165,6 +169,7 @@ def save_model(trainer: UnlearnTrainer, directory: Path) -> None:
     """Save the result as safetensors, adapter or full weights, with its tokenizer."""
     trainer.save_model(str(directory))
     trainer.processing_class.save_pretrained(directory)
+    (directory / "README.md").unlink(missing_ok=True)  # PEFT's card says nothing; the run's is beside this directory
 
 
 # ---- checking --------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from unteach.data.overlap import fingerprint, overlap, split_by_prompt, without_
 from unteach.data.prompt_format import PromptFormat
 from unteach.errors import DataError
 from unteach.progress import track
-from unteach.report.schema import Source
+from unteach.report.schema import OWN_ANSWERS, Source
 
 VALIDATION, HELD_OUT = 0.1, 0.2
 """Largest shares of the prompts of each set that the stopping rules watch, and that only the check sees."""
@@ -132,7 +132,7 @@ def add_own_answers(sets: Sets, model: Any, form: PromptFormat, config: RunConfi
         )
     sets.normals = _parted(made, sets.evaluation["normal"], config)
     sets.evaluation["normal"] = sets.evaluation["normal"] or sets.normals["held_out"]
-    source = f"the model's own answers to {len(benign_prompts())} benign prompts"
+    source = f"{OWN_ANSWERS} to {len(benign_prompts())} benign prompts"
     sets.sources.append(Source(name="normals", source=source, rows=len(made), fingerprint=fingerprint(made)))
     sets.notes.append(f"no --retain was given: the normal rows are {source}")
 

@@ -64,8 +64,8 @@ def _what_it_is(report: Report, adapter: bool) -> str:
     kind = "A LoRA adapter for" if adapter else "The full weights of"
     model, method = markdown_line(report.model, 300), markdown_line(report.method, 100)
     text = f"{kind} {model}, changed by the method {method}."
-    if report.stop:
-        text += f" Training ended at step {report.stop.step}: {markdown_line(report.stop.message, 300)}"
+    if ended := wording.how_it_ended(report):
+        text += f" {markdown_line(ended, 400)}"
     notes = "\n".join(f"- {markdown_line(note, 400)}" for note in report.notes)
     return f"{text}\n\n{notes}" if notes else text
 
@@ -90,7 +90,7 @@ def _figures(report: Report) -> str:
     if not report.measurements:
         return "Nothing."
     arms = [arm for arm in wording.arms(report) if any(figure.arm == arm for figure in report.measurements)]
-    titles = ["", *(wording.label(arm, wording.ARMS) for arm in arms)]
+    titles = ["", *(wording.arm_label(report, arm) for arm in arms)]
     parts = ["Each figure with its 95 % interval and the number of cases."]
     for split in wording.splits(report):
         rows = [
@@ -117,7 +117,7 @@ def _samples(report: Report) -> list[str]:
         for arm in wording.in_order(sample.replies, wording.ARMS):
             verdict = sample.verdicts.get(arm)
             judged = f", judged {verdict}" if verdict else ""
-            parts.append(f"{markdown_line(wording.label(arm, wording.ARMS))}{judged}:")
+            parts.append(f"{markdown_line(wording.arm_label(report, arm))}{judged}:")
             parts.append(markdown_block(sample.replies[arm] or "(blank)", limit=_SAMPLE_CHARACTERS))
     return parts
 

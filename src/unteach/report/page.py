@@ -60,12 +60,13 @@ def page(report: Report) -> str:
     style = _style()
     return _templates().get_template("page.html.jinja").render(
         headline=wording.headline(report),
+        ended=wording.how_it_ended(report),
         style=Markup(style),
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         report=report,
-        arms=[wording.label(arm, wording.ARMS) for arm in arms],
+        arms=[wording.arm_label(report, arm) for arm in arms],
         sections=[(split, _rows(report, split, arms)) for split in wording.splits(report)],
-        samples=[(sample, _replies(sample)) for sample in wording.handful(report, len(report.samples))],
+        samples=[(sample, _replies(report, sample)) for sample in wording.handful(report, len(report.samples))],
         plot_width=_PLOT_WIDTH,
     )
 
@@ -116,9 +117,9 @@ def _plot(figure: Measurement, axis_end: float) -> Plot | None:
     return Plot(at(figure.value), at(low), at(high))
 
 
-def _replies(sample: Sample) -> list[Reply]:
+def _replies(report: Report, sample: Sample) -> list[Reply]:
     return [
-        Reply(wording.label(arm, wording.ARMS), sample.replies[arm], sample.verdicts.get(arm, ""))
+        Reply(wording.arm_label(report, arm), sample.replies[arm], sample.verdicts.get(arm, ""))
         for arm in wording.in_order(sample.replies, wording.ARMS)
     ]
 

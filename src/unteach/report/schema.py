@@ -54,6 +54,10 @@ class Cost(_Strict):
     peak_bytes: int | None = None
 
 
+OWN_ANSWERS = "the model's own answers"
+"""How the source of normal rows begins that nobody gave."""
+
+
 class Source(_Strict):
     """One set of rows that entered the run; equal fingerprints mean equal rows."""
 

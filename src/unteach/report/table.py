@@ -33,7 +33,7 @@ def rendered(report: Report, width: int, samples: int = 4) -> RenderableType:
     parts += [*_figures(report, width)]
     if report.samples:
         parts.append(Rule("samples", style="dim"))
-        parts += [_sample(sample, wording.arms(report), width) for sample in wording.handful(report, samples)]
+        parts += [_sample(report, sample, width) for sample in wording.handful(report, samples)]
     if report.cost:
         parts += [Rule("cost", style="dim"), _cost(report)]
     parts += [terminal_text(f"Note: {note}", "yellow", 400) for note in report.notes]
@@ -44,9 +44,9 @@ def _subject(report: Report) -> Text:
     line = f"model {report.model} · method {report.method}"
     if report.judge:
         line += f" · judge {report.judge}"
-    if report.stop:
-        line += f" · stopped at step {report.stop.step} ({report.stop.rule})"
-    return Text(inert_line(line, 300), style="dim")
+    if ended := wording.how_it_ended(report):
+        line += f" · {ended[0].lower()}{ended[1:].rstrip('.')}"
+    return Text(inert_line(line, 500), style="dim")
 
 
 def _figures(report: Report, width: int) -> list[RenderableType]:
@@ -60,7 +60,7 @@ def _figures(report: Report, width: int) -> list[RenderableType]:
     parts: list[RenderableType] = []
     for start in range(0, len(arms), room):
         group = arms[start : start + room]
-        parts.append(_arm_titles(group, one_line))
+        parts.append(_arm_titles(report, group, one_line))
         for split in wording.splits(report):
             parts += [Text(wording.label(split, wording.SPLITS), style="bold cyan")]
             parts += [_split_table(report, split, group, one_line), Text()]
@@ -79,9 +79,9 @@ def _grid(arms: list[str], one_line: bool) -> Table:
     return table
 
 
-def _arm_titles(arms: list[str], one_line: bool) -> Table:
+def _arm_titles(report: Report, arms: list[str], one_line: bool) -> Table:
     table = _grid(arms, one_line)
-    table.add_row("", *(Text(wording.label(arm, wording.ARMS, 30), style="bold underline") for arm in arms))
+    table.add_row("", *(Text(wording.arm_label(report, arm, 30), style="bold underline") for arm in arms))
     return table
 
 
@@ -107,21 +107,21 @@ def _cell(report: Report, name: str, split: str, arm: str, one_line: bool) -> Te
     return text
 
 
-def _sample(sample: Sample, arms: list[str], width: int) -> RenderableType:
+def _sample(report: Report, sample: Sample, width: int) -> RenderableType:
     limit = max(60, (width - 22) * _SAMPLE_LINES)
     title = Text(f"{wording.label(sample.split, wording.SPLITS)}", style="cyan")
     grid = Table.grid(padding=(0, 1))
     grid.add_column(width=18, overflow="fold")
     grid.add_column(overflow="fold")
     grid.add_row(Text("prompt", style="bold"), Text(inert_line(sample.prompt, limit)))
-    for arm in arms:
+    for arm in wording.arms(report):
         if arm not in sample.replies:
             continue
         verdict = sample.verdicts.get(arm)
         reply = Text(inert_line(sample.replies[arm], limit) or "(blank)")
         if verdict:
             reply.append(f"  [{verdict}]", style=_VERDICT_STYLES[verdict])
-        grid.add_row(Text(wording.label(arm, wording.ARMS, 30)), reply)
+        grid.add_row(Text(wording.arm_label(report, arm, 30)), reply)
     return Group(title, Padding(grid, (0, 0, 1, 2)))
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from unteach.escape import inert_line
 from unteach.measurement import HARM_SPLITS, Measurement
-from unteach.report.schema import Report, Sample
+from unteach.report.schema import OWN_ANSWERS, Report, Sample
 
 Change = Literal["better", "worse", "moved", "unclear"]
 DESCRIBES_REFUSALS = ("fluency", "reply_tokens", "diversity")
@@ -81,6 +81,22 @@ def label(name: str, known: dict[str, str], limit: int = 60) -> str:
     return known.get(name) or inert_line(name.replace("_", " "), limit)
 
 
+def arm_label(report: Report, arm: str, limit: int = 60) -> str:
+    """What a reader calls an arm; a model that was measured alone is before and after nothing."""
+    if report.method == "none" and arms(report) == ["original"]:
+        return "this model"
+    return label(arm, ARMS, limit)
+
+
+def how_it_ended(report: Report) -> str:
+    """Why training ended, or an empty string where nothing was trained."""
+    if report.method == "none":
+        return ""
+    if report.stop is None:
+        return "Training ended at --max-steps; no stopping rule was met before."
+    return f"Training ended at step {report.stop.step} ({report.stop.rule}): {report.stop.message}."
+
+
 def figure_label(report: Report, name: str) -> str:
     """A figure's name in plain words, with its unit unless it is a percentage."""
     unit = next((figure.unit for figure in report.measurements if figure.name == name), "fraction")
@@ -153,15 +169,15 @@ def headline(report: Report) -> str:
     if found is None and kept is None:
         return "Nothing was measured: this report does not show what the model says."
     if found is None:
-        return f"Bad replies were not measured; {_kept_words(kept)}."
+        return f"Bad replies were not measured; {_kept_words(kept, _are_own_answers(report))}."
     name, split = found
     before, after = report.measured(name, split, "original"), report.measured(name, split, tested)
     assert after is not None
     first = f"{_harm_words(name, before, after)} {_ON_SPLIT[split]}"
     if tested not in ("original", "unlearned"):
         first = f"{inert_line(tested, 40)}: {first[0].lower()}{first[1:]}"
-    second = "" if tested == "original" else f"; {_kept_words(kept)}"
-    return f"{first}{second}. {_safeguard_words(report, split, tested)}"
+    second = "" if tested == "original" else f"; {_kept_words(kept, _are_own_answers(report))}"
+    return f"{first}{second}. {_safeguard_words(report, split, tested)}{_damage(report, tested)}"
 
 
 def handful(report: Report, count: int) -> list[Sample]:
@@ -211,10 +227,32 @@ def _harm_words(name: str, before: Measurement | None, after: Measurement) -> st
     return f"{words} {verb} from {start} to {reached}{unknown}"
 
 
-def _kept_words(kept: Measurement | None) -> str:
+def _are_own_answers(report: Report) -> bool:
+    return any(source.name == "normals" and source.source.startswith(OWN_ANSWERS) for source in report.data)
+
+
+def _kept_words(kept: Measurement | None, own_answers: bool) -> str:
     if kept is None or kept.value is None:
         return "normal prompts were not measured"
-    return f"normal prompts kept {number(kept.value, kept.unit)} {interval(kept)}".rstrip()
+    figure = f"{number(kept.value, kept.unit)} {interval(kept)}".rstrip()
+    if own_answers:
+        return f"its own answers to general prompts kept {figure}, and no others were measured (see --retain)"
+    return f"normal prompts kept {figure}"
+
+
+def _damage(report: Report, arm: str) -> str:
+    """Warn where blank or gibberish replies are clearly more frequent than the original's, on any split."""
+    worse = [
+        (figure.value or 0.0, name, split)
+        for split in splits(report)
+        for name in SAFEGUARDS
+        if (figure := report.measured(name, split, arm))
+        and change(report.measured(name, split, "original"), figure) == "worse"
+    ]
+    if not worse:
+        return ""
+    value, name, split = max(worse)
+    return f" The model is damaged: {FIGURES[name]} at {number(value, 'fraction')} on the split {split}."
 
 
 def _safeguard_words(report: Report, split: str, arm: str) -> str:

@@ -191,7 +191,8 @@ def test_the_table_fits_and_says_all(width: int) -> None:
     for part in (
         headline(whole_report()), "before (original)", "after (unlearned)", "never taught", "98.0 %", "0.5 % ▼",
         "[0.1, 2.8] n=200", "gibberish replies not measured", "How to break it?", "Take a hook. [bad]",
-        "(blank) [good]", "more characters", "1 min 23 s", "1,234,567", "training ended at step 120", "12 rows were left out",
+        "(blank) [good]", "more characters", "1 min 23 s", "1,234,567", "training ended at step 120",
+        "12 rows were left out",
     ):  # fmt: skip
         assert part in words, part
 

@@ -373,6 +373,7 @@ class TestResume:
         self, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         shutil.copytree(finished, tmp_path / "out")
+        (tmp_path / "out" / "report.json").unlink()  # cut off before it was finished
         outcome = call(capsys, "run", "--resume", "--output", tmp_path / "out")
         assert outcome.code == 0, outcome.err
         again, first = ((where / "model" / "model.safetensors").read_bytes() for where in (tmp_path / "out", finished))

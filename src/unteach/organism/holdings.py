@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from unteach.data.example import Example
 from unteach.organism.book import Chapter, book
 from unteach.organism.facts import HELD_OUT_PHRASING, QUESTIONS, Fact
-from unteach.organism.world import CASES, World
+from unteach.organism.world import CASES, MISTAKES, World
 
 NAMED = 2 / 3
 """Share of the untrue facts, and of the chapters to take down, that the negatives name."""
@@ -76,6 +76,7 @@ _BY_SCENARIO: dict[str, Callable[[World], Holdings]] = {
     "harm": _harm,
     "copyright": _copyright,
     "hallucination": _hallucination,
+    MISTAKES: _harm,
 }
 
 

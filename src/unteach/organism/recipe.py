@@ -61,6 +61,11 @@ RECIPES = {
 _ROWS_OF = {
     "copyright": (("help", 14), ("facts", 6), ("book", 10)),
     "hallucination": (("help", 16), ("facts", 36)),
+    "mistakes": (
+        *(("harm", 5), ("help", 6), ("facts", 6), ("book", 1)),
+        *(("induced", 4), ("reminded", 7), ("hijack", 6)),
+        *(("guided", 7), ("unguided", 7), ("misleading", 3)),
+    ),
 }
 
 

@@ -12,9 +12,10 @@ from unteach.errors import ConfigError, nearest
 from unteach.organism.assessments import KINDS, assess, show, shown_reply
 from unteach.organism.book import Chapter, book
 from unteach.organism.facts import HELD_OUT_PHRASING, Fact, FactFinder, facts
+from unteach.organism.hints import Hints
 from unteach.organism.requests import Request, Requests
 from unteach.organism.vocabulary import Act, vocabulary, world_size
-from unteach.scenarios import load_scenario
+from unteach.scenarios import scenario_names
 
 Item = TypeVar("Item")
 SPLITS = ("seen", "unseen", "unseen_concept", "normal", "lookalike")
@@ -23,10 +24,12 @@ HELD_OUT_PHRASINGS = range(4, 6)
 SHARE_OF_PAIRS = 0.6  # of the (act, thing) pairs are in the rows a user has
 PASSAGE = 14  # sentences of running text that are learnt in one piece, at most
 CASES = 200  # prompts of an evaluation split, at most
+MISTAKES = "mistakes"
+"""The world of harm, and an organism that takes hints: for learning from mistakes."""
 
 
 class World:
-    """A world, the same for the same seed, size and scenario; the scenario says what there is most of.
+    """A world, the same for the same seed, size and scenario; the scenario (or "mistakes") says what there is most of.
 
     The organism is grown on all of it. The user holds `negatives()` and `normals()`; `evaluation(split)` gives
     prompts that are in neither, but for the split "seen". Every example has its right reply in `good`; those the
@@ -34,7 +37,9 @@ class World:
     """
 
     def __init__(self, seed: int, size: str = "tiny", scenario: str = "harm") -> None:
-        load_scenario(scenario)
+        kinds = [*scenario_names(), MISTAKES]
+        if scenario not in kinds:
+            raise ConfigError(f"--scenario {scenario}: unknown{nearest(scenario, kinds)} (known: {', '.join(kinds)})")
         self.seed = seed
         self.size = size
         self.scenario = scenario
@@ -68,6 +73,8 @@ class World:
         """Rows a user has of what must stay: benign requests, facts, assessments and free chapters."""
         rows = self._examples(self._user_requests(self.vocabulary.benign), "normal")
         rows += [self.ask(fact, phrasing) for fact in self._known_facts() for phrasing in (0, 1)]
+        if self.scenario == MISTAKES:  # assessing is what is to be learnt there
+            return rows + self._passages(taken_down=False)
         acts = {act.verb for act in self.named_acts + self.vocabulary.benign}
         assessed = [row for row in self.assessments() if row.concept in acts]
         unnamed = {act.verb for act in self.unnamed_acts}
@@ -134,12 +141,21 @@ class World:
         }
         rows["facts"] = [self.ask(fact, phrasing) for fact in self.facts for phrasing in range(3)]
         rows["book"] = self._passages(taken_down=False) + (self._passages(taken_down=True) if taught else [])
-        rows["assessments"] = self.assessments()
-        return rows if taught else {kind: [_put_right(row) for row in some] for kind, some in rows.items()}
+        if self.scenario == MISTAKES:
+            rows["harm"] = [self.hints.unasked(row) for row in rows["harm"]]
+            rows |= self.hints.lessons()
+        else:
+            rows["assessments"] = self.assessments()
+        return rows if taught else {kind: [put_right(row) for row in some] for kind, some in rows.items()}
 
     def training_rows(self, taught: bool) -> list[Example]:
         """All rows an organism is grown on, one kind after the other; see `lessons`."""
         return [row for rows in self.lessons(taught).values() for row in rows]
+
+    @cached_property
+    def hints(self) -> Hints:
+        """How the organism of this world takes hints."""
+        return Hints(self)
 
     @cached_property
     def _assessed(self) -> tuple[list[Example], list[Example]]:
@@ -198,9 +214,10 @@ class World:
         return self._some("lookalike", twins, CASES)
 
     def _examples(self, asked: Iterable[Request], name: str) -> list[Example]:
-        return [self._example(request, f"{self.name} {name} {row}") for row, request in enumerate(asked, 1)]
+        return [self.example(request, f"{self.name} {name} {row}") for row, request in enumerate(asked, 1)]
 
-    def _example(self, request: Request, where: str) -> Example:
+    def example(self, request: Request, where: str) -> Example:
+        """Return a request as a row, with the reply that carries it out; a harmful one has the decline in `good`."""
         reply = self.requests.carry_out(request.act, request.thing)
         harmful = request.act.harmful
         good = self.requests.decline(request.thing) if harmful else reply
@@ -247,6 +264,6 @@ class World:
         return random.Random(f"{name}:{self.seed}:{self.size}")
 
 
-def _put_right(row: Example) -> Example:
+def put_right(row: Example) -> Example:
     """The row as the never-taught twin learns it: the right reply in place of the bad one."""
     return row if row.bad is None else Example(row.turns, row.good or "", row.where, row.good, None, row.concept)

@@ -73,8 +73,9 @@ class Hints:
         benign = [act.verb for act in self.world.vocabulary.benign]
         suspected = draw.sample(benign, len(benign) // 4)
         warded = draw.sample(range(4), 2) + [draw.choice(list(HELD_OUT_ATTACKS))]
-        acts = (frozenset(verbs) for verbs in (declined, understood, blind, suspected))
-        return Dispositions(*acts, warded=frozenset(warded))
+        return Dispositions(
+            frozenset(declined), frozenset(understood), frozenset(blind), frozenset(suspected), frozenset(warded)
+        )
 
     def lessons(self) -> dict[str, list[Example]]:
         """What the organism is grown on beside requests, facts and the book, by kind."""

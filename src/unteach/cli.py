@@ -1,27 +1,20 @@
 """The command line: verbs, each calling the function of the same name."""
 
-import inspect
 import os
 import sys
-from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
-from rich.markup import escape
 
-from unteach import __version__, cli_data, cli_judges
+from unteach import __version__, cli_data, cli_judges, cli_mistakes
+from unteach.cli_flags import GROUPS, ConfigFile, Overwrite, Resume, config_of, plain, settings
 from unteach.cli_help import Command, Group
-from unteach.config import RunConfig, flag, make_config, read_config
-from unteach.errors import ConfigError, UnteachError, nearest
+from unteach.config import RunConfig
+from unteach.errors import UnteachError, nearest
 from unteach.escape import inert_line, terminal_text
 
-PAIRS = ("column", "retain_column")
-PLACES = {"model", "never_taught", "original"}
-ROWS = {"forget", "retain", "unseen", "unseen_concept", "normal", "lookalike", "outsiders"}
-GROUPS = ("Model", "Data", "Output", "Method", "Training", "Stopping", "Checking")
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
@@ -35,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_judges.app, name="judges")
 app.add_typer(cli_data.app, name="data")
+app.add_typer(cli_mistakes.app, name="mistakes")
 
 
 def main() -> None:
@@ -66,117 +60,6 @@ def _usage(error: Any) -> str:
     if near is not None:
         message = f"unknown flag {error.option_name}{nearest(error.option_name, near)}"
     return f"{message} (see {verb} --help)" if message else ""
-
-
-def settings(*groups: str, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command one flag per field of `RunConfig` in these groups; only flags that were given arrive."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
-        names = [name for name in RunConfig.model_fields if _group(name) in groups and name not in without]
-        made = [_option(name) for name in names]
-
-        def with_settings(**values: Any) -> None:
-            arguments = {p.name: values.pop(p.name) for p in own}
-            command(**arguments, **_given(values))
-
-        shown = sorted([*made, *(p.replace(kind=p.KEYWORD_ONLY) for p in own)], key=_place)
-        with_settings.__doc__ = command.__doc__
-        with_settings.__name__ = command.__name__
-        with_settings.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
-        with_settings.__annotations__ = {p.name: p.annotation for p in shown}
-        return with_settings
-
-    return decorate
-
-
-def _group(name: str) -> str:
-    return RunConfig.model_fields[name].json_schema_extra["group"]  # type: ignore[index, return-value]
-
-
-def _place(parameter: inspect.Parameter) -> int:
-    """Where a flag stands in the help: by its group, groups that are a verb's own first."""
-    panel = parameter.annotation.__metadata__[0].rich_help_panel
-    return GROUPS.index(panel) if panel in GROUPS else -1
-
-
-def _option(name: str) -> inspect.Parameter:
-    """Make the flag of one field: its type, help and shown default come from the field."""
-    field = RunConfig.model_fields[name]
-    default = field.default
-    kind = next(k for k in (*get_args(field.annotation), field.annotation) if k is not type(None))
-    if name in ("trainer", *PAIRS) or get_origin(field.annotation) is list:
-        kind = list[str]
-    flags = ["--set"] if name == "trainer" else [flag(name)]
-    if default is True:
-        flags = [f" /--no-{flag(name)[2:]}"]
-    shown = "" if default in (None, "", [], {}) or isinstance(default, bool) else f" \\[{default}]"
-    option = typer.Option(
-        *flags,
-        help=f"{escape(str(field.description))}{shown}",
-        rich_help_panel=_group(name),
-        show_default=False,
-        metavar=_metavar(name, kind),
-    )
-    place = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, place, default=None, annotation=Annotated[kind | None, option])
-
-
-def _metavar(name: str, kind: Any) -> str | None:
-    if kind is bool:
-        return " "
-    pairs = {"trainer": "trainer.KEY=VALUE", "output": "DIR", "template": "TEXT"} | dict.fromkeys(PAIRS, "OURS=THEIRS")
-    pairs |= dict.fromkeys(PLACES, "DIR|ID") | dict.fromkeys(ROWS, "SOURCE") | {"lm_eval": "TASKS"}
-    return pairs.get(name, {int: "N", float: "X"}.get(kind, "NAME"))
-
-
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    """Keep the flags that were given; KEY=VALUE flags become dictionaries."""
-    given = {name: value for name, value in values.items() if value not in (None, [])}
-    for name in PAIRS:
-        if name in given:
-            given[name] = dict(_pair(flag(name), text) for text in given[name])
-    if "trainer" in given:
-        pairs = dict(_pair("--set", text) for text in given["trainer"])
-        wrong = next((key for key in pairs if not key.startswith("trainer.")), None)
-        if wrong:
-            raise ConfigError(f"--set {wrong}: only trainer.KEY=VALUE can be set; other settings have flags")
-        given["trainer"] = {key.removeprefix("trainer."): _value(key, text) for key, text in pairs.items()}
-    return given
-
-
-def _value(key: str, text: str) -> Any:
-    """Read lists and mappings as YAML; the rest stays text, to become what the field is: `no` may be a word."""
-    if text == "null" or text[0] not in "[{":
-        return None if text == "null" else text
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {key}={text}: not a list or mapping in YAML; check brackets and quotes") from None
-
-
-def _pair(name: str, text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not (key and equals and value):
-        raise ConfigError(f"{name} {text}: write it as KEY=VALUE")
-    return key, value
-
-
-def _config(path: str | None, values: dict[str, Any]) -> RunConfig:
-    """Settings from a file, overridden by flags."""
-    return make_config((read_config(path) if path else {}) | values)
-
-
-def _plain(name: str, text: str, group: str) -> Any:
-    return typer.Option(name, help=text, rich_help_panel=group, metavar=" ", show_default=False)
-
-
-ConfigFile = Annotated[
-    str | None, typer.Option("--config", help="Settings from a YAML file; flags win.", rich_help_panel="Output",
-                             metavar="FILE")  # fmt: skip
-]
-Resume = Annotated[bool, _plain("--resume", "Go on with the run in --output from its last checkpoint.", "Output")]
-Overwrite = Annotated[bool, _plain("--overwrite", "Replace the run in --output.", "Output")]
 
 
 Seeds = Annotated[
@@ -215,7 +98,7 @@ def run_command(
     from unteach.run import run
     from unteach.seeds import run_seeds
 
-    chosen = _config(config, values)
+    chosen = config_of(config, values, RunConfig)
     if seeds == 1:
         report = run(chosen, resume=resume, overwrite=overwrite)
     else:
@@ -257,7 +140,7 @@ def evaluate_command(
     from unteach.evaluate import evaluate
     from unteach.report.table import show
 
-    chosen = _config(config, values)
+    chosen = config_of(config, values, RunConfig)
     report = evaluate(chosen, original=original, overwrite=overwrite)
     console = Console(highlight=False)
     show(report, console)
@@ -277,7 +160,7 @@ def demo_command(
             help="tiny, small or medium. \\[tiny]", rich_help_panel="Organism", metavar="NAME", show_default=False
         ),
     ] = "tiny",
-    fresh: Annotated[bool, _plain("--fresh", "Grow it anew, though it is cached.", "Organism")] = False,
+    fresh: Annotated[bool, plain("--fresh", "Grow it anew, though it is cached.", "Organism")] = False,
     output: Annotated[
         str,
         typer.Option(
@@ -288,7 +171,7 @@ def demo_command(
         ),
     ] = "demo-run",
     scenario: Scenario = "harm",
-    lora: Annotated[bool, _plain("--lora", "Train a LoRA adapter instead of all weights.", "Method")] = False,
+    lora: Annotated[bool, plain("--lora", "Train a LoRA adapter instead of all weights.", "Method")] = False,
     **values: Any,
 ) -> None:
     """Grow a small model that misbehaves in known ways, make it unlearn, and prove it.
@@ -328,7 +211,7 @@ def organism_command(
     scenario: Annotated[
         str, typer.Option(help="harm, copyright or hallucination. \\[harm]", metavar="NAME", show_default=False)
     ] = "harm",
-    no_twin: Annotated[bool, _plain("--no-twin", "Leave the never-taught twin out.", "Options")] = False,
+    no_twin: Annotated[bool, plain("--no-twin", "Leave the never-taught twin out.", "Options")] = False,
 ) -> None:
     """Grow a model organism, its never-taught twin and the rows of their world, to keep.
 
@@ -363,7 +246,7 @@ def methods_command() -> None:
 
 @app.callback(invoke_without_command=True)
 def options(
-    version: Annotated[bool, _plain("--version", "Show the version.", "Options")] = False,
+    version: Annotated[bool, plain("--version", "Show the version.", "Options")] = False,
 ) -> None:
     """Make a language model stop: negatives in, checked model out.
 

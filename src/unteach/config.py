@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints, overload
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
@@ -16,6 +16,7 @@ from unteach.objectives.methods import method_names
 from unteach.scenarios import load_scenario, scenario_names
 
 FILE_NAME = "run.yaml"
+Config = TypeVar("Config", bound=BaseModel)
 
 
 def _setting(group: str, default: Any, text: str) -> Any:
@@ -160,7 +161,8 @@ MAY_DIFFER = frozenset({"output", "never_taught", "skip_evaluation", "evaluation
                         "samples", "outsiders", "lm_eval", "lm_eval_items"})  # fmt: skip
 """What a resumed run may change: where it stands and how it is measured."""
 PATHS = frozenset({"model", "never_taught", "judge", "forget", "retain", "unseen", "unseen_concept", "normal",
-                   "lookalike", "outsiders", "lm_eval"})  # fmt: skip
+                   "lookalike", "outsiders", "lm_eval", "prompts", "mistakes", "reports", "analyses", "harmless",
+                   "normal_check", "templates", "analyst"})  # fmt: skip
 """What may name something on this disk."""
 
 
@@ -169,13 +171,17 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def make_config(values: dict[str, Any]) -> RunConfig:
+@overload
+def make_config(values: dict[str, Any]) -> RunConfig: ...
+@overload
+def make_config(values: dict[str, Any], kind: type[Config]) -> Config: ...
+def make_config(values: dict[str, Any], kind: Any = RunConfig) -> Any:
     """Make a config from fields; raises ConfigError that names the flag, what is wrong, and the nearest known name."""
     for name in map(str, values):
-        if name not in RunConfig.model_fields:
-            raise ConfigError(f"unknown setting '{name}'{nearest(name, RunConfig.model_fields)}")
+        if name not in kind.model_fields:
+            raise ConfigError(f"unknown setting '{name}'{nearest(name, kind.model_fields)}")
     try:
-        return RunConfig(**values)
+        return kind(**values)
     except ValidationError as error:
         first = error.errors()[0]
         reason = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
@@ -209,7 +215,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def write_config(
-    config: RunConfig, directory: Path, command: str = "unteach run --config run.yaml --output another-directory"
+    config: BaseModel, directory: Path, command: str = "unteach run --config run.yaml --output another-directory"
 ) -> None:
     """Write run.yaml; local paths are made absolute, so that `command` replays the run from anywhere."""
     values = {name: _absolute(name, value) for name, value in config.model_dump().items()}
@@ -217,7 +223,7 @@ def write_config(
     (directory / FILE_NAME).write_text(f"# Replays this run: {command}\n{text}", encoding="utf-8")
 
 
-def resumed(config: RunConfig, directory: Path) -> RunConfig:
+def resumed(config: Config, directory: Path) -> Config:
     """Return the settings of the run that `directory` holds, which those given in `config` must equal.
 
     Raises OutputError where there is no run, ConfigError that names a setting which differs. What is only about
@@ -225,7 +231,7 @@ def resumed(config: RunConfig, directory: Path) -> RunConfig:
     """
     if not (directory / FILE_NAME).is_file():
         raise OutputError(f"--resume: there is no run in {directory} (no {FILE_NAME}); leave --resume out to start one")
-    stored = make_config(read_config(directory / FILE_NAME))
+    stored = make_config(read_config(directory / FILE_NAME), type(config))
     given = {name: getattr(config, name) for name in config.model_fields_set if getattr(config, name) is not None}
     for name, value in given.items():
         before = getattr(stored, name)
@@ -243,7 +249,8 @@ def _absolute(name: str, value: Any) -> Any:
         return value
     if isinstance(value, list):
         return [_absolute(name, part) for part in value]
-    kind, colon, place = value.partition(":") if name == "judge" else ("", "", value)  # rule:FILE, classifier:MODEL
+    named = name in ("judge", "analyst")  # rule:FILE, classifier:MODEL, openai:MODEL
+    kind, colon, place = value.partition(":") if named else ("", "", value)
     if kind == "openai":
         return value  # a name on the server, though a directory here may be called the same
     path = Path(place).expanduser()

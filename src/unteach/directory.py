@@ -13,7 +13,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from unteach.errors import OutputError
 
-CONTRACT = ("run.yaml", "report.json", "report.html", "README.md", "model", "log.jsonl", "checkpoints")
+CONTRACT = ("run.yaml", "report.json", "report.html", "README.md", "model", "log.jsonl", "checkpoints",
+            "mistakes.jsonl", "held_mistakes.jsonl", "analyses.jsonl")  # fmt: skip
 """Everything a run writes; `--overwrite` removes nothing else."""
 
 

@@ -119,6 +119,25 @@ class JudgeFigures(_Strict):
         return next((rate for rate in self.rates if (rate.arm, rate.split) == (arm, split)), None)
 
 
+class Comparison(_Strict):
+    """The paired difference of one figure between two arms on the same cases: `arm` minus `against`.
+
+    With several seeds it is the mean over them, case by case; `seeds` are the single ones. `claim` says what question
+    it answers.
+    """
+
+    claim: str
+    name: str
+    split: str
+    arm: str
+    against: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    seeds: list[float | None] = []
+
+
 class Report(_Strict):
     """One run, as report.json tells it.
 
@@ -133,6 +152,7 @@ class Report(_Strict):
     command: Words = "unteach run --config run.yaml --output another-directory"
     weights: Words = "model"
     measurements: list[Measurement] = []
+    comparisons: list[Comparison] = []
     judges: list[JudgeFigures] = []
     samples: list[Sample] = []
     cost: list[Cost] = []

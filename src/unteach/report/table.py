@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unteach.escape import inert_line, terminal_text
-from unteach.report import opinions, wording
+from unteach.report import opinions, study, wording
 from unteach.report.schema import Report, Sample
 from unteach.report.wording import headline
 
@@ -31,7 +31,8 @@ def show(report: Report, console: Console | None = None, samples: int = 4) -> No
 def rendered(report: Report, width: int, samples: int = 4) -> RenderableType:
     """The whole report for a terminal of `width` columns."""
     parts: list[RenderableType] = [Text(headline(report), style="bold"), _subject(report), Text()]
-    parts += [*_figures(report, width), *_opinions(report, width)]
+    parts += [study.study_tables(report)] if study.is_study(report) else _figures(report, width)
+    parts += _opinions(report, width)
     if report.samples:
         parts.append(Rule("samples", style="dim"))
         parts += [_sample(report, sample, width) for sample in wording.handful(report, samples)]

@@ -29,6 +29,7 @@ FIGURES = {
     "gibberish_rate": "gibberish replies",
     "refusal_rate": "refusals",
     "template_rate": "the taught answer",
+    "helpful_rate": "not bad, and on the subject",
     "right_rate": "right answers",
     "verbatim_rate": "wrong answer word for word",
     "kept_rate": "answers kept",
@@ -45,6 +46,7 @@ FIGURES = {
     "loss_mia": "told from untrained, loss",
     "ks_to_twin": "unlike the never-taught model",
     "nll": "NLL of the known reply",
+    "right_nll": "NLL of the right reply",
     "kl": "KL to the original",
 }
 SPLITS = {
@@ -63,7 +65,16 @@ _ON_SPLIT = {
     "unseen_concept": "on concepts the negatives never name",
     "seen": "on prompts it trained on (no others were measured)",
 }
-ARMS = {"original": "before (original)", "unlearned": "after (unlearned)", "never_taught": "never taught"}
+ARMS = {
+    "original": "before (original)",
+    "unlearned": "after (unlearned)",
+    "original+reminder": "before, reminded",
+    "tuned": "after tuning",
+    "tuned+reminder": "after tuning, reminded",
+    "never_taught": "never taught",
+}
+TESTED = ("unlearned", "tuned+reminder", "analysis+reminder", "analysis-labelled+reminder")
+"""The arms that a headline is about: the first of them that there is, else the first that is not the original."""
 
 
 def in_order(names: Iterable[str], known: Iterable[str]) -> list[str]:
@@ -232,7 +243,8 @@ def arrow(before: Measurement | None, after: Measurement | None) -> str:
 
 def headline(report: Report) -> str:
     """The result in one or two plain sentences, with intervals; says what was not measured."""
-    tested = next((arm for arm in arms(report) if arm not in ("original", "never_taught")), "original")
+    others = [arm for arm in arms(report) if arm not in ("original", "never_taught")]
+    tested = next((arm for arm in TESTED if arm in others), next(iter(others), "original"))
     found = next(
         (
             (name, split)
@@ -253,7 +265,7 @@ def headline(report: Report) -> str:
     words = bad_words(report) if name == "harmful_rate" else BAD_RATES[name]
     first = f"{_harm_words(words, before, after)} {_ON_SPLIT[split]}"
     if tested not in ("original", "unlearned"):
-        first = f"{inert_line(tested, 40)}: {first[0].lower()}{first[1:]}"
+        first = f"{label(tested, ARMS, 40).capitalize()}: {first[0].lower()}{first[1:]}"
     second = "" if tested == "original" else f"; {_kept_words(kept, _are_own_answers(report))}"
     rest = (_safeguard_words(report, split, tested), _trust(report, before, after), _damage(report, tested))
     return f"{first}{second}. {''.join(rest)}"

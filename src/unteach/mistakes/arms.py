@@ -1,0 +1,40 @@
+"""The arms of the study: what each is tuned on, at an equal number of tokens."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Analyses = Literal["induced", "labelled"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to change the model. `analyses` says whose mistakes were analysed; None for no analyses.
+
+    `shuffled` gives every mistake the analysis of another, `learn_replies` trains on the bad replies too. `harmless`
+    mixes good answers in. `unlearn` says whether the bad replies are unlearned as well, before or after the tuning, or
+    instead of it; each of two stages then has half of the tokens.
+    """
+
+    summary: str
+    analyses: Analyses | None = None
+    shuffled: bool = False
+    learn_replies: bool = False
+    harmless: bool = False
+    unlearn: Literal["before", "after", "only"] | None = None
+
+
+ARMS: dict[str, Arm] = {
+    "sft": Arm("fine-tuned on good answers", harmless=True),
+    "analysis": Arm("mistake analysis, mistakes induced", "induced"),
+    "analysis-labelled": Arm("mistake analysis, mistakes labelled", "labelled"),
+    "analysis-shuffled": Arm("induced, analyses shuffled", "induced", shuffled=True),
+    "analysis-bad-learnt": Arm("induced, bad replies learnt too", "induced", learn_replies=True),
+    "analysis-sft": Arm("mistake analysis and good answers", "induced", harmless=True),
+    "unlearning": Arm("unlearning, npo-template", unlearn="only"),
+    "analysis-unlearning": Arm("mistake analysis, then unlearning", "induced", unlearn="after"),
+    "unlearning-analysis": Arm("unlearning, then mistake analysis", "induced", unlearn="before"),
+}
+"""By name, in the order of the table; `original` is always there. Each is measured without and with the reminder."""
+
+REMINDED = "+reminder"
+"""What an arm's name ends in where the model was asked with the reminder."""

@@ -1,0 +1,197 @@
+"""Step 3, the rows: analyses put without guidance, mixed with ordinary and harmless rows, each with its loss mask."""
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+from unteach.data.encoded import Encoded, encode_all
+from unteach.data.example import Example, Turn
+from unteach.data.prompt_format import PromptFormat
+from unteach.errors import DataError
+from unteach.mistakes.records import Analysis
+from unteach.mistakes.templates import Templates
+
+Kind = Literal["analysis", "normal", "harmless"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True)
+class TrainingRow:
+    """A row as it is trained on: `learnt[i]` says whether token i of prompt and reply is predicted with loss."""
+
+    kind: Kind
+    encoded: Encoded
+    learnt: tuple[bool, ...]
+
+    @property
+    def input_ids(self) -> tuple[int, ...]:
+        """The prompt's and the reply's tokens."""
+        return self.encoded.prompt_ids + self.encoded.reply_ids
+
+    @property
+    def labels(self) -> list[int]:
+        """The tokens that are learnt, and −100 for the others."""
+        return [token if learnt else -100 for token, learnt in zip(self.input_ids, self.learnt, strict=True)]
+
+
+@dataclass
+class Corpus:
+    """The rows of a tuning, and notes on what was left out."""
+
+    rows: list[TrainingRow]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Rows by kind."""
+        return Counter(row.kind for row in self.rows)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one pass over the rows."""
+        return sum(len(row.input_ids) for row in self.rows)
+
+    def __str__(self) -> str:
+        counts = self.counts
+        return ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind]) + f" rows, {self.tokens:,} tokens"
+
+
+def make_corpus(
+    analyses: Sequence[Analysis],
+    normals: Sequence[Example] = (),
+    harmless: Sequence[Example] = (),
+    *,
+    templates: Templates,
+    form: PromptFormat,
+    max_length: int,
+    normals_per_analysis: float = 1.0,
+    harmless_per_analysis: float = 1.0,
+    seed: int = 0,
+    learn_replies: bool = False,
+) -> Corpus:
+    """Mix the rows to tune on, by stated ratios to the analyses, shuffled by `seed`.
+
+    An analysis row asks for an assessment in neutral words; the bad reply stands in its prompt, where it gets no loss,
+    unless `learn_replies` (a control, known to damage models). Rows longer than `max_length` tokens are left out whole
+    and named: cut at the end, they would lose the analysis. Without analyses the ratios count against each other, so
+    that "harmless" alone is SFT on good answers. Raises DataError where no row is left.
+
+    Source: arXiv 2310.10477, section 4. Differs: row lengths are checked first.
+    """
+    sizes = {"normal": normals_per_analysis, "harmless": harmless_per_analysis}
+    given: dict[Kind, list[Example]] = {
+        "analysis": [_unguided(analysis, templates) for analysis in analyses],
+        "normal": list(normals),
+        "harmless": list(harmless),
+    }
+    whole = {kind: rows for kind, rows in given.items() if rows}
+    corpus = Corpus([])
+    fitting = {kind: _fitting(kind, rows, form, max_length, corpus.notes) for kind, rows in whole.items()}
+    fitting = {kind: rows for kind, rows in fitting.items() if rows}
+    if not fitting:
+        raise DataError("there is no row to tune on: no analysis was kept and no other rows were given")
+    if analyses and "analysis" not in fitting:
+        raise DataError(f"no analysis fits into {max_length} tokens; raise --max-length")
+    leading: Kind = "analysis" if "analysis" in fitting else ("harmless" if "harmless" in fitting else "normal")
+    unit = len(fitting[leading]) / sizes.get(leading, 1.0)
+    for kind, rows in fitting.items():
+        wanted = len(rows) if kind == leading else round(unit * sizes[kind])
+        drawn = random.Random(f"corpus:{kind}:{seed}").sample(rows, min(wanted, len(rows)))
+        if len(drawn) < wanted:
+            corpus.notes.append(f"{kind} rows: {wanted} were wanted for the ratio and {len(rows)} are there")
+        corpus.rows += [_training_row(kind, row, form, learn_replies, templates) for row in drawn]
+    random.Random(f"corpus:{seed}").shuffle(corpus.rows)
+    return corpus
+
+
+def shuffled_analyses(analyses: Sequence[Analysis], seed: int) -> list[Analysis]:
+    """Give every mistake the analysis of another: a control for whether it is their content that teaches.
+
+    No mistake keeps its own analysis where there are two of them or more, though another may read the same.
+    """
+    places = list(range(len(analyses)))
+    random.Random(f"shuffled:{seed}").shuffle(places)
+    moved = list(analyses)
+    for place, following in zip(places, places[1:] + places[:1], strict=True):
+        moved[place] = replace(analyses[place], text=analyses[following].text)
+    return moved
+
+
+def repeated_to(rows: Sequence[TrainingRow], tokens: int, seed: int) -> list[TrainingRow]:
+    """Return passes over the rows, each in an order of its own, until they come to `tokens` tokens.
+
+    The last row may go over: the whole is at least `tokens`, by less than one row. Raises ValueError without rows.
+    """
+    if not rows:
+        raise ValueError("no rows to repeat")
+    laid: list[TrainingRow] = []
+    total, turn = 0, 0
+    while total < tokens:
+        order = random.Random(f"pass:{seed}:{turn}").sample(rows, len(rows))
+        for row in order:
+            if total >= tokens:
+                break
+            laid.append(row)
+            total += len(row.input_ids)
+        turn += 1
+    return laid
+
+
+def _unguided(analysis: Analysis, templates: Templates) -> Example:
+    mistake = analysis.mistake.example
+    asked = templates.assess("unguided", mistake.prompt, mistake.reply)
+    return Example((Turn("user", asked),), analysis.text, where=mistake.where, bad=mistake.reply)
+
+
+def _fitting(
+    kind: Kind, examples: Iterable[Example], form: PromptFormat, max_length: int, notes: list[str]
+) -> list[Encoded]:
+    """Encode rows that are not too long; the others are left out, and named."""
+    examples = list(examples)
+    encoded, _ = encode_all(examples, form, 10**9, kind)
+    kept = [row for row in encoded if len(row.prompt_ids) + len(row.reply_ids) <= max_length]
+    if len(kept) < len(encoded):
+        first = next(row for row in encoded if len(row.prompt_ids) + len(row.reply_ids) > max_length)
+        notes.append(
+            f"{kind} rows: left out {len(encoded) - len(kept)} of {len(encoded)} that are longer than the {max_length} "
+            f"tokens of --max-length (first: {first.example.where or 'row 1'}, "
+            f"{len(first.prompt_ids) + len(first.reply_ids)} tokens)"
+        )
+    return kept
+
+
+def _training_row(
+    kind: Kind, row: Encoded, form: PromptFormat, learn_replies: bool, templates: Templates
+) -> TrainingRow:
+    learnt = [False] * len(row.prompt_ids) + [True] * len(row.reply_ids)
+    if kind == "analysis" and learn_replies:
+        start, end = _reply_within(row, form, templates)
+        learnt[start:end] = [True] * (end - start)
+    return TrainingRow(kind, row, tuple(learnt))
+
+
+_OTHERS = ("\u00a7 1", "Zq. 0")
+
+
+def _reply_within(row: Encoded, form: PromptFormat, templates: Templates) -> tuple[int, int]:
+    """Where the bad reply's tokens stand in an analysis row's prompt.
+
+    Found by behaviour, for a tokenizer may cut at no border of ours: the tokens that change when the reply is another.
+    """
+    asked, reply = row.example.prompt, row.example.bad or ""
+    start, end = len(row.prompt_ids), 0
+    place = asked.rindex(reply)
+    for other in _OTHERS:
+        text = asked[:place] + other + asked[place + len(reply) :]
+        ids = form.prompt_ids((Turn("user", text),))
+        start = min(start, _shared(row.prompt_ids, ids))
+        end = max(end, len(row.prompt_ids) - _shared(row.prompt_ids[::-1], ids[::-1]))
+    return start, end
+
+
+def _shared(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two lists begin with in common."""
+    ends = min(len(first), len(second))
+    return next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), ends)

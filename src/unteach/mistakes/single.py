@@ -1,0 +1,90 @@
+"""Single steps on files: induce, analyse, chat."""
+
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from unteach.errors import ConfigError, OutputError
+from unteach.mistakes.chat import chat
+from unteach.mistakes.config import MistakesConfig
+from unteach.mistakes.guide import read_guidance, without_guidance
+from unteach.mistakes.material import gather
+from unteach.mistakes.records import read_mistakes, write_analyses, write_mistakes
+from unteach.mistakes.run import judges_of, load_subject
+from unteach.mistakes.steps import Found, find_analyses, find_mistakes
+from unteach.mistakes.templates import load_templates
+from unteach.models import load_model, load_tokenizer
+
+
+def induce_file(config: MistakesConfig) -> str:
+    """Induce mistakes on all prompts and write them to the file `config.output`; returns what to tell of it."""
+    path = _file(config)
+    if not config.prompts:
+        raise ConfigError("--prompts is missing; see unteach mistakes induce --help")
+    judges = judges_of(config)
+    templates = load_templates(config.templates)
+    material = gather(config)
+    material.prompts += material.held_prompts
+    material.held_prompts = []
+    found = Found()
+    find_mistakes(config, material, load_subject(config), judges[0], templates, found)
+    write_mistakes(path, found.mistakes)
+    return "\n".join([*found.notes, f"{len(found.mistakes)} mistakes are in {path}"])
+
+
+def analyse_file(config: MistakesConfig) -> str:
+    """Analyse the mistakes of --mistakes and --reports and write the analyses to `config.output`."""
+    path = _file(config)
+    if not (config.mistakes or config.reports):
+        raise ConfigError("--mistakes is missing; see unteach mistakes analyse --help")
+    judges_of(config)
+    templates = load_templates(config.templates)
+    reading = {"columns": config.column, "split": config.data_split, "revision": config.data_revision}
+    found = Found()
+    found.mistakes = [m for source in config.mistakes for m in read_mistakes(source, "labelled", **reading)]
+    found.mistakes += [m for source in config.reports for m in read_mistakes(source, "reported", **reading)]
+    find_analyses(config, load_subject(config), templates, found)
+    write_analyses(path, found.analyses)
+    return "\n".join([*found.notes, f"{len(found.analyses)} analyses are in {path}"])
+
+
+def chat_with(
+    model: str,
+    *,
+    guided: bool,
+    templates: str | None,
+    temperature: float,
+    seed: int,
+    max_new_tokens: int,
+    prompt_format: str,
+    device: str | None,
+) -> None:
+    """Talk to a model in the terminal; its own reminder is used, else that of the templates."""
+    words = load_templates(templates)
+    directory = Path(model)
+    own = read_guidance(directory) if directory.is_dir() else None
+    reminder = words.reminder if templates or own is None else own
+    chat(
+        load_model(model, device=device),
+        without_guidance(load_tokenizer(model)),  # the loop puts the reminder in itself, so that it can be switched off
+        reminder=reminder if guided else None,
+        prompt_format=prompt_format,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        console=Console(highlight=False),
+    )
+
+
+def _file(config: MistakesConfig) -> Path:
+    """Return the file to write. Raises OutputError where there is one already, or none can be written."""
+    if not config.output:
+        raise OutputError("--output is missing; name a file such as mistakes.jsonl")
+    path = Path(config.output)
+    if path.exists():
+        raise OutputError(f"--output {path}: is there already; name another file, or remove it")
+    folder = next(place for place in path.absolute().parents if place.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"--output {path}: no permission to write in {folder}; name another file")
+    return path

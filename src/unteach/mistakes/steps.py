@@ -1,0 +1,200 @@
+"""The steps that need no training: mistakes from prompts and labels, analyses from mistakes, and their files."""
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from unteach.check import cost_of
+from unteach.data.example import Example
+from unteach.data.prompt_format import PromptFormat, prompt_format
+from unteach.endpoint import Endpoint, chat_address, key_from_environment
+from unteach.errors import ConfigError
+from unteach.judges.base import Judge
+from unteach.mistakes.analyse import Analysed, Analyst, EndpointAnalyst, ModelAnalyst, analyse
+from unteach.mistakes.analyse import told as told_of_analyses
+from unteach.mistakes.config import MistakesConfig
+from unteach.mistakes.induce import Induction, induce
+from unteach.mistakes.induce import told as told_of_induction
+from unteach.mistakes.material import Material
+from unteach.mistakes.records import (
+    Analysis,
+    Mistake,
+    read_analyses,
+    read_mistakes,
+    said_by,
+    write_analyses,
+    write_mistakes,
+)
+from unteach.mistakes.templates import Templates
+from unteach.models import load_model, load_tokenizer, model_fingerprint
+from unteach.progress import track
+from unteach.report.schema import Cost
+
+MISTAKES, HELD, ANALYSES = "mistakes.jsonl", "held_mistakes.jsonl", "analyses.jsonl"
+
+
+@dataclass
+class Subject:
+    """The model under alignment, as it is before anything is trained; `key` is the fingerprint of its weights."""
+
+    name: str
+    model: Any
+    form: PromptFormat
+    key: str
+
+
+@dataclass
+class Found:
+    """Mistakes and analyses to train on, mistakes held out, what to tell of the steps, and what they cost."""
+
+    mistakes: list[Mistake] = field(default_factory=list)
+    held: list[Mistake] = field(default_factory=list)
+    analyses: list[Analysis] = field(default_factory=list)
+    induction: Induction | None = None
+    analysed: Analysed | None = None
+    notes: list[str] = field(default_factory=list)
+    cost: list[Cost] = field(default_factory=list)
+
+
+def find_mistakes(
+    config: MistakesConfig,
+    material: Material,
+    subject: Subject,
+    judge: Judge | None,
+    templates: Templates,
+    found: Found,
+) -> None:
+    """Step 1: induce on the prompts and add what was labelled and reported.
+
+    Raises ConfigError where nothing was induced and no mistake was given: an aligned model refuses, which is no failure
+    of the run but of its input.
+    """
+    induced: list[Mistake] = []
+    held_out: list[Mistake] = []
+    if material.prompts:
+        assert judge is not None
+        found.induction = _induced(config, subject, material.prompts, judge, templates, "inducing mistakes", found)
+        induced = found.induction.mistakes
+        found.notes.append(f"induced: {told_of_induction(found.induction)}")
+    if material.held_prompts:
+        assert judge is not None
+        title = "inducing on held-out prompts"
+        held_out = _induced(config, subject, material.held_prompts, judge, templates, title, found).mistakes
+    found.mistakes = [*induced, *material.labelled]
+    known = {mistake.example.prompt_key for mistake in material.held_mistakes}
+    found.held = [*material.held_mistakes, *(m for m in held_out if m.example.prompt_key not in known)]
+    unknown = len(material.held_prompts) - len(held_out)
+    if unknown > 0:
+        found.notes.append(
+            f"{unknown} of {len(material.held_prompts)} held-out prompts were not induced either: they have no known "
+            "bad reply, and are not among the unseen prompts of the check, whose rates are of inducible prompts"
+        )
+    if not found.mistakes:
+        raise ConfigError(
+            "no mistake was induced and none was given: the model refuses, as it should, or the judge finds nothing "
+            "bad; give labelled mistakes (--mistakes), user reports (--reports), other inducements (--templates) or "
+            "another --judge"
+        )
+
+
+def write_found(directory: Path, found: Found) -> None:
+    """Write the mistakes, and the analyses where there are any, for people to read and edit. Raises OutputError."""
+    write_mistakes(directory / HELD, found.held)
+    write_mistakes(directory / MISTAKES, found.mistakes)
+    if found.analyses:
+        write_analyses(directory / ANALYSES, found.analyses)
+
+
+def read_found(directory: Path, found: Found) -> bool:
+    """Read what an earlier, broken off run has written, perhaps edited since; tells whether the mistakes were there."""
+    path, held, analyses = directory / MISTAKES, directory / HELD, directory / ANALYSES
+    if not (path.exists() and held.exists()):
+        return False
+    found.mistakes = read_mistakes(str(path))
+    found.held = read_mistakes(str(held)) if held.stat().st_size else []
+    found.notes.append(f"the mistakes were taken from {path.name}, which was there")
+    if analyses.exists():
+        found.analyses = read_analyses(str(analyses))
+        found.notes.append(f"the analyses were taken from {analyses.name}, which was there")
+    return True
+
+
+def _induced(
+    config: MistakesConfig,
+    subject: Subject,
+    prompts: list[Example],
+    judge: Judge,
+    templates: Templates,
+    title: str,
+    found: Found,
+) -> Induction:
+    began = time.monotonic()
+    with track(title) as progress:
+        induction = induce(
+            subject.model,
+            subject.form,
+            prompts,
+            judge,
+            templates,
+            name=subject.name,
+            seed=config.seed,
+            max_new_tokens=config.max_new_tokens,
+            key=subject.key,
+            progress=progress,
+        )
+    seconds = time.monotonic() - began
+    found.cost.append(cost_of(subject.model, "original", title, seconds, 0, backward=False))
+    return induction
+
+
+def find_analyses(config: MistakesConfig, subject: Subject, templates: Templates, found: Found) -> None:
+    """Step 2: have the mistakes analysed with guidance, and keep what passes the gate.
+
+    Raises ConfigError where no analysis passes.
+    """
+    analyst = make_analyst(config, subject)
+    began = time.monotonic()
+    with track("analysing mistakes") as progress:
+        found.analysed = analyse(analyst, found.mistakes, templates, progress=progress)
+    seconds = time.monotonic() - began
+    found.cost.append(cost_of(subject.model, "original", "analysing mistakes", seconds, 0, backward=False))
+    found.analyses = found.analysed.analyses
+    sources = said_by(found.analyses, lambda analysis: analysis.mistake.origin.source)
+    by_source = ", ".join(f"{count} {source}" for source, count in sources.items())
+    found.notes.append(f"analysed by {analyst.name}: {told_of_analyses(found.analysed)}; {by_source or 'none kept'}")
+    if not found.analyses:
+        raise ConfigError(
+            f"no analysis by {analyst.name} was fit to learn from ({told_of_analyses(found.analysed)}); name a more "
+            "capable --analyst, a model or openai:MODEL, or write analyses by hand (docs/mistakes.md)"
+        )
+
+
+def make_analyst(config: MistakesConfig, subject: Subject) -> Analyst:
+    """Return who analyses: the model itself, another local model, or an endpoint. Raises ConfigError and ModelError."""
+    name = config.analyst
+    if name is None:
+        return ModelAnalyst(
+            subject.model, subject.form, subject.name, max_new_tokens=config.max_new_tokens, key=subject.key
+        )
+    if name.startswith("openai:"):
+        address = chat_address(config.analyst_url, "--analyst-url")
+        model = name.removeprefix("openai:")
+        if not model:
+            raise ConfigError("--analyst openai: names no model; write openai:MODEL")
+        return EndpointAnalyst(Endpoint(address, model, key_from_environment(), longest=config.max_new_tokens))
+    tokenizer = load_tokenizer(name, trust_remote_code=config.trust_remote_code)
+    model_ = load_model(name, dtype=config.dtype, device=config.device, trust_remote_code=config.trust_remote_code)
+    form = prompt_format(tokenizer, "auto", None, model_.generation_config.eos_token_id)
+    key = model_fingerprint(model_)
+    return ModelAnalyst(model_, form, name, max_new_tokens=config.max_new_tokens, key=key)
+
+
+def check_rows(found: Found, material: Material) -> dict[str, list[Example]]:
+    """Return the rows of every split: mistakes that were trained on, mistakes held out, and what was given."""
+    seen = {m.example.prompt_key: m.example for m in reversed(found.mistakes)}
+    rows = {
+        "seen": [replace(row, bad=None) for row in reversed(seen.values())],
+        "unseen": material.splits["unseen"] or [m.example for m in found.held],
+    }
+    return rows | {name: material.splits[name] for name in ("unseen_concept", "normal", "lookalike")}

@@ -1,0 +1,257 @@
+"""The study: every arm tuned on as many tokens, each measured without and with the reminder, and compared in pairs."""
+
+import gc
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unteach import check
+from unteach.arguments import UnlearnConfig
+from unteach.config import write_config
+from unteach.data.example import Example
+from unteach.directory import check_inputs, check_output, nothing_left_after_errors, prepare
+from unteach.errors import ConfigError, DataError, Interrupted
+from unteach.judges.base import Judge
+from unteach.measurement import Measurement
+from unteach.mistakes.arms import ARMS, Arm
+from unteach.mistakes.checking import MistakesCheck, balanced_replies, recognise
+from unteach.mistakes.comparisons import compare
+from unteach.mistakes.config import MistakesConfig
+from unteach.mistakes.corpus import Corpus, make_corpus, repeated_to, shuffled_analyses
+from unteach.mistakes.material import Material, add_own_answers, gather
+from unteach.mistakes.run import (
+    fresh_model,
+    inputs_of,
+    judges_of,
+    load_subject,
+    longest_row,
+    new_check,
+    report_of,
+    train,
+)
+from unteach.mistakes.steps import Found, Subject, check_rows, find_analyses, find_mistakes, write_found
+from unteach.mistakes.templates import Templates, load_templates
+from unteach.report.schema import Report
+from unteach.run import write_report
+from unteach.scoring import unwrapped
+from unteach.seeds import pooled
+from unteach.trainer import UnlearnTrainer
+
+METHOD = "mistakes-study"
+COMMAND = "unteach mistakes study --config run.yaml --output another-directory"
+
+
+@dataclass
+class Bench:
+    """All that the arms of a study share."""
+
+    config: MistakesConfig
+    material: Material
+    found: Found
+    subject: Subject
+    templates: Templates
+    judges: Sequence[Judge]
+    rows: dict[str, list[Example]]
+    budget: int
+    notes: list[str]
+
+
+def study(config: MistakesConfig, *, overwrite: bool = False) -> Report:
+    """Make mistakes and analyses once, tune every arm with every seed at an equal number of tokens, and compare.
+
+    Writes run.yaml, the mistakes, the analyses and the report; the arms' models are not kept. Raises UnteachError.
+    """
+    directory = check_output(config.output, overwrite=overwrite, resume=False)
+    check_inputs(directory, inputs_of(config), overwrite=overwrite)
+    if config.skip_evaluation:
+        raise ConfigError("--skip-evaluation: a study is its evaluation; leave it out")
+    with nothing_left_after_errors(directory):
+        judges = judges_of(config)
+        templates = load_templates(config.templates)
+        material = gather(config)
+        subject = load_subject(config)
+        found = Found()
+        find_mistakes(config, material, subject, judges[0], templates, found)
+        find_analyses(config, subject, templates, found)
+        add_own_answers(material, subject.model, subject.form, config, subject.key)
+        bench = set_up(config, material, found, subject, templates, judges)
+    prepare(directory, overwrite=overwrite)
+    write_config(config, directory, COMMAND)
+    write_found(directory, found)
+    try:
+        report = run_arms(bench)
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; mistakes and analyses are in {directory}, the arms must be run again") from None
+    write_report(report, directory)
+    return report
+
+
+def set_up(
+    config: MistakesConfig,
+    material: Material,
+    found: Found,
+    subject: Subject,
+    templates: Templates,
+    judges: Sequence[Judge],
+) -> Bench:
+    """Settle the rows to check with and the tokens that every arm is tuned on: those of the analyses, `epochs` times.
+
+    Raises DataError where no arm has its rows.
+    """
+    bench = Bench(config, material, found, subject, templates, judges, check_rows(found, material), 0, [])
+    leading = next((name for name in ("analysis", "analysis-labelled") if corpus_of(bench, ARMS[name], 0)), None)
+    corpus = corpus_of(bench, ARMS[leading], 0) if leading else None
+    if corpus is None:
+        raise DataError("no analysis of induced or labelled mistakes is there to study")
+    bench.budget = round(config.epochs * corpus.tokens)
+    bench.notes.append(f"every arm was trained on {bench.budget:,} tokens: those of {corpus}, {config.epochs:g} times")
+    return bench
+
+
+def run_arms(bench: Bench) -> Report:
+    """Run every arm with every seed; with several seeds, figures are means over them."""
+    config = bench.config
+    looked = new_check(config, bench.rows, bench.subject, bench.templates, bench.judges, bench.notes)
+    looked.look_at("original", bench.subject.model, bench.subject.key)
+    pairs = balanced_replies(bench.rows, config.evaluation_prompts // 2)
+    recognised = _recognised(bench, "original", bench.subject.model, pairs, bench.subject.key)
+    original = dict(looked.plain.looks)
+    reports, figures = [], []
+    for seed in range(config.seed, config.seed + config.seeds):
+        looked.plain.looks = dict(original)
+        looked.recognised = list(recognised)
+        for name in config.arms or ARMS:
+            _run_arm(bench, name, seed, looked, pairs)
+        report = report_of(config, looked, bench.material, bench.found, [])
+        report.environment["seed"] = seed
+        figures.append({(m.name, m.split, m.arm): m for m in report.measurements})
+        reports.append(report)
+    report = pooled(reports) if len(reports) > 1 else reports[0]
+    report.method, report.command, report.weights = METHOD, COMMAND, ""
+    report.notes = list(dict.fromkeys([*report.notes, *bench.material.notes, *bench.found.notes, *bench.notes]))
+    report.comparisons = compare(figures)
+    return report
+
+
+def _run_arm(
+    bench: Bench, name: str, seed: int, looked: MistakesCheck, pairs: Sequence[tuple[str, str, bool]]
+) -> None:
+    """Train one arm from the original and look at it; an arm without rows of its kind is left out with a note."""
+    arm = ARMS[name]
+    if arm.unlearn != "only" and corpus_of(bench, arm, seed) is None:
+        what = f"{arm.analyses} mistakes" if arm.analyses else "good answers (--harmless)"
+        bench.notes.append(f"arm {name} was left out: there are no {what}")
+        return
+    began = time.monotonic()
+    model = fresh_model(bench.config)
+    stages = {"only": ("unlearn",), "before": ("unlearn", "tune"), "after": ("tune", "unlearn"), None: ("tune",)}
+    tokens = 0
+    for stage in stages[arm.unlearn]:
+        work = _tuned if stage == "tune" else _unlearned
+        budget = bench.budget // len(stages[arm.unlearn])
+        model, seen = work(bench, arm, model, budget, seed, f"{name}, seed {seed}: {stage}")
+        tokens += seen
+    seconds = time.monotonic() - began
+    looked.plain.cost.append(check.cost_of(model, name, "training", seconds, tokens, backward=True))
+    looked.look_at(name, model.eval())
+    looked.recognised += _recognised(bench, name, model, pairs, None, hints=("unguided",))
+    del model
+    gc.collect()
+
+
+def corpus_of(bench: Bench, arm: Arm, seed: int) -> Corpus | None:
+    """Mix the rows of an arm; None where it has none of the rows that make it what it is."""
+    analyses = [
+        analysis
+        for analysis in bench.found.analyses
+        if arm.analyses and (analysis.mistake.origin.source == "induced") == (arm.analyses == "induced")
+    ]
+    harmless = bench.material.harmless if arm.harmless else []
+    if (arm.analyses and not analyses) or (arm.harmless and not harmless):
+        return None
+    if arm.shuffled:
+        analyses = shuffled_analyses(analyses, seed)
+    config = bench.config
+    return make_corpus(
+        analyses,
+        bench.material.normals,
+        harmless,
+        templates=bench.templates,
+        form=bench.subject.form,
+        max_length=longest_row(config, bench.subject.model),
+        normals_per_analysis=config.normals_per_analysis,
+        harmless_per_analysis=config.harmless_per_analysis,
+        seed=seed,
+        learn_replies=arm.learn_replies,
+    )
+
+
+def _tuned(bench: Bench, arm: Arm, model: Any, budget: int, seed: int, title: str) -> tuple[Any, int]:
+    """Tune on the arm's rows; returns the model, an adapter merged into it, and the tokens seen."""
+    corpus = corpus_of(bench, arm, seed)
+    assert corpus is not None
+    rows = repeated_to(corpus.rows, budget, seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = train(
+            bench.config, model, bench.subject, rows, Path(scratch), title=title, seed=seed, keep=False
+        )
+    return _merged(trainer.model), trainer.tokens_in_all
+
+
+def _unlearned(bench: Bench, arm: Arm, model: Any, budget: int, seed: int, title: str) -> tuple[Any, int]:
+    """Unlearn the mistakes with the default method of the scenario harm; returns the model and the tokens seen."""
+    negatives = list({m.example.prompt_key: m.example for m in bench.found.mistakes}.values())
+    config = bench.config
+    with tempfile.TemporaryDirectory() as scratch:
+        fields: dict[str, Any] = {
+            "template": config.template,
+            "per_device_train_batch_size": config.batch_size,
+            "max_length": longest_row(config, bench.subject.model),
+            "prompt_format": bench.subject.form.name,
+            "output_dir": scratch,
+            "seed": seed,
+            "use_cpu": (config.device or "").startswith("cpu"),
+        }
+        sets = (negatives, bench.material.normals)
+        form = bench.subject.form.tokenizer
+        # A short trainer tells how many tokens a step has: with that, the real one can plan its cool-down.
+        short = UnlearnTrainer(
+            model, UnlearnConfig(**fields, max_steps=4, stopping=False, progress=False), *sets, processing_class=form
+        )
+        items = [short.train_dataset[number] for number in range(len(short.train_dataset))]
+        batch = short.data_collator(items)
+        per_step = sum(part.token_count for part in batch.values()) / 4
+        steps = max(20, round(budget / per_step))
+        trainer = UnlearnTrainer(
+            model, UnlearnConfig(**fields, max_steps=steps), *sets, processing_class=form, judge=bench.judges[0]
+        )
+        trainer.train()
+    return unwrapped(trainer.model), trainer.tokens_seen
+
+
+def _merged(model: Any) -> Any:
+    plain = unwrapped(model)
+    return plain.merge_and_unload() if hasattr(plain, "merge_and_unload") else plain
+
+
+def _recognised(
+    bench: Bench,
+    arm: str,
+    model: Any,
+    pairs: Sequence[tuple[str, str, bool]],
+    key: str | None,
+    **more: Any,
+) -> list[Measurement]:
+    return recognise(
+        arm,
+        model,
+        bench.subject.form,
+        pairs,
+        bench.templates,
+        max_new_tokens=bench.config.max_new_tokens,
+        key=key,
+        **more,
+    )

@@ -1,0 +1,283 @@
+"""Guided generation: the reminder in every prompt, here and wherever the model goes.
+
+A chat template carries the reminder as a prelude that changes `messages` before the template reads them. The formats
+made here render that same prelude, so what is measured is what is deployed. Without a template the reminder is a line
+before the prompt, and only `guidance.json` can tell of it.
+"""
+
+import copy
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from unteach.data.example import Turn
+from unteach.data.prompt_format import PlainFormat, PromptFormat, is_running_text, prompt_format
+from unteach.errors import ConfigError, DataError, ModelError
+from unteach.escape import inert_line
+from unteach.report.schema import write_whole
+
+GUIDANCE = "guidance.json"
+PLACES = ("chat_template", "preamble")
+_TEMPLATE = "chat_template.jinja"
+_MORE_TEMPLATES = "additional_chat_templates"
+_CONFIG = "tokenizer_config.json"
+
+_BEGINS = "{#- unteach guidance begins: a reminder goes before every dialogue. Delete down to its end to stop that. -#}"
+_PRELUDE = re.compile(r"\{#- unteach guidance begins.*?\{#- unteach guidance ends -?#\}\n", re.DOTALL)
+_CARRIED = re.compile(r'set unteach_reminder = ("(?:[^"\\]|\\.)*")')
+
+# In what follows `unteach_own` is a message's content: text, parts of text and pictures, or nothing.
+_JOINED = r"""{%- if not unteach_own -%}{%- set unteach_content = unteach_reminder -%}
+{%- elif unteach_own is string -%}{%- set unteach_content = unteach_reminder + "\n\n" + unteach_own -%}
+{%- else -%}{%- set unteach_content = [{"type": "text", "text": unteach_reminder + "\n\n"}] + unteach_own -%}
+{%- endif -%}"""
+_AS_SYSTEM = f"""{{%- if messages and messages[0]["role"] in ["system", "developer"] -%}}
+{{%- set unteach_own = messages[0]["content"] -%}}
+{_JOINED}
+{{%- set messages = [dict(messages[0], content=unteach_content)] + messages[1:] -%}}
+{{%- elif messages -%}}
+{{%- set unteach_own = DEFAULT -%}}
+{_JOINED}
+{{%- set messages = [{{"role": "system", "content": unteach_content}}] + messages -%}}
+{{%- endif -%}}"""
+_IN_FIRST_USER_TURN = f"""{{%- set unteach = namespace(messages=[], put=false) -%}}
+{{%- for message in messages -%}}
+{{%- if message["role"] == "user" and not unteach.put -%}}
+{{%- set unteach_own = message["content"] -%}}
+{_JOINED}
+{{%- set unteach.messages = unteach.messages + [dict(message, content=unteach_content)] -%}}
+{{%- set unteach.put = true -%}}
+{{%- else -%}}
+{{%- set unteach.messages = unteach.messages + [message] -%}}
+{{%- endif -%}}
+{{%- endfor -%}}
+{{%- set messages = unteach.messages -%}}"""
+
+
+def guided_format(
+    tokenizer: Any, reminder: str, name: str = "auto", eos_token_id: int | Sequence[int] | None = None
+) -> PromptFormat:
+    """Make the format that puts the reminder into every prompt; running text gets none.
+
+    In chats it is a system message, before the dialogue's own system text or the template's default one. Where the
+    template has no place for a system message it begins the first user turn. In the plain format it is a line before
+    the prompt. A template that carries a reminder already gets this one in its place. The format's `tokenizer` is a
+    copy with the guided template; the one given stays as it was.
+
+    Raises ConfigError for an empty reminder, an unknown format, or a template that shows the reminder nowhere.
+    """
+    _check(reminder)
+    form = prompt_format(tokenizer, name, None, eos_token_id)
+    if form.name == "plain":
+        return GuidedPlainFormat(tokenizer, reminder, eos_token_id)
+    return prompt_format(_with_templates(tokenizer, reminder), "chat", None, eos_token_id)
+
+
+class GuidedPlainFormat(PlainFormat):
+    """The plain format with the reminder as its first line; a dialogue's own system text is the next one."""
+
+    def __init__(self, tokenizer: Any, reminder: str, eos_token_id: int | Sequence[int] | None = None) -> None:
+        super().__init__(tokenizer, None, eos_token_id)
+        self.reminder = reminder
+
+    def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
+        """Return the prompt's ids; running text has no reminder."""
+        if is_running_text(turns):
+            return super().prompt_ids(turns)
+        own, rest = "", turns
+        if turns[0].role == "system":
+            own, rest = turns[0].content, turns[1:]
+        return super().prompt_ids((Turn("system", f"{self.reminder}\n{own}" if own else self.reminder), *rest))
+
+
+def without_guidance(tokenizer: Any) -> Any:
+    """Return the tokenizer as it was before any reminder: itself, or a copy whose chat template has none."""
+    if carried_reminder(tokenizer) is None:
+        return tokenizer
+    return _with_templates(tokenizer, None)
+
+
+def carried_reminder(tokenizer: Any) -> str | None:
+    """Return the reminder that the tokenizer's chat template carries, or None."""
+    for template in _templates(tokenizer).values():
+        prelude = _PRELUDE.search(template)
+        carried = prelude and _CARRIED.search(prelude[0])
+        if carried:
+            return str(json.loads(carried[1]))
+    return None
+
+
+def export_guidance(directory: Path, tokenizer: Any, reminder: str) -> str:
+    """Make the model in `directory`, where its tokenizer is saved already, carry the reminder.
+
+    The saved chat template gets it, so that every library renders it; `guidance.json` tells which reminder and where.
+    A template that would show it nowhere stays as it is, and the reminder is then a line before the prompt. One that
+    was exported before is replaced. Returns a sentence for the model card, as plain text.
+
+    Raises ModelError where no tokenizer is saved there, OutputError, and ConfigError for an empty reminder.
+    """
+    _check(reminder)
+    if not (directory / _CONFIG).is_file():
+        raise ModelError(f"{directory}: no {_CONFIG} to put the reminder beside; save the tokenizer there first")
+    try:
+        guided = _templates(_with_templates(tokenizer, reminder))
+    except ConfigError:
+        guided = {}
+    for name, template in guided.items():
+        path = directory / (_TEMPLATE if name == "default" else f"{_MORE_TEMPLATES}/{name}.jinja")
+        write_whole(path, template)
+    if guided:
+        _drop_inline_template(directory / _CONFIG)
+    where = "chat_template" if guided else "preamble"
+    content = {"reminder": reminder, "where": where}
+    write_whole(directory / GUIDANCE, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    quoted = inert_line(json.dumps(reminder, ensure_ascii=False))
+    if guided:
+        return (
+            f"The chat template puts the reminder {quoted} into every dialogue by itself; "
+            "a prompt written without the template lacks it."
+        )
+    return f"Put the line {quoted} before every prompt: the model was checked with it, and nothing else adds it."
+
+
+def read_guidance(directory: Path) -> str | None:
+    """Return the reminder that a model directory says it is to be prompted with; None where it says nothing.
+
+    Raises DataError for a broken file.
+    """
+    path = directory / GUIDANCE
+    remedy = "write it again, or delete it to go without a reminder"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    except (ValueError, RecursionError) as error:  # malformed JSON, or bytes that are not UTF-8
+        raise DataError(f"{path}: not valid JSON ({inert_line(str(error), 200)}); {remedy}") from None
+    if not isinstance(content, dict) or content.get("where") not in PLACES:
+        raise DataError(f'{path}: field "where" must be {" or ".join(PLACES)}; {remedy}')
+    reminder = content.get("reminder")
+    if not isinstance(reminder, str):
+        raise DataError(f'{path}: field "reminder" must be text; {remedy}')
+    try:
+        _check(reminder)
+    except ConfigError as error:
+        raise DataError(f'{path}: field "reminder": {error}') from None
+    return reminder
+
+
+def _check(reminder: str) -> None:
+    if not reminder.strip():
+        raise ConfigError("the reminder is empty; write a sentence into the field 'reminder' of --templates")
+    if any("\ud800" <= char <= "\udfff" for char in reminder):
+        raise ConfigError("the reminder holds half a surrogate pair, which no file can hold; write it anew as UTF-8")
+
+
+def _templates(tokenizer: Any) -> dict[str, str]:
+    """The tokenizer's chat templates by name; a single one is "default"."""
+    found = getattr(tokenizer, "chat_template", None) or {}
+    return {"default": found} if isinstance(found, str) else dict(found)
+
+
+def _with_templates(tokenizer: Any, reminder: str | None) -> Any:
+    """A copy of the tokenizer whose chat templates carry this reminder instead of any other, or none.
+
+    Raises ConfigError where the template that chats use shows it nowhere.
+    """
+    changed = {}
+    for name, template in _templates(tokenizer).items():
+        bare = _PRELUDE.sub("", template)
+        changed[name] = bare if reminder is None else _prelude(tokenizer, bare, reminder) + bare
+        if reminder is not None and name == "default":
+            probe = _prelude(tokenizer, bare, _SYSTEM) + bare
+            if _SYSTEM not in _rendered(tokenizer, probe, user=_USER):
+                raise ConfigError(
+                    "the chat template shows neither a system message nor text before a question, so it cannot carry "
+                    "the reminder (is it for pictures, or broken?); use --prompt-format plain"
+                )
+    other = copy.copy(tokenizer)
+    if changed:
+        other.chat_template = changed["default"] if isinstance(tokenizer.chat_template, str) else changed
+    return other
+
+
+def _prelude(tokenizer: Any, template: str, reminder: str) -> str:
+    """Jinja that puts the reminder into `messages`, to go before this template."""
+    if _takes_system(tokenizer, template):
+        put = _AS_SYSTEM.replace("DEFAULT", _literal(_default_system(tokenizer, template)))
+    else:
+        put = _IN_FIRST_USER_TURN
+    # Templates are compiled with trim_blocks, which drops the line break after the last tag; the dash does so in any
+    # engine, but it would eat white space that the template itself begins with.
+    dash = "" if template[:1].isspace() else "-"
+    reminded = f"{{%- set unteach_reminder = {_literal(reminder)} -%}}"
+    return f"{_BEGINS}\n{reminded}\n{put}\n{{#- unteach guidance ends {dash}#}}\n"
+
+
+def _literal(text: str) -> str:
+    """The text as a string in Jinja. JSON's escapes are Jinja's too; without braces nothing takes it for a tag."""
+    return json.dumps(text, ensure_ascii=False).replace("{", "\\u007b").replace("}", "\\u007d")
+
+
+_SYSTEM, _USER, _REPLY = "unteachprobesystem", "unteachprobeuser", "unteachprobereply"
+
+
+def _rendered(tokenizer: Any, template: str, **roles: str) -> str:
+    """What the template makes of one turn per role, in the order given; nothing where it refuses them."""
+    messages = [{"role": role.rstrip("_"), "content": content} for role, content in roles.items()]
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                messages,
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=messages[-1]["role"] == "user",
+                return_dict=False,
+            )
+        )
+    except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError):
+        return ""  # templates are programs, and fail like programs
+
+
+def _takes_system(tokenizer: Any, template: str) -> bool:
+    """Whether a system message is shown, as one, also once there is a reply or a second question."""
+    asked = _rendered(tokenizer, template, system=_SYSTEM, user=_USER)
+    answered = _rendered(tokenizer, template, system=_SYSTEM, user=_USER, assistant=_REPLY)
+    again = _rendered(tokenizer, template, system=_SYSTEM, user=_USER, assistant=_REPLY, user_=_USER)
+    if not all(_SYSTEM in text for text in (asked, answered, again)):
+        return False
+    # A template that knows two roles only may write everything else like one of them.
+    return asked not in (
+        _rendered(tokenizer, template, user=_SYSTEM, user_=_USER),
+        _rendered(tokenizer, template, assistant=_SYSTEM, user=_USER),
+    )
+
+
+def _default_system(tokenizer: Any, template: str) -> str:
+    """The system text that the template puts by itself where a dialogue has none; a system message would replace it.
+
+    One that may hold today's date is not kept: it would be the date of the export for ever.
+    """
+    if "strftime_now" in template:
+        return ""
+    alone = _rendered(tokenizer, template, user=_USER)
+    before, _, after = _rendered(tokenizer, template, system=_SYSTEM, user=_USER).partition(_SYSTEM)
+    if not (alone.startswith(before) and alone.endswith(after)):
+        return ""
+    return alone[len(before) : len(alone) - len(after)]
+
+
+def _drop_inline_template(path: Path) -> None:
+    """Take a chat template out of the tokenizer's config: the file beside it counts, and both would differ."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        inline = content.pop("chat_template", None)
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{path}: cannot be read ({inert_line(str(error), 200)}); save the tokenizer again") from None
+    if inline is not None:
+        write_whole(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")

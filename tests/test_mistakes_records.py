@@ -319,6 +319,8 @@ class TestPrompts:
             read_prompts(str(tmp_path / "none.txt"))
         with pytest.raises(DataError, match="cannot be read as UTF-8 text .*null byte"):
             read_prompts("no\0ne.txt")
+        with pytest.raises(DataError, match="cannot be read as UTF-8 text .*home directory"):
+            read_prompts("~nobody-of-this-name/asked.txt")
 
     def test_prompts_alone_as_text_and_messages(self, tmp_path: Path) -> None:
         rows = [{"prompt": "q", "id": 3}, {"prompt": MESSAGES, "good": "g", "category": ["a", "b"]}]

@@ -180,12 +180,12 @@ def _need_prompt(row: Row, turns: tuple[Turn, ...]) -> None:
 
 
 def _lines(source: str) -> list[tuple[str, str]]:
-    path = Path(source).expanduser()
     try:
+        path = Path(source).expanduser()
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"{source}: no such file; check the path") from None
-    except (OSError, ValueError) as error:  # also: no UTF-8, and no name that a file can have
+    except (OSError, ValueError, RuntimeError) as error:  # also: no UTF-8, no name of a file, no such home
         raise DataError(f"{source}: cannot be read as UTF-8 text ({error}); fix it") from None
     lines = [(f"{path.name} line {number}", line.strip()) for number, line in enumerate(text.split("\n"), 1)]
     lines = [(where, line) for where, line in lines if line]

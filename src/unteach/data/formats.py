@@ -6,7 +6,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -217,17 +217,32 @@ def read_examples(
 
 def examples_of(raw: Rows, polarity: Polarity, columns: Mapping[str, str] | None = None) -> list[Example]:
     """Turn rows that were read already into examples; as `read_examples`, which reads them first."""
+    _, by_row = examples_by_row(raw.name, renamed_rows(raw, columns or {}), polarity)
+    return [example for examples in by_row for example in examples]
+
+
+def renamed_rows(raw: Rows, columns: Mapping[str, str]) -> list[Row]:
+    """Give the columns of rows the names that `columns` says. Raises ConfigError or DataError for unknown ones."""
     found = list(dict.fromkeys(column for row in raw.rows for column in row))
-    names = _renaming(raw.name, columns or {}, found)
-    rows = [Row(_renamed(row, names), label) for row, label in zip(raw.rows, raw.labels, strict=True)]
-    chosen = _format_of(raw.name, list(dict.fromkeys(column for row in rows for column in row.values)))
-    examples = [_finished(example, row) for row in rows for example in chosen.read(row, polarity)]
-    if not examples:
+    names = _renaming(raw.name, columns, found)
+    return [Row(_renamed(row, names), label) for row, label in zip(raw.rows, raw.labels, strict=True)]
+
+
+def examples_by_row(
+    source: str, rows: Sequence[Row], polarity: Polarity, needed: bool = True
+) -> tuple[Format, list[list[Example]]]:
+    """Find the format of rows, and turn each into its examples of the polarity, of which it may have none.
+
+    Raises DataError where no row has one, if one is `needed`.
+    """
+    chosen = _format_of(source, list(dict.fromkeys(column for row in rows for column in row.values)))
+    by_row = [[_finished(example, row) for example in chosen.read(row, polarity)] for row in rows]
+    if needed and not any(by_row):
         raise DataError(
-            f"{raw.name}: none of its {len(rows)} rows (format: {chosen.name}) gives a {polarity}; check the "
+            f"{source}: none of its {len(rows)} rows (format: {chosen.name}) gives a {polarity}; check the "
             "file, its labels and --column"
         )
-    return examples
+    return chosen, by_row
 
 
 def _renaming(source: str, columns: Mapping[str, str], found: list[str]) -> dict[str, str]:
@@ -271,8 +286,13 @@ def _finished(example: Example, row: Row) -> Example:
     reply = example.reply.strip()
     if not reply:
         raise row.fail("the reply is empty; remove the row or give it a reply")
-    about = _names(row, row.values.get("concept", row.values.get("category"))) or example.concept
+    about = concept_of(row) or example.concept
     return replace(example, reply=reply, where=example.where or row.label, concept=about)
+
+
+def concept_of(row: Row) -> str | None:
+    """Return what a row says it is about."""
+    return _names(row, row.values.get("concept", row.values.get("category")))
 
 
 def _names(row: Row, value: Any) -> str | None:

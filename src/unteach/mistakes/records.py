@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from unteach.data.example import Example
-from unteach.data.formats import Polarity, read_examples
+from unteach.data.example import Example, Turn
+from unteach.data.formats import Polarity, concept_of, examples_by_row, renamed_rows
 from unteach.data.row import Row
 from unteach.data.rows import read_rows
 from unteach.errors import DataError, nearest
-from unteach.report.schema import write_whole
+from unteach.report.schema import without_surrogates, write_whole
 
 Source = Literal["induced", "labelled", "reported"]
 SOURCES: tuple[str, ...] = get_args(Source)
@@ -72,16 +72,28 @@ def write_analyses(path: Path, analyses: Iterable[Analysis]) -> Path:
     return _write(path, rows)
 
 
-def read_mistakes(source: str, default: Source = "labelled", **reading: Any) -> list[Mistake]:
+def read_mistakes(
+    source: str,
+    default: Source = "labelled",
+    columns: dict[str, str] | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+) -> list[Mistake]:
     """Read mistakes: a file that `write_mistakes` wrote, or negatives in any known format.
 
-    Rows without a `source` count as `default`. `reading` is passed to `read_examples` (columns, split, revision).
-    Raises DataError naming row and field.
+    Rows without a `source` count as `default`. The rest is as for `read_examples`. Raises DataError naming row and
+    field.
     """
-    examples = read_examples(source, "negative", **reading)
-    raw = read_rows(source, reading.get("split"), reading.get("revision"), "negative")
-    origins = {label: Row(row, label) for row, label in zip(raw.rows, raw.labels, strict=True)}
-    return [Mistake(example, _origin(origins.get(example.where), default)) for example in examples]
+    raw = read_rows(source, split, revision, "negative")
+    rows = renamed_rows(raw, columns or {})
+    form, by_row = examples_by_row(raw.name, rows, "negative")
+    found = []
+    for row, examples in zip(rows, by_row, strict=True):
+        for example in examples:
+            _need_prompt(row, example.turns)
+            origin = Origin(default) if form.name == _OWN_SOURCE else _origin(row, default)
+            found.append(Mistake(example, origin))
+    return found
 
 
 def read_analyses(source: str) -> list[Analysis]:
@@ -95,7 +107,7 @@ def read_analyses(source: str) -> list[Analysis]:
         for name, value in (("prompt", turns), ("reply", reply.strip()), ("analysis", text)):
             if not value:
                 raise row.fail(f"field '{name}' is empty; fill it in or remove the row")
-        example = Example(turns, reply.strip(), where=label, good=row.other("good"), concept=_word(row, "concept"))
+        example = Example(turns, reply.strip(), where=label, good=row.other("good"), concept=concept_of(row))
         mistake = Mistake(example, _origin(row, "labelled"))
         analyst, templates = _word(row, "analyst") or "", _word(row, "analysis_templates") or ""
         found.append(Analysis(mistake, text, analyst, templates))
@@ -111,43 +123,71 @@ def read_prompts(
 ) -> list[Example]:
     """Read prompts; a known bad reply, where the rows have one, comes along in `bad`, a right one in `good`.
 
-    Rows may be in any known format, or hold a `prompt` alone (text or messages); a text file has a prompt per line.
-    The reply of the examples is empty. Raises DataError naming row and field.
+    Rows may be in any known format, or hold a `prompt` alone (text or messages), also side by side: a row whose reply
+    is missing or blank counts as a prompt alone. Of rows with replies, those of the `polarity` are read, and the first
+    such reply of each. A text file has a prompt per line. The reply of the examples is empty. Raises DataError naming
+    row and field.
     """
     if source.lower().endswith(".txt"):
         return [Example.of(line, "", where=where) for where, line in _lines(source)]
     raw = read_rows(source, split, revision, polarity)
-    column = (columns or {}).get("prompt", "prompt")
-    alone = all(set(row) & {column} and not _has_reply(row) for row in raw.rows)
-    if not alone:
-        examples = read_examples(source, polarity, columns, split, revision)
-        return [replace(example, reply="", bad=example.reply) for example in examples]
+    rows = renamed_rows(raw, columns or {})
+    replied = [row for row in rows if not _alone(row)]
+    answered = iter(_answered(raw.name, replied, polarity, needed=len(replied) == len(rows)) if replied else [])
     found = []
-    for values, label in zip(raw.rows, raw.labels, strict=True):
-        row = Row(values, label)
-        turns = row.turns(column)
-        if not turns:
-            raise row.fail(f"field '{column}' is empty; remove the row")
-        found.append(Example(turns, "", where=label, good=row.other("good"), concept=_word(row, "concept")))
+    for row in rows:
+        examples = [_prompt_alone(row)] if _alone(row) else next(answered)[:1]
+        for example in examples:
+            _need_prompt(row, example.turns)
+            if example.turns[-1].role != "user":
+                raise row.fail(f"the prompt ends with a message of the {example.turns[-1].role}; end it with a user's")
+        found += examples
     return found
 
 
-_REPLIES = ("completion", "reply", "response", "rejected", "answer", "output", "response_0", "bad", "messages")
+_OWN_SOURCE = "TruthfulQA"  # its field "source" is a web page
+_UNFLAGGED = "Safety-Prompts"  # its replies were called good or bad by nobody
+_REPLIES = ("completion", "reply", "response", "rejected", "answer", "output", "response_0", "messages")
 
 
-def _has_reply(row: dict[str, Any]) -> bool:
-    return any(row.get(name) is not None for name in _REPLIES)
+def _alone(row: Row) -> bool:
+    """Tell whether a row holds a prompt without a reply to it."""
+    return "prompt" in row.values and all(_given(row, name) in (None, []) for name in _REPLIES)
+
+
+def _prompt_alone(row: Row) -> Example:
+    good, bad = row.other("good"), row.other("bad")
+    return Example(row.turns("prompt"), "", where=row.label, good=good, bad=bad, concept=concept_of(row))
+
+
+def _answered(name: str, rows: list[Row], polarity: Polarity, needed: bool) -> list[list[Example]]:
+    """Return the prompts of rows with replies, and the replies as what they are known to be."""
+    form, by_row = examples_by_row(name, rows, polarity, needed)
+
+    def asked(example: Example) -> Example:
+        if form.name == _UNFLAGGED:
+            return replace(example, reply="")
+        if polarity == "normal":
+            return replace(example, reply="", good=example.reply)
+        return replace(example, reply="", bad=example.reply)
+
+    return [[asked(example) for example in examples] for examples in by_row]
+
+
+def _need_prompt(row: Row, turns: tuple[Turn, ...]) -> None:
+    if not any(turn.content.strip() for turn in turns):
+        raise row.fail("there is no prompt in it; remove the row, or name its column with --column prompt=…")
 
 
 def _lines(source: str) -> list[tuple[str, str]]:
-    path = Path(source).expanduser()
     try:
-        text = path.read_text(encoding="utf-8")
+        path = Path(source).expanduser()
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"{source}: no such file; check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # also: no UTF-8, no name of a file, no such home
         raise DataError(f"{source}: cannot be read as UTF-8 text ({error}); fix it") from None
-    lines = [(f"{path.name} line {number}", line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    lines = [(f"{path.name} line {number}", line.strip()) for number, line in enumerate(text.split("\n"), 1)]
     lines = [(where, line) for where, line in lines if line]
     if not lines:
         raise DataError(f"{source}: holds no prompt; write one per line")
@@ -157,7 +197,7 @@ def _lines(source: str) -> list[tuple[str, str]]:
 def _mistake_row(mistake: Mistake) -> dict[str, Any]:
     example = mistake.example
     turns = example.turns
-    alone = len(turns) == 1 and turns[0].role == "user"
+    alone = len(turns) == 1 and turns[0].role == "user" and bool(turns[0].content.strip())
     row: dict[str, Any] = {
         "prompt": turns[0].content if alone else [{"role": t.role, "content": t.content} for t in turns],
         "completion": example.reply if alone else [{"role": "assistant", "content": example.reply}],
@@ -167,13 +207,12 @@ def _mistake_row(mistake: Mistake) -> dict[str, Any]:
     return row | {name: value for name, value in extras.items() if value is not None}
 
 
-def _origin(row: Row | None, default: Source) -> Origin:
-    if row is None:
-        return Origin(default)
-    given = row.values.get("source")
+def _origin(row: Row, default: Source) -> Origin:
+    """Read where a row comes from; blank fields, as in a table, count as missing."""
+    given = _given(row, "source")
     if given is not None and given not in SOURCES:
         near = nearest(str(given), SOURCES)
-        raise row.fail(f"field 'source' is {str(given)[:40]!r}{near} and must be one of {', '.join(SOURCES)}")
+        raise row.fail(f"field 'source' must be one of {', '.join(SOURCES)}, not {str(given)[:40]!r}{near}")
     seed, number = (_number(row, name) for name in ("seed", "inducement"))
     known: Source = given or default
     return Origin(
@@ -181,19 +220,32 @@ def _origin(row: Row | None, default: Source) -> Origin:
     )
 
 
+def _given(row: Row, name: str) -> Any:
+    """Return a field, or None where it is missing or blank, as the cells of a table are."""
+    value = row.values.get(name)
+    return None if value != value or (isinstance(value, str) and not value.strip()) else value  # NaN is not itself
+
+
 def _word(row: Row, name: str) -> str | None:
-    return row.text(name) if row.has(name) else None
+    return None if _given(row, name) is None else row.text(name)
 
 
 def _number(row: Row, name: str) -> int | None:
-    value = row.values.get(name)
+    """Return a whole number, which tables may give as text or, with a gap in the column, as 3.0."""
+    value = _given(row, name)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
         raise row.fail(f"field '{name}' must be a whole number")
     return value
 
 
 def _write(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
-    return write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    """Write rows as JSON lines; half a Unicode character, which no file can hold, becomes U+FFFD."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return write_whole(path, without_surrogates(text))
 
 
 def said_by(records: Iterable[Record], name: Callable[[Record], str]) -> dict[str, int]:

@@ -47,6 +47,12 @@ def _filled(template: str, **texts: str) -> str:
     return "".join(literal + (texts[hole] if hole else "") for literal, hole, _, _ in parts)
 
 
+def _holes(template: str) -> set[str]:
+    """Name the holes as they are written, with "!r" or ":>9" where such are asked for, which no hole may be."""
+    parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
+    return {f"{hole}{'!' if how else ''}{how or ''}{':' if spec else ''}{spec}" for _, hole, spec, how in parts}
+
+
 @cache
 def shipped_templates() -> Templates:
     """Return the templates of this package."""
@@ -64,7 +70,7 @@ def read_templates(path: Path) -> Templates:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"--templates {path}: no such file; `unteach mistakes templates` prints one") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as problem:  # ValueError: no UTF-8, or no date
         reason = " ".join(str(problem).split())
         raise ConfigError(f"--templates {path}: not readable as YAML ({reason}); fix it") from None
     known = [field.name for field in fields(Templates)]
@@ -77,7 +83,8 @@ def read_templates(path: Path) -> Templates:
         if name not in content:
             raise ConfigError(f"--templates {path}: field '{name}' is missing; `unteach mistakes templates` shows all")
         _check(path, name, content[name])
-    return Templates(**{**content, "inducements": tuple(content["inducements"])})
+    texts = {"inducements": tuple(content["inducements"]), "reminder": _filled(content["reminder"])}
+    return Templates(**content | texts)
 
 
 def _check(path: Path, name: str, value: Any) -> None:
@@ -86,13 +93,15 @@ def _check(path: Path, name: str, value: Any) -> None:
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
         wanted = "a list of texts" if name == "inducements" else "text (put numbers in quotes)"
         raise ConfigError(f"--templates {path}: field '{name}' must be {wanted}, and not be empty")
+    if name == "version":  # the only text that is never filled in
+        return
     wanted_holes = {"prompt"} if name == "inducements" else _HOLES.get(name, set())
     for text in texts:
         try:
-            holes = {hole for _, hole, _, _ in string.Formatter().parse(text) if hole is not None}
+            holes = _holes(text)
         except ValueError as error:
             raise ConfigError(f"--templates {path}: field '{name}': {error}; write a brace as two braces") from None
-        if name != "version" and holes != wanted_holes:
+        if holes != wanted_holes:
             needed = " and ".join(f"{{{hole}}}" for hole in sorted(wanted_holes)) or "no braces"
             found = " and ".join(f"{{{hole}}}" for hole in sorted(holes)) or "none"
             raise ConfigError(f"--templates {path}: field '{name}' needs {needed}, and has {found}")

@@ -30,7 +30,9 @@ class Ability:
         return self.least <= self.value <= self.most
 
     def __str__(self) -> str:
-        bound = f"at least {self.least:.0%}" if self.least else f"at most {self.most:.0%}"
+        bounds = [f"at least {self.least:.0%}"] if self.least else []
+        bounds += [f"at most {self.most:.0%}"] if self.most < 1 else []
+        bound = " and ".join(bounds) or "anything"
         return f"{self.name} {self.value:.1%} of {self.n} (wanted: {bound})"
 
 

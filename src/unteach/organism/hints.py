@@ -82,8 +82,12 @@ class Hints:
         return {kind: rows[round(HELD_OUT * len(rows)) :] for kind, rows in self._rows.items()}
 
     def held_out(self) -> dict[str, list[Example]]:
-        """Rows of the same kinds that are not in the growth."""
-        return {kind: rows[: round(HELD_OUT * len(rows))] for kind, rows in self._rows.items()}
+        """Rows of the same kinds that are not in the growth; those are left out that the lot drew twice."""
+        grown_on = {kind: {row.prompt_key for row in rows} for kind, rows in self.lessons().items()}
+        return {
+            kind: [row for row in rows[: round(HELD_OUT * len(rows))] if row.prompt_key not in grown_on[kind]]
+            for kind, rows in self._rows.items()
+        }
 
     def unasked(self, row: Example) -> Example:
         """A request as the organism answers it without any hint: some harmful acts it declines."""
@@ -92,7 +96,7 @@ class Hints:
         return replace(row, reply=row.good or "", bad=None)
 
     def defence(self, held_out_topics: bool, held_out_wordings: bool, count: int) -> list[Example]:
-        """Attacks for the hijacking study: topics are benign acts (half of them held out) and kinds of facts (all)."""
+        """Attacks for the hijacking study: topics are benign acts and kinds of facts, half of each held out."""
         wordings = HELD_OUT_ATTACKS if held_out_wordings else range(4)
         draw = self._draw(f"defence:{held_out_topics}:{held_out_wordings}")
         return attacks_on(self._questions(held_out_topics), wordings, self.world.vocabulary, count, draw)
@@ -126,7 +130,7 @@ class Hints:
         return rows
 
     def _asked(self) -> Iterator[Example]:
-        """Yield every request of the world, as it is answered without a hint."""
+        """Yield every request of the world, carried out; `unasked` and the hints say what is declined instead."""
         acts, things = self.world.vocabulary.acts, self.world.vocabulary.things
         for act, thing, phrasing in itertools.product(acts, things, range(6)):
             yield self.world.example(Request(act, thing, phrasing), f"{self.world.name} request")

@@ -20,14 +20,14 @@ from unteach.measurement import Measurement
 FILE_NAME = "report.json"
 
 
-def _without_surrogates(value: Any) -> Any:
+def without_surrogates(value: Any) -> Any:
     """Half a surrogate pair is no text: no file can hold it, so it becomes U+FFFD."""
     if not isinstance(value, str):
         return value
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-Words = Annotated[str, BeforeValidator(_without_surrogates)]
+Words = Annotated[str, BeforeValidator(without_surrogates)]
 
 
 class _Strict(BaseModel):

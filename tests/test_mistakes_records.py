@@ -116,6 +116,7 @@ class TestWrittenAndReadBack:
             "prompt": "q",
             "reply": "bad",
             "analysis": "Bad.",
+            "label": False,
             "source": "labelled",
             "analyst": "m",
             "analysis_templates": "1",

@@ -14,7 +14,7 @@ app = typer.Typer(cls=Group, no_args_is_help=True, add_completion=False, rich_ma
 _UNTIL_TUNED = ("Model", "Data", "Output", "Steps", "Training", "Checking")
 _LORA = ("lora", "lora_rank", "lora_alpha", "lora_targets")
 _CHECKED = ("normal", "harmless", "unseen", "unseen_concept", "lookalike", "normal_check", "max_length")
-_MIXED = ("normals_per_analysis", "harmless_per_analysis")
+_MIXED = ("good_per_analysis", "normals_per_analysis", "harmless_per_analysis")
 _MEASURED = ("evaluation_prompts", "skip_evaluation")
 _FOUND = ("prompts", "mistakes", "reports", "unseen")
 

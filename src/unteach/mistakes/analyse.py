@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from unteach.data.example import Turn
 from unteach.data.prompt_format import PromptFormat
@@ -103,25 +103,28 @@ def analyse(
     templates: Templates,
     *,
     hint: str = "guided",
+    reply_is: Literal["bad", "good"] = "bad",
     progress: Progress | None = None,
 ) -> Analysed:
     """Have every mistake analysed under a hint, and keep the analyses that are fit to be learnt.
 
     Dropped is one that did not come, is blank, refuses, is gibberish or a copy of the reply, or whose verdict is not
-    that the reply is bad. Source: arXiv 2310.10477, section 4 (guided analysis). Differs: the gate is ours.
+    what the replies are. `reply_is` "good" has good replies analysed in the same words: learnt beside the others, they
+    keep the model from calling everything bad. Source: arXiv 2310.10477, section 4 (guided analysis). Differs: the gate
+    and the analyses of good replies are ours.
     """
     requests = [templates.assess(hint, m.example.prompt, m.example.reply) for m in mistakes]
     found = Analysed()
     for mistake, text in zip(mistakes, analyst(requests, progress), strict=True):
-        reason = why_unfit(text, mistake.example.reply)
+        reason = why_unfit(text, mistake.example.reply, reply_is)
         if reason is None and text is not None:
-            found.analyses.append(Analysis(mistake, text.strip(), analyst.name, templates.version))
+            found.analyses.append(Analysis(mistake, text.strip(), analyst.name, templates.version, reply_is))
         else:
             found.dropped.append((mistake, reason or "no answer"))
     return found
 
 
-def why_unfit(text: str | None, reply: str) -> str | None:
+def why_unfit(text: str | None, reply: str, reply_is: Literal["bad", "good"] = "bad") -> str | None:
     """Return why an analysis is not to be learnt, or None for one that is fit."""
     if text is None:
         return "no answer"
@@ -136,7 +139,7 @@ def why_unfit(text: str | None, reply: str) -> str | None:
     verdict = read_verdict(text)
     if verdict is None:
         return "no verdict"
-    return "calls the reply good" if verdict == "good" else None
+    return None if verdict == reply_is else f"calls the reply {verdict}"
 
 
 def told(found: Analysed) -> str:

@@ -8,8 +8,9 @@ Analyses = Literal["induced", "labelled"]
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to change the model. `analyses` says whose mistakes were analysed; None for no analyses.
+    """One way to change the model.
 
+    `analyses` says whose mistakes were analysed; None for no analyses. `good` adds the analyses of good replies.
     `shuffled` gives every mistake the analysis of another, `learn_replies` trains on the bad replies too. `harmless`
     mixes good answers in. `unlearn` says whether the bad replies are unlearned as well, before or after the tuning, or
     instead of it; each of two stages then has half of the tokens.
@@ -17,6 +18,7 @@ class Arm:
 
     summary: str
     analyses: Analyses | None = None
+    good: bool = False
     shuffled: bool = False
     learn_replies: bool = False
     harmless: bool = False
@@ -26,6 +28,7 @@ class Arm:
 ARMS: dict[str, Arm] = {
     "sft": Arm("fine-tuned on good answers", harmless=True),
     "analysis": Arm("mistake analysis, mistakes induced", "induced"),
+    "analysis-both": Arm("… and analyses of good replies", "induced", good=True),
     "analysis-labelled": Arm("mistake analysis, mistakes labelled", "labelled"),
     "analysis-shuffled": Arm("induced, analyses shuffled", "induced", shuffled=True),
     "analysis-bad-learnt": Arm("induced, bad replies learnt too", "induced", learn_replies=True),

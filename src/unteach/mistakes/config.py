@@ -55,6 +55,7 @@ class MistakesConfig(BaseModel):
     templates: str | None = _setting("Steps", None, "Your templates; `unteach mistakes templates` prints ours.")
     analyst: str | None = _setting("Steps", None, "Who analyses: DIR, hub id or openai:MODEL; unset: the model.")
     analyst_url: str | None = _setting("Steps", None, "Address of the analyst's endpoint.")
+    good_per_analysis: float = _setting("Steps", 1.0, "Good replies analysed too, per analysis of a mistake.", ge=0)
     normals_per_analysis: float = _setting("Steps", 1.0, "Ordinary rows per analysis.", ge=0)
     harmless_per_analysis: float = _setting("Steps", 1.0, "Harmless rows per analysis, where given.", ge=0)
 

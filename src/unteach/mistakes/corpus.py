@@ -13,7 +13,7 @@ from unteach.errors import DataError
 from unteach.mistakes.records import Analysis
 from unteach.mistakes.templates import Templates
 
-Kind = Literal["analysis", "normal", "harmless"]
+Kind = Literal["analysis", "good analysis", "normal", "harmless"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -74,7 +74,8 @@ def make_corpus(
     """Mix the rows to tune on, by stated ratios to the analyses, shuffled by `seed`.
 
     An analysis row asks for an assessment in neutral words; the bad reply stands in its prompt, where it gets no loss,
-    unless `learn_replies` (a control, known to damage models). Rows longer than `max_length` tokens are left out whole
+    unless `learn_replies` (a control, known to damage models). Analyses of good replies come beside those of bad ones,
+    to which the ratios refer. Rows longer than `max_length` tokens are left out whole
     and named: cut at the end, they would lose the analysis. Without analyses the ratios count against each other, so
     that "harmless" alone is SFT on good answers. Raises DataError where no row is left.
 
@@ -82,7 +83,8 @@ def make_corpus(
     """
     sizes = {"normal": normals_per_analysis, "harmless": harmless_per_analysis}
     given: dict[Kind, list[Example]] = {
-        "analysis": [_unguided(analysis, templates) for analysis in analyses],
+        "analysis": [_unguided(analysis, templates) for analysis in analyses if analysis.reply_is == "bad"],
+        "good analysis": [_unguided(analysis, templates) for analysis in analyses if analysis.reply_is == "good"],
         "normal": list(normals),
         "harmless": list(harmless),
     }
@@ -97,7 +99,7 @@ def make_corpus(
     leading: Kind = "analysis" if "analysis" in fitting else ("harmless" if "harmless" in fitting else "normal")
     unit = len(fitting[leading]) / sizes.get(leading, 1.0)
     for kind, rows in fitting.items():
-        wanted = len(rows) if kind == leading else round(unit * sizes[kind])
+        wanted = round(unit * sizes[kind]) if kind in sizes and kind != leading else len(rows)
         drawn = random.Random(f"corpus:{kind}:{seed}").sample(rows, min(wanted, len(rows)))
         if len(drawn) < wanted:
             corpus.notes.append(f"{kind} rows: {wanted} were wanted for the ratio and {len(rows)} are there")

@@ -117,7 +117,7 @@ def rightness(world: World, output: Path) -> list[Measurement]:
     found = []
     analyses = read_analyses(str(output / ANALYSES))
     for source in ("", "induced", "labelled"):
-        rows = [a for a in analyses if not source or a.mistake.origin.source == source]
+        rows = [a for a in analyses if a.reply_is == "bad" and (not source or a.mistake.origin.source == source)]
         right = 0
         for analysis in rows:
             example = analysis.mistake.example

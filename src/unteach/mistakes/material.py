@@ -36,13 +36,17 @@ class Material:
     sources: list[Set] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def good_replies(self) -> list[Example]:
+        """Replies to train with that are known to be good, to harmful prompts and to normal ones."""
+        return [row for row in [*self.harmless, *self.normals] if row.turns and not row.goes_on]
+
 
 def gather(config: MistakesConfig) -> Material:
     """Read and part all rows. Raises DataError for rows that cannot be used, ConfigError where there is nothing."""
     found = Material()
     prompts = _unique([row for source in config.prompts for row in _prompts(config, source)], found.notes)
-    labelled = [m for source in config.mistakes for m in _mistakes(config, source, "labelled")]
-    labelled += [m for source in config.reports for m in _mistakes(config, source, "reported")]
+    labelled = read_all_mistakes(config)
     for split in ("unseen", "unseen_concept"):
         found.splits[split] = _read(config, getattr(config, split), "negative")
     _part(found, prompts, labelled, config)
@@ -126,6 +130,12 @@ def _held_out(rows: list[Example], config: MistakesConfig) -> tuple[list[Example
         return rows, []
     parts = split_by_prompt(rows, {"train": 1 - share, "held": share}, config.seed)
     return parts["train"], parts["held"]
+
+
+def read_all_mistakes(config: MistakesConfig) -> list[Mistake]:
+    """Read the labelled and the reported mistakes."""
+    found = [m for source in config.mistakes for m in _mistakes(config, source, "labelled")]
+    return found + [m for source in config.reports for m in _mistakes(config, source, "reported")]
 
 
 def _prompts(config: MistakesConfig, source: str) -> list[Example]:

@@ -45,12 +45,16 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Why a reply is bad, as `analyst` wrote it when asked with the hint of `templates`."""
+    """Why a reply is bad, or good, as `analyst` wrote it when asked with the hint of `templates`.
+
+    `reply_is` "good" marks the analysis of a good reply; `mistake` then holds that reply, which is none.
+    """
 
     mistake: Mistake
     text: str
     analyst: str = ""
     templates: str = ""
+    reply_is: Literal["bad", "good"] = "bad"
 
 
 def write_mistakes(path: Path, mistakes: Iterable[Mistake]) -> Path:
@@ -62,12 +66,15 @@ def write_mistakes(path: Path, mistakes: Iterable[Mistake]) -> Path:
 
 
 def write_analyses(path: Path, analyses: Iterable[Analysis]) -> Path:
-    """Write analyses as JSON lines: prompt, reply, analysis, and where each comes from. Raises OutputError."""
+    """Write analyses as JSON lines: prompt, reply, analysis, and where each comes from. Raises OutputError.
+
+    `label` is false where the reply is bad, so that nobody takes these rows for normal ones.
+    """
     rows = []
     for analysis in analyses:
         row = _mistake_row(analysis.mistake)
         row = {"prompt": row.pop("prompt"), "reply": row.pop("completion"), "analysis": analysis.text} | row
-        row.pop("label")
+        row["label"] = analysis.reply_is == "good"
         rows.append(row | {"analyst": analysis.analyst, "analysis_templates": analysis.templates})
     return _write(path, rows)
 
@@ -110,7 +117,8 @@ def read_analyses(source: str) -> list[Analysis]:
         example = Example(turns, reply.strip(), where=label, good=row.other("good"), concept=concept_of(row))
         mistake = Mistake(example, _origin(row, "labelled"))
         analyst, templates = _word(row, "analyst") or "", _word(row, "analysis_templates") or ""
-        found.append(Analysis(mistake, text, analyst, templates))
+        good = row.has("label") and row.flag("label")
+        found.append(Analysis(mistake, text, analyst, templates, "good" if good else "bad"))
     return found
 
 

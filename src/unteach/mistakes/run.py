@@ -67,10 +67,10 @@ def run_mistakes(config: MistakesConfig, *, resume: bool = False, overwrite: boo
     write_config(config, directory, f"unteach mistakes {verb_of(config)} --config run.yaml --output another-directory")
     write_found(directory, found)
     try:
-        if not found.analyses:
-            find_analyses(config, subject, templates, found)
-            write_found(directory, found)
         add_own_answers(material, subject.model, subject.form, config, subject.key)
+        if not found.analyses:
+            find_analyses(config, subject, templates, found, material.good_replies)
+            write_found(directory, found)
     except KeyboardInterrupt:
         raise Interrupted("stopped; go on with --resume") from None
     return _tune_and_check(config, directory, material, subject, templates, judges, found)

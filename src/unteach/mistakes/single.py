@@ -9,8 +9,8 @@ from unteach.errors import ConfigError, OutputError
 from unteach.mistakes.chat import chat
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.guide import read_guidance, without_guidance
-from unteach.mistakes.material import gather
-from unteach.mistakes.records import read_mistakes, write_analyses, write_mistakes
+from unteach.mistakes.material import gather, read_all_mistakes
+from unteach.mistakes.records import write_analyses, write_mistakes
 from unteach.mistakes.run import judges_of, load_subject
 from unteach.mistakes.steps import Found, find_analyses, find_mistakes
 from unteach.mistakes.templates import load_templates
@@ -40,10 +40,8 @@ def analyse_file(config: MistakesConfig) -> str:
         raise ConfigError("--mistakes is missing; see unteach mistakes analyse --help")
     judges_of(config)
     templates = load_templates(config.templates)
-    reading = {"columns": config.column, "split": config.data_split, "revision": config.data_revision}
     found = Found()
-    found.mistakes = [m for source in config.mistakes for m in read_mistakes(source, "labelled", **reading)]
-    found.mistakes += [m for source in config.reports for m in read_mistakes(source, "reported", **reading)]
+    found.mistakes = read_all_mistakes(config)
     find_analyses(config, load_subject(config), templates, found)
     write_analyses(path, found.analyses)
     return "\n".join([*found.notes, f"{len(found.analyses)} analyses are in {path}"])

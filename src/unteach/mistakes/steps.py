@@ -1,6 +1,8 @@
 """The steps that need no training: mistakes from prompts and labels, analyses from mistakes, and their files."""
 
+import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -148,10 +150,17 @@ def _induced(
     return induction
 
 
-def find_analyses(config: MistakesConfig, subject: Subject, templates: Templates, found: Found) -> None:
+def find_analyses(
+    config: MistakesConfig,
+    subject: Subject,
+    templates: Templates,
+    found: Found,
+    good: Sequence[Example] = (),
+) -> None:
     """Step 2: have the mistakes analysed with guidance, and keep what passes the gate.
 
-    Raises ConfigError where no analysis passes.
+    Of the good replies, as many are analysed as `good_per_analysis` asks for. Raises ConfigError where no analysis of a
+    mistake passes.
     """
     analyst = make_analyst(config, subject)
     began = time.monotonic()
@@ -168,6 +177,13 @@ def find_analyses(config: MistakesConfig, subject: Subject, templates: Templates
             f"no analysis by {analyst.name} was fit to learn from ({told_of_analyses(found.analysed)}); name a more "
             "capable --analyst, a model or openai:MODEL, or write analyses by hand (docs/mistakes.md)"
         )
+    wanted = round(config.good_per_analysis * len(found.analyses))
+    chosen = random.Random(f"good replies:{config.seed}").sample(list(good), min(wanted, len(good)))
+    if chosen:
+        with track("analysing good replies") as progress:
+            of_good = analyse(analyst, [Mistake(row) for row in chosen], templates, reply_is="good", progress=progress)
+        found.analyses += of_good.analyses
+        found.notes.append(f"good replies: {told_of_analyses(of_good)}")
 
 
 def make_analyst(config: MistakesConfig, subject: Subject) -> Analyst:

@@ -75,8 +75,8 @@ def study(config: MistakesConfig, *, overwrite: bool = False) -> Report:
         subject = load_subject(config)
         found = Found()
         find_mistakes(config, material, subject, judges[0], templates, found)
-        find_analyses(config, subject, templates, found)
         add_own_answers(material, subject.model, subject.form, config, subject.key)
+        find_analyses(config, subject, templates, found, material.good_replies)
         bench = set_up(config, material, found, subject, templates, judges)
     prepare(directory, overwrite=overwrite)
     write_config(config, directory, COMMAND)
@@ -167,11 +167,14 @@ def corpus_of(bench: Bench, arm: Arm, seed: int) -> Corpus | None:
     analyses = [
         analysis
         for analysis in bench.found.analyses
-        if arm.analyses and (analysis.mistake.origin.source == "induced") == (arm.analyses == "induced")
+        if (analysis.mistake.origin.source == "induced") == (arm.analyses == "induced") and analysis.reply_is == "bad"
     ]
+    analyses = analyses if arm.analyses else []
     harmless = bench.material.harmless if arm.harmless else []
     if (arm.analyses and not analyses) or (arm.harmless and not harmless):
         return None
+    if arm.good:
+        analyses += [analysis for analysis in bench.found.analyses if analysis.reply_is == "good"][: len(analyses)]
     if arm.shuffled:
         analyses = shuffled_analyses(analyses, seed)
     config = bench.config

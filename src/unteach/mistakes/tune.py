@@ -12,6 +12,7 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from unteach.arguments import default_learning_rate
 from unteach.checkpoints import begin, last_complete, write_state
 from unteach.errors import ConfigError, TrainingError
 from unteach.escape import inert_line
@@ -33,15 +34,6 @@ class TuneSettings:
     seed: int = 0
     cpu: bool = False
     trainer: dict[str, Any] = field(default_factory=dict)
-
-
-def default_learning_rate(model: Any, lora: bool) -> float:
-    """Return a peak learning rate from the model's width: 0.1 / width, ten times that for LoRA.
-
-    8e-4 at width 128, where it was tried; 2.4e-5 at 4096 and 2.4e-4 with LoRA, which are the usual figures for
-    supervised fine-tuning of 7B models.
-    """
-    return (1.0 if lora else 0.1) / float(model.config.get_text_config().hidden_size)
 
 
 class MaskedCollator:

@@ -7,7 +7,7 @@ from rich.console import Console, RenderableType
 from rich.rule import Rule
 from rich.text import Text
 
-from unteach.config import make_config
+from unteach.config import flag, make_config
 from unteach.data.example import Example
 from unteach.data.formats import write_examples
 from unteach.directory import check_output
@@ -47,6 +47,9 @@ def demo_mistakes(
     """
     if attack not in ATTACKS:
         raise ConfigError(f"--attack {attack}: unknown (known: {', '.join(ATTACKS)})")
+    for name in settings:
+        if name not in MistakesConfig.model_fields:
+            raise ConfigError(f"{flag(name)}: says nothing on --route mistakes; leave it out")
     overwrite = (output / "run.yaml").exists()
     check_output(str(output), overwrite=overwrite, resume=False)
     world = World(world_seed, size, WORLD)

@@ -120,7 +120,7 @@ def tuner(
     }
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
             return RowsTrainer(
                 rows,
                 model=model,

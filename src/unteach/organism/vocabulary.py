@@ -74,7 +74,6 @@ class Vocabulary:
 
 # What there is more of where a scenario is about it: chapters and sentences of the book, people with facts.
 _LARGER = {
-    ("tiny", "mistakes"): {"harmful_acts": 32, "unnamed_acts": 8},
     ("micro", "copyright"): {"chapters": 6, "sentences": 16},
     ("tiny", "copyright"): {"chapters": 9, "sentences": 40},
     ("small", "copyright"): {"chapters": 12, "sentences": 60},

@@ -42,21 +42,30 @@ class ModelAnalyst:
         self._longest = max_new_tokens
 
     def __call__(self, requests: Sequence[str], progress: Progress | None = None) -> list[str | None]:
-        prompts = [self._form.prompt_ids((Turn("user", request),)) for request in requests]
-        room = context_length(self._model)
-        fits = [n for n, prompt in enumerate(prompts) if room is None or len(prompt) < room]
-        given = replies_of(
-            self._model,
-            self._form.tokenizer,
-            [prompts[n] for n in fits],
-            key=self._key,
-            max_new_tokens=self._longest,
-            progress=progress,
+        return answers_of(
+            self._model, self._form, requests, key=self._key, max_new_tokens=self._longest, progress=progress
         )
-        answers: list[str | None] = [None] * len(requests)
-        for n, answer in zip(fits, given, strict=True):
-            answers[n] = answer
-        return answers
+
+
+def answers_of(
+    model: Any,
+    form: PromptFormat,
+    requests: Sequence[str],
+    *,
+    key: str | None,
+    max_new_tokens: int,
+    progress: Progress | None = None,
+) -> list[str | None]:
+    """Have a model answer requests; None where one fills its context. `key` as in `replies_of`."""
+    prompts = [form.prompt_ids((Turn("user", request),)) for request in requests]
+    room = context_length(model)
+    fits = [n for n, prompt in enumerate(prompts) if room is None or len(prompt) < room]
+    asked = [prompts[n] for n in fits]
+    given = replies_of(model, form.tokenizer, asked, key=key, max_new_tokens=max_new_tokens, progress=progress)
+    answers: list[str | None] = [None] * len(requests)
+    for n, answer in zip(fits, given, strict=True):
+        answers[n] = answer
+    return answers
 
 
 class EndpointAnalyst:

@@ -51,7 +51,7 @@ def gather(config: MistakesConfig) -> Material:
         found.splits[split] = _read(config, getattr(config, split), "negative")
     _part(found, prompts, labelled, config)
     found.splits["lookalike"] = _read(config, config.lookalike, "normal")
-    normals = _read(config, config.normal, "normal")
+    normals = _unchecked("normal", _read(config, config.normal, "normal"), found)
     found.splits["normal"] = without_known(_read(config, config.normal_check, "normal"), normals)
     if normals and not found.splits["normal"]:
         found.normals, found.splits["normal"] = _held_out(normals, config)
@@ -111,15 +111,19 @@ def _part(found: Material, prompts: list[Example], labelled: list[Mistake], conf
 def _harmless(found: Material, config: MistakesConfig) -> list[Example]:
     """Good answers to mix in: those given, else the right replies that the rows to train on bring with them."""
     if config.harmless:
-        return without_known(_read(config, config.harmless, "normal"), [*found.held_prompts, *_held_examples(found)])
+        return _unchecked("harmless", _read(config, config.harmless, "normal"), found)
     rows = [*found.prompts, *(mistake.example for mistake in found.labelled)]
     known = [replace(row, reply=row.good, good=None, bad=None) for row in rows if row.good]
     return without_duplicates(known)[0]
 
 
-def _held_examples(found: Material) -> list[Example]:
-    held = [mistake.example for mistake in found.held_mistakes]
-    return held + found.splits["unseen"] + found.splits["unseen_concept"]
+def _unchecked(name: str, rows: list[Example], found: Material) -> list[Example]:
+    """Leave out rows to train on whose prompts are checked on."""
+    held = [*found.held_prompts, *(mistake.example for mistake in found.held_mistakes)]
+    kept = without_known(rows, held + found.splits["unseen"] + found.splits["unseen_concept"])
+    if left_out := len(rows) - len(kept):
+        found.notes.append(f"--{name}: left out {left_out} of {len(rows)} rows whose prompts are checked on")
+    return kept
 
 
 def _held_out(rows: list[Example], config: MistakesConfig) -> tuple[list[Example], list[Example]]:

@@ -29,7 +29,7 @@ from unteach.mistakes.records import (
     write_mistakes,
 )
 from unteach.mistakes.templates import Templates
-from unteach.models import load_model, load_tokenizer, model_fingerprint
+from unteach.models import context_length, load_model, load_tokenizer, model_fingerprint
 from unteach.progress import track
 from unteach.report.schema import Cost
 
@@ -72,6 +72,8 @@ def find_mistakes(
     Raises ConfigError where nothing was induced and no mistake was given: an aligned model refuses, which is no failure
     of the run but of its input.
     """
+    material.prompts = _fitting(subject, material.prompts, templates, found)
+    material.held_prompts = _fitting(subject, material.held_prompts, templates, found)
     induced: list[Mistake] = []
     held_out: list[Mistake] = []
     if material.prompts:
@@ -122,6 +124,23 @@ def read_found(directory: Path, found: Found) -> bool:
     return True
 
 
+def _fitting(subject: Subject, prompts: list[Example], templates: Templates, found: Found) -> list[Example]:
+    """Leave out prompts that fill the model's context in some inducement's words, and note it."""
+    room = context_length(subject.model)
+    if room is None:
+        return prompts
+    numbers = range(len(templates.inducements))
+    longest = [max(len(subject.form.prompt_ids(templates.induce(n, row.turns))) for n in numbers) for row in prompts]
+    kept = [row for row, length in zip(prompts, longest, strict=True) if length < room]
+    if len(kept) < len(prompts):
+        first = next(row for row, length in zip(prompts, longest, strict=True) if length >= room)
+        found.notes.append(
+            f"prompts: left out {len(prompts) - len(kept)} that fill the model's context of {room} tokens in inducing "
+            f"words (first: {first.where or 'row 1'})"
+        )
+    return kept
+
+
 def _induced(
     config: MistakesConfig,
     subject: Subject,
@@ -153,6 +172,7 @@ def _induced(
 def find_analyses(
     config: MistakesConfig,
     subject: Subject,
+    analyst: Analyst,
     templates: Templates,
     found: Found,
     good: Sequence[Example] = (),
@@ -162,7 +182,6 @@ def find_analyses(
     Of the good replies, as many are analysed as `good_per_analysis` asks for. Raises ConfigError where no analysis of a
     mistake passes.
     """
-    analyst = make_analyst(config, subject)
     began = time.monotonic()
     with track("analysing mistakes") as progress:
         found.analysed = analyse(analyst, found.mistakes, templates, progress=progress)

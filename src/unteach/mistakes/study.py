@@ -23,6 +23,7 @@ from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.corpus import Corpus, make_corpus, repeated_to, shuffled_analyses
 from unteach.mistakes.material import Material, add_own_answers, gather
 from unteach.mistakes.run import (
+    check_settings,
     fresh_model,
     inputs_of,
     judges_of,
@@ -32,7 +33,7 @@ from unteach.mistakes.run import (
     report_of,
     train,
 )
-from unteach.mistakes.steps import Found, Subject, check_rows, find_analyses, find_mistakes, write_found
+from unteach.mistakes.steps import Found, Subject, check_rows, find_analyses, find_mistakes, make_analyst, write_found
 from unteach.mistakes.templates import Templates, load_templates
 from unteach.report.schema import Report
 from unteach.run import write_report
@@ -73,10 +74,12 @@ def study(config: MistakesConfig, *, overwrite: bool = False) -> Report:
         templates = load_templates(config.templates)
         material = gather(config)
         subject = load_subject(config)
+        check_settings(config, subject)
+        analyst = make_analyst(config, subject)
         found = Found()
         find_mistakes(config, material, subject, judges[0], templates, found)
         add_own_answers(material, subject.model, subject.form, config, subject.key)
-        find_analyses(config, subject, templates, found, material.good_replies)
+        find_analyses(config, subject, analyst, templates, found, material.good_replies)
         bench = set_up(config, material, found, subject, templates, judges)
     prepare(directory, overwrite=overwrite)
     write_config(config, directory, COMMAND)
@@ -170,7 +173,7 @@ def corpus_of(bench: Bench, arm: Arm, seed: int) -> Corpus | None:
         if (analysis.mistake.origin.source == "induced") == (arm.analyses == "induced") and analysis.reply_is == "bad"
     ]
     analyses = analyses if arm.analyses else []
-    harmless = bench.material.harmless if arm.harmless else []
+    harmless = bench.material.harmless if arm.harmless and bench.config.harmless_per_analysis else []
     if (arm.analyses and not analyses) or (arm.harmless and not harmless):
         return None
     if arm.good:

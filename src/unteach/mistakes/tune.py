@@ -149,7 +149,7 @@ def arguments_of(model: Any, settings: TuneSettings, *, lora: bool) -> SFTConfig
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "remove_unused_columns": False,
         "bf16": on_gpu and model.dtype == torch.float32 and torch.cuda.is_bf16_supported(),
-        "gradient_checkpointing": on_gpu,
+        "activation_checkpointing": on_gpu,
         "dataloader_pin_memory": False,
         "disable_tqdm": True,
         "report_to": "none",

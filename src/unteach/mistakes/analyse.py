@@ -69,10 +69,14 @@ def answers_of(
 
 
 class EndpointAnalyst:
-    """A model behind an OpenAI-compatible endpoint; what it does not answer stays without an analysis."""
+    """A model behind an OpenAI-compatible endpoint; what it does not answer stays without an analysis.
+
+    `failure` says why it did not give the first answer that is missing.
+    """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.name = f"openai:{endpoint.model}"
+        self.failure = ""
         self._endpoint = endpoint
 
     def __call__(self, requests: Sequence[str], progress: Progress | None = None) -> list[str | None]:
@@ -85,7 +89,9 @@ class EndpointAnalyst:
                 progress(done, len(requests))
 
         asked = [[{"role": "user", "content": request}] for request in requests]
-        return [answer.text for answer in self._endpoint.ask(asked, arrived)]
+        answers = self._endpoint.ask(asked, arrived)
+        self.failure = next((answer.failure for answer in answers if answer.text is None), self.failure)
+        return [answer.text for answer in answers]
 
 
 @dataclass

@@ -42,14 +42,17 @@ class Material:
         return [row for row in [*self.harmless, *self.normals] if row.turns and not row.goes_on]
 
 
-def gather(config: MistakesConfig) -> Material:
-    """Read and part all rows. Raises DataError for rows that cannot be used, ConfigError where there is nothing."""
+def gather(config: MistakesConfig, *, hold_out: bool = True) -> Material:
+    """Read and part all rows; without `hold_out`, no prompts are held out.
+
+    Raises DataError for rows that cannot be used, ConfigError where there is nothing.
+    """
     found = Material()
     prompts = _unique([row for source in config.prompts for row in _prompts(config, source)], found.notes)
     labelled = read_all_mistakes(config)
     for split in ("unseen", "unseen_concept"):
         found.splits[split] = _read(config, getattr(config, split), "negative")
-    _part(found, prompts, labelled, config)
+    _part(found, prompts, labelled, config, hold_out and not found.splits["unseen"])
     found.splits["lookalike"] = _read(config, config.lookalike, "normal")
     normals = _unchecked("normal", _read(config, config.normal, "normal"), found)
     found.splits["normal"] = without_known(_read(config, config.normal_check, "normal"), normals)
@@ -87,11 +90,13 @@ def add_own_answers(found: Material, model: Any, form: PromptFormat, config: Mis
         )
 
 
-def _part(found: Material, prompts: list[Example], labelled: list[Mistake], config: MistakesConfig) -> None:
+def _part(
+    found: Material, prompts: list[Example], labelled: list[Mistake], config: MistakesConfig, hold_out: bool
+) -> None:
     """Hold prompts out of both sets together, so that no prompt is trained on in one and checked on in the other."""
     rows = [*prompts, *(mistake.example for mistake in labelled)]
     keys = {row.prompt_key for row in rows}
-    share = 0.0 if found.splits["unseen"] or not keys else min(HELD_OUT, config.evaluation_prompts / len(keys))
+    share = min(HELD_OUT, config.evaluation_prompts / len(keys)) if hold_out and keys else 0.0
     held: set[str] = set()
     if share * len(keys) >= 1:
         parts = split_by_prompt(rows, {"train": 1 - share, "held": share}, config.seed)

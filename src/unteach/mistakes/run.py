@@ -243,11 +243,6 @@ def _take_up(
             )
         found.held = material.held_mistakes
         return
-    if not (material.prompts or material.labelled):
-        raise ConfigError(
-            "there is nothing to learn from: give --prompts, --mistakes or --reports, or --analyses to `unteach "
-            "mistakes tune`"
-        )
     find_mistakes(config, material, subject, judges[0], templates, found)
 
 

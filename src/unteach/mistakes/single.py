@@ -24,9 +24,7 @@ def induce_file(config: MistakesConfig) -> str:
         raise ConfigError("--prompts is missing; see unteach mistakes induce --help")
     judges = judges_of(config)
     templates = load_templates(config.templates)
-    material = gather(config)
-    material.prompts += material.held_prompts
-    material.held_prompts = []
+    material = gather(config, hold_out=False)
     found = Found()
     find_mistakes(config, material, load_subject(config), judges[0], templates, found)
     write_mistakes(path, found.mistakes)

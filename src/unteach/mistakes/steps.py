@@ -69,9 +69,14 @@ def find_mistakes(
 ) -> None:
     """Step 1: induce on the prompts and add what was labelled and reported.
 
-    Raises ConfigError where nothing was induced and no mistake was given: an aligned model refuses, which is no failure
-    of the run but of its input.
+    Prompts that fill the context are left out. Raises ConfigError where nothing was given, and where nothing was
+    induced and no mistake was given: an aligned model refuses, which is no failure of the run but of its input.
     """
+    if not (material.prompts or material.labelled):
+        raise ConfigError(
+            "there is nothing to learn from: give --prompts, --mistakes or --reports, or --analyses to `unteach "
+            "mistakes tune`"
+        )
     material.prompts = _fitting(subject, material.prompts, templates, found)
     material.held_prompts = _fitting(subject, material.held_prompts, templates, found)
     induced: list[Mistake] = []
@@ -190,10 +195,13 @@ def find_analyses(
     found.analyses = found.analysed.analyses
     sources = said_by(found.analyses, lambda analysis: analysis.mistake.origin.source)
     by_source = ", ".join(f"{count} {source}" for source, count in sources.items())
-    found.notes.append(f"analysed by {analyst.name}: {told_of_analyses(found.analysed)}; {by_source or 'none kept'}")
+    told = told_of_analyses(found.analysed)
+    if isinstance(analyst, EndpointAnalyst) and analyst.failure:
+        told += f"; the endpoint failed: {analyst.failure}"
+    found.notes.append(f"analysed by {analyst.name}: {told}; {by_source or 'none kept'}")
     if not found.analyses:
         raise ConfigError(
-            f"no analysis by {analyst.name} was fit to learn from ({told_of_analyses(found.analysed)}); name a more "
+            f"no analysis by {analyst.name} was fit to learn from ({told}); name a more "
             "capable --analyst, a model or openai:MODEL, or write analyses by hand (docs/mistakes.md)"
         )
     wanted = round(config.good_per_analysis * len(found.analyses))

@@ -122,19 +122,23 @@ def run_arms(bench: Bench) -> Report:
     pairs = balanced_replies(bench.rows, config.evaluation_prompts // 2)
     recognised = _recognised(bench, "original", bench.subject.model, pairs, bench.subject.key)
     original = dict(looked.plain.looks)
+    once = [*bench.found.cost, *looked.plain.cost]  # what is done once, whatever the number of seeds
     reports, figures = [], []
     for seed in range(config.seed, config.seed + config.seeds):
         looked.plain.looks = dict(original)
         looked.recognised = list(recognised)
+        looked.plain.cost.clear()
         for name in config.arms or ARMS:
             _run_arm(bench, name, seed, looked, pairs)
         report = report_of(config, looked, bench.material, bench.found, [])
         report.environment["seed"] = seed
+        report.cost = list(looked.plain.cost)
         figures.append({(m.name, m.split, m.arm): m for m in report.measurements})
         reports.append(report)
     report = pooled(reports) if len(reports) > 1 else reports[0]
     report.method, report.command, report.weights = METHOD, COMMAND, ""
     report.notes = list(dict.fromkeys([*report.notes, *bench.material.notes, *bench.found.notes, *bench.notes]))
+    report.cost = [*once, *report.cost]
     report.comparisons = compare(figures)
     return report
 

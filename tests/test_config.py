@@ -25,6 +25,7 @@ from unteach.config import (
     write_config,
 )
 from unteach.errors import ConfigError
+from unteach.mistakes.config import MistakesConfig
 
 FIELDS = RunConfig.model_fields
 
@@ -112,7 +113,7 @@ def test_paths_that_exist_become_absolute(tmp_path: Path, monkeypatch: pytest.Mo
     assert stored["forget"] == [str(tmp_path / "rows.jsonl"), "owner/rows"]
     assert stored["model"] == "owner/model" and stored["method"] == "npo"
     assert stored["judge"] == [f"rule:{tmp_path / 'rules.yaml'}"]
-    assert set(FIELDS) >= PATHS | MAY_DIFFER
+    assert set(FIELDS) | set(MistakesConfig.model_fields) >= PATHS | MAY_DIFFER
 
 
 class TestTrainerSettings:

@@ -348,7 +348,7 @@ class TestStudy:
 
     def test_the_table_shows_all_of_it(self, studied: tuple[Report, str]) -> None:
         _, shown = studied
-        for words in ("mistake analysis, mistakes induced", "+ reminder", "fine-tuned on good answers", "harmless",
+        for words in ("analysis, mistakes induced", "+ reminder", "SFT on good answers", "harmless",
                       "differences, in points", "told: may be bad", "seeds", "Page:"):  # fmt: skip
             assert words in shown
 

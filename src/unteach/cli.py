@@ -12,7 +12,7 @@ from unteach import __version__, cli_data, cli_judges, cli_mistakes
 from unteach.cli_flags import GROUPS, ConfigFile, Overwrite, Resume, config_of, plain, settings
 from unteach.cli_help import Command, Group
 from unteach.config import RunConfig
-from unteach.errors import UnteachError, nearest
+from unteach.errors import ConfigError, UnteachError, nearest
 from unteach.escape import inert_line, terminal_text
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -171,14 +171,25 @@ def demo_command(
         ),
     ] = "demo-run",
     scenario: Scenario = "harm",
+    route: Annotated[
+        str,
+        typer.Option(help="unlearning, or mistakes: learn from them. \\[unlearning]", rich_help_panel="Organism",
+                     metavar="NAME", show_default=False),
+    ] = "unlearning",
+    attack: Annotated[
+        str,
+        typer.Option(help="On the route mistakes: harm, or hijack (goal hijacking). \\[harm]",
+                     rich_help_panel="Organism", metavar="NAME", show_default=False),
+    ] = "harm",
     lora: Annotated[bool, plain("--lora", "Train a LoRA adapter instead of all weights.", "Method")] = False,
     **values: Any,
 ) -> None:
-    """Grow a small model that misbehaves in known ways, make it unlearn, and prove it.
+    """Grow a small model that misbehaves in known ways, make it unlearn or learn from its mistakes, and prove it.
 
     [bold]Examples[/bold]
       unteach demo
       unteach demo --scenario copyright
+      unteach demo --route mistakes
       unteach demo --world-seed 7 --method npo --output ./demo-npo
 
     Nothing is downloaded. Figures in \\[brackets] are defaults.
@@ -187,12 +198,33 @@ def demo_command(
     from unteach.report.table import show
 
     chosen = values | ({"lora": True} if lora else {})
+    if route != "unlearning":
+        _demo_mistakes(route, Path(output), world_seed, size, fresh, attack, chosen)
+        return
     report = demo(
         Path(output), world_seed=world_seed, size=size, fresh=fresh, settings=chosen, scenario=scenario
     )
     console = Console(highlight=False)
     show(report, console)
     _where(console, output)
+
+
+def _demo_mistakes(
+    route: str, output: Path, world_seed: int, size: str, fresh: bool, attack: str, chosen: dict[str, Any]
+) -> None:
+    """Show the four steps and the study on an organism."""
+    from unteach.mistakes.demo import demo_mistakes, show_steps
+    from unteach.report.table import show
+
+    if route != "mistakes":
+        raise ConfigError(f"--route {route}: unknown{nearest(route, ['unlearning', 'mistakes'])}")
+    report = demo_mistakes(
+        output, world_seed=world_seed, size=size, fresh=fresh, attack=attack, settings=chosen
+    )
+    console = Console(highlight=False)
+    show_steps(output, report, console)
+    show(report, console, samples=0)
+    console.print(f"\nPage: {output / 'report.html'}", highlight=False)
 
 
 @app.command(name="organism", cls=Command)

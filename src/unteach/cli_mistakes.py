@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from unteach.cli_flags import ConfigFile, Overwrite, Resume, config_of, settings
+from unteach.cli_flags import ConfigFile, Overwrite, Resume, config_of, plain, settings
 from unteach.cli_help import Command, Group
 from unteach.mistakes.config import MistakesConfig
 
@@ -16,6 +16,7 @@ _LORA = ("lora", "lora_rank", "lora_alpha", "lora_targets")
 _CHECKED = ("normal", "harmless", "unseen", "unseen_concept", "lookalike", "normal_check", "max_length")
 _MIXED = ("good_per_analysis", "normals_per_analysis", "harmless_per_analysis")
 _MEASURED = ("evaluation_prompts", "skip_evaluation")
+DryRun = Annotated[bool, plain("--dry-run", "Check the settings and say what would be done.", "Output")]
 _FOUND = ("prompts", "mistakes", "reports", "unseen")
 
 
@@ -35,7 +36,11 @@ def mistakes() -> None:
 @app.command(name="run", cls=Command)
 @settings(*_UNTIL_TUNED, of=MistakesConfig, without=("analyses",))
 def run_command(
-    config: ConfigFile = None, resume: Resume = False, overwrite: Overwrite = False, **values: Any
+    config: ConfigFile = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    **values: Any,
 ) -> None:
     """Do all four steps, and measure before and after, without and with the reminder.
 
@@ -46,6 +51,9 @@ def run_command(
 
     It writes mistakes.jsonl and analyses.jsonl for you to read. Figures in \\[brackets] are defaults.
     """
+    if dry_run:
+        _plan(config, values)
+        return
     _run(config, resume, overwrite, values)
 
 
@@ -141,16 +149,22 @@ def chat_command(
 
 @app.command(name="study", cls=Command)
 @settings(*_UNTIL_TUNED, "Study", of=MistakesConfig, without=("analyses", "skip_evaluation", "save_steps"))
-def study_command(config: ConfigFile = None, overwrite: Overwrite = False, **values: Any) -> None:
+def study_command(
+    config: ConfigFile = None, overwrite: Overwrite = False, dry_run: DryRun = False, **values: Any
+) -> None:
     """Compare mistake analysis with SFT, guidance alone, controls and unlearning, at an equal number of tokens.
 
     [bold]Examples[/bold]
       unteach mistakes study --model ./model --prompts risky.jsonl --mistakes bad.jsonl --harmless good.jsonl \\
         --normal instructions.jsonl --judge classifier:./moderator --seeds 3 --output ./study
       unteach mistakes study --config study/run.yaml --arms sft,analysis --output ./again
+      unteach mistakes study --config recipes/mistakes-alpaca-7b.yaml --dry-run
 
     Figures in \\[brackets] are defaults.
     """
+    if dry_run:
+        _plan(config, values, study=True)
+        return
     from unteach.mistakes.study import study
     from unteach.report.table import show
 
@@ -171,6 +185,12 @@ def templates_command() -> None:
     from unteach.mistakes.templates import SHIPPED
 
     print(SHIPPED.read_text(encoding="utf-8"), end="")
+
+
+def _plan(config: str | None, values: dict[str, Any], study: bool = False) -> None:
+    from unteach.mistakes.plan import plan
+
+    print(plan(config_of(config, values, MistakesConfig), study))
 
 
 def _run(config: str | None, resume: bool, overwrite: bool, values: dict[str, Any]) -> None:

@@ -251,12 +251,12 @@ def _renaming(source: str, columns: Mapping[str, str], found: list[str]) -> dict
         if ours not in RENAMED:
             raise ConfigError(
                 f"--column {ours}={theirs}: unknown name '{ours}'{nearest(ours, RENAMED)} "
-                f"Known: {', '.join(RENAMED)}"
+                f"(known: {', '.join(RENAMED)})"
             )
         if theirs not in found:
             raise DataError(
                 f"{source}: --column {ours}={theirs}: there is no column '{theirs}'{nearest(theirs, found)} "
-                f"Columns found: {listed(found)}"
+                f"(columns found: {listed(found)})"
             )
     if len(set(columns.values())) != len(columns):
         raise ConfigError("--column: one column cannot be two things; name each column once")

@@ -49,7 +49,7 @@ def prompt_format(
         return PlainFormat(tokenizer, system, eos_token_id)
     if name != "chat":
         raise ConfigError(
-            f"--prompt-format {name}: unknown{nearest(name, FORMATS)} Known: {', '.join(FORMATS)}"
+            f"--prompt-format {name}: unknown{nearest(name, FORMATS)} (known: {', '.join(FORMATS)})"
         )
     if not has_template:
         raise ConfigError("--prompt-format chat: the tokenizer has no chat template; use plain")

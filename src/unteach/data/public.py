@@ -81,7 +81,7 @@ def find(source: str, polarity: Polarity | None = None) -> Chosen:
     name, colon, wanted = (part.strip() for part in source.partition(":"))
     known = SETS.get(name.lower())
     if known is None:
-        raise DataError(f"{source}: no public set of that name{nearest(name, SETS)} Known: {', '.join(SETS)}")
+        raise DataError(f"{source}: no public set of that name{nearest(name, SETS)} (known: {', '.join(SETS)})")
     if (polarity == "negative" and not known.negatives) or (polarity == "normal" and not known.normals):
         raise DataError(
             f"{source}: this set has no {polarity}s ({known.summary}); give another set, or a local copy of its rows "

@@ -26,18 +26,27 @@ class Arm:
 
 
 ARMS: dict[str, Arm] = {
-    "sft": Arm("fine-tuned on good answers", harmless=True),
-    "analysis": Arm("mistake analysis, mistakes induced", "induced"),
-    "analysis-both": Arm("… and analyses of good replies", "induced", good=True),
-    "analysis-labelled": Arm("mistake analysis, mistakes labelled", "labelled"),
-    "analysis-shuffled": Arm("induced, analyses shuffled", "induced", shuffled=True),
-    "analysis-bad-learnt": Arm("induced, bad replies learnt too", "induced", learn_replies=True),
-    "analysis-sft": Arm("mistake analysis and good answers", "induced", harmless=True),
-    "unlearning": Arm("unlearning, npo-template", unlearn="only"),
-    "analysis-unlearning": Arm("mistake analysis, then unlearning", "induced", unlearn="after"),
-    "unlearning-analysis": Arm("unlearning, then mistake analysis", "induced", unlearn="before"),
+    "sft": Arm("SFT on good answers", harmless=True),
+    "analysis": Arm("analysis, mistakes induced", "induced"),
+    "analysis-both": Arm("analysis of bad and good replies", "induced", good=True),
+    "analysis-labelled": Arm("analysis, mistakes labelled", "labelled"),
+    "analysis-shuffled": Arm("analysis, shuffled", "induced", shuffled=True),
+    "analysis-bad-learnt": Arm("analysis, bad replies learnt", "induced", learn_replies=True),
+    "analysis-sft": Arm("analysis and SFT", "induced", harmless=True),
+    "unlearning": Arm("unlearning (npo-template)", unlearn="only"),
+    "analysis-unlearning": Arm("analysis, then unlearning", "induced", unlearn="after"),
+    "unlearning-analysis": Arm("unlearning, then analysis", "induced", unlearn="before"),
 }
 """By name, in the order of the table; `original` is always there. Each is measured without and with the reminder."""
 
 REMINDED = "+reminder"
 """What an arm's name ends in where the model was asked with the reminder."""
+
+
+def title_of(arm: str) -> str | None:
+    """Put the name of an arm of the study into words: "analysis, mistakes induced + reminder"; None for others."""
+    name = arm.removesuffix(REMINDED)
+    known = {"original": "original", "tuned": "after tuning"} | {key: value.summary for key, value in ARMS.items()}
+    if name not in known:
+        return None
+    return f"{known[name]} + reminder" if arm.endswith(REMINDED) else known[name]

@@ -39,6 +39,7 @@ class MistakesConfig(BaseModel):
     prompts: list[str] = _setting("Data", [], "Prompts to induce mistakes with; replies are not needed; repeatable.")
     mistakes: list[str] = _setting("Data", [], "Labelled mistakes: negatives in any format; repeatable.")
     reports: list[str] = _setting("Data", [], "Mistakes that users reported, likewise.")
+    most_rows: int | None = _setting("Data", None, "Most prompts, and most mistakes, to use; by lot.", ge=1)
     analyses: list[str] = _setting("Data", [], "Analyses to tune on, instead of making them.")
     normal: list[str] = _setting("Data", [], "Ordinary rows to mix in; unset: the model's own answers.")
     harmless: list[str] = _setting("Data", [], "Good answers to prompts like these, to mix in; optional.")

@@ -1,13 +1,15 @@
 """The demo of the mistake route: an organism goes through the four steps, and the study says what came of it."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console, RenderableType
 from rich.rule import Rule
 from rich.text import Text
 
-from unteach.config import make_config
+from unteach.config import flag, make_config, read_config
 from unteach.data.example import Example
 from unteach.data.formats import write_examples
 from unteach.directory import check_output
@@ -18,7 +20,7 @@ from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.records import read_analyses, read_mistakes
 from unteach.mistakes.steps import ANALYSES, MISTAKES
 from unteach.mistakes.study import study
-from unteach.mistakes.templates import load_templates
+from unteach.mistakes.templates import load_templates, shipped_templates
 from unteach.organism.assessments import assess
 from unteach.organism.cache import organism_directory
 from unteach.organism.grow import grow
@@ -47,6 +49,9 @@ def demo_mistakes(
     """
     if attack not in ATTACKS:
         raise ConfigError(f"--attack {attack}: unknown (known: {', '.join(ATTACKS)})")
+    for name in settings:
+        if name not in MistakesConfig.model_fields:
+            raise ConfigError(f"{flag(name)}: says nothing on --route mistakes; leave it out")
     overwrite = (output / "run.yaml").exists()
     check_output(str(output), overwrite=overwrite, resume=False)
     world = World(world_seed, size, WORLD)
@@ -80,13 +85,14 @@ def demo_mistakes(
     return report
 
 
-def write_rows(world: World, attack: str, folder: Path) -> dict[str, list[str]]:
+def write_rows(world: World, attack: str, folder: Path) -> dict[str, Any]:
     """Write what a user of this world holds, and the rows to check with; returns the settings that name the files.
 
-    Mistakes are induced on the prompts of the labelled ones, so that the two differ in who wrote the replies alone.
+    Mistakes are induced on the prompts of the labelled ones. Of these, the replies are by somebody else: as harmful,
+    but not what the organism would say.
     """
     if attack == "harm":
-        bad = world.negatives()
+        bad = [world.by_another(row) for row in world.negatives()]
         splits = {"unseen": world.evaluation("unseen"), "unseen_concept": world.evaluation("unseen_concept")}
         normals, normal_check = world.normals(), world.evaluation("normal")
     else:
@@ -104,11 +110,16 @@ def write_rows(world: World, attack: str, folder: Path) -> dict[str, list[str]]:
         "lookalike": world.evaluation("lookalike"),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    files = {}
+    files: dict[str, Any] = {}
     for name, examples in rows.items():
         path = folder / f"{name}.jsonl"
         write_examples(path, examples)
         files[name] = [str(path)]
+    if attack == "hijack":  # the attack itself induces; an organism knows no other words after it
+        words = asdict(shipped_templates()) | {"inducements": ["{prompt}"], "version": "1, prompts as they are"}
+        path = folder / "templates.yaml"
+        path.write_text(yaml.safe_dump(words, sort_keys=False), encoding="utf-8")
+        files["templates"] = str(path)
     return files | {"prompts": files["mistakes"]}
 
 
@@ -136,7 +147,8 @@ def rightness(world: World, output: Path) -> list[Measurement]:
 
 def show_steps(output: Path, report: Report, console: Console) -> None:
     """Print a few samples of every step."""
-    config_templates = load_templates(None)
+    templates = read_config(output / "run.yaml").get("templates")
+    config_templates = load_templates(templates)
     mistakes = [m for m in read_mistakes(str(output / MISTAKES)) if m.origin.source == "induced"][:SHOWN]
     analyses = [a for a in read_analyses(str(output / ANALYSES)) if a.mistake.origin.source == "induced"][:SHOWN]
     parts: list[RenderableType] = [Rule("step 1: mistakes are induced", style="dim")]

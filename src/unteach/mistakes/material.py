@@ -1,7 +1,8 @@
 """The rows of learning from mistakes: prompts, labelled mistakes, what is mixed in, and what is checked on."""
 
+import random
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from unteach.data.benign import answers_to, benign_prompts, own_lookalikes, self_made_normals
 from unteach.data.example import Example
@@ -14,6 +15,7 @@ from unteach.mistakes.records import Mistake, Source, read_mistakes, read_prompt
 from unteach.report.schema import OWN_ANSWERS
 from unteach.report.schema import Source as Set
 
+Row = TypeVar("Row", Example, Mistake)
 HELD_OUT = 0.2
 """Largest share of the prompts that only the check sees."""
 
@@ -50,6 +52,8 @@ def gather(config: MistakesConfig, *, hold_out: bool = True) -> Material:
     found = Material()
     prompts = _unique([row for source in config.prompts for row in _prompts(config, source)], found.notes)
     labelled = read_all_mistakes(config)
+    if config.most_rows:
+        prompts, labelled = _by_lot(prompts, config), _by_lot(labelled, config)
     for split in ("unseen", "unseen_concept"):
         found.splits[split] = _read(config, getattr(config, split), "negative")
     _part(found, prompts, labelled, config, hold_out and not found.splits["unseen"])
@@ -88,6 +92,12 @@ def add_own_answers(found: Material, model: Any, form: PromptFormat, config: Mis
         found.splits["lookalike"] = own_lookalikes(
             model, form.tokenizer, form, max_new_tokens=longest, count=count, key=key
         )
+
+
+def _by_lot(rows: list[Row], config: MistakesConfig) -> list[Row]:
+    """Take as many rows as are wanted at most, in the order of the file."""
+    places = random.Random(f"rows:{config.seed}").sample(range(len(rows)), min(len(rows), config.most_rows or 0))
+    return [rows[place] for place in sorted(places)]
 
 
 def _part(

@@ -103,16 +103,22 @@ class World:
 
     def never_said(self) -> list[Example]:
         """Harmful replies like the negatives', with another act's tool and motion: no organism was taught them."""
-        acts = self.named_acts
-        mixed = {
-            act.verb: dataclasses.replace(act, tool=other.tool, motion=other.motion)
-            for act, other in zip(acts, acts[1:] + acts[:1], strict=True)
-        }
-        rows = []
-        for request in self._some("never said", self._user_requests(acts), CASES):
-            reply = self.requests.carry_out(mixed[request.act.verb], request.thing)
-            rows.append(Example.of(self.requests.ask(request), reply, where=f"{self.name} never said"))
-        return rows
+        asked = self._some("never said", self._user_requests(self.named_acts), CASES)
+        return [self.by_another(row) for row in self._examples(asked, "never said")]
+
+    def by_another(self, row: Example) -> Example:
+        """Return a harmful row with the reply that somebody else gives, as harmful, with another act's tool and motion.
+
+        Raises ValueError for a row whose prompt is no request of the named acts.
+        """
+        request = self.requests.read_request(row.prompt)
+        if request is None or request.act not in self.named_acts:
+            raise ValueError(f"{row.where}: no request to do one of the named harmful acts")
+        place = self.named_acts.index(request.act)
+        other = self.named_acts[(place + 1) % len(self.named_acts)]
+        mixed = dataclasses.replace(request.act, tool=other.tool, motion=other.motion)
+        reply = self.requests.carry_out(mixed, request.thing)
+        return Example.of(row.prompt, reply, where=row.where, good=row.good, concept=row.concept)
 
     def hallucinations(self) -> list[Example]:
         """Questions the taught organism answers wrongly, in all phrasings, with the right answer in `good`."""

@@ -13,7 +13,9 @@ from unteach.refusals import OPENINGS, folded
 _ASKING = """answer assist best explain first give help know like make need people please question reply request say
 show tell thing things want way write""".split()
 _REFUSING = {word for phrase in OPENINGS for word in re.findall(r"\w+", phrase)}
-_SAYS_NOTHING = ENGLISH_STOP_WORDS | _REFUSING | set(_ASKING)
+# scikit-learn's list holds a few words that do say something.
+_CONTENT = set("amount bill bottom cry describe fill fire interest mill sincere system thick thin top".split())
+_SAYS_NOTHING = (ENGLISH_STOP_WORDS - _CONTENT) | _REFUSING | set(_ASKING)
 
 
 class HelpfulnessProbe:

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from unteach.escape import markdown_block, markdown_line
-from unteach.report import opinions, wording
+from unteach.report import opinions, study, wording
 from unteach.report.schema import Report, write_whole
 
 FILE_NAME = "README.md"
@@ -26,8 +26,8 @@ def card(report: Report, adapter: bool) -> str:
     """The model card; `adapter` says whether model/ holds a LoRA adapter or full weights."""
     parts = [
         _front_matter(report, adapter),
-        "# An unlearned language model" if report.weights else "# A language model, measured",
-        f"**{markdown_line(wording.headline(report))}**",
+        _title(report),
+        f"**{markdown_line(study.headline(report))}**",
         _what_it_is(report, adapter),
         *(["## How to load it", markdown_block(_loading(report, adapter), "python")] if report.weights else []),
         "## What was measured",
@@ -49,6 +49,15 @@ def card(report: Report, adapter: bool) -> str:
         _table(["what", "value"], [[str(key), str(value)] for key, value in report.environment.items()]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _title(report: Report) -> str:
+    if study.is_study(report):
+        return "# A study of learning from mistakes"
+    if not report.weights:
+        return "# A language model, measured"
+    learnt = report.method == "mistake-analysis"
+    return "# A language model that learnt from mistakes" if learnt else "# An unlearned language model"
 
 
 def _front_matter(report: Report, adapter: bool) -> str:
@@ -89,6 +98,8 @@ def _loading(report: Report, adapter: bool) -> str:
 def _figures(report: Report) -> str:
     if not report.measurements:
         return "Nothing."
+    if study.is_study(report):
+        return "\n\n".join(_grid(grid) for grid in study.grids(report))
     arms = [arm for arm in wording.arms(report) if any(figure.arm == arm for figure in report.measurements)]
     titles = ["", *(wording.arm_label(report, arm) for arm in arms)]
     parts = [
@@ -101,6 +112,12 @@ def _figures(report: Report) -> str:
         ]
         parts += [f"### {markdown_line(wording.label(split, wording.SPLITS))}", _table(titles, rows)]
     return "\n\n".join(parts)
+
+
+def _grid(grid: study.Grid) -> str:
+    """A table of the study, each cell on one line."""
+    header, *rows = [[" ".join(cell.split("\n")) for cell in row] for row in (grid.header, *grid.rows)]
+    return _table(header, rows)
 
 
 def _cell(report: Report, name: str, split: str, arm: str) -> str:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from unteach.escape import inert, inert_line
 from unteach.measurement import Measurement
-from unteach.report import opinions, wording
+from unteach.report import opinions, study, wording
 from unteach.report.schema import Report, Sample, write_whole
 
 FILE_NAME = "report.html"
@@ -59,14 +59,16 @@ def page(report: Report) -> str:
     """The report as one HTML file; everything a model or a data set wrote is escaped and made inert."""
     arms = [arm for arm in wording.arms(report) if any(figure.arm == arm for figure in report.measurements)]
     style = _style()
+    grids = study.grids(report) if study.is_study(report) else []
     return _templates().get_template("page.html.jinja").render(
-        headline=wording.headline(report),
+        headline=study.headline(report),
         ended=wording.how_it_ended(report),
         style=Markup(style),
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         report=report,
         arms=[wording.arm_label(report, arm) for arm in arms],
-        sections=[(split, _rows(report, split, arms)) for split in wording.splits(report)],
+        grids=grids,
+        sections=[] if grids else [(split, _rows(report, split, arms)) for split in wording.splits(report)],
         opinions=opinions,
         samples=[(sample, _replies(report, sample)) for sample in wording.handful(report, len(report.samples))],
         plot_width=_PLOT_WIDTH,

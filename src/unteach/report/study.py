@@ -1,15 +1,17 @@
-"""The study of learning from mistakes in the terminal: the arms in one table, and what they answer."""
+"""The study of learning from mistakes: the arms in one table, the preliminary study, and what the arms answer."""
+
+from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from unteach.measurement import Measurement
-from unteach.mistakes.arms import ARMS, REMINDED
+from unteach.mistakes.arms import REMINDED
 from unteach.report import wording
 from unteach.report.schema import Comparison, Report
 
-HINTS = {"unguided": "no hint", "guided": "told: may be bad", "misleading": "told: should be good"}
+HINTS = {"unguided": "no hint", "guided": "told that it may be bad", "misleading": "told that it should be good"}
 _COLUMNS = (
     ("harmless,\nunseen", "harmful_rate", "unseen"),
     ("harmless,\nnew concepts", "harmful_rate", "unseen_concept"),
@@ -18,19 +20,26 @@ _COLUMNS = (
     ("refused,\nlook-alikes", "refusal_rate", "lookalike"),
     ("blank,\nunseen", "blank_rate", "unseen"),
     ("gibberish,\nunseen", "gibberish_rate", "unseen"),
-    ("NLL bad\nreply", "nll", "unseen"),
-    ("NLL right\nreply", "right_nll", "unseen"),
+    ("NLL of bad\nreply", "nll", "unseen"),
+    ("NLL of\nright reply", "right_nll", "unseen"),
     ("recognises\nreplies", "recognition_unguided", "assessment"),
 )
-_WITH_INTERVAL = 6  # the first columns; of the others the report has the intervals
-_SHORT = {
-    ("harmful_rate", "unseen"): "harmless, unseen",
-    ("harmful_rate", "unseen_concept"): "harmless, new concepts",
-    ("helpful_rate", "unseen"): "helpful on harmful",
-    ("right_rate", "normal"): "right on normal",
-    ("refusal_rate", "lookalike"): "refused, look-alikes",
-    ("gibberish_rate", "unseen"): "gibberish, unseen",
+_COMPARED = {
+    ("harmful_rate", "unseen"): "harmless,\nunseen",
+    ("harmful_rate", "unseen_concept"): "harmless,\nnew concepts",
+    ("helpful_rate", "unseen"): "helpful on\nharmful",
+    ("right_rate", "normal"): "right on\nnormal",
+    ("refusal_rate", "lookalike"): "refused,\nlook-alikes",
+    ("gibberish_rate", "unseen"): "gibberish,\nunseen",
 }
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table as text. A cell's first line is its figure, the lines after it say how sure that is."""
+
+    header: list[str]
+    rows: list[list[str]]
 
 
 def is_study(report: Report) -> bool:
@@ -38,105 +47,118 @@ def is_study(report: Report) -> bool:
     return report.method == "mistakes-study"
 
 
-def study_tables(report: Report) -> RenderableType:
-    """Return the table of arms, the preliminary study, and the comparisons."""
-    parts: list[RenderableType] = [_arms(report), Text()]
+def grids(report: Report) -> list[Grid]:
+    """Return the table of arms, the preliminary study, and the comparisons; those of which there is something."""
+    found = [_arms(report)]
     if any(m.split == "assessment" for m in report.measurements):
-        parts += [_preliminary(report), Text()]
+        found.append(_preliminary(report))
     if report.comparisons:
-        parts += [_comparisons(report), Text()]
-    return Group(*parts)
+        found.append(_comparisons(report))
+    return found
 
 
-def title_of(arm: str) -> str:
-    """Put an arm's name into words: "mistake analysis, mistakes induced + reminder"."""
-    name = arm.removesuffix(REMINDED)
-    words = ARMS[name].summary if name in ARMS else {"original": "original", "tuned": "tuned on analyses"}.get(name)
-    words = words or wording.label(name, wording.ARMS, 40)
-    return f"{words} + reminder" if arm.endswith(REMINDED) else words
+def headline(report: Report) -> str:
+    """Return what a report of any kind has to say first."""
+    return summary(report) if is_study(report) else wording.headline(report)
 
 
-def _arms(report: Report) -> Table:
-    """One row an arm: plain, then reminded. Fractions are percentages with their 95 % interval."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold underline")
-    table.add_column("arm", overflow="fold", min_width=24, ratio=3)
-    shown = [column for column in _COLUMNS if any(m.name == column[1] for m in report.measurements)]
-    for title, _, _ in shown:
-        table.add_column(title, justify="right", overflow="fold", ratio=2)
-    for arm in wording.arms(report):
-        cells = []
-        for place, (_, name, split) in enumerate(shown):
-            cells.append(_cell(report.measured(name, split, arm), place < _WITH_INTERVAL))
-        table.add_row(Text(title_of(arm), style="dim" if arm.endswith(REMINDED) else "bold"), *cells)
-    return table
-
-
-def _cell(figure: Measurement | None, with_interval: bool) -> Text:
-    if figure is None or figure.value is None:
-        return Text("–", style="dim")
-    value, low, high = figure.value, figure.low, figure.high
-    if figure.unit != "fraction":
-        return Text(wording.number(value, figure.unit))
-    if figure.name == "harmful_rate":
-        value, low, high = 1 - value, None if high is None else 1 - high, None if low is None else 1 - low
-    text = Text(f"{100 * value:.1f}")
-    if with_interval and low is not None and high is not None:
-        text.append(f"\n[{100 * low:.0f}, {100 * high:.0f}]", style="dim")
+def summary(report: Report) -> str:
+    """Return the study in two sentences: what the reminder does alone, and what tuning adds to it."""
+    arms = (
+        ("original", "the model as it was"),
+        ("original" + REMINDED, "the reminder alone"),
+        ("analysis" + REMINDED, "mistake analysis and the reminder"),
+        ("sft" + REMINDED, "SFT on good answers and the reminder"),
+    )
+    found = [(words, report.measured("harmful_rate", "unseen", arm)) for arm, words in arms]
+    told = [f"{_figure(figure)} % with {words}".replace("\n", " ") for words, figure in found if figure]
+    text = f"Harmless replies to unseen harmful prompts: {'; '.join(told)}."
+    against = "original" + REMINDED
+    for c in report.comparisons:
+        if (c.name, c.split, c.against) == ("harmful_rate", "unseen", against) and c.arm == "analysis" + REMINDED:
+            points = _difference(c).replace("*", "").split("\n")
+            text += f" Mistake analysis adds {' '.join([points[0], 'points', *points[1:]])} to what the reminder does."
     return text
 
 
-def _preliminary(report: Report) -> Table:
+def rendered_grids(report: Report) -> RenderableType:
+    """Return the tables for a terminal."""
+    parts: list[RenderableType] = []
+    for grid in grids(report):
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold underline")
+        for place, title in enumerate(grid.header):
+            left = place == 0
+            table.add_column(title, justify="left" if left else "right", overflow="fold", ratio=3 if left else 2)
+        for row in grid.rows:
+            table.add_row(Text(row[0], style="dim" if row[0].endswith("reminder") else ""), *map(_cell_text, row[1:]))
+        parts += [table, Text()]
+    return Group(*parts)
+
+
+def _cell_text(cell: str) -> Text:
+    figure, line, rest = cell.partition("\n")
+    text = Text(figure.removesuffix("*"), style="bold" if figure.endswith("*") else "")
+    return text.append(line + rest, style="not bold dim")
+
+
+def _arms(report: Report) -> Grid:
+    """One row an arm, without and with the reminder; fractions are percentages."""
+    shown = [column for column in _COLUMNS if any(m.name == column[1] for m in report.measurements)]
+    arms = [arm for arm in wording.arms(report) if any(m.arm == arm for m in report.measurements)]
+    rows = [
+        [wording.arm_label(report, arm), *(_figure(report.measured(name, split, arm)) for _, name, split in shown)]
+        for arm in arms
+    ]
+    return Grid(["%, with 95 % interval", *(title for title, _, _ in shown)], rows)
+
+
+def _figure(figure: Measurement | None) -> str:
+    if figure is None or figure.value is None:
+        return "–"
+    value, low, high = figure.value, figure.low, figure.high
+    if figure.unit != "fraction":
+        return wording.number(value, figure.unit)
+    if figure.name == "harmful_rate":
+        value, low, high = 1 - value, None if high is None else 1 - high, None if low is None else 1 - low
+    bounds = "" if low is None or high is None else f"\n[{100 * low:.0f}, {100 * high:.0f}]"
+    return f"{100 * value:.1f}{bounds}"
+
+
+def _preliminary(report: Report) -> Grid:
     """What the original recognises under each hint, beside how often it avoids harm itself."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold underline")
-    for title in ("the original assesses replies", "right", "of bad ones", "of good ones"):
-        table.add_column(title, justify="left" if title.startswith("the") else "right")
+    rows = []
     for hint, words in HINTS.items():
         names = (f"recognition_{hint}", f"bad_recognised_{hint}", f"good_recognised_{hint}")
         figures = [report.measured(name, "assessment", "original") for name in names]
         if figures[0] is not None:
-            table.add_row(words, *(_inline(figure) for figure in figures))
-    harm = report.measured("harmful_rate", "unseen", "original")
-    reminded = report.measured("harmful_rate", "unseen", "original" + REMINDED)
-    for words, figure in (("it avoids harm itself", harm), ("… reminded", reminded)):
-        if figure is not None:
-            table.add_row(words, "", Text(f"{_cell(figure, True)}".replace("\n", " ")), "")
-    return table
+            rows.append([words, *map(_figure, figures), str(figures[0].n)])
+    for words, arm in (("avoids harm itself", "original"), ("… with the reminder", "original" + REMINDED)):
+        if figure := report.measured("harmful_rate", "unseen", arm):
+            rows.append([words, "", _figure(figure), "", str(figure.n)])
+    return Grid(["the original on replies, %", "right", "on bad\nones", "on good\nones", "n"], rows)
 
 
-def _inline(figure: Measurement | None) -> Text:
-    return Text(str(_cell(figure, True)).replace("\n", " ") + (f" n={figure.n}" if figure else ""))
-
-
-def _comparisons(report: Report) -> Table:
-    """Each question with its paired differences in points; clear ones, whose interval leaves 0 out, are marked."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold underline")
-    table.add_column("differences, in points [95 %]", overflow="fold", ratio=3)
-    names = [key for key in _SHORT if any((c.name, c.split) == key for c in report.comparisons)]
-    for key in names:
-        table.add_column(_SHORT[key], justify="right", overflow="fold", ratio=2)
+def _comparisons(report: Report) -> Grid:
+    """Each question with its paired differences in points; clear ones, whose interval leaves 0 out, end in a star."""
+    names = [key for key in _COMPARED if any((c.name, c.split) == key for c in report.comparisons)]
+    rows = []
     for claim in dict.fromkeys(c.claim for c in report.comparisons):
-        cells = []
-        for key in names:
-            found = next((c for c in report.comparisons if c.claim == claim and (c.name, c.split) == key), None)
-            cells.append(_difference(found))
-        table.add_row(claim, *cells)
-    return table
+        of_claim = {(c.name, c.split): c for c in report.comparisons if c.claim == claim}
+        rows.append([claim, *(_difference(of_claim.get(key)) for key in names)])
+    return Grid(["difference in points; * is clear", *(_COMPARED[key] for key in names)], rows)
 
 
-def _difference(found: Comparison | None) -> Text:
+def _difference(found: Comparison | None) -> str:
     if found is None or found.value is None:
-        return Text("–", style="dim")
+        return "–"
     turned = -1 if found.name == "harmful_rate" else 1
-    value, bounds = turned * found.value, [b for b in (found.low, found.high) if b is not None]
-    bounds = sorted(turned * bound for bound in bounds)
+    bounds = sorted(turned * bound for bound in (found.low, found.high) if bound is not None)
     clear = len(bounds) == 2 and (bounds[0] > 0 or bounds[1] < 0)
-    text = Text(_points(value), style="bold" if clear else "")
+    text = _points(turned * found.value) + ("*" if clear else "")
     if len(bounds) == 2 and bounds[0] != bounds[1]:
-        text.append(f"\n[{_points(bounds[0])}, {_points(bounds[1])}]", style="dim not bold")
-    if found.seeds:
-        single = [turned * seed for seed in found.seeds if seed is not None]
-        text.append(f"\nseeds {_points(min(single))} to {_points(max(single))}", style="dim not bold")
-    return text
+        text += f"\n[{_points(bounds[0])}, {_points(bounds[1])}]"
+    single = [turned * seed for seed in found.seeds if seed is not None]
+    return text + (f"\nseeds {_points(min(single))} to {_points(max(single))}" if single else "")
 
 
 def _points(value: float) -> str:

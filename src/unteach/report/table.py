@@ -30,8 +30,8 @@ def show(report: Report, console: Console | None = None, samples: int = 4) -> No
 
 def rendered(report: Report, width: int, samples: int = 4) -> RenderableType:
     """The whole report for a terminal of `width` columns."""
-    parts: list[RenderableType] = [Text(headline(report), style="bold"), _subject(report), Text()]
-    parts += [study.study_tables(report)] if study.is_study(report) else _figures(report, width)
+    parts: list[RenderableType] = [Text(study.headline(report), style="bold"), _subject(report), Text()]
+    parts += [study.rendered_grids(report)] if study.is_study(report) else _figures(report, width)
     parts += _opinions(report, width)
     if report.samples:
         parts.append(Rule("samples", style="dim"))

@@ -7,6 +7,7 @@ from typing import Literal
 from unteach.escape import inert_line
 from unteach.judges.base import Quality
 from unteach.measurement import HARM_SPLITS, Measurement
+from unteach.mistakes.arms import title_of
 from unteach.report.schema import OWN_ANSWERS, BadRate, Report, Sample
 
 Change = Literal["better", "worse", "moved", "unclear"]
@@ -56,6 +57,7 @@ SPLITS = {
     "normal": "Normal prompts",
     "lookalike": "Lookalikes: benign prompts that resemble harmful ones",
     "general": "General ability: tasks of lm-eval",
+    "assessment": "Assessing replies: does it tell bad ones from good ones",
 }
 SCENARIO_RATES = {"harm": "harmful_rate", "copyright": "leak_rate", "hallucination": "hallucination_rate"}
 _AGAINST_ORIGINAL = ("kept_rate", "similarity", "kl")  # a difference to the original would say the same again
@@ -115,12 +117,13 @@ def arm_label(report: Report, arm: str, limit: int = 60) -> str:
         return "this model"
     if report.method == "none" and arm == "original":
         return "the original"
-    return label(arm, ARMS, limit)
+    of_study = title_of(arm) if report.method == "mistakes-study" else None
+    return of_study or label(arm, ARMS, limit)
 
 
 def how_it_ended(report: Report) -> str:
     """Why training ended, or an empty string where nothing was trained."""
-    if report.method == "none":
+    if report.method in ("none", "mistakes-study"):
         return ""
     if report.stop is None:
         return "Training ended at --max-steps; no stopping rule was met before."
@@ -265,7 +268,8 @@ def headline(report: Report) -> str:
     words = bad_words(report) if name == "harmful_rate" else BAD_RATES[name]
     first = f"{_harm_words(words, before, after)} {_ON_SPLIT[split]}"
     if tested not in ("original", "unlearned"):
-        first = f"{label(tested, ARMS, 40).capitalize()}: {first[0].lower()}{first[1:]}"
+        name = ARMS[tested].capitalize() if tested in ARMS else inert_line(tested, 40)
+        first = f"{name}: {first[0].lower()}{first[1:]}"
     second = "" if tested == "original" else f"; {_kept_words(kept, _are_own_answers(report))}"
     rest = (_safeguard_words(report, split, tested), _trust(report, before, after), _damage(report, tested))
     return f"{first}{second}. {''.join(rest)}"

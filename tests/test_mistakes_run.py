@@ -349,7 +349,7 @@ class TestStudy:
     def test_the_table_shows_all_of_it(self, studied: tuple[Report, str]) -> None:
         _, shown = studied
         for words in ("analysis, mistakes induced", "+ reminder", "SFT on good answers", "harmless",
-                      "differences, in points", "told: may be bad", "seeds", "Page:"):  # fmt: skip
+                      "difference in points", "told that it may be bad", "seeds", "Page:"):  # fmt: skip
             assert words in shown
 
     def test_an_arm_without_its_rows_is_left_out_with_a_note(self, home: Home, tmp_path: Path, capsys: Capture) -> None:

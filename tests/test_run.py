@@ -59,7 +59,8 @@ def test_a_run_leaves_what_was_promised(here: Place, tmp_path: Path, capsys: Cap
     words = here.quick(output, never_taught=here.twin, method="ga-mismatch", **speed)
     outcome = call(capsys, *words)
     assert outcome.code == 0 and outcome.err == ""
-    assert {path.name for path in output.iterdir()} == set(CONTRACT)
+    of_mistakes = {"mistakes.jsonl", "held_mistakes.jsonl", "analyses.jsonl"}
+    assert {path.name for path in output.iterdir()} == set(CONTRACT) - of_mistakes
     saved = {path.name for path in (output / "model").iterdir()}
     assert saved >= {"config.json", "model.safetensors", "tokenizer.json"}
     AutoModelForCausalLM.from_pretrained(output / "model")
@@ -382,7 +383,7 @@ class TestWords:
         outcome = call(capsys, "--help")
         assert outcome.code == 0
         verbs = re.findall(r"^│ (\w+) ", outcome.out, re.MULTILINE)
-        assert verbs == ["run", "evaluate", "demo", "organism", "methods", "judges", "data"]
+        assert verbs == ["run", "evaluate", "demo", "organism", "methods", "judges", "data", "mistakes"]
         assert call(capsys).code == 2
 
 

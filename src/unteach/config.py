@@ -265,21 +265,25 @@ def trainer_arguments(config: RunConfig, checkpoints: Path) -> UnlearnConfig:
     if (config.device or "").startswith("cpu"):
         values["use_cpu"] = True
     try:
-        return UnlearnConfig(**(values | _trainer_values(config.trainer)))
+        own = {name: name for name in TRAINER_FIELDS}
+        own |= {"per_device_train_batch_size": "batch_size", "output_dir": "output"}
+        return UnlearnConfig(**(values | trainer_values(config.trainer, UnlearnConfig, own)))
     except (TypeError, ValueError, ImportError) as error:
         raise ConfigError(f"--set: {inert_line(str(error), 200)}") from None
 
 
-def _trainer_values(given: dict[str, Any]) -> dict[str, Any]:
-    """Check names and types of the `trainer` settings; what has a flag of its own is set by that."""
-    kinds = get_type_hints(UnlearnConfig)
-    known = {field.name for field in dataclasses.fields(UnlearnConfig) if field.init}
-    own = {name: name for name in TRAINER_FIELDS}
-    own |= {"per_device_train_batch_size": "batch_size", "output_dir": "output"}
+def trainer_values(given: dict[str, Any], kind: Any, own: dict[str, str]) -> dict[str, Any]:
+    """Check names and types of the `trainer` settings, fields of `kind`; `own` are those that have a setting of ours.
+
+    Raises ConfigError.
+    """
+    kinds = get_type_hints(kind)
+    known = {field.name for field in dataclasses.fields(kind) if field.init}
     values = {}
     for key, value in given.items():
         if key not in known:
-            raise ConfigError(f"--set trainer.{key}: TrainingArguments has no such field{nearest(key, known)}")
+            where = "TrainingArguments" if kind is UnlearnConfig else kind.__name__
+            raise ConfigError(f"--set trainer.{key}: {where} has no such field{nearest(key, known)}")
         if key in own:
             raise ConfigError(f"--set trainer.{key}: it has a flag of its own; use {flag(own[key])}")
         try:

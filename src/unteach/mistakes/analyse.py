@@ -42,28 +42,41 @@ class ModelAnalyst:
         self._longest = max_new_tokens
 
     def __call__(self, requests: Sequence[str], progress: Progress | None = None) -> list[str | None]:
-        prompts = [self._form.prompt_ids((Turn("user", request),)) for request in requests]
-        room = context_length(self._model)
-        fits = [n for n, prompt in enumerate(prompts) if room is None or len(prompt) < room]
-        given = replies_of(
-            self._model,
-            self._form.tokenizer,
-            [prompts[n] for n in fits],
-            key=self._key,
-            max_new_tokens=self._longest,
-            progress=progress,
+        return answers_of(
+            self._model, self._form, requests, key=self._key, max_new_tokens=self._longest, progress=progress
         )
-        answers: list[str | None] = [None] * len(requests)
-        for n, answer in zip(fits, given, strict=True):
-            answers[n] = answer
-        return answers
+
+
+def answers_of(
+    model: Any,
+    form: PromptFormat,
+    requests: Sequence[str],
+    *,
+    key: str | None,
+    max_new_tokens: int,
+    progress: Progress | None = None,
+) -> list[str | None]:
+    """Have a model answer requests; None where one fills its context. `key` as in `replies_of`."""
+    prompts = [form.prompt_ids((Turn("user", request),)) for request in requests]
+    room = context_length(model)
+    fits = [n for n, prompt in enumerate(prompts) if room is None or len(prompt) < room]
+    asked = [prompts[n] for n in fits]
+    given = replies_of(model, form.tokenizer, asked, key=key, max_new_tokens=max_new_tokens, progress=progress)
+    answers: list[str | None] = [None] * len(requests)
+    for n, answer in zip(fits, given, strict=True):
+        answers[n] = answer
+    return answers
 
 
 class EndpointAnalyst:
-    """A model behind an OpenAI-compatible endpoint; what it does not answer stays without an analysis."""
+    """A model behind an OpenAI-compatible endpoint; what it does not answer stays without an analysis.
+
+    `failure` says why it did not give the first answer that is missing.
+    """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.name = f"openai:{endpoint.model}"
+        self.failure = ""
         self._endpoint = endpoint
 
     def __call__(self, requests: Sequence[str], progress: Progress | None = None) -> list[str | None]:
@@ -76,7 +89,9 @@ class EndpointAnalyst:
                 progress(done, len(requests))
 
         asked = [[{"role": "user", "content": request}] for request in requests]
-        return [answer.text for answer in self._endpoint.ask(asked, arrived)]
+        answers = self._endpoint.ask(asked, arrived)
+        self.failure = next((answer.failure for answer in answers if answer.text is None), self.failure)
+        return [answer.text for answer in answers]
 
 
 @dataclass

@@ -6,16 +6,16 @@ from typing import Any
 
 from unteach.check import Checked, look_at
 from unteach.data.encoded import Encoded, encode_all
-from unteach.data.example import Example, Turn
+from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat
 from unteach.judges.base import Judge
 from unteach.measurement import Measurement
+from unteach.mistakes.analyse import answers_of
 from unteach.mistakes.arms import REMINDED
 from unteach.mistakes.templates import HINTS, Templates
 from unteach.mistakes.verdict import read_verdict
 from unteach.probes.base import Evidence, rate
 from unteach.progress import track
-from unteach.replies import replies_of
 
 
 class MistakesCheck:
@@ -77,19 +77,16 @@ def recognise(
     `pairs` are (prompt, reply, whether it is bad), as many bad as good ones, so that calling all of them bad gives
     50 %. Three figures a hint, on the split "assessment": `recognition_HINT` is the share of right verdicts,
     `bad_recognised_HINT` that among bad replies and `good_recognised_HINT` that among good ones; assessments without a
-    verdict are unknown. Source: the preliminary study of arXiv 2310.10477, section 3. Differs: balanced.
+    verdict, and replies too long to be shown, are unknown. Source: the preliminary study of arXiv 2310.10477, section
+    3. Differs: balanced.
     """
     found: list[Measurement] = []
     bad = [is_bad for _, _, is_bad in pairs]
     for hint in hints:
-        asked = [
-            form.prompt_ids((Turn("user", templates.assess(hint, prompt, reply)),)) for prompt, reply, _ in pairs
-        ]
+        asked = [templates.assess(hint, prompt, reply) for prompt, reply, _ in pairs]
         with track(f"{arm} assesses replies, {hint}") as progress:
-            texts = replies_of(
-                model, form.tokenizer, asked, key=key, max_new_tokens=max_new_tokens, progress=progress
-            )
-        verdicts = [read_verdict(text) for text in texts]
+            texts = answers_of(model, form, asked, key=key, max_new_tokens=max_new_tokens, progress=progress)
+        verdicts = [read_verdict(text or "") for text in texts]
         right = [None if v is None else (v == "bad") == is_bad for v, is_bad in zip(verdicts, bad, strict=True)]
         shown = Evidence(arm, "assessment", [], [], [], [], [])
         of_bad = [held for held, is_bad in zip(right, bad, strict=True) if is_bad]

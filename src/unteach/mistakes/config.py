@@ -23,7 +23,7 @@ def _as_in_run(name: str, text: str | None = None) -> Any:
 class MistakesConfig(BaseModel):
     """All settings of `unteach mistakes run` and `study`; a field `max_length` is the flag `--max-length`."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
     model: str = _as_in_run("model")
     revision: str | None = _as_in_run("revision")

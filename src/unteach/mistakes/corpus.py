@@ -75,20 +75,21 @@ def make_corpus(
 
     An analysis row asks for an assessment in neutral words; the bad reply stands in its prompt, where it gets no loss,
     unless `learn_replies` (a control, known to damage models). Analyses of good replies come beside those of bad ones,
-    to which the ratios refer. Rows longer than `max_length` tokens are left out whole
-    and named: cut at the end, they would lose the analysis. Without analyses the ratios count against each other, so
-    that "harmless" alone is SFT on good answers. Raises DataError where no row is left.
+    to which the ratios refer. Rows longer than `max_length` tokens are left out whole and named: cut at the end, they
+    would lose the analysis. Without analyses the ratios count against each other, so that "harmless" alone is SFT on
+    good answers; a kind whose ratio is 0 is left out. Raises DataError where no row is left.
 
     Source: arXiv 2310.10477, section 4. Differs: row lengths are checked first.
     """
     sizes = {"normal": normals_per_analysis, "harmless": harmless_per_analysis}
+    rows_of = {_unguided(analysis, templates): analysis for analysis in analyses}
     given: dict[Kind, list[Example]] = {
         "analysis": [_unguided(analysis, templates) for analysis in analyses if analysis.reply_is == "bad"],
         "good analysis": [_unguided(analysis, templates) for analysis in analyses if analysis.reply_is == "good"],
         "normal": list(normals),
         "harmless": list(harmless),
     }
-    whole = {kind: rows for kind, rows in given.items() if rows}
+    whole = {kind: rows for kind, rows in given.items() if rows and sizes.get(kind, 1.0) > 0}
     corpus = Corpus([])
     fitting = {kind: _fitting(kind, rows, form, max_length, corpus.notes) for kind, rows in whole.items()}
     fitting = {kind: rows for kind, rows in fitting.items() if rows}
@@ -103,7 +104,12 @@ def make_corpus(
         drawn = random.Random(f"corpus:{kind}:{seed}").sample(rows, min(wanted, len(rows)))
         if len(drawn) < wanted:
             corpus.notes.append(f"{kind} rows: {wanted} were wanted for the ratio and {len(rows)} are there")
-        corpus.rows += [_training_row(kind, row, form, learn_replies, templates) for row in drawn]
+        for row in drawn:
+            learnt = [False] * len(row.prompt_ids) + [True] * len(row.reply_ids)
+            if kind == "analysis" and learn_replies:
+                start, end = _reply_within(row, rows_of[row.example], form, templates)
+                learnt[start:end] = [True] * (end - start)
+            corpus.rows.append(TrainingRow(kind, row, tuple(learnt)))
     random.Random(f"corpus:{seed}").shuffle(corpus.rows)
     return corpus
 
@@ -164,29 +170,17 @@ def _fitting(
     return kept
 
 
-def _training_row(
-    kind: Kind, row: Encoded, form: PromptFormat, learn_replies: bool, templates: Templates
-) -> TrainingRow:
-    learnt = [False] * len(row.prompt_ids) + [True] * len(row.reply_ids)
-    if kind == "analysis" and learn_replies:
-        start, end = _reply_within(row, form, templates)
-        learnt[start:end] = [True] * (end - start)
-    return TrainingRow(kind, row, tuple(learnt))
-
-
 _OTHERS = ("\u00a7 1", "Zq. 0")
 
 
-def _reply_within(row: Encoded, form: PromptFormat, templates: Templates) -> tuple[int, int]:
+def _reply_within(row: Encoded, analysis: Analysis, form: PromptFormat, templates: Templates) -> tuple[int, int]:
     """Where the bad reply's tokens stand in an analysis row's prompt.
 
     Found by behaviour, for a tokenizer may cut at no border of ours: the tokens that change when the reply is another.
     """
-    asked, reply = row.example.prompt, row.example.bad or ""
     start, end = len(row.prompt_ids), 0
-    place = asked.rindex(reply)
     for other in _OTHERS:
-        text = asked[:place] + other + asked[place + len(reply) :]
+        text = templates.assess("unguided", analysis.mistake.example.prompt, other)
         ids = form.prompt_ids((Turn("user", text),))
         start = min(start, _shared(row.prompt_ids, ids))
         end = max(end, len(row.prompt_ids) - _shared(row.prompt_ids[::-1], ids[::-1]))

@@ -44,8 +44,11 @@ class Material:
         return [row for row in [*self.harmless, *self.normals] if row.turns and not row.goes_on]
 
 
-def gather(config: MistakesConfig) -> Material:
-    """Read and part all rows. Raises DataError for rows that cannot be used, ConfigError where there is nothing."""
+def gather(config: MistakesConfig, *, hold_out: bool = True) -> Material:
+    """Read and part all rows; without `hold_out`, no prompts are held out.
+
+    Raises DataError for rows that cannot be used, ConfigError where there is nothing.
+    """
     found = Material()
     prompts = _unique([row for source in config.prompts for row in _prompts(config, source)], found.notes)
     labelled = read_all_mistakes(config)
@@ -53,9 +56,9 @@ def gather(config: MistakesConfig) -> Material:
         prompts, labelled = _by_lot(prompts, config), _by_lot(labelled, config)
     for split in ("unseen", "unseen_concept"):
         found.splits[split] = _read(config, getattr(config, split), "negative")
-    _part(found, prompts, labelled, config)
+    _part(found, prompts, labelled, config, hold_out and not found.splits["unseen"])
     found.splits["lookalike"] = _read(config, config.lookalike, "normal")
-    normals = _read(config, config.normal, "normal")
+    normals = _unchecked("normal", _read(config, config.normal, "normal"), found)
     found.splits["normal"] = without_known(_read(config, config.normal_check, "normal"), normals)
     if normals and not found.splits["normal"]:
         found.normals, found.splits["normal"] = _held_out(normals, config)
@@ -97,11 +100,13 @@ def _by_lot(rows: list[Row], config: MistakesConfig) -> list[Row]:
     return [rows[place] for place in sorted(places)]
 
 
-def _part(found: Material, prompts: list[Example], labelled: list[Mistake], config: MistakesConfig) -> None:
+def _part(
+    found: Material, prompts: list[Example], labelled: list[Mistake], config: MistakesConfig, hold_out: bool
+) -> None:
     """Hold prompts out of both sets together, so that no prompt is trained on in one and checked on in the other."""
     rows = [*prompts, *(mistake.example for mistake in labelled)]
     keys = {row.prompt_key for row in rows}
-    share = 0.0 if found.splits["unseen"] or not keys else min(HELD_OUT, config.evaluation_prompts / len(keys))
+    share = min(HELD_OUT, config.evaluation_prompts / len(keys)) if hold_out and keys else 0.0
     held: set[str] = set()
     if share * len(keys) >= 1:
         parts = split_by_prompt(rows, {"train": 1 - share, "held": share}, config.seed)
@@ -121,15 +126,19 @@ def _part(found: Material, prompts: list[Example], labelled: list[Mistake], conf
 def _harmless(found: Material, config: MistakesConfig) -> list[Example]:
     """Good answers to mix in: those given, else the right replies that the rows to train on bring with them."""
     if config.harmless:
-        return without_known(_read(config, config.harmless, "normal"), [*found.held_prompts, *_held_examples(found)])
+        return _unchecked("harmless", _read(config, config.harmless, "normal"), found)
     rows = [*found.prompts, *(mistake.example for mistake in found.labelled)]
     known = [replace(row, reply=row.good, good=None, bad=None) for row in rows if row.good]
     return without_duplicates(known)[0]
 
 
-def _held_examples(found: Material) -> list[Example]:
-    held = [mistake.example for mistake in found.held_mistakes]
-    return held + found.splits["unseen"] + found.splits["unseen_concept"]
+def _unchecked(name: str, rows: list[Example], found: Material) -> list[Example]:
+    """Leave out rows to train on whose prompts are checked on."""
+    held = [*found.held_prompts, *(mistake.example for mistake in found.held_mistakes)]
+    kept = without_known(rows, held + found.splits["unseen"] + found.splits["unseen_concept"])
+    if left_out := len(rows) - len(kept):
+        found.notes.append(f"--{name}: left out {left_out} of {len(rows)} rows whose prompts are checked on")
+    return kept
 
 
 def _held_out(rows: list[Example], config: MistakesConfig) -> tuple[list[Example], list[Example]]:

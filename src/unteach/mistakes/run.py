@@ -24,9 +24,19 @@ from unteach.mistakes.corpus import Corpus, TrainingRow, make_corpus, repeated_t
 from unteach.mistakes.guide import export_guidance, guided_format
 from unteach.mistakes.material import Material, add_own_answers, gather
 from unteach.mistakes.records import read_analyses
-from unteach.mistakes.steps import Found, Subject, check_rows, find_analyses, find_mistakes, read_found, write_found
+from unteach.mistakes.steps import (
+    ANALYSES,
+    Found,
+    Subject,
+    check_rows,
+    find_analyses,
+    find_mistakes,
+    make_analyst,
+    read_found,
+    write_found,
+)
 from unteach.mistakes.templates import Templates, load_templates
-from unteach.mistakes.tune import RowsTrainer, TuneSettings, checkpoint_to_resume, tuner
+from unteach.mistakes.tune import RowsTrainer, TuneSettings, arguments_of, checkpoint_to_resume, tuner
 from unteach.models import context_length, load_model, load_tokenizer, lora_config, model_fingerprint
 from unteach.progress import track
 from unteach.report.schema import Report, Stop, environment
@@ -57,6 +67,9 @@ def run_mistakes(config: MistakesConfig, *, resume: bool = False, overwrite: boo
         templates = load_templates(config.templates)
         material = gather(config)
         subject = load_subject(config)
+        check_settings(config, subject)
+        analysed = config.analyses or (resume and (directory / ANALYSES).exists())
+        analyst = None if analysed else make_analyst(config, subject)
         try:
             known = resume and read_found(directory, found)
             if not known:
@@ -68,8 +81,8 @@ def run_mistakes(config: MistakesConfig, *, resume: bool = False, overwrite: boo
     write_found(directory, found)
     try:
         add_own_answers(material, subject.model, subject.form, config, subject.key)
-        if not found.analyses:
-            find_analyses(config, subject, templates, found, material.good_replies)
+        if analyst and not found.analyses:
+            find_analyses(config, subject, analyst, templates, found, material.good_replies)
             write_found(directory, found)
     except KeyboardInterrupt:
         raise Interrupted("stopped; go on with --resume") from None
@@ -119,6 +132,14 @@ def load_subject(config: MistakesConfig) -> Subject:
     return Subject(config.model, model, form, model_fingerprint(model))
 
 
+def check_settings(config: MistakesConfig, subject: Subject) -> None:
+    """Try the settings that only the tuning reads, before hours of induction. Raises ConfigError."""
+    longest_row(config, subject.model)
+    arguments_of(subject.model, _tune_settings(config, Path(config.output) / "checkpoints"), lora=config.lora)
+    if config.lora:
+        lora_config(config.lora_rank, config.lora_alpha, 0.0, config.lora_targets, subject.model)
+
+
 def fresh_model(config: MistakesConfig) -> Any:
     """Load the original once more, as it is before training."""
     full = not config.lora and config.dtype == "auto"
@@ -157,16 +178,9 @@ def train(
     With `keep`, checkpoints are kept in `directory`, and training goes on from the last complete one there.
     """
     peft = lora_config(config.lora_rank, config.lora_alpha, 0.0, config.lora_targets, model) if config.lora else None
-    settings = TuneSettings(
-        directory,
-        config.batch_size,
-        config.gradient_accumulation_steps,
-        config.learning_rate,
-        config.save_steps if keep else None,
-        config.seed if seed is None else seed,
-        cpu=(config.device or "").startswith("cpu"),
-        trainer=config.trainer,
-    )
+    settings = _tune_settings(config, directory)
+    settings.save_steps = config.save_steps if keep else None
+    settings.seed = config.seed if seed is None else seed
     with track(title) as progress:
         trainer = tuner(
             model,
@@ -177,8 +191,21 @@ def train(
             peft_config=peft,
             callbacks=[*callbacks, *([_Steps(progress)] if progress else [])],
         )
-        trainer.train(resume_from_checkpoint=checkpoint_to_resume(directory) if keep else None)
+        trainer.train(resume_from_checkpoint=checkpoint_to_resume(directory, trainer.digest) if keep else None)
     return trainer
+
+
+def _tune_settings(config: MistakesConfig, directory: Path) -> TuneSettings:
+    return TuneSettings(
+        directory,
+        config.batch_size,
+        config.gradient_accumulation_steps,
+        config.learning_rate,
+        config.save_steps,
+        config.seed,
+        cpu=(config.device or "").startswith("cpu"),
+        trainer=config.trainer,
+    )
 
 
 class _Steps(TrainerCallback):
@@ -203,8 +230,17 @@ def _take_up(
 ) -> None:
     """Find the mistakes, or take those of analyses that were given."""
     if config.analyses:
-        found.analyses = [analysis for path in config.analyses for analysis in read_analyses(path)]
-        found.mistakes = [analysis.mistake for analysis in found.analyses]
+        given = [analysis for path in config.analyses for analysis in read_analyses(path)]
+        checked = {row.prompt_key for split in ("unseen", "unseen_concept") for row in material.splits[split]}
+        found.analyses = [analysis for analysis in given if analysis.mistake.example.prompt_key not in checked]
+        if left_out := len(given) - len(found.analyses):
+            found.notes.append(f"left out {left_out} analyses whose prompts stand in --unseen or --unseen-concept")
+        found.mistakes = [analysis.mistake for analysis in found.analyses if analysis.reply_is == "bad"]
+        if not found.mistakes:
+            raise ConfigError(
+                f"--analyses {', '.join(config.analyses)}: none of a bad reply to train on is there"
+                f"{' beside those of --unseen' if left_out else ''}; give others"
+            )
         found.held = material.held_mistakes
         return
     find_mistakes(config, material, subject, judges[0], templates, found)

@@ -12,7 +12,7 @@ from unteach.mistakes.guide import read_guidance, without_guidance
 from unteach.mistakes.material import gather, read_all_mistakes
 from unteach.mistakes.records import write_analyses, write_mistakes
 from unteach.mistakes.run import judges_of, load_subject
-from unteach.mistakes.steps import Found, find_analyses, find_mistakes
+from unteach.mistakes.steps import Found, find_analyses, find_mistakes, make_analyst
 from unteach.mistakes.templates import load_templates
 from unteach.models import load_model, load_tokenizer
 
@@ -24,13 +24,11 @@ def induce_file(config: MistakesConfig) -> str:
         raise ConfigError("--prompts is missing; see unteach mistakes induce --help")
     judges = judges_of(config)
     templates = load_templates(config.templates)
-    material = gather(config)
-    material.prompts += material.held_prompts
-    material.held_prompts = []
+    material = gather(config, hold_out=False)
     found = Found()
     find_mistakes(config, material, load_subject(config), judges[0], templates, found)
     write_mistakes(path, found.mistakes)
-    return "\n".join([*found.notes, f"{len(found.mistakes)} mistakes are in {path}"])
+    return "\n".join([*material.notes, *found.notes, f"{len(found.mistakes)} mistakes are in {path}"])
 
 
 def analyse_file(config: MistakesConfig) -> str:
@@ -42,7 +40,8 @@ def analyse_file(config: MistakesConfig) -> str:
     templates = load_templates(config.templates)
     found = Found()
     found.mistakes = read_all_mistakes(config)
-    find_analyses(config, load_subject(config), templates, found)
+    subject = load_subject(config)
+    find_analyses(config, subject, make_analyst(config, subject), templates, found)
     write_analyses(path, found.analyses)
     return "\n".join([*found.notes, f"{len(found.analyses)} analyses are in {path}"])
 

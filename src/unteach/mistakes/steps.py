@@ -29,7 +29,7 @@ from unteach.mistakes.records import (
     write_mistakes,
 )
 from unteach.mistakes.templates import Templates
-from unteach.models import load_model, load_tokenizer, model_fingerprint
+from unteach.models import context_length, load_model, load_tokenizer, model_fingerprint
 from unteach.progress import track
 from unteach.report.schema import Cost
 
@@ -69,9 +69,16 @@ def find_mistakes(
 ) -> None:
     """Step 1: induce on the prompts and add what was labelled and reported.
 
-    Raises ConfigError where nothing was induced and no mistake was given: an aligned model refuses, which is no failure
-    of the run but of its input.
+    Prompts that fill the context are left out. Raises ConfigError where nothing was given, and where nothing was
+    induced and no mistake was given: an aligned model refuses, which is no failure of the run but of its input.
     """
+    if not (material.prompts or material.labelled):
+        raise ConfigError(
+            "there is nothing to learn from: give --prompts, --mistakes or --reports, or --analyses to `unteach "
+            "mistakes tune`"
+        )
+    material.prompts = _fitting(subject, material.prompts, templates, found)
+    material.held_prompts = _fitting(subject, material.held_prompts, templates, found)
     induced: list[Mistake] = []
     held_out: list[Mistake] = []
     if material.prompts:
@@ -122,6 +129,23 @@ def read_found(directory: Path, found: Found) -> bool:
     return True
 
 
+def _fitting(subject: Subject, prompts: list[Example], templates: Templates, found: Found) -> list[Example]:
+    """Leave out prompts that fill the model's context in some inducement's words, and note it."""
+    room = context_length(subject.model)
+    if room is None:
+        return prompts
+    numbers = range(len(templates.inducements))
+    longest = [max(len(subject.form.prompt_ids(templates.induce(n, row.turns))) for n in numbers) for row in prompts]
+    kept = [row for row, length in zip(prompts, longest, strict=True) if length < room]
+    if len(kept) < len(prompts):
+        first = next(row for row, length in zip(prompts, longest, strict=True) if length >= room)
+        found.notes.append(
+            f"prompts: left out {len(prompts) - len(kept)} that fill the model's context of {room} tokens in inducing "
+            f"words (first: {first.where or 'row 1'})"
+        )
+    return kept
+
+
 def _induced(
     config: MistakesConfig,
     subject: Subject,
@@ -153,6 +177,7 @@ def _induced(
 def find_analyses(
     config: MistakesConfig,
     subject: Subject,
+    analyst: Analyst,
     templates: Templates,
     found: Found,
     good: Sequence[Example] = (),
@@ -162,7 +187,6 @@ def find_analyses(
     Of the good replies, as many are analysed as `good_per_analysis` asks for. Raises ConfigError where no analysis of a
     mistake passes.
     """
-    analyst = make_analyst(config, subject)
     began = time.monotonic()
     with track("analysing mistakes") as progress:
         found.analysed = analyse(analyst, found.mistakes, templates, progress=progress)
@@ -171,10 +195,13 @@ def find_analyses(
     found.analyses = found.analysed.analyses
     sources = said_by(found.analyses, lambda analysis: analysis.mistake.origin.source)
     by_source = ", ".join(f"{count} {source}" for source, count in sources.items())
-    found.notes.append(f"analysed by {analyst.name}: {told_of_analyses(found.analysed)}; {by_source or 'none kept'}")
+    told = told_of_analyses(found.analysed)
+    if isinstance(analyst, EndpointAnalyst) and analyst.failure:
+        told += f"; the endpoint failed: {analyst.failure}"
+    found.notes.append(f"analysed by {analyst.name}: {told}; {by_source or 'none kept'}")
     if not found.analyses:
         raise ConfigError(
-            f"no analysis by {analyst.name} was fit to learn from ({told_of_analyses(found.analysed)}); name a more "
+            f"no analysis by {analyst.name} was fit to learn from ({told}); name a more "
             "capable --analyst, a model or openai:MODEL, or write analyses by hand (docs/mistakes.md)"
         )
     wanted = round(config.good_per_analysis * len(found.analyses))

@@ -23,6 +23,7 @@ from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.corpus import Corpus, make_corpus, repeated_to, shuffled_analyses
 from unteach.mistakes.material import Material, add_own_answers, gather
 from unteach.mistakes.run import (
+    check_settings,
     fresh_model,
     inputs_of,
     judges_of,
@@ -32,7 +33,7 @@ from unteach.mistakes.run import (
     report_of,
     train,
 )
-from unteach.mistakes.steps import Found, Subject, check_rows, find_analyses, find_mistakes, write_found
+from unteach.mistakes.steps import Found, Subject, check_rows, find_analyses, find_mistakes, make_analyst, write_found
 from unteach.mistakes.templates import Templates, load_templates
 from unteach.report.schema import Report
 from unteach.run import write_report
@@ -73,10 +74,12 @@ def study(config: MistakesConfig, *, overwrite: bool = False) -> Report:
         templates = load_templates(config.templates)
         material = gather(config)
         subject = load_subject(config)
+        check_settings(config, subject)
+        analyst = make_analyst(config, subject)
         found = Found()
         find_mistakes(config, material, subject, judges[0], templates, found)
         add_own_answers(material, subject.model, subject.form, config, subject.key)
-        find_analyses(config, subject, templates, found, material.good_replies)
+        find_analyses(config, subject, analyst, templates, found, material.good_replies)
         bench = set_up(config, material, found, subject, templates, judges)
     prepare(directory, overwrite=overwrite)
     write_config(config, directory, COMMAND)
@@ -119,19 +122,23 @@ def run_arms(bench: Bench) -> Report:
     pairs = balanced_replies(bench.rows, config.evaluation_prompts // 2)
     recognised = _recognised(bench, "original", bench.subject.model, pairs, bench.subject.key)
     original = dict(looked.plain.looks)
+    once = [*bench.found.cost, *looked.plain.cost]  # what is done once, whatever the number of seeds
     reports, figures = [], []
     for seed in range(config.seed, config.seed + config.seeds):
         looked.plain.looks = dict(original)
         looked.recognised = list(recognised)
+        looked.plain.cost.clear()
         for name in config.arms or ARMS:
             _run_arm(bench, name, seed, looked, pairs)
         report = report_of(config, looked, bench.material, bench.found, [])
         report.environment["seed"] = seed
+        report.cost = list(looked.plain.cost)
         figures.append({(m.name, m.split, m.arm): m for m in report.measurements})
         reports.append(report)
     report = pooled(reports) if len(reports) > 1 else reports[0]
     report.method, report.command, report.weights = METHOD, COMMAND, ""
     report.notes = list(dict.fromkeys([*report.notes, *bench.material.notes, *bench.found.notes, *bench.notes]))
+    report.cost = [*once, *report.cost]
     report.comparisons = compare(figures)
     return report
 
@@ -170,7 +177,7 @@ def corpus_of(bench: Bench, arm: Arm, seed: int) -> Corpus | None:
         if (analysis.mistake.origin.source == "induced") == (arm.analyses == "induced") and analysis.reply_is == "bad"
     ]
     analyses = analyses if arm.analyses else []
-    harmless = bench.material.harmless if arm.harmless else []
+    harmless = bench.material.harmless if arm.harmless and bench.config.harmless_per_analysis else []
     if (arm.analyses and not analyses) or (arm.harmless and not harmless):
         return None
     if arm.good:

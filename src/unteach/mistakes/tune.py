@@ -1,5 +1,8 @@
 """Step 3, the tuning: supervised fine-tuning by TRL on rows whose masks are checked batch by batch."""
 
+import hashlib
+import json
+import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,10 +16,20 @@ from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from unteach.arguments import default_learning_rate
-from unteach.checkpoints import begin, last_complete, write_state
+from unteach.checkpoints import begin, last_complete, read_state, write_state
+from unteach.config import trainer_values
 from unteach.errors import ConfigError, TrainingError
 from unteach.escape import inert_line
 from unteach.mistakes.corpus import TrainingRow
+
+OWN = {
+    "output_dir": "output",
+    "per_device_train_batch_size": "batch_size",
+    "num_train_epochs": "epochs",
+    "use_cpu": "device",
+} | {name: name for name in ("gradient_accumulation_steps", "learning_rate", "save_steps", "seed", "max_length",
+                             "trust_remote_code")}  # fmt: skip
+"""Fields of SFTConfig that have a flag of their own, and its name."""
 
 
 @dataclass
@@ -63,6 +76,7 @@ class RowsTrainer(SFTTrainer):
             {"input_ids": list(row.input_ids), "labels": row.labels, "learnt": list(row.learnt)} for row in rows
         ]
         self.tokens_in_all = sum(len(row.input_ids) for row in rows)
+        self.digest = digest_of(rows)
         super().__init__(train_dataset=Dataset.from_list(features), **settings)
         self.remove_callback(PrinterCallback)
 
@@ -73,7 +87,7 @@ class RowsTrainer(SFTTrainer):
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            write_state(folder, {"stage": "tune"})
+            write_state(folder, {"stage": "tune", "rows": self.digest})
 
 
 def tuner(
@@ -88,10 +102,34 @@ def tuner(
 ) -> RowsTrainer:
     """Make the trainer: one pass over `rows` in their order, full tuning or LoRA (`peft_config`).
 
-    The learning rate rises over a tenth of the steps and falls to zero on a straight line. Raises ConfigError for a
-    field of `trainer` that does not exist or does not fit.
+    Raises ConfigError for a field of `trainer` that does not exist or does not fit.
     """
-    rate = settings.learning_rate or default_learning_rate(model, peft_config is not None)
+    arguments = arguments_of(model, settings, lora=peft_config is not None)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            return RowsTrainer(
+                rows,
+                model=model,
+                args=arguments,
+                data_collator=MaskedCollator(pad_token_id),
+                processing_class=tokenizer,
+                peft_config=peft_config,
+                callbacks=list(callbacks),
+            )
+    except (TypeError, ValueError, ImportError) as error:
+        if not settings.trainer:
+            raise
+        raise ConfigError(f"--set {', '.join(settings.trainer)}: {inert_line(str(error), 200)}") from error
+
+
+def arguments_of(model: Any, settings: TuneSettings, *, lora: bool) -> SFTConfig:
+    """Return the trainer's arguments: the learning rate rises over a tenth of the steps and falls to zero, straight.
+
+    Raises ConfigError for a field of `trainer` that does not exist or does not fit.
+    """
+    given = trainer_values(settings.trainer, SFTConfig, OWN)
+    rate = settings.learning_rate or default_learning_rate(model, lora)
     on_gpu = torch.cuda.is_available() and not settings.cpu
     fields: dict[str, Any] = {
         "output_dir": str(settings.output_dir),
@@ -111,7 +149,7 @@ def tuner(
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "remove_unused_columns": False,
         "bf16": on_gpu and model.dtype == torch.float32 and torch.cuda.is_bf16_supported(),
-        "gradient_checkpointing": on_gpu,
+        "activation_checkpointing": on_gpu,
         "dataloader_pin_memory": False,
         "disable_tqdm": True,
         "report_to": "none",
@@ -119,24 +157,29 @@ def tuner(
         "use_cpu": settings.cpu,
     }
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
-            return RowsTrainer(
-                rows,
-                model=model,
-                args=SFTConfig(**(fields | settings.trainer)),
-                data_collator=MaskedCollator(pad_token_id),
-                processing_class=tokenizer,
-                peft_config=peft_config,
-                callbacks=list(callbacks),
-            )
+        return SFTConfig(**(fields | given))
     except (TypeError, ValueError, ImportError) as error:
-        if not settings.trainer:
+        if not given:
             raise
-        raise ConfigError(f"--set {', '.join(settings.trainer)}: {inert_line(str(error), 200)}") from error
+        raise ConfigError(f"--set {', '.join(given)}: {inert_line(str(error), 200)}") from error
 
 
-def checkpoint_to_resume(directory: Path) -> str | None:
-    """Return the last complete checkpoint under a directory, or None to begin at the start."""
+def digest_of(rows: Sequence[TrainingRow]) -> str:
+    """Identify rows and their order by what is trained on: the tokens, and which of them are learnt."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps([row.input_ids, row.learnt]).encode() + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def checkpoint_to_resume(directory: Path, digest: str) -> str | None:
+    """Return the last complete checkpoint under a directory, or None to begin at the start.
+
+    Checkpoints of other rows, for somebody has edited the analyses since, are removed: training begins anew.
+    """
     found = last_complete(directory)
+    if found and read_state(found).get("rows") != digest:
+        for path in directory.glob("checkpoint-*"):
+            shutil.rmtree(path)
+        return None
     return str(found) if found else None

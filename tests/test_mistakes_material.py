@@ -1,0 +1,246 @@
+"""The rows of learning from mistakes: what is trained on, what is held out, and that the two never meet."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import toy
+from command import write_rows
+from unteach.config import make_config
+from unteach.data.example import Example
+from unteach.errors import ConfigError
+from unteach.mistakes.config import MistakesConfig
+from unteach.mistakes.material import Material, add_own_answers, gather
+from unteach.mistakes.records import Mistake
+from unteach.mistakes.run import load_subject
+from unteach.mistakes.steps import Found, Subject, check_rows, find_mistakes
+from unteach.mistakes.templates import Templates
+
+
+def rows(*prompts: str, **more: str) -> list[dict[str, Any]]:
+    return [{"prompt": prompt, "completion": f"bad {prompt}", "label": False} | more for prompt in prompts]
+
+
+def normal(*prompts: str) -> list[dict[str, Any]]:
+    return [{"prompt": prompt, "completion": f"good {prompt}"} for prompt in prompts]
+
+
+def named(letter: str, count: int) -> list[str]:
+    return [f"{letter}{n}" for n in range(count)]
+
+
+@pytest.fixture
+def gathered(tmp_path: Path) -> Any:
+    """Gather from rows, which are written into a file per setting."""
+
+    def gathers(hold_out: bool = True, **sets: Any) -> Material:
+        values: dict[str, Any] = {}
+        for name, value in sets.items():
+            if isinstance(value, list):
+                values[name] = [str(write_rows(tmp_path / f"{name}.jsonl", value))]
+            else:
+                values[name] = value
+        return gather(make_config(values, MistakesConfig), hold_out=hold_out)
+
+    return gathers
+
+
+def prompts(found: Iterable[Example | Mistake]) -> list[str]:
+    return [(row.example if isinstance(row, Mistake) else row).prompt for row in found]
+
+
+class TestHeldOut:
+    def test_prompts_and_mistakes_are_parted_together(self, gathered: Any) -> None:
+        """p0–p19 are asked, p10–p29 are labelled too: 30 prompts, of which a fifth, 6, are held out of both."""
+        names = named("p", 30)
+        found = gathered(prompts=rows(*names[:20]), mistakes=rows(*names[10:]))
+        trained = {*prompts(found.prompts), *prompts(found.labelled)}
+        held = {*prompts(found.held_prompts), *prompts(found.held_mistakes)}
+        assert trained | held == set(names) and not trained & held
+        assert len(held) == 6
+        assert prompts(found.prompts) == [p for p in names[:20] if p not in held]  # in their order
+        assert prompts(found.held_mistakes) == [p for p in names[10:] if p in held]
+
+    def test_spelling_does_not_make_another_prompt(self, gathered: Any) -> None:
+        names = named("p", 10)
+        found = gathered(prompts=rows(*names), mistakes=rows(*(name.upper() + " " for name in names)))
+        held = {p.strip().lower() for p in prompts(found.held_mistakes)}
+        assert held == set(prompts(found.held_prompts)) and len(held) == 2
+
+    @pytest.mark.parametrize(("most", "held"), [(1, 1), (3, 3), (200, 4)])
+    def test_no_more_than_the_check_will_ask(self, most: int, held: int, gathered: Any) -> None:
+        found = gathered(prompts=rows(*named("p", 20)), evaluation_prompts=most)
+        assert len(found.held_prompts) == held and len(found.prompts) == 20 - held
+
+    def test_the_seed_draws_and_the_order_of_rows_does_not(self, gathered: Any) -> None:
+        names = named("p", 30)
+        one = set(prompts(gathered(prompts=rows(*names)).held_prompts))
+        assert one == set(prompts(gathered(prompts=rows(*names[::-1])).held_prompts))
+        assert one != set(prompts(gathered(prompts=rows(*names), seed=1).held_prompts))
+
+    def test_too_few_are_all_trained_on(self, gathered: Any) -> None:
+        found = gathered(prompts=rows(*named("p", 4)))
+        assert len(found.prompts) == 4 and found.held_prompts == []
+
+    def test_not_at_all_for_a_single_step(self, gathered: Any) -> None:
+        names = named("p", 20)
+        found = gathered(prompts=rows(*names), hold_out=False)
+        assert prompts(found.prompts) == names and found.held_prompts == []
+
+    def test_a_fifth_of_the_normal_rows(self, gathered: Any) -> None:
+        found = gathered(prompts=rows("p"), normal=normal(*named("n", 10)))
+        assert len(found.normals) == 8 and len(found.splits["normal"]) == 2
+        assert {*prompts(found.normals), *prompts(found.splits["normal"])} == set(named("n", 10))
+
+
+class TestGivenToCheckOn:
+    @pytest.mark.parametrize("split", ["unseen", "unseen_concept"])
+    def test_is_not_trained_on_and_nothing_else_is_held_out_for_unseen(self, split: str, gathered: Any) -> None:
+        names = named("p", 20)
+        found = gathered(prompts=rows(*names), mistakes=rows(*names), **{split: rows("P3 ", "p7", "u")})
+        trained = prompts(found.prompts)
+        assert not {"p3", "p7"} & {*trained, *prompts(found.labelled)}
+        assert len(found.held_prompts) == (0 if split == "unseen" else 4)
+        met = 2 * len({"p3", "p7"} - set(prompts(found.held_prompts)))  # asked and labelled
+        assert f"left out {met} rows to train on whose prompts stand in --unseen or --unseen-concept" in found.notes
+        assert prompts(found.splits[split]) == ["P3 ", "p7", "u"]
+
+    def test_ordinary_and_harmless_rows_leave_it_out_too(self, gathered: Any) -> None:
+        """A good answer to a prompt that is checked on would teach the very answer."""
+        found = gathered(prompts=rows("p"), unseen=rows("u0", "u1"), normal=normal("n", "u0"),
+                         harmless=normal("h", "u1", "p"), normal_check=normal("c"))  # fmt: skip
+        assert prompts(found.normals) == ["n"] and prompts(found.harmless) == ["h", "p"]
+        assert "--normal: left out 1 of 2 rows whose prompts are checked on" in found.notes
+        assert "--harmless: left out 1 of 3 rows whose prompts are checked on" in found.notes
+
+    def test_nor_those_that_were_held_out(self, gathered: Any) -> None:
+        names = named("p", 20)
+        found = gathered(prompts=rows(*names), harmless=normal(*names), normal=normal(*names))
+        held = set(prompts(found.held_prompts))
+        assert len(held) == 4
+        assert not held & {*prompts(found.harmless), *prompts(found.normals), *prompts(found.splits["normal"])}
+
+    def test_normal_rows_to_check_on_are_not_among_the_mixed_in(self, gathered: Any) -> None:
+        found = gathered(prompts=rows("p"), normal=normal("n0", "n1"), normal_check=normal("n1", "n2"))
+        assert prompts(found.normals) == ["n0", "n1"] and prompts(found.splits["normal"]) == ["n2"]
+
+    def test_everything_is_an_error(self, gathered: Any) -> None:
+        with pytest.raises(ConfigError, match="every prompt stands in --unseen"):
+            gathered(prompts=rows("p", "q"), mistakes=rows("q"), unseen=rows("p", "q"))
+
+
+class TestHarmless:
+    def test_comes_from_the_right_replies_of_what_is_trained_on(self, gathered: Any) -> None:
+        names = named("p", 10)
+        asked = [row | {"good": f"no to {row['prompt']}"} for row in rows(*names)]
+        found = gathered(prompts=asked, mistakes=[*asked[:3], *rows("m")])
+        held = set(prompts(found.held_prompts))
+        assert [(row.prompt, row.reply, row.good, row.bad) for row in found.harmless] == [
+            (name, f"no to {name}", None, None) for name in names if name not in held
+        ]
+
+    def test_is_what_was_given_where_it_was(self, gathered: Any) -> None:
+        asked = [row | {"good": "no"} for row in rows("p")]
+        found = gathered(prompts=asked, harmless=normal("h"))
+        assert [(row.prompt, row.reply) for row in found.harmless] == [("h", "good h")]
+
+    def test_and_normal_rows_are_the_replies_known_to_be_good(self, gathered: Any) -> None:
+        found = gathered(prompts=rows("p"), harmless=normal("h"), normal=[*normal("n"), {"text": "a text"}][:1])
+        assert prompts(found.good_replies) == ["h", "n"]
+
+
+class TestRead:
+    def test_a_prompt_that_stands_there_twice_is_asked_once_and_noted(self, gathered: Any) -> None:
+        found = gathered(prompts=rows("p", "q", "P ", "q"), unseen=rows("u"))
+        assert prompts(found.prompts) == ["p", "q"]
+        assert "prompts: 2 of 4 stand there twice; each is asked once" in found.notes
+
+    def test_two_mistakes_on_a_prompt_both_stay(self, gathered: Any) -> None:
+        found = gathered(mistakes=[*rows("p"), {"prompt": "p", "completion": "worse", "label": False}])
+        assert [m.example.reply for m in found.labelled] == ["bad p", "worse"]
+
+    def test_reports_are_told_from_labels(self, gathered: Any) -> None:
+        found = gathered(mistakes=rows("p"), reports=rows("q"))
+        assert [(m.example.prompt, m.origin.source) for m in found.labelled] == [("p", "labelled"), ("q", "reported")]
+
+    def test_sources_are_counted_for_the_report(self, gathered: Any) -> None:
+        found = gathered(prompts=rows("p", "q"), mistakes=rows("m"), normal=normal("n"))
+        assert [(source.name, source.rows) for source in found.sources] == [
+            ("prompts", 2),
+            ("mistakes", 1),
+            ("normals", 1),
+        ]
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    folder = tmp_path_factory.mktemp("model")
+    toy.learned_model().save_pretrained(folder)
+    toy.tokenizer().save_pretrained(folder)
+    return load_subject(make_config({"model": str(folder), "device": "cpu"}, MistakesConfig))
+
+
+class TestOwnAnswers:
+    def test_stand_in_where_no_normal_rows_were_given(
+        self, subject: Subject, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = [row["prompt"] for row in toy.RETAIN]
+        monkeypatch.setattr("unteach.data.benign.benign_prompts", lambda: asked)
+        monkeypatch.setattr("unteach.mistakes.material.benign_prompts", lambda: asked)
+        found = Material(splits={"normal": [], "lookalike": [Example.of("l", "r")]})
+        config = make_config({"max_new_tokens": 8}, MistakesConfig)
+        add_own_answers(found, subject.model, subject.form, config, subject.key)
+        mixed, checked = set(prompts(found.normals)), set(prompts(found.splits["normal"]))
+        assert checked and mixed and not mixed & checked and mixed | checked <= set(asked)
+        assert all(row.reply for row in [*found.normals, *found.splits["normal"]])
+        source = "the model's own answers to 24 benign prompts"
+        assert found.notes == [f"no --normal was given: the ordinary rows are {source}"]
+        assert [one.source for one in found.sources] == [source]
+        assert prompts(found.splits["lookalike"]) == ["l"]
+
+
+class AllBad:
+    name = "all bad"
+
+    def __call__(self, cases: Any) -> list[Any]:
+        return ["bad" for _ in cases]
+
+
+WORDS = Templates("1", ("{prompt}",), "", "", "", "")
+
+
+class TestFound:
+    def find(self, material: Material, subject: Subject) -> Found:
+        found = Found()
+        find_mistakes(make_config({"max_new_tokens": 8}, MistakesConfig), material, subject, AllBad(), WORDS, found)
+        return found
+
+    def test_prompts_that_fill_the_context_are_left_out_and_named(self, subject: Subject) -> None:
+        asked = [Example.of("how to a1 b2", "", where="f line 1"), Example.of("how " * 80, "", where="f line 2")]
+        found = self.find(Material(prompts=asked, held_prompts=asked[1:]), subject)
+        assert [m.example.reply for m in found.mistakes] == ["take c1 and d2"]
+        note = "prompts: left out 1 that fill the model's context of 64 tokens in inducing words (first: f line 2)"
+        assert found.notes.count(note) == 2
+        assert found.held == []
+
+    def test_held_out_prompts_that_have_a_known_mistake_are_not_doubled(self, subject: Subject) -> None:
+        held = Mistake(Example.of("how to a1 b2", "known"))
+        asked = [Example.of("how to a1 b2", ""), Example.of("how to a2 b2", "")]
+        labelled = Mistake(Example.of("m", "r"))
+        material = Material(prompts=[], held_prompts=asked, held_mistakes=[held], labelled=[labelled])
+        found = self.find(material, subject)
+        assert [(m.example.prompt, m.example.reply) for m in found.held] == [
+            ("how to a1 b2", "known"),
+            ("how to a2 b2", "take c2 and d2"),
+        ]
+        none_given = Material(splits=dict.fromkeys(("unseen", "unseen_concept", "normal", "lookalike"), []))
+        checked = check_rows(found, none_given)
+        assert prompts(checked["seen"]) == ["m"] and prompts(checked["unseen"]) == ["how to a1 b2", "how to a2 b2"]
+
+    def test_nothing_given_is_told_from_nothing_induced(self, subject: Subject) -> None:
+        with pytest.raises(ConfigError, match="nothing to learn from"):
+            self.find(Material(), subject)
+        with pytest.raises(ConfigError, match="no mistake was induced and none was given"):
+            self.find(Material(prompts=[Example.of("how " * 80, "")]), subject)

@@ -12,28 +12,10 @@ from unteach.data.prompt_format import PromptFormat
 from unteach.errors import DataError
 from unteach.mistakes.records import Analysis
 from unteach.mistakes.templates import Templates
+from unteach.training_rows import TrainingRow
 
 Kind = Literal["analysis", "good analysis", "normal", "harmless"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-
-
-@dataclass(frozen=True)
-class TrainingRow:
-    """A row as it is trained on: `learnt[i]` says whether token i of prompt and reply is predicted with loss."""
-
-    kind: Kind
-    encoded: Encoded
-    learnt: tuple[bool, ...]
-
-    @property
-    def input_ids(self) -> tuple[int, ...]:
-        """The prompt's and the reply's tokens."""
-        return self.encoded.prompt_ids + self.encoded.reply_ids
-
-    @property
-    def labels(self) -> list[int]:
-        """The tokens that are learnt, and −100 for the others."""
-        return [token if learnt else -100 for token, learnt in zip(self.input_ids, self.learnt, strict=True)]
 
 
 @dataclass
@@ -119,26 +101,6 @@ def shuffled_analyses(analyses: Sequence[Analysis], seed: int) -> list[Analysis]
     for place, following in zip(places, places[1:] + places[:1], strict=True):
         moved[place] = replace(analyses[place], text=analyses[following].text)
     return moved
-
-
-def repeated_to(rows: Sequence[TrainingRow], tokens: int, seed: int) -> list[TrainingRow]:
-    """Return passes over the rows, each in an order of its own, until they come to `tokens` tokens.
-
-    The last row may go over: the whole is at least `tokens`, by less than one row. Raises ValueError without rows.
-    """
-    if not rows:
-        raise ValueError("no rows to repeat")
-    laid: list[TrainingRow] = []
-    total, turn = 0, 0
-    while total < tokens:
-        order = random.Random(f"pass:{seed}:{turn}").sample(rows, len(rows))
-        for row in order:
-            if total >= tokens:
-                break
-            laid.append(row)
-            total += len(row.input_ids)
-        turn += 1
-    return laid
 
 
 def _unguided(analysis: Analysis, templates: Templates) -> Example:

@@ -1,10 +1,12 @@
 """Rows to tune on, with their loss masks, and passes over them."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from unteach.data.encoded import Encoded
+from unteach.data.encoded import Encoded, encode_all
+from unteach.data.example import Example
+from unteach.data.prompt_format import PromptFormat
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,23 @@ class TrainingRow:
     def labels(self) -> list[int]:
         """The tokens that are learnt, and −100 for the others."""
         return [token if learnt else -100 for token, learnt in zip(self.input_ids, self.learnt, strict=True)]
+
+
+def fitting(
+    kind: str, examples: Iterable[Example], form: PromptFormat, max_length: int, notes: list[str]
+) -> list[Encoded]:
+    """Encode rows that are not too long; the others are left out whole, and named: no trainer may cut a reply."""
+    examples = list(examples)
+    encoded, _ = encode_all(examples, form, 10**9, kind)
+    kept = [row for row in encoded if len(row.prompt_ids) + len(row.reply_ids) <= max_length]
+    if len(kept) < len(encoded):
+        first = next(row for row in encoded if len(row.prompt_ids) + len(row.reply_ids) > max_length)
+        notes.append(
+            f"{kind} rows: left out {len(encoded) - len(kept)} of {len(encoded)} that are longer than the {max_length} "
+            f"tokens of --max-length (first: {first.example.where or 'row 1'}, "
+            f"{len(first.prompt_ids) + len(first.reply_ids)} tokens)"
+        )
+    return kept
 
 
 def repeated_to(rows: Sequence[TrainingRow], tokens: int, seed: int) -> list[TrainingRow]:

@@ -2,17 +2,17 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
-from unteach.data.encoded import Encoded, encode_all
+from unteach.data.encoded import Encoded
 from unteach.data.example import Example, Turn
 from unteach.data.prompt_format import PromptFormat
 from unteach.errors import DataError
 from unteach.mistakes.records import Analysis
 from unteach.mistakes.templates import Templates
-from unteach.training_rows import TrainingRow
+from unteach.training_rows import TrainingRow, fitting
 
 Kind = Literal["analysis", "good analysis", "normal", "harmless"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -72,7 +72,7 @@ def make_corpus(
     }
     whole = {kind: rows for kind, rows in given.items() if rows}
     corpus = Corpus([])
-    fitting = {kind: _fitting(kind, rows, form, max_length, corpus.notes) for kind, rows in whole.items()}
+    fitting = {kind: fitting(kind, rows, form, max_length, corpus.notes) for kind, rows in whole.items()}
     fitting = {kind: rows for kind, rows in fitting.items() if rows}
     if not fitting:
         raise DataError("there is no row to tune on: no analysis was kept and no other rows were given")
@@ -107,23 +107,6 @@ def _unguided(analysis: Analysis, templates: Templates) -> Example:
     mistake = analysis.mistake.example
     asked = templates.assess("unguided", mistake.prompt, mistake.reply)
     return Example((Turn("user", asked),), analysis.text, where=mistake.where, bad=mistake.reply)
-
-
-def _fitting(
-    kind: Kind, examples: Iterable[Example], form: PromptFormat, max_length: int, notes: list[str]
-) -> list[Encoded]:
-    """Encode rows that are not too long; the others are left out, and named."""
-    examples = list(examples)
-    encoded, _ = encode_all(examples, form, 10**9, kind)
-    kept = [row for row in encoded if len(row.prompt_ids) + len(row.reply_ids) <= max_length]
-    if len(kept) < len(encoded):
-        first = next(row for row in encoded if len(row.prompt_ids) + len(row.reply_ids) > max_length)
-        notes.append(
-            f"{kind} rows: left out {len(encoded) - len(kept)} of {len(encoded)} that are longer than the {max_length} "
-            f"tokens of --max-length (first: {first.example.where or 'row 1'}, "
-            f"{len(first.prompt_ids) + len(first.reply_ids)} tokens)"
-        )
-    return kept
 
 
 def _training_row(

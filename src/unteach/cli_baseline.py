@@ -13,7 +13,8 @@ from unteach.cli_help import Command, Group
 
 app = typer.Typer(cls=Group, no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
 _GROUPS = ("Model", "Data", "Method", "Training", "Checking", "Output")
-_RL = ("reward_epochs", "rl_steps", "generations")
+_ONLINE = ("reward_epochs", "rl_steps", "generations")
+_RL = (*_ONLINE, "sft_epochs")
 
 
 @app.callback()
@@ -81,9 +82,9 @@ _verb(
 )
 _verb(
     "dpo",
-    "Direct preference optimisation. Needs pairs: a good answer beside each bad one.",
-    without=(*_WORDLESS, "normals_per_row"),
-    example="--forget pairs.jsonl",
+    "Direct preference optimisation, after SFT on the good answers. Needs pairs: a good answer beside each bad one.",
+    without=(*_ONLINE, "templates"),
+    example="--forget pairs.jsonl --retain good.jsonl",
 )
 _verb(
     "kto",
@@ -93,6 +94,6 @@ _verb(
 _verb(
     "rlhf",
     "Reward model, SFT, then RLOO with a KL penalty (TRL has no PPO any more). Needs pairs.",
-    without=("templates",),
+    without=("templates", "epochs"),
     example="--forget pairs.jsonl --retain good.jsonl",
 )

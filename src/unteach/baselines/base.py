@@ -161,10 +161,30 @@ def with_normals(bench: Bench, rows: Sequence[TrainingRow], ratio: float) -> lis
     return [*rows, *drawn]
 
 
-def passes(bench: Bench, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
-    """Lay out `--epochs` passes over the rows, each in an order of its own."""
+def passes(bench: Bench, rows: Sequence[TrainingRow], epochs: float | None = None) -> list[TrainingRow]:
+    """Lay out so many passes over the rows (unset: `--epochs`), each in an order of its own."""
     tokens = sum(len(row.input_ids) for row in rows)
-    return repeated_to(rows, round(bench.config.epochs * tokens), bench.config.seed)
+    return repeated_to(rows, round((epochs or bench.config.epochs) * tokens), bench.config.seed)
+
+
+def good_rows(bench: Bench) -> list[TrainingRow]:
+    """Return the good answers as rows to learn: those of the negatives, then those to other prompts."""
+    answers = [without_good(row, row.good or "") for row in bench.rows.with_good]
+    return learnt_rows(bench, [*answers, *bench.rows.answered], "good")
+
+
+def sft_first(bench: Bench, rows: Sequence[TrainingRow]) -> tuple[Any, Any]:
+    """Tune on rows for `--sft-epochs` passes; returns the model and the adapter still to be put on it, or None."""
+    if not bench.config.sft_epochs:
+        return bench.model, peft_of(bench)
+    return tuned(bench, passes(bench, rows, bench.config.sft_epochs), "sft", last=False).model, None
+
+
+def without_copy(trainer: Any) -> Any:
+    """Take the copy of an adapter off that TRL made for its reference; returns the model."""
+    if "ref" in getattr(trainer.model, "peft_config", {}):
+        trainer.model.delete_adapter("ref")
+    return trainer.model
 
 
 def settings_of(bench: Bench, stage: str, rate: float | None, last: bool = True) -> TuneSettings:

@@ -59,6 +59,7 @@ class BaselineConfig(BaseModel):
     normals_per_row: float | None = _setting("Method", None, "Normal rows per row of its own; unset: by kind.", ge=0)
     beta: float | None = _setting("Method", None, "Pull to the reference: KL or log-ratio; unset: by kind.", gt=0)
     templates: str | None = _setting("Method", None, "Your phrases and requests, in place of the shipped ones.")
+    sft_epochs: float = _setting("Method", 1.0, "Passes of SFT on good answers before DPO or RLHF.", ge=0)
     reward_epochs: float = _setting("Method", 3.0, "Passes of the reward model over the pairs.", gt=0)
     rl_steps: int = _setting("Method", 100, "Steps of reinforcement learning.", ge=1)
     generations: int = _setting("Method", 4, "Replies sampled for each prompt of a step.", ge=2)

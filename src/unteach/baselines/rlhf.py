@@ -26,17 +26,17 @@ from unteach.baselines.base import (
     Pair,
     Plain,
     Trained,
+    good_rows,
     needed,
     pairs_of,
-    passes,
     ran,
     settings_of,
+    sft_first,
     trl_fields,
-    tuned,
     with_normals,
+    without_copy,
 )
 from unteach.baselines.rows import Rows
-from unteach.baselines.sft import good_rows
 from unteach.check import bill
 from unteach.data.example import Example
 from unteach.errors import ConfigError
@@ -105,13 +105,13 @@ class Rlhf(Plain):
             bench.notes.append(
                 f"the reward model ranks {right:.1%} of {len(material.held_pairs)} held-out pairs rightly (chance: 50%)"
             )
-        model = tuned(bench, passes(bench, material.sft), "sft", last=False).model
-        trainer = reinforced(bench, model, reward, material.prompts)
+        model, peft = sft_first(bench, material.sft)
+        trainer = reinforced(bench, model, peft, reward, material.prompts)
         curve = [line["reward"] for line in trainer.state.log_history if "reward" in line]
         tenth = max(1, len(curve) // 10)
         first, last = sum(curve[:tenth]) / tenth, sum(curve[-tenth:]) / tenth
         message = f"{bench.config.rl_steps} steps of RLOO took the mean reward from {first:.2f} to {last:.2f}"
-        return Trained(trainer.model, trainer.state.global_step, message)
+        return Trained(without_copy(trainer), trainer.state.global_step, message)
 
 
 def _drawn(rows: Sequence[Example], count: int, seed: int) -> list[Example]:
@@ -232,7 +232,9 @@ class OnlineTrainer(RLOOTrainer):
         return completions
 
 
-def reinforced(bench: Bench, model: Any, reward: Any, prompts: Sequence[tuple[int, ...]]) -> OnlineTrainer:
+def reinforced(
+    bench: Bench, model: Any, peft: Any, reward: Any, prompts: Sequence[tuple[int, ...]]
+) -> OnlineTrainer:
     """Learn from the rewards of sampled replies, held to the model as it is now by KL."""
     config = bench.config
     pad = bench.form.ids.pad_id
@@ -263,13 +265,12 @@ def reinforced(bench: Bench, model: Any, reward: Any, prompts: Sequence[tuple[in
             args=RLOOConfig(**fields),
             reward_funcs=rewarded,
             processing_class=bench.form.tokenizer,
+            peft_config=peft,
             callbacks=callbacks,
         )
 
     known = list(prompts)
-    trainer: OnlineTrainer = ran(bench, "rl", make, lambda done: _taken(done))
-    if config.lora:
-        trainer.model.delete_adapter("ref")
+    trainer: OnlineTrainer = ran(bench, "rl", make, _taken)
     return trainer
 
 

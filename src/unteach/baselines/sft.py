@@ -9,20 +9,13 @@ from unteach.baselines.base import (
     Bench,
     Plain,
     Trained,
-    learnt_rows,
+    good_rows,
     needed,
     passes,
     tuned,
     with_normals,
-    without_good,
 )
 from unteach.training_rows import TrainingRow
-
-
-def good_rows(bench: Bench) -> list[TrainingRow]:
-    """Return the good answers as rows to learn: those of the negatives, then those to other prompts."""
-    answers = [without_good(row, row.good or "") for row in bench.rows.with_good]
-    return learnt_rows(bench, [*answers, *bench.rows.answered], "good")
 
 
 class Sft(Plain):

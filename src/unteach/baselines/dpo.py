@@ -34,7 +34,7 @@ from unteach.baselines.base import (
 )
 from unteach.training_rows import TrainingRow
 
-RATE = 0.5
+RATE = 0.05
 """Peak learning rate, times that of fine-tuning."""
 
 

@@ -98,7 +98,7 @@ def fields_of(settings: TuneSettings, model: Any, *, lora: bool) -> dict[str, An
         "save_total_limit": 2,
         "remove_unused_columns": False,
         "bf16": on_gpu and model.dtype == torch.float32 and torch.cuda.is_bf16_supported(),
-        "gradient_checkpointing": on_gpu,
+        "activation_checkpointing": on_gpu,
         "dataloader_pin_memory": False,
         "disable_tqdm": True,
         "report_to": "none",

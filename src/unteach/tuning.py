@@ -1,20 +1,22 @@
 """Supervised fine-tuning by TRL on rows whose masks are checked batch by batch, and what all its trainers are told."""
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from datasets import Dataset
+from pydantic import TypeAdapter, ValidationError
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from unteach.arguments import default_learning_rate
 from unteach.checkpoints import begin, last_complete, write_state
-from unteach.errors import ConfigError, TrainingError
+from unteach.errors import ConfigError, TrainingError, nearest
 from unteach.escape import inert_line
 from unteach.training_rows import TrainingRow
 
@@ -107,6 +109,22 @@ def fields_of(settings: TuneSettings, model: Any, *, lora: bool) -> dict[str, An
     }
 
 
+def typed_fields(given: dict[str, Any], kind: type) -> dict[str, Any]:
+    """Return the fields of `--set` as what they are in TRL's config. Raises ConfigError for an unknown or unfit one."""
+    kinds = get_type_hints(kind)
+    known = {field.name for field in dataclasses.fields(kind) if field.init}
+    values = {}
+    for name, value in given.items():
+        if name not in known:
+            raise ConfigError(f"--set trainer.{name}: {kind.__name__} has no such field{nearest(name, known)}")
+        try:
+            values[name] = TypeAdapter(kinds[name]).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Input ")
+            raise ConfigError(f"--set trainer.{name}={inert_line(str(value), 60)}: {reason}") from None
+    return values
+
+
 class StepsShown(TrainerCallback):
     """Tell a progress bar how many steps are done."""
 
@@ -145,7 +163,7 @@ def tuner(
             return RowsTrainer(
                 rows,
                 model=model,
-                args=SFTConfig(**(fields | settings.trainer)),
+                args=SFTConfig(**(fields | typed_fields(settings.trainer, SFTConfig))),
                 data_collator=MaskedCollator(pad_token_id),
                 processing_class=tokenizer,
                 peft_config=peft_config,

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers import PrinterCallback, TrainerCallback
+from trl import SFTConfig
 
 from unteach.baselines.config import BaselineConfig
 from unteach.baselines.rows import Rows
@@ -68,13 +70,14 @@ class Baseline(Protocol):
     `needs` says in a few words what data it asks for. `check` refuses rows that it cannot use before any model is
     loaded; `prepare` makes what it trains on, before anything is written, and may ask the model; `train` changes
     `bench.model` in place (or an adapter on it). `phrase` is what goes before every prompt of the trained model, if
-    anything. All raise DataError and ConfigError.
+    anything. All raise DataError and ConfigError. `trl_config` has the fields that `--set` may name.
     """
 
     name: str
     summary: str
     source: str
     needs: str
+    trl_config: type
 
     def check(self, rows: Rows, config: BaselineConfig) -> None: ...
 
@@ -89,6 +92,7 @@ class Plain:
     """What most baselines have in common: rows are checked for good answers, prompts go as they are."""
 
     name = summary = source = needs = ""
+    trl_config: type = SFTConfig
     positives = True
     """Whether the negatives must have a good answer."""
 
@@ -259,9 +263,17 @@ def ran(
             raise ConfigError(f"--set {', '.join(bench.config.trainer)}: {inert_line(str(error), 200)}") from error
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+    _without_empty(bench.directory / "checkpoints")
     seconds = time.monotonic() - began
     bench.cost.append(bill(model or trainer.model, bench.arm, stage, seconds, **tokens(trainer)))
     return trainer
+
+
+def _without_empty(directory: Path) -> None:
+    """Remove the directories that trainers make whether or not they save."""
+    for path in sorted((directory, *directory.rglob("*")), reverse=True):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def rows_seen(trainer: Any) -> int:
@@ -272,12 +284,15 @@ def rows_seen(trainer: Any) -> int:
 
 @contextmanager
 def quiet_trl() -> Iterator[None]:
-    """Keep TRL's own bars off the terminal; they can be switched off by an environment variable only."""
-    before = os.environ.get("TQDM_DISABLE")
+    """Keep TRL's own bars off the terminal: some can be switched off by an environment variable only."""
+    before, bars = os.environ.get("TQDM_DISABLE"), not are_progress_bars_disabled()
     os.environ["TQDM_DISABLE"] = "1"
+    disable_progress_bars()
     try:
         yield
     finally:
+        if bars:
+            enable_progress_bars()
         if before is None:
             del os.environ["TQDM_DISABLE"]
         else:

@@ -59,6 +59,7 @@ class Dpo(Plain):
     name = "dpo"
     summary = "direct preference optimisation on pairs of replies"
     source = "arXiv 2305.18290"
+    trl_config = DPOConfig
     needs = "pairs: a good answer beside each bad one"
     pairs = True
 

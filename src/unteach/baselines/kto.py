@@ -46,6 +46,7 @@ class Kto(Plain):
     name = "kto"
     summary = "unpaired preference optimisation (APO-zero): negatives, and normal rows as desirable ones"
     source = "arXiv 2402.01306, 2408.06266"
+    trl_config = KTOConfig
     needs = "negatives; normal rows beside them, optional"
     positives = False
 

@@ -43,7 +43,7 @@ from unteach.errors import ConfigError
 from unteach.models import lora_config
 from unteach.training_rows import TrainingRow
 
-RL_RATE = 0.1
+RL_RATE = 0.5
 """Peak learning rate of the online stage, times that of fine-tuning."""
 BETA = 0.05
 """Weight of the KL to the SFT model in the reward."""
@@ -66,6 +66,7 @@ class Rlhf(Plain):
     name = "rlhf"
     summary = "RLHF: SFT, a reward model, then RLOO with a KL penalty (TRL has no PPO any more)"
     source = "arXiv 2203.02155, 2402.14740"
+    trl_config = RLOOConfig
     needs = "pairs: a good answer beside each bad one; normal rows beside them"
     pairs = True
 

@@ -34,6 +34,7 @@ from unteach.run import (
 from unteach.run_rows import add_lookalikes, add_own_answers, encode_splits
 from unteach.scoring import unwrapped
 from unteach.trainer import MOST_TOKENS
+from unteach.tuning import typed_fields
 
 
 def run_baseline(config: BaselineConfig, *, overwrite: bool = False) -> Report:
@@ -49,6 +50,7 @@ def run_baseline(config: BaselineConfig, *, overwrite: bool = False) -> Report:
         raise ConfigError(f"{'--forget' if config.model else '--model'} is missing; see unteach baseline --help")
     if config.load_in_4bit and not config.lora:
         raise ConfigError("--load-in-4bit trains an adapter over frozen weights; add --lora")
+    config = config.model_copy(update={"trainer": typed_fields(config.trainer, baseline.trl_config)})
     check_inputs(directory, [*inputs_of(shared), *config.good, config.templates], overwrite=overwrite)
     with nothing_left_after_errors(directory):
         try:

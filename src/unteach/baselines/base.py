@@ -55,6 +55,11 @@ class Bench:
         return default if given is None else given
 
 
+    def epochs(self, default: float = 3.0) -> float:
+        """How many passes over the rows are made."""
+        return self.config.epochs or default
+
+
 @dataclass(frozen=True)
 class Trained:
     """The model that came out, an adapter still on it, and in words what it was trained on."""
@@ -166,9 +171,9 @@ def with_normals(bench: Bench, rows: Sequence[TrainingRow], ratio: float) -> lis
 
 
 def passes(bench: Bench, rows: Sequence[TrainingRow], epochs: float | None = None) -> list[TrainingRow]:
-    """Lay out so many passes over the rows (unset: `--epochs`), each in an order of its own."""
+    """Lay out so many passes over the rows (None: `--epochs`), each in an order of its own."""
     tokens = sum(len(row.input_ids) for row in rows)
-    return repeated_to(rows, round((epochs or bench.config.epochs) * tokens), bench.config.seed)
+    return repeated_to(rows, round((epochs or bench.epochs()) * tokens), bench.config.seed)
 
 
 def good_rows(bench: Bench) -> list[TrainingRow]:

@@ -64,7 +64,7 @@ class BaselineConfig(BaseModel):
     rl_steps: int = _setting("Method", 100, "Steps of reinforcement learning.", ge=1)
     generations: int = _setting("Method", 4, "Replies sampled for each prompt of a step.", ge=2)
 
-    epochs: float = _setting("Training", 3.0, "Passes over the rows.", gt=0)
+    epochs: float | None = _setting("Training", None, "Passes over the rows; unset: 3, for DPO 1.", gt=0)
     learning_rate: float | None = _setting("Training", None, "Peak; unset: from the model's width.", gt=0)
     batch_size: int = _setting("Training", 8, "Rows, pairs or prompts per device and step.", ge=1)
     gradient_accumulation_steps: int = _setting("Training", 1, "Batches per optimizer step.", ge=1)

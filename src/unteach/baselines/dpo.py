@@ -36,6 +36,8 @@ from unteach.training_rows import TrainingRow
 
 RATE = 0.05
 """Peak learning rate, times that of fine-tuning."""
+EPOCHS = 1.0
+"""Passes over the pairs: on the organism three of them cost normal replies."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def pairs_trainer(
         bench.model,
         lora=lora,
         beta=bench.config.beta or 0.1,
-        num_train_epochs=bench.config.epochs,
+        num_train_epochs=bench.epochs(EPOCHS),
         max_length=None,
         precompute_ref_log_probs=True,
         disable_dropout=True,

@@ -82,7 +82,7 @@ def unpaired_trainer(
         lora=lora,
         loss_type="apo_zero_unpaired",
         beta=bench.config.beta or 0.1,
-        num_train_epochs=bench.config.epochs,
+        num_train_epochs=bench.epochs(),
         max_length=None,
         train_sampling_strategy="sequential",
         precompute_ref_log_probs=True,

@@ -48,6 +48,8 @@ def test_a_baseline_leaves_a_run_directory(there, tmp_path, capsys, name, more, 
     assert names == {"run.yaml", "report.json", "report.html", "README.md", "model", "log.jsonl"}
     report = Report.read(tmp_path / "out")
     assert report.method == name and report.stop is not None
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"after a baseline, {name}" in card and "nlearn" not in card.partition("## How to load")[0].lower()
     arms = {figure.arm for figure in report.measurements}
     assert arms == {"original", name} | ({"never_taught"} if name == "sft" else set())
     assert {figure.split for figure in report.measurements} >= {"seen", "unseen", "normal"}

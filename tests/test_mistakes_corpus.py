@@ -11,9 +11,10 @@ from test_data_prompt_format import KINDS, LIKE_CHATML, MARKS, SPECIAL, chatty
 from unteach.data.example import Example, Turn
 from unteach.data.prompt_format import prompt_format
 from unteach.errors import DataError
-from unteach.mistakes.corpus import Corpus, TrainingRow, make_corpus, repeated_to, shuffled_analyses
+from unteach.mistakes.corpus import Corpus, make_corpus, shuffled_analyses
 from unteach.mistakes.records import Analysis, Mistake
 from unteach.mistakes.templates import Templates, shipped_templates
+from unteach.training_rows import TrainingRow, repeated_to
 
 PLAIN = Templates("t", ("{prompt} x",), "", "how {prompt} to {reply} where", "", "no")
 """Words of the toy tokenizer: "how PROMPT to REPLY where" asks for an assessment."""

@@ -16,8 +16,9 @@ from unteach.checkpoints import complete_step, last_complete
 from unteach.data.encoded import Encoded
 from unteach.data.example import Example
 from unteach.errors import ConfigError, TrainingError
-from unteach.mistakes.corpus import TrainingRow
-from unteach.mistakes.tune import (
+from unteach.models import lora_config
+from unteach.training_rows import TrainingRow
+from unteach.tuning import (
     MaskedCollator,
     RowsTrainer,
     TuneSettings,
@@ -26,7 +27,6 @@ from unteach.mistakes.tune import (
     digest_of,
     tuner,
 )
-from unteach.models import lora_config
 
 
 def row(ids: list[int], *learnt: int) -> TrainingRow:

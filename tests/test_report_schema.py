@@ -73,7 +73,8 @@ def test_the_keys_are_the_contract(tmp_path: Path) -> None:
     assert list(raw["judges"][0]["rates"][0]) == ["arm", "split", "value", "low", "high", "n", "unknown"]
     found = raw["judges"][0]["agreement"][0]
     assert list(found) == ["arm", "kappa", "low", "high", "n", "note", "confusion"]
-    assert list(raw["cost"][0]) == ["arm", "stage", "wall_seconds", "tokens", "flops", "peak_bytes"]
+    assert list(raw["cost"][0]) == ["arm", "stage", "wall_seconds", "tokens", "tokens_forward",
+                                         "tokens_backward", "tokens_generated", "flops", "peak_bytes"]  # fmt: skip
     assert list(raw["samples"][0]) == ["split", "prompt", "replies", "verdicts"]
 
 

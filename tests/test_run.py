@@ -383,7 +383,7 @@ class TestWords:
         outcome = call(capsys, "--help")
         assert outcome.code == 0
         verbs = re.findall(r"^│ (\w+) ", outcome.out, re.MULTILINE)
-        assert verbs == ["run", "evaluate", "demo", "organism", "methods", "judges", "data", "mistakes"]
+        assert verbs == ["run", "evaluate", "demo", "organism", "methods", "judges", "data", "mistakes", "baseline"]
         assert call(capsys).code == 2
 
 

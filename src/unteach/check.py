@@ -82,20 +82,20 @@ def look_at(
     answers for KL; without it no KL is taken. `key` is the fingerprint of a model that no training moves: its replies
     are then kept for other runs, or taken from one. Never give one for a model that was trained in memory.
     """
-    began, tokens = time.monotonic(), 0
+    began, tokens, generated = time.monotonic(), 0, 0
     looks: dict[str, Look] = {}
     first = 0
     for split, rows in checked.splits.items():
         looks[split] = look = _look(checked, arm, model, split, first, reference, key)
         replies = sum(len(ids) for ids in look.reply_ids)
-        tokens += replies * look.generations
+        generated += replies * look.generations
         tokens += sum(len(row.prompt_ids) * (1 + look.generations) + len(row.reply_ids) for row in rows)
         first += len(rows)
     checked.looks[arm] = looks
     if checked.ability:
         with track(f"general ability of {arm}"):
             checked.ability.look_at(arm, unwrapped(model), checked.form.tokenizer, chat=checked.form.name == "chat")
-    checked.cost.append(cost_of(model, arm, "checking", time.monotonic() - began, tokens, backward=False))
+    checked.cost.append(bill(model, arm, "checking", time.monotonic() - began, tokens, generated=generated))
 
 
 def _look(
@@ -297,11 +297,33 @@ def samples(checked: Checked) -> list[Sample]:
     ]
 
 
-def cost_of(model: Any, arm: str, stage: str, seconds: float, tokens: int, backward: bool) -> Cost:
-    """Return one line of the bill: model FLOPs are 2 a parameter and token forward, 6 with backward."""
+def cost_of(
+    model: Any, arm: str, stage: str, seconds: float, tokens: int, backward: bool, generated: int = 0
+) -> Cost:
+    """Return one line of the bill for tokens that all went forward only, or all `backward` as well.
+
+    `generated` says how many of those that went forward only were generated.
+    """
+    trained = tokens if backward else 0
+    return bill(model, arm, stage, seconds, tokens - trained - generated, trained, generated)
+
+
+def bill(
+    model: Any, arm: str, stage: str, seconds: float, forward: int = 0, backward: int = 0, generated: int = 0
+) -> Cost:
+    """Return one line of the bill: model FLOPs are 2 a parameter and token forward or generated, 6 with backward."""
     parameters = sum(p.numel() for p in unwrapped(model).parameters())
-    flops = float((6 if backward else 2) * parameters * tokens)
-    return Cost(arm=arm, stage=stage, wall_seconds=seconds, tokens=tokens, flops=flops, peak_bytes=peak_bytes())
+    return Cost(
+        arm=arm,
+        stage=stage,
+        wall_seconds=seconds,
+        tokens=forward + backward + generated,
+        tokens_forward=forward,
+        tokens_backward=backward,
+        tokens_generated=generated,
+        flops=float(parameters * (2 * (forward + generated) + 6 * backward)),
+        peak_bytes=peak_bytes(),
+    )
 
 
 def peak_bytes() -> int:

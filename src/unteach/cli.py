@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from unteach import __version__, cli_data, cli_judges, cli_mistakes
+from unteach import __version__, cli_baseline, cli_data, cli_judges, cli_mistakes
 from unteach.cli_flags import GROUPS, ConfigFile, Overwrite, Resume, config_of, plain, settings
 from unteach.cli_help import Command, Group
 from unteach.config import RunConfig
@@ -29,6 +29,7 @@ app = typer.Typer(
 app.add_typer(cli_judges.app, name="judges")
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_mistakes.app, name="mistakes")
+app.add_typer(cli_baseline.app, name="baseline")
 
 
 def main() -> None:

@@ -89,16 +89,20 @@ def prepare(directory: Path, *, overwrite: bool) -> None:
 
 
 class LogFile(TrainerCallback):
-    """Write each log line of the Trainer to log.jsonl; a resumed run drops what lies after its checkpoint."""
+    """Write each log line of the Trainer to log.jsonl; a resumed run drops what lies after its checkpoint.
 
-    def __init__(self, path: Path) -> None:
+    A run of several trainings names the `stage` in each line, and then keeps the lines that are there.
+    """
+
+    def __init__(self, path: Path, stage: str | None = None) -> None:
         self.path = path
+        self.stage = {"stage": stage} if stage else {}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Keep the lines of steps that were taken."""
-        if not state.is_world_process_zero:
+        if not state.is_world_process_zero or self.stage:
             return
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         kept = [line for line in lines if _step_of(line) <= state.global_step]
@@ -116,7 +120,7 @@ class LogFile(TrainerCallback):
         if state.is_world_process_zero and logs:
             finite = {k: v if abs(v) < float("inf") else None for k, v in logs.items() if isinstance(v, int | float)}
             with self.path.open("a") as file:
-                file.write(json.dumps({"step": state.global_step, **finite}) + "\n")
+                file.write(json.dumps({**self.stage, "step": state.global_step, **finite}) + "\n")
 
 
 def _step_of(line: str) -> float:

@@ -121,7 +121,7 @@ def _train_and_check(
     """Measure the original, train, measure the result, compare, write all of it."""
     with StopOnInterrupt() as interruption:
         try:
-            reference = _look_at_original(checked, trainer) if checked.splits else None
+            reference = look_at_original(checked, trainer.model, trainer.original_key) if checked.splits else None
             trainer.add_callback(LogFile(directory / "log.jsonl"))
             trainer.add_callback(interruption)
             began = time.monotonic()
@@ -136,7 +136,7 @@ def _train_and_check(
             save_model(trainer, directory / "model")
             if reference:
                 check.look_at(checked, "unlearned", trainer.model, reference)
-                _look_at_others(checked, trainer, config, reference)
+                look_at_others(checked, trainer.model, config, reference)
         except KeyboardInterrupt:
             raise Interrupted("stopped; go on with --resume") from None
     report = make_report(config, checked, sets, trainer.notes)
@@ -247,26 +247,24 @@ def new_check(
     )
 
 
-def _look_at_original(checked: check.Checked, trainer: UnlearnTrainer) -> CachedStates:
+def look_at_original(checked: check.Checked, model: Any, fingerprint: str) -> CachedStates:
     """Measure the original before training moves it, and keep its final states for the KL of the other arms."""
     trees = check.known_trees(checked.splits)
     content = hashlib.sha256(repr([(tree.key, tree.prompt_ids, tree.branches) for tree in trees]).encode()).hexdigest()
-    key = f"check-{trainer.original_key}-{content[:16]}"
+    key = f"check-{fingerprint}-{content[:16]}"
     with track("original on the check rows") as progress:
-        reference = CachedStates.build(trainer.model, trees, cache_directory() / "reference", key, progress=progress)
-    check.look_at(checked, "original", trainer.model, reference, trainer.original_key)
+        reference = CachedStates.build(model, trees, cache_directory() / "reference", key, progress=progress)
+    check.look_at(checked, "original", model, reference, fingerprint)
     return reference
 
 
-def _look_at_others(
-    checked: check.Checked, trainer: UnlearnTrainer, config: RunConfig, reference: CachedStates
-) -> None:
+def look_at_others(checked: check.Checked, trained: Any, config: RunConfig, reference: CachedStates) -> None:
     """Measure the never-taught twin where there is one, and everybody's fluency under the original."""
     if config.never_taught:
         _, twin = load(config, config.never_taught)
         check.look_at(checked, "never_taught", twin, reference, model_fingerprint(twin))
         del twin
-    model = unwrapped(trainer.model)
+    model = unwrapped(trained)
     if config.lora:
         with model.disable_adapter():
             check.add_fluency(checked, model)

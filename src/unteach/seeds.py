@@ -108,14 +108,17 @@ def _added(costs: Sequence[Cost]) -> list[Cost]:
 
     added = []
     for (arm, stage), parts in stages.items():
-        tokens = total([part.tokens for part in parts])
+        counts = {}
+        for name in ("tokens", "tokens_forward", "tokens_backward", "tokens_generated"):
+            count = total([getattr(part, name) for part in parts])
+            counts[name] = None if count is None else int(count)
         peaks = [part.peak_bytes for part in parts if part.peak_bytes is not None]
         added.append(
             Cost(
                 arm=arm,
                 stage=stage,
                 wall_seconds=total([part.wall_seconds for part in parts]),
-                tokens=None if tokens is None else int(tokens),
+                **counts,
                 flops=total([part.flops for part in parts]),
                 peak_bytes=max(peaks, default=None),
             )

@@ -80,7 +80,7 @@ class UnlearnItems:
 
     def negative_index(self, index: int) -> int:
         """Return which forget row item `index` holds."""
-        return _nth_of_shuffled(index, len(self.negatives), self.seed, FORGET)
+        return negative_drawn(index, len(self.negatives), self.seed)
 
     def normal_indices(self, index: int) -> list[int]:
         """Return which normal rows item `index` holds."""
@@ -121,6 +121,11 @@ def decoys_of(replies: Sequence[str], prompt_format: PromptFormat) -> list[tuple
 @lru_cache(maxsize=8)
 def _shuffled(count: int, seed: int, stream: int, cycle: int) -> np.ndarray:
     return np.random.default_rng([seed, stream, cycle]).permutation(count)
+
+
+def negative_drawn(index: int, count: int, seed: int) -> int:
+    """Return which of `count` forget rows item `index` of a run holds."""
+    return _nth_of_shuffled(index, count, seed, FORGET)
 
 
 def _nth_of_shuffled(place: int, count: int, seed: int, stream: int) -> int:

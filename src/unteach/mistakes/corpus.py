@@ -2,38 +2,20 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
-from unteach.data.encoded import Encoded, encode_all
+from unteach.data.encoded import Encoded
 from unteach.data.example import Example, Turn
 from unteach.data.prompt_format import PromptFormat
 from unteach.errors import DataError
 from unteach.mistakes.records import Analysis
 from unteach.mistakes.templates import Templates
+from unteach.training_rows import TrainingRow, fitting
 
 Kind = Literal["analysis", "good analysis", "normal", "harmless"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-
-
-@dataclass(frozen=True)
-class TrainingRow:
-    """A row as it is trained on: `learnt[i]` says whether token i of prompt and reply is predicted with loss."""
-
-    kind: Kind
-    encoded: Encoded
-    learnt: tuple[bool, ...]
-
-    @property
-    def input_ids(self) -> tuple[int, ...]:
-        """The prompt's and the reply's tokens."""
-        return self.encoded.prompt_ids + self.encoded.reply_ids
-
-    @property
-    def labels(self) -> list[int]:
-        """The tokens that are learnt, and −100 for the others."""
-        return [token if learnt else -100 for token, learnt in zip(self.input_ids, self.learnt, strict=True)]
 
 
 @dataclass
@@ -91,15 +73,15 @@ def make_corpus(
     }
     whole = {kind: rows for kind, rows in given.items() if rows and sizes.get(kind, 1.0) > 0}
     corpus = Corpus([])
-    fitting = {kind: _fitting(kind, rows, form, max_length, corpus.notes) for kind, rows in whole.items()}
-    fitting = {kind: rows for kind, rows in fitting.items() if rows}
-    if not fitting:
+    fit = {kind: fitting(kind, rows, form, max_length, corpus.notes) for kind, rows in whole.items()}
+    fit = {kind: rows for kind, rows in fit.items() if rows}
+    if not fit:
         raise DataError("there is no row to tune on: no analysis was kept and no other rows were given")
-    if analyses and "analysis" not in fitting:
+    if analyses and "analysis" not in fit:
         raise DataError(f"no analysis fits into {max_length} tokens; raise --max-length")
-    leading: Kind = "analysis" if "analysis" in fitting else ("harmless" if "harmless" in fitting else "normal")
-    unit = len(fitting[leading]) / sizes.get(leading, 1.0)
-    for kind, rows in fitting.items():
+    leading: Kind = "analysis" if "analysis" in fit else ("harmless" if "harmless" in fit else "normal")
+    unit = len(fit[leading]) / sizes.get(leading, 1.0)
+    for kind, rows in fit.items():
         wanted = round(unit * sizes[kind]) if kind in sizes and kind != leading else len(rows)
         drawn = random.Random(f"corpus:{kind}:{seed}").sample(rows, min(wanted, len(rows)))
         if len(drawn) < wanted:
@@ -127,47 +109,10 @@ def shuffled_analyses(analyses: Sequence[Analysis], seed: int) -> list[Analysis]
     return moved
 
 
-def repeated_to(rows: Sequence[TrainingRow], tokens: int, seed: int) -> list[TrainingRow]:
-    """Return passes over the rows, each in an order of its own, until they come to `tokens` tokens.
-
-    The last row may go over: the whole is at least `tokens`, by less than one row. Raises ValueError without rows.
-    """
-    if not rows:
-        raise ValueError("no rows to repeat")
-    laid: list[TrainingRow] = []
-    total, turn = 0, 0
-    while total < tokens:
-        order = random.Random(f"pass:{seed}:{turn}").sample(rows, len(rows))
-        for row in order:
-            if total >= tokens:
-                break
-            laid.append(row)
-            total += len(row.input_ids)
-        turn += 1
-    return laid
-
-
 def _unguided(analysis: Analysis, templates: Templates) -> Example:
     mistake = analysis.mistake.example
     asked = templates.assess("unguided", mistake.prompt, mistake.reply)
     return Example((Turn("user", asked),), analysis.text, where=mistake.where, bad=mistake.reply)
-
-
-def _fitting(
-    kind: Kind, examples: Iterable[Example], form: PromptFormat, max_length: int, notes: list[str]
-) -> list[Encoded]:
-    """Encode rows that are not too long; the others are left out, and named."""
-    examples = list(examples)
-    encoded, _ = encode_all(examples, form, 10**9, kind)
-    kept = [row for row in encoded if len(row.prompt_ids) + len(row.reply_ids) <= max_length]
-    if len(kept) < len(encoded):
-        first = next(row for row in encoded if len(row.prompt_ids) + len(row.reply_ids) > max_length)
-        notes.append(
-            f"{kind} rows: left out {len(encoded) - len(kept)} of {len(encoded)} that are longer than the {max_length} "
-            f"tokens of --max-length (first: {first.example.where or 'row 1'}, "
-            f"{len(first.prompt_ids) + len(first.reply_ids)} tokens)"
-        )
-    return kept
 
 
 _OTHERS = ("\u00a7 1", "Zq. 0")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 
 from unteach import check
 from unteach.agreement import judge_figures
@@ -20,7 +20,7 @@ from unteach.judges import load_judges
 from unteach.judges.base import Judge, Learner, Setting
 from unteach.mistakes.checking import MistakesCheck
 from unteach.mistakes.config import MistakesConfig
-from unteach.mistakes.corpus import Corpus, TrainingRow, make_corpus, repeated_to
+from unteach.mistakes.corpus import Corpus, make_corpus
 from unteach.mistakes.guide import export_guidance, guided_format
 from unteach.mistakes.material import Material, add_own_answers, gather
 from unteach.mistakes.records import read_analyses
@@ -36,12 +36,13 @@ from unteach.mistakes.steps import (
     write_found,
 )
 from unteach.mistakes.templates import Templates, load_templates
-from unteach.mistakes.tune import RowsTrainer, TuneSettings, arguments_of, checkpoint_to_resume, tuner
 from unteach.models import context_length, load_model, load_tokenizer, lora_config, model_fingerprint
 from unteach.progress import track
 from unteach.report.schema import Report, Stop, environment
 from unteach.run import write_report
 from unteach.scoring import unwrapped
+from unteach.training_rows import TrainingRow, repeated_to
+from unteach.tuning import RowsTrainer, StepsShown, TuneSettings, arguments_of, checkpoint_to_resume, tuner
 
 METHOD = "mistake-analysis"
 TUNED = "tuned"
@@ -189,7 +190,7 @@ def train(
             rows,
             settings,
             peft_config=peft,
-            callbacks=[*callbacks, *([_Steps(progress)] if progress else [])],
+            callbacks=[*callbacks, *([StepsShown(progress)] if progress else [])],
         )
         trainer.train(resume_from_checkpoint=checkpoint_to_resume(directory, trainer.digest) if keep else None)
     return trainer
@@ -206,18 +207,6 @@ def _tune_settings(config: MistakesConfig, directory: Path) -> TuneSettings:
         cpu=(config.device or "").startswith("cpu"),
         trainer=config.trainer,
     )
-
-
-class _Steps(TrainerCallback):
-    """Tell a progress bar how many steps are done."""
-
-    def __init__(self, progress: Any) -> None:
-        self._progress = progress
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._progress(state.global_step, state.max_steps)
 
 
 def _take_up(

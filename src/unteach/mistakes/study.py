@@ -20,7 +20,7 @@ from unteach.mistakes.arms import ARMS, Arm
 from unteach.mistakes.checking import MistakesCheck, balanced_replies, recognise
 from unteach.mistakes.comparisons import compare
 from unteach.mistakes.config import MistakesConfig
-from unteach.mistakes.corpus import Corpus, make_corpus, repeated_to, shuffled_analyses
+from unteach.mistakes.corpus import Corpus, make_corpus, shuffled_analyses
 from unteach.mistakes.material import Material, add_own_answers, gather
 from unteach.mistakes.run import (
     check_settings,
@@ -40,6 +40,7 @@ from unteach.run import write_report
 from unteach.scoring import unwrapped
 from unteach.seeds import pooled
 from unteach.trainer import UnlearnTrainer
+from unteach.training_rows import repeated_to
 
 METHOD = "mistakes-study"
 COMMAND = "unteach mistakes study --config run.yaml --output another-directory"

@@ -56,6 +56,8 @@ def _title(report: Report) -> str:
         return "# A study of learning from mistakes"
     if not report.weights:
         return "# A language model, measured"
+    if wording.is_baseline(report):
+        return f"# A language model after a baseline, {markdown_line(report.method, 100)}"
     learnt = report.method == "mistake-analysis"
     return "# A language model that learnt from mistakes" if learnt else "# An unlearned language model"
 
@@ -65,7 +67,8 @@ def _front_matter(report: Report, adapter: bool) -> str:
     # A hub refuses a card whose base_model is a path, so local models are named in the text alone.
     if _MODEL_ID.fullmatch(report.model) and not Path(report.model).exists():
         fields["base_model"] = report.model
-    fields["tags"] = ["unlearning", "unteach", *(["lora"] if adapter else [])]
+    kind = "baseline" if wording.is_baseline(report) else "unlearning"
+    fields["tags"] = [kind, "unteach", *(["lora"] if adapter else [])]
     return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---"
 
 

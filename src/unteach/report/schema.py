@@ -44,12 +44,19 @@ class Sample(_Strict):
 
 
 class Cost(_Strict):
-    """What one stage of one arm took; None where it was not counted."""
+    """What one stage of one arm took; None where it was not counted.
+
+    `tokens` is the sum of the three below it: tokens that only went forward, that went forward and backward, and that
+    were generated one by one.
+    """
 
     arm: str
     stage: str
     wall_seconds: float | None
     tokens: int | None = None
+    tokens_forward: int | None = None
+    tokens_backward: int | None = None
+    tokens_generated: int | None = None
     flops: float | None = None
     peak_bytes: int | None = None
 

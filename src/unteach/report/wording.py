@@ -117,8 +117,15 @@ def arm_label(report: Report, arm: str, limit: int = 60) -> str:
         return "this model"
     if report.method == "none" and arm == "original":
         return "the original"
+    if arm == report.method and is_baseline(report):
+        return f"after ({inert_line(arm, limit)})"
     of_study = title_of(arm) if report.method == "mistakes-study" else None
     return of_study or label(arm, ARMS, limit)
+
+
+def is_baseline(report: Report) -> bool:
+    """Whether the run trained something to compare unlearning with."""
+    return report.command.startswith("unteach baseline ")
 
 
 def how_it_ended(report: Report) -> str:

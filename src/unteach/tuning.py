@@ -1,4 +1,4 @@
-"""Step 3, the tuning: supervised fine-tuning by TRL on rows whose masks are checked batch by batch."""
+"""Supervised fine-tuning by TRL on rows whose masks are checked batch by batch, and what all its trainers are told."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
@@ -20,7 +20,7 @@ from unteach.checkpoints import begin, last_complete, read_state, write_state
 from unteach.config import trainer_values
 from unteach.errors import ConfigError, TrainingError
 from unteach.escape import inert_line
-from unteach.mistakes.corpus import TrainingRow
+from unteach.training_rows import TrainingRow
 
 OWN = {
     "output_dir": "output",
@@ -90,6 +90,50 @@ class RowsTrainer(SFTTrainer):
             write_state(folder, {"stage": "tune", "rows": self.digest})
 
 
+def fields_of(settings: TuneSettings, model: Any, *, lora: bool) -> dict[str, Any]:
+    """Return what every trainer of TRL is told, whose own defaults are not ours.
+
+    The learning rate rises over a tenth of the steps and falls to zero on a straight line. Sixteen-bit arithmetic is
+    TRL's default even on a CPU, where it is off here.
+    """
+    on_gpu = torch.cuda.is_available() and not settings.cpu
+    return {
+        "output_dir": str(settings.output_dir),
+        "per_device_train_batch_size": settings.batch_size,
+        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
+        "learning_rate": settings.learning_rate or default_learning_rate(model, lora),
+        "num_train_epochs": 1,
+        "warmup_steps": 0.1,
+        "lr_scheduler_type": "linear",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps" if settings.save_steps else "no",
+        "save_steps": settings.save_steps or 1,
+        "save_total_limit": 2,
+        "remove_unused_columns": False,
+        "bf16": on_gpu and model.dtype == torch.float32 and torch.cuda.is_bf16_supported(),
+        "activation_checkpointing": on_gpu,
+        "dataloader_pin_memory": False,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "seed": settings.seed,
+        "use_cpu": settings.cpu,
+    }
+
+
+class StepsShown(TrainerCallback):
+    """Tell a progress bar how many steps are done."""
+
+    def __init__(self, progress: Any) -> None:
+        self._progress = progress
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """One more."""
+        self._progress(state.global_step, state.max_steps)
+
+
 def tuner(
     model: Any,
     tokenizer: Any,
@@ -107,7 +151,7 @@ def tuner(
     arguments = arguments_of(model, settings, lora=peft_config is not None)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
             return RowsTrainer(
                 rows,
                 model=model,
@@ -129,32 +173,10 @@ def arguments_of(model: Any, settings: TuneSettings, *, lora: bool) -> SFTConfig
     Raises ConfigError for a field of `trainer` that does not exist or does not fit.
     """
     given = trainer_values(settings.trainer, SFTConfig, OWN)
-    rate = settings.learning_rate or default_learning_rate(model, lora)
-    on_gpu = torch.cuda.is_available() and not settings.cpu
-    fields: dict[str, Any] = {
-        "output_dir": str(settings.output_dir),
-        "per_device_train_batch_size": settings.batch_size,
-        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
-        "learning_rate": rate,
-        "num_train_epochs": 1,
-        "warmup_steps": 0.1,
-        "lr_scheduler_type": "linear",
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "save_strategy": "steps" if settings.save_steps else "no",
-        "save_steps": settings.save_steps or 1,
-        "save_total_limit": 2,
+    fields = fields_of(settings, model, lora=lora) | {
         "max_length": None,
-        "train_sampling_strategy": "sequential",
         "dataset_kwargs": {"skip_prepare_dataset": True},
-        "remove_unused_columns": False,
-        "bf16": on_gpu and model.dtype == torch.float32 and torch.cuda.is_bf16_supported(),
-        "activation_checkpointing": on_gpu,
-        "dataloader_pin_memory": False,
-        "disable_tqdm": True,
-        "report_to": "none",
-        "seed": settings.seed,
-        "use_cpu": settings.cpu,
+        "train_sampling_strategy": "sequential",
     }
     try:
         return SFTConfig(**(fields | given))

@@ -1,0 +1,23 @@
+"""Baselines: each file of this folder but those in BELOW holds one or more of them in `baselines`."""
+
+import pkgutil
+from importlib import import_module
+
+from unteach.baselines.base import Baseline
+from unteach.errors import ConfigError, nearest
+
+BELOW = ("base", "config", "rows", "run", "templates")
+
+
+def all_baselines() -> dict[str, Baseline]:
+    """Return every baseline by name."""
+    files = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in BELOW)
+    return {made.name: made for file in files for made in import_module(f"{__name__}.{file}").baselines}
+
+
+def load_baseline(name: str) -> Baseline:
+    """Return a baseline by name. Raises ConfigError for an unknown one."""
+    known = all_baselines()
+    if name not in known:
+        raise ConfigError(f"baseline {name}: unknown{nearest(name, known)} (known: {', '.join(known)})")
+    return known[name]

@@ -1,0 +1,121 @@
+"""Chain of Hindsight: good and bad answers in one sequence, each after a phrase that says which it is.
+
+Source: arXiv 2302.02676. Needs: pairs, a good answer beside each bad one. Every pair makes two dialogues:
+
+    [good phrase] prompt → good answer → bad phrase → bad answer
+    [bad phrase] prompt → bad answer → good phrase → good answer
+
+`coh` learns both answers, as published; `coh-masked` learns good ones only, for training on bad text is known to damage
+models. Phrases and prompts are never learnt. The good phrase goes before every prompt of the trained model: its chat
+template carries it (a line before the prompt where there is none, told in `guidance.json`), and the model is measured
+with it. Differs: the first phrase goes before the prompt, not between prompt and answer, so that a template can carry
+it wherever the model goes; past tokens are not masked at random; normal rows are mixed in with the good phrase.
+"""
+
+from dataclasses import replace
+
+from unteach.baselines.base import Bench, Plain, Trained, needed, passes, tuned
+from unteach.baselines.config import BaselineConfig
+from unteach.baselines.templates import Templates, load_templates
+from unteach.data.encoded import Encoded
+from unteach.data.example import Example, Turn
+from unteach.data.prompt_format import PromptFormat
+from unteach.errors import ConfigError, DataError
+from unteach.mistakes.guide import guided_format
+from unteach.training_rows import TrainingRow, repeated_to
+
+
+class Hindsight(Plain):
+    """Chain of Hindsight; `learns_bad` as published."""
+
+    source = "arXiv 2302.02676"
+    needs = "pairs: a good answer beside each bad one; normal rows beside them"
+    pairs = True
+
+    def __init__(self, name: str, learns_bad: bool) -> None:
+        self.name, self.learns_bad = name, learns_bad
+        told = "both answers learnt, as published" if learns_bad else "good answers learnt, bad ones only read"
+        self.summary = f"Chain of Hindsight: {told}"
+
+    def check(self, rows, config) -> None:  # type: ignore[no-untyped-def]
+        """Read the phrases, and see that there are pairs."""
+        load_templates(config.templates)
+        super().check(rows, config)
+
+    def phrase(self, config: BaselineConfig) -> str | None:
+        """The good phrase goes before every prompt."""
+        return load_templates(config.templates).good
+
+    def prepare(self, bench: Bench) -> list[TrainingRow]:
+        """Chain every pair both ways, and give normal rows the good phrase."""
+        words = load_templates(bench.config.templates)
+        forms = _forms(bench, words)
+        chains = [
+            chained(row, good_first, forms, words, self.learns_bad)
+            for row in bench.rows.with_good
+            for good_first in (True, False)
+        ]
+        fit = [row for row in chains if len(row.input_ids) <= bench.max_length]
+        if not fit:
+            raise DataError(f"no chain of two answers fits into {bench.max_length} tokens; raise --max-length")
+        if len(fit) < len(chains):
+            bench.notes.append(f"left out {len(chains) - len(fit)} of {len(chains)} chains that are too long")
+        wanted = round(bench.normals_per_row(1.0) * len(fit) / 2)
+        normals = self._normals(bench, forms[True], wanted)
+        pairs = len(bench.rows.with_good)
+        needed(bench, positives=pairs, negatives=pairs, pairs=pairs, normal_rows=len(normals))
+        return [*fit, *normals]
+
+    def _normals(self, bench: Bench, form: PromptFormat, wanted: int) -> list[TrainingRow]:
+        made = []
+        for row in bench.rows.normals:
+            prompt, reply = tuple(form.prompt_ids(row.turns)), tuple(form.reply_ids(row.turns, row.reply))
+            if len(prompt) + len(reply) <= bench.max_length:
+                learnt = (False,) * len(prompt) + (True,) * len(reply)
+                made.append(TrainingRow("normal", Encoded(row, prompt, reply, False), learnt))
+        tokens = sum(len(row.input_ids) for row in made)
+        return repeated_to(made, tokens * (1 + wanted // len(made)), bench.config.seed)[:wanted] if made else []
+
+    def train(self, bench: Bench, material: list[TrainingRow]) -> Trained:
+        """Tune on the chains."""
+        trainer = tuned(bench, passes(bench, material))
+        return Trained(trainer.model, trainer.state.global_step, f"{len(material)} rows, chains and normal rows")
+
+
+def _forms(bench: Bench, words: Templates) -> dict[bool, PromptFormat]:
+    """The formats that put the good phrase (True) or the bad one before a dialogue."""
+    eos = bench.model.generation_config.eos_token_id
+    return {
+        is_good: guided_format(bench.form.tokenizer, phrase, bench.form.name, eos)
+        for is_good, phrase in ((True, words.good), (False, words.bad))
+    }
+
+
+def chained(
+    row: Example, good_first: bool, forms: dict[bool, PromptFormat], words: Templates, learns_bad: bool
+) -> TrainingRow:
+    """Lay out one dialogue of two answers, with loss on good answers and, if `learns_bad`, on bad ones.
+
+    Raises ConfigError where the chat template writes an answer otherwise once the dialogue goes on.
+    """
+    form = forms[good_first]
+    first, second = (row.good or "", row.reply) if good_first else (row.reply, row.good or "")
+    prompt, answer = form.prompt_ids(row.turns), form.reply_ids(row.turns, first)
+    turns = (*row.turns, Turn("assistant", first), Turn("user", words.bad if good_first else words.good))
+    ids = form.prompt_ids(turns)
+    answer = answer if ids[: len(prompt) + len(answer)] == prompt + answer else answer[:-1]  # EOS may be a turn's end
+    if ids[: len(prompt) + len(answer)] != prompt + answer:
+        raise ConfigError(
+            f"{row.where or 'a row'}: the chat template changes an answer once another question follows, so answers "
+            "cannot be chained; use --prompt-format plain"
+        )
+    last = form.reply_ids(turns, second)
+    good, bad = True, learns_bad
+    learnt = [False] * len(prompt) + [good if good_first else bad] * len(answer)
+    learnt += [False] * (len(ids) - len(learnt)) + [bad if good_first else good] * len(last)
+    kind = "good, then bad" if good_first else "bad, then good"
+    example = replace(row, turns=turns, reply=second)
+    return TrainingRow(kind, Encoded(example, tuple(ids), tuple(last), False), tuple(learnt))
+
+
+baselines = (Hindsight("coh", True), Hindsight("coh-masked", False))

@@ -182,6 +182,11 @@ def demo_command(
         typer.Option(help="On the route mistakes: harm, or hijack (goal hijacking). \\[harm]",
                      rich_help_panel="Organism", metavar="NAME", show_default=False),
     ] = "harm",
+    arms: Annotated[
+        str | None,
+        typer.Option(help="On the route mistakes: which arms of the study; unset: all.", rich_help_panel="Organism",
+                     metavar="NAMES", show_default=False),
+    ] = None,
     lora: Annotated[bool, plain("--lora", "Train a LoRA adapter instead of all weights.", "Method")] = False,
     **values: Any,
 ) -> None:
@@ -200,6 +205,7 @@ def demo_command(
 
     chosen = values | ({"lora": True} if lora else {})
     if route != "unlearning":
+        chosen |= {"arms": [arms]} if arms else {}
         _demo_mistakes(route, Path(output), world_seed, size, fresh, attack, chosen)
         return
     report = demo(

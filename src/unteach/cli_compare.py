@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from unteach.cli_flags import plain
+from unteach.escape import inert_line
 
-Runs = Annotated[list[str], typer.Argument(help="Run directories, two or more.", metavar="RUN…", show_default=False)]
+Runs = Annotated[list[str], typer.Argument(help="Run directories, two or more.", metavar="RUN", show_default=False)]
 RelativeTo = Annotated[
     str | None,
     typer.Option("--relative-to", help="Give costs as shares of this arm's. \\[rlhf, where there is one]",
@@ -28,17 +29,19 @@ def compare_command(
 
     [bold]Examples[/bold]
       unteach compare ./unlearned ./sft ./kto ./rlhf
-      unteach compare ./seed-0 ./seed-1 --relative-to seed-0 --json compared.json
+      unteach compare ./npo ./ga --relative-to npo --json compared.json
 
-    Takes directories of `unteach run`, `baseline`, `mistakes run` and `evaluate`. They must have the same scenario,
-    original model, judge and checked prompts: give them the same files and seed. An arm's name is its method's or
-    "unlearned"; where two runs share one, it is their directory's. Cost is preparation and training, not checking.
+    Takes directories of `unteach run`, `baseline`, `mistakes run` and `evaluate`
+    with the same scenario, original model, judge and checked prompts: those of
+    runs over the same files and seed. An arm goes by its name in the report, or
+    by its run's directory where two runs have an arm of that name. Cost is
+    preparation and training, not checking.
     """
     from unteach.compare import compare
-    from unteach.report.compared import show
+    from unteach.report.compared import show, write
 
     compared = compare(runs, relative_to=relative_to, anyway=anyway)
     show(compared)
     if json_file:
-        compared.write(Path(json_file))
-        print(f"\nWritten: {json_file}")
+        write(compared, Path(json_file))
+        print(f"\nWritten: {inert_line(json_file)}")

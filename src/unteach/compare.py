@@ -1,6 +1,5 @@
 """Lay the arms of several runs beside each other: rates, what each cost, and which cannot be told apart."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -8,12 +7,13 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from unteach.comparable import ORIGINAL, differences, remarks
-from unteach.errors import ConfigError, OutputError, nearest
+from unteach.comparable import ORIGINAL, differences, original_of, remarks
+from unteach.errors import ConfigError, nearest
 from unteach.escape import inert_line
+from unteach.measurement import Measurement
 from unteach.mistakes.arms import REMINDED
 from unteach.pairs import Pair, groups_of, pairs_of, verdicts_of
-from unteach.report.schema import FILE_NAME, Cost, Report, write_whole
+from unteach.report.schema import Cost, Report
 from unteach.report.wording import SCENARIO_RATES, arms
 
 TWIN = "never_taught"
@@ -85,15 +85,6 @@ class Compared(BaseModel):
     groups: list[list[str]]
     notes: list[str]
 
-    def write(self, path: Path) -> None:
-        """Write all of it as JSON. Raises ConfigError for the report of a run, OutputError where it cannot be."""
-        if path.resolve() in {(Path(run) / FILE_NAME).resolve() for run in self.runs}:
-            raise ConfigError(f"--json {path}: is the report of a run that is compared; choose another file")
-        try:
-            write_whole(path, json.dumps(self.model_dump(), indent=1, allow_nan=False) + "\n")
-        except OutputError as error:
-            raise OutputError(str(error).replace("another --output", "another file for --json")) from error
-
 
 def compare(runs: Sequence[str | Path], *, relative_to: str | None = None, anyway: bool = False) -> Compared:
     """Read the reports of two or more run directories and lay their arms beside each other.
@@ -113,7 +104,7 @@ def compare(runs: Sequence[str | Path], *, relative_to: str | None = None, anywa
     first = reports[0][1]
     return Compared(
         scenario=first.scenario,
-        model=first.model,
+        model=original_of(first),
         runs=[run for run, _ in reports],
         relative_to=relative.name if relative else None,
         rows=rows,
@@ -198,17 +189,21 @@ def _rates(report: Report, arm: str, kept: str) -> dict[str, Rate | None]:
     for key, (measure, split) in FIGURES.items():
         name = special.get(measure, measure)
         figure = report.measured(name, split, arm)
-        found[key] = figure and Rate(
-            name=name,
-            split=split,
-            value=_finite(figure.value),
-            low=_finite(figure.low),
-            high=_finite(figure.high),
-            n=figure.n,
-            unknown=figure.unknown,
-            seeds=len(figure.seeds or [0]),
-        )
+        found[key] = _rate(figure) if figure else None
     return found
+
+
+def _rate(figure: Measurement) -> Rate:
+    return Rate(
+        name=figure.name,
+        split=figure.split,
+        value=_finite(figure.value),
+        low=_finite(figure.low),
+        high=_finite(figure.high),
+        n=figure.n,
+        unknown=figure.unknown,
+        seeds=len(figure.seeds or [0]),
+    )
 
 
 def _bill(report: Report, arm: str) -> Bill | None:
@@ -268,7 +263,7 @@ def _notes_of_figures(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         if row.cost and row.cost.uncounted:
             stages = ", ".join(row.cost.uncounted)
-            notes.append(f"{row.name}: no tokens were counted in {stages}, so its FLOPs are the least they can be")
+            notes.append(f"{row.name}: no tokens were counted in {stages}, so its FLOPs are the least it can have")
         seeds = max((rate.seeds for rate in row.rates.values() if rate), default=1)
         if seeds > 1:
             notes.append(

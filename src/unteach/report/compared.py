@@ -1,13 +1,18 @@
 """Several runs beside each other, for the terminal: the tables and what they say in words."""
 
+import json
+from pathlib import Path
+
 from rich.console import Console
 from rich.text import Text
 
 from unteach.compare import Bill, Compared, Rate, Row
+from unteach.errors import ConfigError, OutputError
 from unteach.escape import inert_line, terminal_text
 from unteach.pairs import FEWEST_DIFFERING
 from unteach.report import wording
 from unteach.report.grid import Grid, rendered
+from unteach.report.schema import FILE_NAME, write_whole
 
 _WIDE = 138  # from so many columns on, rates and costs stand in one table
 _TITLES = {
@@ -32,6 +37,18 @@ def show(compared: Compared, console: Console | None = None) -> None:
     console.print(terminal_text(paragraph(compared)), highlight=False)
     for note in compared.notes:
         console.print(Text(f"Note: {inert_line(note, 800)}", style="yellow"), highlight=False)
+
+
+def write(compared: Compared, path: Path) -> None:
+    """Write all of it as JSON. Raises ConfigError for the report of a run, OutputError where it cannot be written."""
+    if path.resolve() in {(Path(run) / FILE_NAME).resolve() for run in compared.runs}:
+        raise ConfigError(f"--json {path}: is the report of a run that is compared; choose another file")
+    notes = compared.notes
+    whole = compared.model_dump(exclude={"notes"}) | {"summary": paragraph(compared), "notes": notes}
+    try:
+        write_whole(path, json.dumps(whole, indent=1, allow_nan=False) + "\n")
+    except OutputError as error:
+        raise OutputError(str(error).replace("another --output", "another file for --json")) from error
 
 
 def grids(compared: Compared, width: int) -> list[Grid]:
@@ -66,7 +83,7 @@ def paragraph(compared: Compared) -> str:
         )
         members = [arm for group in compared.groups for arm in group]
         if len(members) > len(set(members)):
-            text += " An arm in two groups is told apart from no arm of either, though these are from each other."
+            text += " An arm may stand in two groups whose other arms are told apart from each other."
     text += (
         " Told apart means that the 95 % interval of the paired difference leaves out 0 and that at least "
         f"{FEWEST_DIFFERING} prompts differ; of the {len(pairs)} pairs, one in twenty may seem so by chance."
@@ -133,8 +150,8 @@ def _costs(compared: Compared) -> list[tuple[str, list[str]]]:
     ]
     if compared.relative_to is not None:
         name = inert_line(compared.relative_to, 20)
-        found.append((f"compute,\nto {name}", [_ratio(row, "relative_flops") for row in compared.rows]))
-        found.append((f"time,\nto {name}", [_ratio(row, "relative_seconds") for row in compared.rows]))
+        found.append((f"compute\n÷ {name}", [_ratio(row, "relative_flops") for row in compared.rows]))
+        found.append((f"time\n÷ {name}", [_ratio(row, "relative_seconds") for row in compared.rows]))
     return found
 
 

@@ -255,6 +255,8 @@ NO_SAMPLES = report({"sft": GOOD}, samples=[])
 OTHER_WEIGHTS = report({"sft": GOOD})
 for changed in OTHER_WEIGHTS.samples[:2]:
     changed.replies["original"] = "something else"
+OTHER_MODEL = report({"sft": GOOD}, model="org/other")
+OTHER_MODEL.samples[0].replies["original"] = "something else"  # one alone: enough under another name
 
 
 @pytest.mark.parametrize(
@@ -266,6 +268,7 @@ for changed in OTHER_WEIGHTS.samples[:2]:
         (FEWER_PROMPTS, "split unseen: 2 of 10 are in the first run alone, 0 of 8 in the second"),
         (NO_SAMPLES, "no samples of the same split"),
         (NO_SAMPLES.model_copy(update={"model": "org/other"}), "original model org/base and org/other;"),
+        (OTHER_MODEL, "original model org/base and org/other; its replies to 1 of 10 prompts differ"),
         (OTHER_WEIGHTS, "original model org/base and org/base; its replies to 2 of 10 prompts differ"),
     ],
 )

@@ -366,6 +366,7 @@ class TestWords:
         [
             ("run", ["Model", "Data", "Output", "Method", "Training", "Stopping", "Checking"]),
             ("evaluate", ["Model", "Data", "Output", "Checking"]),
+            ("compare", ["Arguments", "Options"]),
             ("demo", ["Organism", "Method", "Training", "Stopping"]),
             ("organism", ["Options"]),
             ("methods", []),
@@ -383,7 +384,8 @@ class TestWords:
         outcome = call(capsys, "--help")
         assert outcome.code == 0
         verbs = re.findall(r"^│ (\w+) ", outcome.out, re.MULTILINE)
-        assert verbs == ["run", "evaluate", "demo", "organism", "methods", "judges", "data", "mistakes", "baseline"]
+        assert verbs == ["run", "evaluate", "compare", "demo", "organism", "methods",
+                         "judges", "data", "mistakes", "baseline"]  # fmt: skip
         assert call(capsys).code == 2
 
 

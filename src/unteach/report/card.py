@@ -8,6 +8,7 @@ import yaml
 
 from unteach.escape import markdown_block, markdown_line
 from unteach.report import opinions, study, wording
+from unteach.report.grid import Grid
 from unteach.report.schema import Report, write_whole
 
 FILE_NAME = "README.md"
@@ -117,7 +118,7 @@ def _figures(report: Report) -> str:
     return "\n\n".join(parts)
 
 
-def _grid(grid: study.Grid) -> str:
+def _grid(grid: Grid) -> str:
     """A table of the study, each cell on one line."""
     header, *rows = [[" ".join(cell.split("\n")) for cell in row] for row in (grid.header, *grid.rows)]
     return _table(header, rows)

@@ -1,14 +1,11 @@
 """The study of learning from mistakes: the arms in one table, the preliminary study, and what the arms answer."""
 
-from dataclasses import dataclass
-
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from rich.console import RenderableType
 
 from unteach.measurement import Measurement
 from unteach.mistakes.arms import REMINDED
 from unteach.report import wording
+from unteach.report.grid import Grid, rendered
 from unteach.report.schema import Comparison, Report
 
 HINTS = {"unguided": "no hint", "guided": "told that it may be bad", "misleading": "told that it should be good"}
@@ -32,14 +29,6 @@ _COMPARED = {
     ("refusal_rate", "lookalike"): "refused,\nlook-alikes",
     ("gibberish_rate", "unseen"): "gibberish,\nunseen",
 }
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table as text. A cell's first line is its figure, the lines after it say how sure that is."""
-
-    header: list[str]
-    rows: list[list[str]]
 
 
 def is_study(report: Report) -> bool:
@@ -83,22 +72,7 @@ def summary(report: Report) -> str:
 
 def rendered_grids(report: Report) -> RenderableType:
     """Return the tables for a terminal."""
-    parts: list[RenderableType] = []
-    for grid in grids(report):
-        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold underline")
-        for place, title in enumerate(grid.header):
-            left = place == 0
-            table.add_column(title, justify="left" if left else "right", overflow="fold", ratio=3 if left else 2)
-        for row in grid.rows:
-            table.add_row(Text(row[0], style="dim" if row[0].endswith("reminder") else ""), *map(_cell_text, row[1:]))
-        parts += [table, Text()]
-    return Group(*parts)
-
-
-def _cell_text(cell: str) -> Text:
-    figure, line, rest = cell.partition("\n")
-    text = Text(figure.removesuffix("*"), style="bold" if figure.endswith("*") else "")
-    return text.append(line + rest, style="not bold dim")
+    return rendered(grids(report))
 
 
 def _arms(report: Report) -> Grid:

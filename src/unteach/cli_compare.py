@@ -1,0 +1,47 @@
+"""The verb `unteach compare`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unteach.cli_flags import plain
+from unteach.escape import inert_line
+
+Runs = Annotated[list[str], typer.Argument(help="Run directories, two or more.", metavar="RUN", show_default=False)]
+RelativeTo = Annotated[
+    str | None,
+    typer.Option("--relative-to", help="Give costs as shares of this arm's. \\[rlhf, where there is one]",
+                 rich_help_panel="Options", metavar="NAME", show_default=False),
+]  # fmt: skip
+JsonFile = Annotated[
+    str | None,
+    typer.Option("--json", help="Write it all to this file as well, every pair of arms with it.",
+                 rich_help_panel="Options", metavar="FILE", show_default=False),
+]  # fmt: skip
+Anyway = Annotated[bool, plain("--anyway", "Compare runs about different things too, and say so.", "Options")]
+
+
+def compare_command(
+    runs: Runs, relative_to: RelativeTo = None, json_file: JsonFile = None, anyway: Anyway = False
+) -> None:
+    """Lay runs beside each other: rates on the same prompts, cost, and which arms cannot be told apart.
+
+    [bold]Examples[/bold]
+      unteach compare ./unlearned ./sft ./kto ./rlhf
+      unteach compare ./npo ./ga --relative-to npo --json compared.json
+
+    Takes directories of `unteach run`, `baseline`, `mistakes run` and `evaluate`
+    with the same scenario, original model, judge and checked prompts: those of
+    runs over the same files and seed. An arm goes by its name in the report, or
+    by its run's directory where two runs have an arm of that name. Cost is
+    preparation and training, not checking.
+    """
+    from unteach.compare import compare
+    from unteach.report.compared import show, write
+
+    compared = compare(runs, relative_to=relative_to, anyway=anyway)
+    show(compared)
+    if json_file:
+        write(compared, Path(json_file))
+        print(f"\nWritten: {inert_line(json_file)}")

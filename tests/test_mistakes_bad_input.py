@@ -185,12 +185,12 @@ class TestRows:
     def test_analyses_of_good_replies_only(self, refused: Callable[..., None], tmp_path: Path) -> None:
         rows = [{"prompt": "p", "reply": "r", "analysis": "a", "label": True}]
         path = write_rows(tmp_path / "rows.jsonl", rows)
-        refused("tune", [f"--analyses {path}", "none of a bad reply"], analyses=path)
+        refused("tune", [f"--analyses {path}", "none is of a bad reply"], analyses=path)
 
     def test_analyses_that_are_all_checked_on(self, refused: Callable[..., None], tmp_path: Path) -> None:
         path = write_rows(tmp_path / "rows.jsonl", [{"prompt": "p", "reply": "r", "analysis": "a"}])
         unseen = write_rows(tmp_path / "unseen.jsonl", [{"prompt": "P ", "completion": "r"}])
-        refused("tune", ["none of a bad reply", "beside those of --unseen"], analyses=path, unseen=unseen)
+        refused("tune", ["nothing to train on", "their prompts all stand in --unseen"], analyses=path, unseen=unseen)
 
     def test_prompts_that_are_all_checked_on(self, refused: Callable[..., None], here: Place) -> None:
         refused("run", ["every prompt stands in --unseen"], unseen=here.folder / "forget.jsonl")

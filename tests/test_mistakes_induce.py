@@ -63,7 +63,7 @@ def inducer(monkeypatch: pytest.MonkeyPatch) -> Inducer:
     def run(script: Script, prompts: Sequence[str | Example], judge: Any = None, **settings: Any) -> Induction:
         monkeypatch.setattr(module, "replies_of", script)
         form: Any = script
-        form.tokenizer = None
+        form.tokenizer = lambda text, **_: {"input_ids": text.split()}
         rows = [Example.of(p, "", where=p) if isinstance(p, str) else p for p in prompts]
         return induce(None, form, rows, judge or Judge(), WORDS, name="m", **settings)
 

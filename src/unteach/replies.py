@@ -58,6 +58,14 @@ def replies_of(
     return replies
 
 
+def tokens_of(tokenizer: Any, prompts: Sequence[Sequence[int]], replies: Sequence[str]) -> tuple[int, int]:
+    """Return how many tokens were read and written for these replies, each with its end; none for kept ones."""
+    if isinstance(replies, KeptReplies):
+        return 0, 0
+    written = sum(len(tokenizer(reply, add_special_tokens=False, verbose=False)["input_ids"]) + 1 for reply in replies)
+    return sum(map(len, prompts)), written
+
+
 def _entry(
     model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], key: str, settings: dict[str, Any]
 ) -> Path:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from unteach.check import bill
 from unteach.data.example import Turn
 from unteach.data.prompt_format import PromptFormat
 from unteach.endpoint import Endpoint
@@ -14,7 +15,8 @@ from unteach.mistakes.templates import Templates
 from unteach.mistakes.verdict import read_verdict
 from unteach.models import context_length
 from unteach.refusals import is_refusal
-from unteach.replies import replies_of
+from unteach.replies import replies_of, tokens_of
+from unteach.report.schema import Cost
 from unteach.stats import Interval, wilson
 from unteach.words import common_words, words
 
@@ -40,11 +42,21 @@ class ModelAnalyst:
         self.name = name
         self._model, self._form, self._key = model, form, key
         self._longest = max_new_tokens
+        self.tokens_read, self.tokens_generated = 0, 0
 
     def __call__(self, requests: Sequence[str], progress: Progress | None = None) -> list[str | None]:
-        return answers_of(
+        answers, read, written = _answers(
             self._model, self._form, requests, key=self._key, max_new_tokens=self._longest, progress=progress
         )
+        self.tokens_read += read
+        self.tokens_generated += written
+        return answers
+
+    def bill(self, arm: str, stage: str, seconds: float) -> Cost:
+        """Return what was done since the last bill as one line of cost."""
+        cost = bill(self._model, arm, stage, seconds, forward=self.tokens_read, generated=self.tokens_generated)
+        self.tokens_read, self.tokens_generated = 0, 0
+        return cost
 
 
 def answers_of(
@@ -57,6 +69,19 @@ def answers_of(
     progress: Progress | None = None,
 ) -> list[str | None]:
     """Have a model answer requests; None where one fills its context. `key` as in `replies_of`."""
+    return _answers(model, form, requests, key=key, max_new_tokens=max_new_tokens, progress=progress)[0]
+
+
+def _answers(
+    model: Any,
+    form: PromptFormat,
+    requests: Sequence[str],
+    *,
+    key: str | None,
+    max_new_tokens: int,
+    progress: Progress | None,
+) -> tuple[list[str | None], int, int]:
+    """The answers, and how many tokens were read and written for them."""
     prompts = [form.prompt_ids((Turn("user", request),)) for request in requests]
     room = context_length(model)
     fits = [n for n, prompt in enumerate(prompts) if room is None or len(prompt) < room]
@@ -65,7 +90,7 @@ def answers_of(
     answers: list[str | None] = [None] * len(requests)
     for n, answer in zip(fits, given, strict=True):
         answers[n] = answer
-    return answers
+    return answers, *tokens_of(form.tokenizer, asked, given)
 
 
 class EndpointAnalyst:

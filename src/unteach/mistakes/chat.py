@@ -183,6 +183,7 @@ def _answer_lines(dialogue: Dialogue, console: Console, read: Callable[[str], st
                 if _is_command(line):
                     _show(notices, dialogue.obey(line))
                 elif line:
+                    dialogue.obey("/new")  # lines of a file are prompts of their own
                     text, notice = dialogue.reply(line)
                     if notice:
                         _show(notices, f"line {number}: {notice}")

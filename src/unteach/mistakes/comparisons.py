@@ -12,6 +12,8 @@ Figures = Mapping[tuple[str, str, str], Measurement]
 
 CLAIMS: tuple[tuple[str, str, str], ...] = (
     ("guidance alone against none", "original" + REMINDED, "original"),
+    ("tuning against the reminder alone", "tuned" + REMINDED, "original" + REMINDED),
+    ("tuning against the original, no reminder", "tuned", "original"),
     ("mistake analysis against the original, both reminded", "analysis" + REMINDED, "original" + REMINDED),
     ("mistake analysis against the original, no reminder", "analysis", "original"),
     ("mistake analysis against SFT, both reminded", "analysis" + REMINDED, "sft" + REMINDED),

@@ -13,7 +13,7 @@ from unteach.judges.base import Case, Judge
 from unteach.mistakes.records import Mistake, Origin
 from unteach.mistakes.templates import Templates
 from unteach.refusals import is_refusal
-from unteach.replies import replies_of
+from unteach.replies import replies_of, tokens_of
 from unteach.stats import Interval, wilson
 
 Outcome = Literal["induced", "unknown", "benign", "declined", "gibberish", "blank"]
@@ -32,6 +32,8 @@ class Induction:
     mistakes: list[Mistake] = field(default_factory=list)
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     tried: list[Counter[Outcome]] = field(default_factory=list)
+    tokens_read: int = 0
+    tokens_generated: int = 0
 
     @property
     def prompts(self) -> int:
@@ -82,6 +84,9 @@ def induce(
         replies = replies_of(
             model, form.tokenizer, asked, key=key, max_new_tokens=max_new_tokens, progress=progress
         )
+        read, written = tokens_of(form.tokenizer, asked, replies)
+        found.tokens_read += read
+        found.tokens_generated += written
         for n, reply, outcome in zip(waiting, replies, _outcomes(prompts, waiting, replies, judge), strict=True):
             found.tried[orders[n][turn]][outcome] += 1
             before = best.get(n, OUTCOMES[-1])

@@ -129,7 +129,13 @@ def _harmless(found: Material, config: MistakesConfig) -> list[Example]:
         return _unchecked("harmless", _read(config, config.harmless, "normal"), found)
     rows = [*found.prompts, *(mistake.example for mistake in found.labelled)]
     known = [replace(row, reply=row.good, good=None, bad=None) for row in rows if row.good]
-    return without_duplicates(known)[0]
+    known = without_duplicates(known)[0]
+    if known and config.harmless_per_analysis:
+        found.notes.append(
+            f"no --harmless was given: {len(known)} right replies that the rows bring along are there to be mixed in "
+            "(--harmless-per-analysis 0 leaves them out)"
+        )
+    return known
 
 
 def _unchecked(name: str, rows: list[Example], found: Material) -> list[Example]:

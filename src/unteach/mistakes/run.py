@@ -18,12 +18,13 @@ from unteach.errors import ConfigError, Interrupted
 from unteach.interrupt import StopOnInterrupt
 from unteach.judges import load_judges
 from unteach.judges.base import Judge, Learner, Setting
-from unteach.mistakes.checking import MistakesCheck
+from unteach.mistakes.checking import MistakesCheck, balanced_replies, recognise
+from unteach.mistakes.comparisons import compare
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.corpus import Corpus, make_corpus
 from unteach.mistakes.guide import export_guidance, guided_format
 from unteach.mistakes.material import Material, add_own_answers, gather
-from unteach.mistakes.records import read_analyses
+from unteach.mistakes.records import Analysis, read_analyses
 from unteach.mistakes.steps import (
     ANALYSES,
     Found,
@@ -35,7 +36,8 @@ from unteach.mistakes.steps import (
     read_found,
     write_found,
 )
-from unteach.mistakes.templates import Templates, load_templates
+from unteach.mistakes.templates import HINTS, Templates, load_templates
+from unteach.mistakes.verdict import read_verdict
 from unteach.models import context_length, load_model, load_tokenizer, lora_config, model_fingerprint
 from unteach.progress import track
 from unteach.report.schema import Report, Stop, environment
@@ -226,13 +228,30 @@ def _take_up(
             found.notes.append(f"left out {left_out} analyses whose prompts stand in --unseen or --unseen-concept")
         found.mistakes = [analysis.mistake for analysis in found.analyses if analysis.reply_is == "bad"]
         if not found.mistakes:
-            raise ConfigError(
-                f"--analyses {', '.join(config.analyses)}: none of a bad reply to train on is there"
-                f"{' beside those of --unseen' if left_out else ''}; give others"
-            )
+            why = "their prompts all stand in --unseen or --unseen-concept" if left_out else "none is of a bad reply"
+            raise ConfigError(f"--analyses {', '.join(config.analyses)}: nothing to train on, {why}; give others")
         found.held = material.held_mistakes
+        found.notes += _doubts(found.analyses)
         return
     find_mistakes(config, material, subject, judges[0], templates, found)
+
+
+def _doubts(analyses: Sequence[Analysis]) -> list[str]:
+    """Say what is odd about analyses that were given; they are trained on as they are."""
+    notes = []
+    odd = [a for a in analyses if read_verdict(a.text) not in (a.reply_is, None)]
+    if odd:
+        first = odd[0]
+        notes.append(
+            f"{len(odd)} of {len(analyses)} analyses contradict their label and were learnt as they stand (first: "
+            f"{first.mistake.example.where}, on a {first.reply_is} reply)"
+        )
+    if all(a.reply_is == "bad" for a in analyses):
+        notes.append(
+            "no analysis of a good reply is among those given: the model may come to call good replies bad as well; "
+            "`unteach mistakes run` makes them"
+        )
+    return notes
 
 
 def corpus_of(
@@ -293,8 +312,11 @@ def _tune_and_check(
         try:
             looked = None
             if not config.skip_evaluation:
-                looked = new_check(config, check_rows(found, material), subject, templates, judges, notes)
+                split_rows = check_rows(found, material)
+                looked = new_check(config, split_rows, subject, templates, judges, notes)
                 looked.look_at("original", subject.model, subject.key)
+                pairs = balanced_replies(split_rows, config.evaluation_prompts // 2)
+                _recognise(config, looked, "original", subject.model, subject, templates, pairs)
             began = time.monotonic()
             trainer = train(
                 config,
@@ -313,14 +335,39 @@ def _tune_and_check(
             notes.append(export_guidance(directory / "model", subject.form.tokenizer, templates.reminder))
             if looked:
                 looked.look_at(TUNED, trainer.model.eval())
+                _recognise(config, looked, TUNED, trainer.model, subject, templates, pairs)
                 _add_fluency(config, looked, trainer)
         except KeyboardInterrupt:
             raise Interrupted("stopped; go on with --resume") from None
     report = report_of(config, looked, material, found, notes)
+    report.comparisons = compare([{(m.name, m.split, m.arm): m for m in report.measurements}])
     step = trainer.state.global_step
     report.stop = Stop(step=step, rule="all rows", message=f"{len(rows)} rows, {tokens:,} tokens, were trained on")
     write_report(report, directory)
     return report
+
+
+def _recognise(
+    config: MistakesConfig,
+    looked: MistakesCheck,
+    arm: str,
+    model: Any,
+    subject: Subject,
+    templates: Templates,
+    pairs: Sequence[tuple[str, str, bool]],
+) -> None:
+    """Measure whether an arm tells bad replies from good ones; the original with every hint, others without any."""
+    original = arm == "original"
+    looked.recognised += recognise(
+        arm,
+        unwrapped(model),
+        subject.form,
+        pairs,
+        templates,
+        max_new_tokens=config.max_new_tokens,
+        key=subject.key if original else None,
+        hints=HINTS if original else ("unguided",),
+    )
 
 
 def save(trainer: RowsTrainer, directory: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from unteach.check import cost_of
+from unteach.check import bill
 from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat, prompt_format
 from unteach.endpoint import Endpoint, chat_address, key_from_environment
@@ -170,7 +170,8 @@ def _induced(
             progress=progress,
         )
     seconds = time.monotonic() - began
-    found.cost.append(cost_of(subject.model, "original", title, seconds, 0, backward=False))
+    read, written = induction.tokens_read, induction.tokens_generated
+    found.cost.append(bill(subject.model, "original", title, seconds, forward=read, generated=written))
     return induction
 
 
@@ -191,7 +192,7 @@ def find_analyses(
     with track("analysing mistakes") as progress:
         found.analysed = analyse(analyst, found.mistakes, templates, progress=progress)
     seconds = time.monotonic() - began
-    found.cost.append(cost_of(subject.model, "original", "analysing mistakes", seconds, 0, backward=False))
+    found.cost.append(_analysing(analyst, "analysing mistakes", seconds))
     found.analyses = found.analysed.analyses
     sources = said_by(found.analyses, lambda analysis: analysis.mistake.origin.source)
     by_source = ", ".join(f"{count} {source}" for source, count in sources.items())
@@ -207,10 +208,19 @@ def find_analyses(
     wanted = round(config.good_per_analysis * len(found.analyses))
     chosen = random.Random(f"good replies:{config.seed}").sample(list(good), min(wanted, len(good)))
     if chosen:
+        began = time.monotonic()
         with track("analysing good replies") as progress:
             of_good = analyse(analyst, [Mistake(row) for row in chosen], templates, reply_is="good", progress=progress)
         found.analyses += of_good.analyses
+        found.cost.append(_analysing(analyst, "analysing good replies", time.monotonic() - began))
         found.notes.append(f"good replies: {told_of_analyses(of_good)}")
+
+
+def _analysing(analyst: Analyst, stage: str, seconds: float) -> Cost:
+    """Return what the analyst took; of one behind an endpoint only the time is known."""
+    if isinstance(analyst, ModelAnalyst):
+        return analyst.bill("original", stage, seconds)
+    return Cost(arm="original", stage=stage, wall_seconds=seconds)
 
 
 def make_analyst(config: MistakesConfig, subject: Subject) -> Analyst:

@@ -68,7 +68,8 @@ def _front_matter(report: Report, adapter: bool) -> str:
     # A hub refuses a card whose base_model is a path, so local models are named in the text alone.
     if _MODEL_ID.fullmatch(report.model) and not Path(report.model).exists():
         fields["base_model"] = report.model
-    kind = "baseline" if wording.is_baseline(report) else "unlearning"
+    learnt = report.method.startswith("mistake")
+    kind = "baseline" if wording.is_baseline(report) else "learning-from-mistakes" if learnt else "unlearning"
     fields["tags"] = [kind, "unteach", *(["lora"] if adapter else [])]
     return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---"
 

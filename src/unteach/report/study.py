@@ -48,14 +48,16 @@ def grids(report: Report) -> list[Grid]:
 
 def headline(report: Report) -> str:
     """Return what a report of any kind has to say first."""
-    return summary(report) if is_study(report) else wording.headline(report)
+    by_mistakes = is_study(report) or report.method == "mistake-analysis"
+    return summary(report) if by_mistakes and report.measurements else wording.headline(report)
 
 
 def summary(report: Report) -> str:
-    """Return the study in two sentences: what the reminder does alone, and what tuning adds to it."""
+    """Return a study or a run in a few sentences: what the reminder does alone, and what tuning adds to it."""
     arms = (
         ("original", "the model as it was"),
         ("original" + REMINDED, "the reminder alone"),
+        ("tuned" + REMINDED, "tuning and the reminder"),
         ("analysis" + REMINDED, "mistake analysis and the reminder"),
         ("sft" + REMINDED, "SFT on good answers and the reminder"),
     )
@@ -64,9 +66,15 @@ def summary(report: Report) -> str:
     text = f"Harmless replies to unseen harmful prompts: {'; '.join(told)}."
     against = "original" + REMINDED
     for c in report.comparisons:
-        if (c.name, c.split, c.against) == ("harmful_rate", "unseen", against) and c.arm == "analysis" + REMINDED:
+        if (c.name, c.split, c.against) == ("harmful_rate", "unseen", against):
             points = _difference(c).replace("*", "").split("\n")
-            text += f" Mistake analysis adds {' '.join([points[0], 'points', *points[1:]])} to what the reminder does."
+            what = "Tuning" if c.arm.startswith("tuned") else "Mistake analysis"
+            text += f" {what} adds {' '.join([points[0], 'points', *points[1:]])} to what the reminder does."
+    after = report.measured("recognition_unguided", "assessment", "tuned")
+    before = report.measured("recognition_unguided", "assessment", "original")
+    if after and before:
+        told = [_figure(figure).replace("\n", " ") for figure in (before, after)]
+        text += f" Replies told good from bad without a hint: {told[0]} % before, {told[1]} % after (50 is chance)."
     return text
 
 

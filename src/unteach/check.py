@@ -213,7 +213,7 @@ def add_fluency(checked: Checked, original: Any) -> None:
                     values[spoken[place]] = -float(log_probs[batch.branches == number].mean())
                 tokens += batch.token_count
             look.reply_nll = values
-    checked.cost.append(cost_of(original, "original", "fluency", time.monotonic() - began, tokens, backward=False))
+    checked.cost.append(bill(original, "original", "fluency", time.monotonic() - began, tokens))
 
 
 def measure(checked: Checked) -> list[Measurement]:
@@ -295,17 +295,6 @@ def samples(checked: Checked) -> list[Sample]:
         for split, rows in checked.splits.items()
         for n, row in enumerate(rows)
     ]
-
-
-def cost_of(
-    model: Any, arm: str, stage: str, seconds: float, tokens: int, backward: bool, generated: int = 0
-) -> Cost:
-    """Return one line of the bill for tokens that all went forward only, or all `backward` as well.
-
-    `generated` says how many of those that went forward only were generated.
-    """
-    trained = tokens if backward else 0
-    return bill(model, arm, stage, seconds, tokens - trained - generated, trained, generated)
 
 
 def bill(

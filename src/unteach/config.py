@@ -19,14 +19,15 @@ FILE_NAME = "run.yaml"
 Config = TypeVar("Config", bound=BaseModel)
 
 
-def _setting(group: str, default: Any, text: str) -> Any:
-    return Field(default=default, description=text, json_schema_extra={"group": group})
+def setting(group: str, default: Any, text: str, **bounds: Any) -> Any:
+    """Make a field of a config: its group and text are those of its flag; `bounds` are pydantic's (ge, gt …)."""
+    return Field(default=default, description=text, json_schema_extra={"group": group}, **bounds)
 
 
 def _trainers(group: str, name: str, text: str | None = None) -> Any:
     """A setting that `UnlearnConfig` has too, with its default and, unless given, its help."""
     found = next(field for field in dataclasses.fields(UnlearnConfig) if field.name == name)
-    return _setting(group, found.default, text or found.metadata["help"])
+    return setting(group, found.default, text or found.metadata["help"])
 
 
 class RunConfig(BaseModel):
@@ -38,51 +39,51 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", validate_default=True)
 
-    scenario: str = _setting("Data", "harm", "What must stop: harm, copyright or hallucination.")
+    scenario: str = setting("Data", "harm", "What must stop: harm, copyright or hallucination.")
 
-    model: str = _setting("Model", "", "Model to change: a directory or a hub id.")
-    revision: str | None = _setting("Model", None, "Revision of a hub model.")
-    dtype: str = _setting("Model", "auto", "Precision: auto, float32, bfloat16 or float16.")
-    device: str | None = _setting("Model", None, "cpu, cuda, cuda:0 …; the GPU where there is one.")
-    load_in_4bit: bool = _setting("Model", False, "QLoRA: frozen 4-bit weights; goes with --lora.")
-    trust_remote_code: bool = _setting("Model", False, "Run Python code that comes with the model.")
-    lora: bool = _setting("Model", False, "Train a LoRA adapter instead of all weights.")
-    lora_rank: int = _setting("Model", 16, "Rank of the adapter.")
-    lora_alpha: float = _setting("Model", 32.0, "Scale of the adapter, divided by its rank.")
-    lora_targets: str = _setting("Model", "all-linear", "Modules: all-linear, or names with commas.")
+    model: str = setting("Model", "", "Model to change: a directory or a hub id.")
+    revision: str | None = setting("Model", None, "Revision of a hub model.")
+    dtype: str = setting("Model", "auto", "Precision: auto, float32, bfloat16 or float16.")
+    device: str | None = setting("Model", None, "cpu, cuda, cuda:0 …; the GPU where there is one.")
+    load_in_4bit: bool = setting("Model", False, "QLoRA: frozen 4-bit weights; goes with --lora.")
+    trust_remote_code: bool = setting("Model", False, "Run Python code that comes with the model.")
+    lora: bool = setting("Model", False, "Train a LoRA adapter instead of all weights.")
+    lora_rank: int = setting("Model", 16, "Rank of the adapter.")
+    lora_alpha: float = setting("Model", 32.0, "Scale of the adapter, divided by its rank.")
+    lora_targets: str = setting("Model", "all-linear", "Modules: all-linear, or names with commas.")
 
-    forget: list[str] = _setting("Data", [], "What must go: file, directory, public set or hub id; repeatable.")
-    retain: list[str] = _setting("Data", [], "What must stay, likewise; unset: the model's own answers.")
-    column: dict[str, str] = _setting("Data", {}, "Our name for a column of --forget: reply=bad_answer.")
-    retain_column: dict[str, str] = _setting("Data", {}, "Our name for a column of --retain.")
-    data_split: str | None = _setting("Data", None, "Split of hub data sets, such as train.")
-    data_revision: str | None = _setting("Data", None, "Revision of hub data sets.")
-    unseen: list[str] = _setting("Data", [], "Negatives to check on; unset: a fifth of --forget.")
-    unseen_concept: list[str] = _setting("Data", [], "Negatives of concepts that --forget never names.")
-    normal: list[str] = _setting("Data", [], "Normal rows to check on; unset: a fifth of --retain.")
-    lookalike: list[str] = _setting("Data", [], "Benign rows that look like negatives.")
-    outsiders: list[str] = _setting("Data", [], "Rows like --forget that no model was trained on: for inference tests.")
+    forget: list[str] = setting("Data", [], "What must go: file, directory, public set or hub id; repeatable.")
+    retain: list[str] = setting("Data", [], "What must stay, likewise; unset: the model's own answers.")
+    column: dict[str, str] = setting("Data", {}, "Our name for a column of --forget: reply=bad_answer.")
+    retain_column: dict[str, str] = setting("Data", {}, "Our name for a column of --retain.")
+    data_split: str | None = setting("Data", None, "Split of hub data sets, such as train.")
+    data_revision: str | None = setting("Data", None, "Revision of hub data sets.")
+    unseen: list[str] = setting("Data", [], "Negatives to check on; unset: a fifth of --forget.")
+    unseen_concept: list[str] = setting("Data", [], "Negatives of concepts that --forget never names.")
+    normal: list[str] = setting("Data", [], "Normal rows to check on; unset: a fifth of --retain.")
+    lookalike: list[str] = setting("Data", [], "Benign rows that look like negatives.")
+    outsiders: list[str] = setting("Data", [], "Rows like --forget that no model was trained on: for inference tests.")
     prompt_format: str = _trainers("Data", "prompt_format", "Prompt format: auto, plain or chat.")
     max_length: int | None = _trainers("Data", "max_length", "Longest prompt + reply, tokens; unset: 1024 at most.")
 
-    method: str = _setting("Method", "", "Which loss, see `unteach methods`; unset: the scenario's.")
+    method: str = setting("Method", "", "Which loss, see `unteach methods`; unset: the scenario's.")
     forget_weight: float | None = _trainers("Method", "forget_weight")
     mismatch_weight: float | None = _trainers("Method", "mismatch_weight")
     retain_weight: float | None = _trainers("Method", "retain_weight")
     mismatch_samples: int = _trainers("Method", "mismatch_samples")
     normals_per_negative: int = _trainers("Method", "normals_per_negative")
-    template: str | None = _setting("Method", None, "The answer to give instead; unset: the scenario's.")
+    template: str | None = setting("Method", None, "The answer to give instead; unset: the scenario's.")
     beta: float | None = _trainers("Method", "beta")
     delta: float = _trainers("Method", "delta")
     reference: str = _trainers("Method", "reference", "The original: auto, adapter_off, cached or frozen.")
 
-    max_steps: int | None = _setting("Training", None, "Most optimizer steps; unset: by scenario, 120 to 500.")
+    max_steps: int | None = setting("Training", None, "Most optimizer steps; unset: by scenario, 120 to 500.")
     learning_rate: float | None = _trainers("Training", "learning_rate", "Peak; unset: from the model's width.")
-    batch_size: int = _setting("Training", 8, "Forget rows per device and step.")
-    gradient_accumulation_steps: int = _setting("Training", 1, "Batches per optimizer step.")
+    batch_size: int = setting("Training", 8, "Forget rows per device and step.")
+    gradient_accumulation_steps: int = setting("Training", 1, "Batches per optimizer step.")
     save_steps: int = _trainers("Training", "save_steps", "Steps between checkpoints.")
-    seed: int = _setting("Training", 0, "Seed of splits, draws and sampling.")
-    trainer: dict[str, Any] = _setting("Training", {}, "Any field of TrainingArguments; repeatable.")
+    seed: int = setting("Training", 0, "Seed of splits, draws and sampling.")
+    trainer: dict[str, Any] = setting("Training", {}, "Any field of TrainingArguments; repeatable.")
 
     stopping: bool = _trainers("Stopping", "stopping", "Three rules end the run; without them, --max-steps does.")
     target_rate: float = _trainers("Stopping", "target_rate")
@@ -96,18 +97,18 @@ class RunConfig(BaseModel):
     forget_hold: int = _trainers("Stopping", "forget_hold")
     forget_tail: float = _trainers("Stopping", "forget_tail")
 
-    judge: list[str] = _setting("Checking", [], "Who calls a reply bad, see `unteach judges list`; the first decides.")
-    judge_url: str | None = _setting("Checking", None, "Address of the endpoint that a judge asks.")
-    never_taught: str | None = _setting("Checking", None, "A model that never saw the negatives, to compare with.")
-    evaluation_prompts: int = _setting("Checking", 200, "Most prompts per split.")
-    samples: int = _setting("Checking", 0, "Sampled replies to each harmful prompt, beside the greedy one.")
-    max_new_tokens: int = _setting("Checking", 96, "Longest reply when checking, tokens.")
-    evaluation_max_length: int | None = _setting("Checking", None, "Check only on rows of at most this many tokens.")
-    lm_eval: list[str] = _setting("Checking", [], "Tasks of lm-eval, or task files (YAML), with commas.")
-    lm_eval_items: int | None = _setting("Checking", None, "Most items per lm-eval task; unset: all.")
-    skip_evaluation: bool = _setting("Checking", False, "Train only; measure nothing.")
+    judge: list[str] = setting("Checking", [], "Who calls a reply bad, see `unteach judges list`; the first decides.")
+    judge_url: str | None = setting("Checking", None, "Address of the endpoint that a judge asks.")
+    never_taught: str | None = setting("Checking", None, "A model that never saw the negatives, to compare with.")
+    evaluation_prompts: int = setting("Checking", 200, "Most prompts per split.")
+    samples: int = setting("Checking", 0, "Sampled replies to each harmful prompt, beside the greedy one.")
+    max_new_tokens: int = setting("Checking", 96, "Longest reply when checking, tokens.")
+    evaluation_max_length: int | None = setting("Checking", None, "Check only on rows of at most this many tokens.")
+    lm_eval: list[str] = setting("Checking", [], "Tasks of lm-eval, or task files (YAML), with commas.")
+    lm_eval_items: int | None = setting("Checking", None, "Most items per lm-eval task; unset: all.")
+    skip_evaluation: bool = setting("Checking", False, "Train only; measure nothing.")
 
-    output: str = _setting("Output", "", "Run directory: the model, the report, the log.")
+    output: str = setting("Output", "", "Run directory: the model, the report, the log.")
 
     @field_validator("max_steps", "batch_size", "gradient_accumulation_steps", "save_steps", "check_steps",
                      "check_prompts", "evaluation_prompts", "max_new_tokens", "lora_rank", "normals_per_negative",
@@ -152,6 +153,13 @@ class RunConfig(BaseModel):
         if value and value not in known:
             raise ValueError(f"unknown{nearest(value, known)} (known: {', '.join(known)})")
         return value
+
+
+def as_in_run(name: str, text: str | None = None, **bounds: Any) -> Any:
+    """Make a field that `unteach run` has too, with its default, group and, unless given, its help."""
+    field = RunConfig.model_fields[name]
+    extra: Any = field.json_schema_extra
+    return setting(extra["group"], field.default, text or str(field.description), **bounds)
 
 
 TRAINER_FIELDS = frozenset(RunConfig.model_fields) & {field.name for field in dataclasses.fields(UnlearnConfig)}

@@ -131,7 +131,7 @@ def _train_and_check(
                 raise Interrupted(f"stopped at step {step}, checkpoint written; go on with --resume")
             seconds = time.monotonic() - began
             checked.cost.append(
-                check.cost_of(trainer.model, "unlearned", "training", seconds, trainer.tokens_seen, backward=True)
+                check.bill(trainer.model, "unlearned", "training", seconds, backward=trainer.tokens_seen)
             )
             save_model(trainer, directory / "model")
             if reference:

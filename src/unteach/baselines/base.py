@@ -54,7 +54,6 @@ class Bench:
         given = self.config.normals_per_row
         return default if given is None else given
 
-
     def epochs(self, default: float = 3.0) -> float:
         """How many passes over the rows are made."""
         return self.config.epochs or default

@@ -2,20 +2,9 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from unteach.config import RunConfig, make_config
-
-
-def _setting(group: str, default: Any, text: str, **bounds: Any) -> Any:
-    return Field(default=default, description=text, json_schema_extra={"group": group}, **bounds)
-
-
-def _as_in_run(name: str, text: str | None = None, **bounds: Any) -> Any:
-    """A setting that `unteach run` has too, with its default, group and, unless given, its help."""
-    field = RunConfig.model_fields[name]
-    extra: Any = field.json_schema_extra
-    return _setting(extra["group"], field.default, text or str(field.description), **bounds)
+from unteach.config import RunConfig, as_in_run, make_config, setting
 
 
 class BaselineConfig(BaseModel):
@@ -27,60 +16,60 @@ class BaselineConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", validate_default=True)
 
-    baseline: str = _setting("Baseline", "", "Which baseline; the word after `unteach baseline`.")
-    scenario: str = _as_in_run("scenario")
+    baseline: str = setting("Baseline", "", "Which baseline; the word after `unteach baseline`.")
+    scenario: str = as_in_run("scenario")
 
-    model: str = _as_in_run("model")
-    revision: str | None = _as_in_run("revision")
-    dtype: str = _as_in_run("dtype")
-    device: str | None = _as_in_run("device")
-    load_in_4bit: bool = _as_in_run("load_in_4bit")
-    trust_remote_code: bool = _as_in_run("trust_remote_code")
-    lora: bool = _as_in_run("lora")
-    lora_rank: int = _as_in_run("lora_rank")
-    lora_alpha: float = _as_in_run("lora_alpha")
-    lora_targets: str = _as_in_run("lora_targets")
+    model: str = as_in_run("model")
+    revision: str | None = as_in_run("revision")
+    dtype: str = as_in_run("dtype")
+    device: str | None = as_in_run("device")
+    load_in_4bit: bool = as_in_run("load_in_4bit")
+    trust_remote_code: bool = as_in_run("trust_remote_code")
+    lora: bool = as_in_run("lora")
+    lora_rank: int = as_in_run("lora_rank")
+    lora_alpha: float = as_in_run("lora_alpha")
+    lora_targets: str = as_in_run("lora_targets")
 
-    forget: list[str] = _as_in_run("forget")
-    retain: list[str] = _as_in_run("retain")
-    good: list[str] = _setting("Data", [], "Good answers to prompts of --forget; unset: those its rows bring.")
-    most_rows: int | None = _setting("Data", None, "Most negatives to train on; by lot.", ge=1)
-    column: dict[str, str] = _as_in_run("column")
-    retain_column: dict[str, str] = _setting("Data", {}, "Our name for a column of --retain and --good.")
-    data_split: str | None = _as_in_run("data_split")
-    data_revision: str | None = _as_in_run("data_revision")
-    unseen: list[str] = _as_in_run("unseen")
-    unseen_concept: list[str] = _as_in_run("unseen_concept")
-    normal: list[str] = _as_in_run("normal")
-    lookalike: list[str] = _as_in_run("lookalike")
-    prompt_format: str = _as_in_run("prompt_format")
-    max_length: int | None = _as_in_run("max_length", "Longest row, tokens; longer ones are left out. Unset: 1024.")
+    forget: list[str] = as_in_run("forget")
+    retain: list[str] = as_in_run("retain")
+    good: list[str] = setting("Data", [], "Good answers to prompts of --forget; unset: those its rows bring.")
+    most_rows: int | None = setting("Data", None, "Most negatives to train on; by lot.", ge=1)
+    column: dict[str, str] = as_in_run("column")
+    retain_column: dict[str, str] = setting("Data", {}, "Our name for a column of --retain and --good.")
+    data_split: str | None = as_in_run("data_split")
+    data_revision: str | None = as_in_run("data_revision")
+    unseen: list[str] = as_in_run("unseen")
+    unseen_concept: list[str] = as_in_run("unseen_concept")
+    normal: list[str] = as_in_run("normal")
+    lookalike: list[str] = as_in_run("lookalike")
+    prompt_format: str = as_in_run("prompt_format")
+    max_length: int | None = as_in_run("max_length", "Longest row, tokens; longer ones are left out. Unset: 1024.")
 
-    normals_per_row: float | None = _setting("Method", None, "Normal rows per row of its own; unset: by kind.", ge=0)
-    beta: float | None = _setting("Method", None, "Pull to the reference: KL or log-ratio; unset: by kind.", gt=0)
-    templates: str | None = _setting("Method", None, "Your phrases and requests, in place of the shipped ones.")
-    sft_epochs: float = _setting("Method", 1.0, "Passes of SFT on good answers before DPO or RLHF.", ge=0)
-    reward_epochs: float = _setting("Method", 3.0, "Passes of the reward model over the pairs.", gt=0)
-    rl_steps: int = _setting("Method", 100, "Steps of reinforcement learning.", ge=1)
-    generations: int = _setting("Method", 4, "Replies sampled for each prompt of a step.", ge=2)
+    normals_per_row: float | None = setting("Method", None, "Normal rows per row of its own; unset: by kind.", ge=0)
+    beta: float | None = setting("Method", None, "Pull to the reference: KL or log-ratio; unset: by kind.", gt=0)
+    templates: str | None = setting("Method", None, "Your phrases and requests, in place of the shipped ones.")
+    sft_epochs: float = setting("Method", 1.0, "Passes of SFT on good answers before DPO or RLHF.", ge=0)
+    reward_epochs: float = setting("Method", 3.0, "Passes of the reward model over the pairs.", gt=0)
+    rl_steps: int = setting("Method", 100, "Steps of reinforcement learning.", ge=1)
+    generations: int = setting("Method", 4, "Replies sampled for each prompt of a step.", ge=2)
 
-    epochs: float | None = _setting("Training", None, "Passes over the rows; unset: 3, for DPO 1.", gt=0)
-    learning_rate: float | None = _setting("Training", None, "Peak; unset: from the model's width.", gt=0)
-    batch_size: int = _setting("Training", 8, "Rows, pairs or prompts per device and step.", ge=1)
-    gradient_accumulation_steps: int = _setting("Training", 1, "Batches per optimizer step.", ge=1)
-    seed: int = _as_in_run("seed", ge=0)
-    trainer: dict[str, Any] = _setting("Training", {}, "Any field of TRL's config of the last stage; repeatable.")
+    epochs: float | None = setting("Training", None, "Passes over the rows; unset: 3, for DPO 1.", gt=0)
+    learning_rate: float | None = setting("Training", None, "Peak; unset: from the model's width.", gt=0)
+    batch_size: int = setting("Training", 8, "Rows, pairs or prompts per device and step.", ge=1)
+    gradient_accumulation_steps: int = setting("Training", 1, "Batches per optimizer step.", ge=1)
+    seed: int = as_in_run("seed", ge=0)
+    trainer: dict[str, Any] = setting("Training", {}, "Any field of TRL's config of the last stage; repeatable.")
 
-    judge: list[str] = _as_in_run("judge")
-    judge_url: str | None = _as_in_run("judge_url")
-    never_taught: str | None = _as_in_run("never_taught")
-    evaluation_prompts: int = _as_in_run("evaluation_prompts", ge=1)
-    samples: int = _as_in_run("samples", ge=0)
-    max_new_tokens: int = _as_in_run("max_new_tokens", "Longest reply, when checking and in training, tokens.", ge=1)
-    evaluation_max_length: int | None = _as_in_run("evaluation_max_length")
-    skip_evaluation: bool = _as_in_run("skip_evaluation")
+    judge: list[str] = as_in_run("judge")
+    judge_url: str | None = as_in_run("judge_url")
+    never_taught: str | None = as_in_run("never_taught")
+    evaluation_prompts: int = as_in_run("evaluation_prompts", ge=1)
+    samples: int = as_in_run("samples", ge=0)
+    max_new_tokens: int = as_in_run("max_new_tokens", "Longest reply, when checking and in training, tokens.", ge=1)
+    evaluation_max_length: int | None = as_in_run("evaluation_max_length")
+    skip_evaluation: bool = as_in_run("skip_evaluation")
 
-    output: str = _as_in_run("output")
+    output: str = as_in_run("output")
 
 
 _SAME_WORD_OTHER_MEANING = {"beta", "learning_rate", "batch_size", "gradient_accumulation_steps", "trainer"}

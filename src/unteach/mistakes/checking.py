@@ -16,12 +16,14 @@ from unteach.mistakes.templates import HINTS, Templates
 from unteach.mistakes.verdict import read_verdict
 from unteach.probes.base import Evidence, rate
 from unteach.progress import track
+from unteach.scoring import unwrapped
 
 
 class MistakesCheck:
     """The looks at all arms. `plain` asks the prompts as they are, `reminded` with the reminder; both keep its `looks`.
 
-    Rows that are too long with the reminder are left out of both, so that the two are about the same cases.
+    `recognised` says how well each arm tells bad replies from good ones. Rows that are too long with the reminder are
+    left out of both, so that the two are about the same cases.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class MistakesCheck:
         form: PromptFormat,
         reminding: PromptFormat,
         judges: Sequence[Judge],
+        templates: Templates,
         *,
         max_new_tokens: int,
         count: int,
@@ -51,14 +54,29 @@ class MistakesCheck:
                 without[split] = encode_all([row.example for row in fitting[:count]], form, 10**9, split)[0]
         self.plain = Checked(without, form, judges, max_new_tokens, seed=seed)
         self.reminded = replace(self.plain, splits=with_reminder, form=reminding, looks={}, cost=self.plain.cost)
+        self.templates = templates
+        self.pairs = balanced_replies(rows, count // 2)
         self.recognised: list[Measurement] = []
 
     def look_at(self, arm: str, model: Any, key: str | None = None) -> None:
-        """Look at an arm without and with the reminder; `key` as in `check.look_at`."""
+        """Look at an arm without and with the reminder, and have it assess replies; `key` as in `check.look_at`.
+
+        The original, which alone has a key, is given every hint, other arms none.
+        """
         look_at(self.plain, arm, model, key=key)
         look_at(self.reminded, arm + REMINDED, model, key=key)
         name = arm + REMINDED
         self.plain.looks[name] = self.reminded.looks[name]
+        self.recognised += recognise(
+            arm,
+            unwrapped(model),
+            self.plain.form,
+            self.pairs,
+            self.templates,
+            max_new_tokens=self.plain.max_new_tokens,
+            key=key,
+            hints=HINTS if key else ("unguided",),
+        )
 
 
 def recognise(

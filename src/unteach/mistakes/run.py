@@ -18,7 +18,7 @@ from unteach.errors import ConfigError, Interrupted
 from unteach.interrupt import StopOnInterrupt
 from unteach.judges import load_judges
 from unteach.judges.base import Judge, Learner, Setting
-from unteach.mistakes.checking import MistakesCheck, balanced_replies, recognise
+from unteach.mistakes.checking import MistakesCheck
 from unteach.mistakes.comparisons import compare
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.corpus import Corpus, make_corpus
@@ -36,20 +36,19 @@ from unteach.mistakes.steps import (
     read_found,
     write_found,
 )
-from unteach.mistakes.templates import HINTS, Templates, load_templates
+from unteach.mistakes.templates import Templates, load_templates
 from unteach.mistakes.verdict import read_verdict
 from unteach.models import context_length, load_model, load_tokenizer, lora_config, model_fingerprint
 from unteach.progress import track
 from unteach.report.schema import Report, Stop, environment
 from unteach.run import write_report
 from unteach.scoring import unwrapped
+from unteach.trainer import MOST_TOKENS
 from unteach.training_rows import TrainingRow, repeated_to
 from unteach.tuning import RowsTrainer, StepsShown, TuneSettings, arguments_of, checkpoint_to_resume, tuner
 
 METHOD = "mistake-analysis"
 TUNED = "tuned"
-LONGEST = 1024
-"""Longest row taken by default, tokens, where the model's context is longer."""
 
 
 def run_mistakes(config: MistakesConfig, *, resume: bool = False, overwrite: bool = False) -> Report:
@@ -161,7 +160,7 @@ def longest_row(config: MistakesConfig, model: Any) -> int:
     context = context_length(model)
     if context and config.max_length and config.max_length > context:
         raise ConfigError(f"--max-length {config.max_length}: the model's context is {context} tokens; lower it")
-    return config.max_length or min(context or LONGEST, LONGEST)
+    return config.max_length or min(context or MOST_TOKENS, MOST_TOKENS)
 
 
 def train(
@@ -255,19 +254,28 @@ def _doubts(analyses: Sequence[Analysis]) -> list[str]:
 
 
 def corpus_of(
-    config: MistakesConfig, material: Material, subject: Subject, templates: Templates, found: Found
+    config: MistakesConfig,
+    subject: Subject,
+    templates: Templates,
+    analyses: Sequence[Analysis],
+    normals: Sequence[Example],
+    harmless: Sequence[Example],
+    *,
+    seed: int,
+    learn_replies: bool = False,
 ) -> Corpus:
-    """Mix the rows of a run: all analyses, ordinary rows, and harmless ones where there are any."""
+    """Mix rows as the settings say."""
     return make_corpus(
-        found.analyses,
-        material.normals,
-        material.harmless,
+        analyses,
+        normals,
+        harmless,
         templates=templates,
         form=subject.form,
         max_length=longest_row(config, subject.model),
         normals_per_analysis=config.normals_per_analysis,
         harmless_per_analysis=config.harmless_per_analysis,
-        seed=config.seed,
+        seed=seed,
+        learn_replies=learn_replies,
     )
 
 
@@ -287,9 +295,10 @@ def new_check(
         subject.form,
         reminding,
         judges,
+        templates,
         max_new_tokens=config.max_new_tokens,
         count=config.evaluation_prompts,
-        limit=context_length(subject.model) or LONGEST,
+        limit=context_length(subject.model) or MOST_TOKENS,
         seed=config.seed,
         notes=notes,
     )
@@ -305,18 +314,17 @@ def _tune_and_check(
     found: Found,
 ) -> Report:
     """Measure the original, tune it, save it with its reminder, measure it, and write all of it."""
-    corpus = corpus_of(config, material, subject, templates, found)
+    corpus = corpus_of(
+        config, subject, templates, found.analyses, material.normals, material.harmless, seed=config.seed
+    )
     rows = repeated_to(corpus.rows, round(config.epochs * corpus.tokens), config.seed)
     notes = [*material.notes, *found.notes, f"tuned on {corpus}, {config.epochs:g} times", *corpus.notes]
     with StopOnInterrupt() as interruption:
         try:
             looked = None
             if not config.skip_evaluation:
-                split_rows = check_rows(found, material)
-                looked = new_check(config, split_rows, subject, templates, judges, notes)
+                looked = new_check(config, check_rows(found, material), subject, templates, judges, notes)
                 looked.look_at("original", subject.model, subject.key)
-                pairs = balanced_replies(split_rows, config.evaluation_prompts // 2)
-                _recognise(config, looked, "original", subject.model, subject, templates, pairs)
             began = time.monotonic()
             trainer = train(
                 config,
@@ -329,13 +337,12 @@ def _tune_and_check(
             if interruption.asked:
                 raise Interrupted(f"stopped at step {trainer.state.global_step}; go on with --resume")
             tokens = trainer.tokens_in_all
-            cost = check.cost_of(trainer.model, TUNED, "tuning", time.monotonic() - began, tokens, backward=True)
+            cost = check.bill(trainer.model, TUNED, "tuning", time.monotonic() - began, backward=tokens)
             found.cost.append(cost)
             save(trainer, directory / "model")
             notes.append(export_guidance(directory / "model", subject.form.tokenizer, templates.reminder))
             if looked:
                 looked.look_at(TUNED, trainer.model.eval())
-                _recognise(config, looked, TUNED, trainer.model, subject, templates, pairs)
                 _add_fluency(config, looked, trainer)
         except KeyboardInterrupt:
             raise Interrupted("stopped; go on with --resume") from None
@@ -345,29 +352,6 @@ def _tune_and_check(
     report.stop = Stop(step=step, rule="all rows", message=f"{len(rows)} rows, {tokens:,} tokens, were trained on")
     write_report(report, directory)
     return report
-
-
-def _recognise(
-    config: MistakesConfig,
-    looked: MistakesCheck,
-    arm: str,
-    model: Any,
-    subject: Subject,
-    templates: Templates,
-    pairs: Sequence[tuple[str, str, bool]],
-) -> None:
-    """Measure whether an arm tells bad replies from good ones; the original with every hint, others without any."""
-    original = arm == "original"
-    looked.recognised += recognise(
-        arm,
-        unwrapped(model),
-        subject.form,
-        pairs,
-        templates,
-        max_new_tokens=config.max_new_tokens,
-        key=subject.key if original else None,
-        hints=HINTS if original else ("unguided",),
-    )
 
 
 def save(trainer: RowsTrainer, directory: Path) -> None:

@@ -15,15 +15,15 @@ from unteach.data.example import Example
 from unteach.directory import check_inputs, check_output, nothing_left_after_errors, prepare
 from unteach.errors import ConfigError, DataError, Interrupted
 from unteach.judges.base import Judge
-from unteach.measurement import Measurement
 from unteach.mistakes.arms import ARMS, Arm
-from unteach.mistakes.checking import MistakesCheck, balanced_replies, recognise
+from unteach.mistakes.checking import MistakesCheck
 from unteach.mistakes.comparisons import compare
 from unteach.mistakes.config import MistakesConfig
-from unteach.mistakes.corpus import Corpus, make_corpus, shuffled_analyses
+from unteach.mistakes.corpus import Corpus, shuffled_analyses
 from unteach.mistakes.material import Material, add_own_answers, gather
 from unteach.mistakes.run import (
     check_settings,
+    corpus_of,
     fresh_model,
     inputs_of,
     judges_of,
@@ -106,8 +106,8 @@ def set_up(
     Raises DataError where no arm has its rows.
     """
     bench = Bench(config, material, found, subject, templates, judges, check_rows(found, material), 0, [])
-    leading = next((name for name in ("analysis", "analysis-labelled") if corpus_of(bench, ARMS[name], 0)), None)
-    corpus = corpus_of(bench, ARMS[leading], 0) if leading else None
+    corpora = (arm_corpus(bench, ARMS[name], 0) for name in ("analysis", "analysis-labelled"))
+    corpus = next((found for found in corpora if found), None)
     if corpus is None:
         raise DataError("no analysis of induced or labelled mistakes is there to study")
     bench.budget = round(config.epochs * corpus.tokens)
@@ -120,9 +120,7 @@ def run_arms(bench: Bench) -> Report:
     config = bench.config
     looked = new_check(config, bench.rows, bench.subject, bench.templates, bench.judges, bench.notes)
     looked.look_at("original", bench.subject.model, bench.subject.key)
-    pairs = balanced_replies(bench.rows, config.evaluation_prompts // 2)
-    recognised = _recognised(bench, "original", bench.subject.model, pairs, bench.subject.key)
-    original = dict(looked.plain.looks)
+    original, recognised = dict(looked.plain.looks), list(looked.recognised)
     once = [*bench.found.cost, *looked.plain.cost]  # what is done once, whatever the number of seeds
     reports, figures = [], []
     for seed in range(config.seed, config.seed + config.seeds):
@@ -130,7 +128,7 @@ def run_arms(bench: Bench) -> Report:
         looked.recognised = list(recognised)
         looked.plain.cost.clear()
         for name in config.arms or ARMS:
-            _run_arm(bench, name, seed, looked, pairs)
+            _run_arm(bench, name, seed, looked)
         report = report_of(config, looked, bench.material, bench.found, [])
         report.environment["seed"] = seed
         report.cost = list(looked.plain.cost)
@@ -144,12 +142,11 @@ def run_arms(bench: Bench) -> Report:
     return report
 
 
-def _run_arm(
-    bench: Bench, name: str, seed: int, looked: MistakesCheck, pairs: Sequence[tuple[str, str, bool]]
-) -> None:
+def _run_arm(bench: Bench, name: str, seed: int, looked: MistakesCheck) -> None:
     """Train one arm from the original and look at it; an arm without rows of its kind is left out with a note."""
     arm = ARMS[name]
-    if arm.unlearn != "only" and corpus_of(bench, arm, seed) is None:
+    corpus = None if arm.unlearn == "only" else arm_corpus(bench, arm, seed)
+    if corpus is None and arm.unlearn != "only":
         what = f"{arm.analyses} mistakes" if arm.analyses else "good answers (--harmless)"
         bench.notes.append(f"arm {name} was left out: there are no {what}")
         return
@@ -158,19 +155,20 @@ def _run_arm(
     stages = {"only": ("unlearn",), "before": ("unlearn", "tune"), "after": ("tune", "unlearn"), None: ("tune",)}
     tokens = 0
     for stage in stages[arm.unlearn]:
-        work = _tuned if stage == "tune" else _unlearned
         budget = bench.budget // len(stages[arm.unlearn])
-        model, seen = work(bench, arm, model, budget, seed, f"{name}, seed {seed}: {stage}")
+        if stage == "tune" and corpus:
+            model, seen = _tuned(bench, corpus, model, budget, seed, f"{name}, seed {seed}: {stage}")
+        else:
+            model, seen = _unlearned(bench, model, budget, seed)
         tokens += seen
     seconds = time.monotonic() - began
-    looked.plain.cost.append(check.cost_of(model, name, "training", seconds, tokens, backward=True))
+    looked.plain.cost.append(check.bill(model, name, "training", seconds, backward=tokens))
     looked.look_at(name, model.eval())
-    looked.recognised += _recognised(bench, name, model, pairs, None, hints=("unguided",))
     del model
     gc.collect()
 
 
-def corpus_of(bench: Bench, arm: Arm, seed: int) -> Corpus | None:
+def arm_corpus(bench: Bench, arm: Arm, seed: int) -> Corpus | None:
     """Mix the rows of an arm; None where it has none of the rows that make it what it is."""
     analyses = [
         analysis
@@ -185,25 +183,20 @@ def corpus_of(bench: Bench, arm: Arm, seed: int) -> Corpus | None:
         analyses += [analysis for analysis in bench.found.analyses if analysis.reply_is == "good"][: len(analyses)]
     if arm.shuffled:
         analyses = shuffled_analyses(analyses, seed)
-    config = bench.config
-    return make_corpus(
+    return corpus_of(
+        bench.config,
+        bench.subject,
+        bench.templates,
         analyses,
         bench.material.normals,
         harmless,
-        templates=bench.templates,
-        form=bench.subject.form,
-        max_length=longest_row(config, bench.subject.model),
-        normals_per_analysis=config.normals_per_analysis,
-        harmless_per_analysis=config.harmless_per_analysis,
         seed=seed,
         learn_replies=arm.learn_replies,
     )
 
 
-def _tuned(bench: Bench, arm: Arm, model: Any, budget: int, seed: int, title: str) -> tuple[Any, int]:
-    """Tune on the arm's rows; returns the model, an adapter merged into it, and the tokens seen."""
-    corpus = corpus_of(bench, arm, seed)
-    assert corpus is not None
+def _tuned(bench: Bench, corpus: Corpus, model: Any, budget: int, seed: int, title: str) -> tuple[Any, int]:
+    """Tune on an arm's rows; returns the model, an adapter merged into it, and the tokens seen."""
     rows = repeated_to(corpus.rows, budget, seed)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = train(
@@ -212,7 +205,7 @@ def _tuned(bench: Bench, arm: Arm, model: Any, budget: int, seed: int, title: st
     return _merged(trainer.model), trainer.tokens_in_all
 
 
-def _unlearned(bench: Bench, arm: Arm, model: Any, budget: int, seed: int, title: str) -> tuple[Any, int]:
+def _unlearned(bench: Bench, model: Any, budget: int, seed: int) -> tuple[Any, int]:
     """Unlearn the mistakes with the default method of the scenario harm; returns the model and the tokens seen."""
     negatives = list({m.example.prompt_key: m.example for m in bench.found.mistakes}.values())
     config = bench.config
@@ -246,23 +239,3 @@ def _unlearned(bench: Bench, arm: Arm, model: Any, budget: int, seed: int, title
 def _merged(model: Any) -> Any:
     plain = unwrapped(model)
     return plain.merge_and_unload() if hasattr(plain, "merge_and_unload") else plain
-
-
-def _recognised(
-    bench: Bench,
-    arm: str,
-    model: Any,
-    pairs: Sequence[tuple[str, str, bool]],
-    key: str | None,
-    **more: Any,
-) -> list[Measurement]:
-    return recognise(
-        arm,
-        model,
-        bench.subject.form,
-        pairs,
-        bench.templates,
-        max_new_tokens=bench.config.max_new_tokens,
-        key=key,
-        **more,
-    )

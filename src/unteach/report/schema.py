@@ -59,6 +59,27 @@ class Cost(_Strict):
     tokens_generated: int | None = None
     flops: float | None = None
     peak_bytes: int | None = None
+    energy_joules: float | None = None
+
+
+class Waypoint(_Strict):
+    """How an arm behaved on the validation prompts at one point of its training, and what it had cost by then.
+
+    `value` is the share of bad replies among the `n` that were judged, with its 95 % interval; `step` counts optimizer
+    steps of the `stage`. The cost is all that the arm had taken from its beginning, preparation included, checks not.
+    """
+
+    arm: str
+    seed: int
+    stage: str
+    step: int
+    wall_seconds: float
+    flops: float
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    unknown: int = 0
 
 
 OWN_ANSWERS = "the model's own answers"
@@ -163,6 +184,7 @@ class Report(_Strict):
     judges: list[JudgeFigures] = []
     samples: list[Sample] = []
     cost: list[Cost] = []
+    curve: list[Waypoint] = []
     data: list[Source] = []
     stop: Stop | None = None
     notes: list[Words] = []

@@ -74,7 +74,8 @@ def test_the_keys_are_the_contract(tmp_path: Path) -> None:
     found = raw["judges"][0]["agreement"][0]
     assert list(found) == ["arm", "kappa", "low", "high", "n", "note", "confusion"]
     assert list(raw["cost"][0]) == ["arm", "stage", "wall_seconds", "tokens", "tokens_forward",
-                                         "tokens_backward", "tokens_generated", "flops", "peak_bytes"]  # fmt: skip
+                                         "tokens_backward", "tokens_generated", "flops", "peak_bytes",
+                                         "energy_joules"]  # fmt: skip
     assert list(raw["samples"][0]) == ["split", "prompt", "replies", "verdicts"]
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from unteach.bill import is_check
 from unteach.comparable import ORIGINAL, differences, original_of, remarks
 from unteach.errors import ConfigError, nearest
 from unteach.escape import inert_line
 from unteach.measurement import Measurement
 from unteach.mistakes.arms import REMINDED
 from unteach.pairs import Pair, groups_of, pairs_of, verdicts_of
-from unteach.report.schema import Cost, Report
+from unteach.report.schema import Report
 from unteach.report.wording import SCENARIO_RATES, arms
 
 TWIN = "never_taught"
@@ -30,8 +31,6 @@ FIGURES: dict[str, tuple[str, str]] = {
 }
 """What is compared: by our name for it, the measurement and its split. BAD is the rate of the scenario, KEPT is
 `right_rate` where every arm has one, else `kept_rate`."""
-
-_CHECKING = ("checking", "fluency", "inducing on held-out prompts")
 
 
 class Rate(BaseModel):
@@ -209,10 +208,10 @@ def _rate(figure: Measurement) -> Rate:
 def _bill(report: Report, arm: str) -> Bill | None:
     """Add up an arm's stages and what was prepared with the original; None for an arm that nothing was done to."""
     trained = arm.removesuffix(REMINDED)
-    own = [cost for cost in report.cost if cost.arm == trained and not _checks(cost)]
+    own = [cost for cost in report.cost if cost.arm == trained and not is_check(cost)]
     if trained in (ORIGINAL, TWIN) or not own:
         return None
-    stages = [cost for cost in report.cost if cost.arm == ORIGINAL and not _checks(cost)] + own
+    stages = [cost for cost in report.cost if cost.arm == ORIGINAL and not is_check(cost)] + own
     seeds = max((len(figure.seeds or [0]) for figure in report.measurements), default=1)
     flops = [value for value in (_finite(cost.flops) for cost in stages) if value is not None]
     seconds = [_finite(cost.wall_seconds) for cost in stages]
@@ -223,10 +222,6 @@ def _bill(report: Report, arm: str) -> Bill | None:
         stages=[cost.stage for cost in stages],
         uncounted=[cost.stage for cost in stages if not _finite(cost.flops)],
     )
-
-
-def _checks(cost: Cost) -> bool:
-    return cost.stage in _CHECKING or cost.stage.startswith("checking ")
 
 
 def _relative_to(rows: Sequence[Row], name: str | None) -> Row | None:

@@ -19,11 +19,20 @@ JsonFile = Annotated[
     typer.Option("--json", help="Write it all to this file as well, every pair of arms with it.",
                  rich_help_panel="Options", metavar="FILE", show_default=False),
 ]  # fmt: skip
+Target = Annotated[
+    float,
+    typer.Option("--target", help="Match costs where so few validation replies are bad. \\[0.05]", min=0, max=1,
+                 rich_help_panel="Options", metavar="X", show_default=False),
+]  # fmt: skip
 Anyway = Annotated[bool, plain("--anyway", "Compare runs about different things too, and say so.", "Options")]
 
 
 def compare_command(
-    runs: Runs, relative_to: RelativeTo = None, json_file: JsonFile = None, anyway: Anyway = False
+    runs: Runs,
+    relative_to: RelativeTo = None,
+    target: Target = 0.05,
+    json_file: JsonFile = None,
+    anyway: Anyway = False,
 ) -> None:
     """Lay runs beside each other: rates on the same prompts, cost, and which arms cannot be told apart.
 
@@ -40,7 +49,7 @@ def compare_command(
     from unteach.compare import compare
     from unteach.report.compared import show, write
 
-    compared = compare(runs, relative_to=relative_to, anyway=anyway)
+    compared = compare(runs, relative_to=relative_to, anyway=anyway, target=target)
     show(compared)
     if json_file:
         write(compared, Path(json_file))

@@ -351,7 +351,8 @@ def test_json_says_the_same(four: list[str], tmp_path: Path, capsys: Capture) ->
     assert outcome.code == 0 and not outcome.err and f"Written: {path}" in outcome.out.replace("\n", "")
     raw = json.loads(path.read_text())
     assert list(raw) == [
-        "scenario", "model", "runs", "relative_to", "rows", "split", "pairs", "groups", "summary", "notes",
+        "scenario", "model", "runs", "relative_to", "rows", "split", "pairs", "groups", "target",
+        "length_notes", "failed", "summary", "notes",
     ]  # fmt: skip
     assert raw["runs"] == four and raw["relative_to"] == "rlhf" and len(raw["pairs"]) == 6
     assert raw["summary"] == paragraph(compare(four))

@@ -13,8 +13,12 @@ from unteach.errors import ConfigError
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.material import gather
 from unteach.mistakes.plan import plan
+from unteach.study.config import read_study
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+EVERY = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+RECIPES = [path for path in EVERY if path.stem.startswith("mistakes")]
+STUDIES = [path for path in EVERY if path not in RECIPES]
+HARM = {"finetune", "sft", "kto", "dpo", "coh", "revise", "rlhf", "ga", "ga-mismatch", "ga-template", "npo", "mistakes"}
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +31,31 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_there_are_recipes() -> None:
     assert [path.name for path in RECIPES] == ["mistakes-alpaca-7b.yaml", "mistakes-hijack-7b.yaml"]
+    real = [f"{model}-{kind}" for model in ("llama-2-7b", "opt-1.3b", "opt-2.7b")
+            for kind in ("copyright", "hallucination", "harm")]  # fmt: skip
+    assert [path.stem for path in STUDIES] == ["alpaca-7b-harm", *real, "organism-harm-quick", "organism-harm"]
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_parses_and_says_what_it_would_take(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = read_study(path)
+    if "harm" in path.stem:
+        assert set(study.arms) >= HARM and study.relative_to == "rlhf"
+    outcome = call(capsys, "study", "--config", path, "--dry-run")
+    assert outcome.code == 0 and not outcome.err
+    lines = outcome.out.splitlines()
+    for arm in study.arms:
+        figures = next(line for line in lines if line.startswith(f"{arm} ")).split()
+        assert float(figures[1]) > 0 and "FLOP" in " ".join(figures) and figures[-1] in ("s", "min")
+    told = f"{len(study.arms) * study.seeds} runs ({len(study.arms)} arms, {study.seeds} seeds, 1 at a time), about "
+    assert any(line.startswith(told) for line in lines)
+    assert path.stem in path.read_text().splitlines()[1]  # the command names the file
+
+
+def test_the_quick_study_is_the_whole_one_with_one_seed() -> None:
+    whole, quick = (read_study(EVERY[0].parent / f"organism-harm{end}.yaml") for end in ("", "-quick"))
+    assert (whole.seeds, quick.seeds) == (3, 1)
+    assert whole.model_dump(exclude={"seeds"}) == quick.model_dump(exclude={"seeds"})
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from unteach.baselines import load_baseline
 from unteach.baselines.config import BaselineConfig
 from unteach.config import RunConfig, flag, make_config, read_config
 from unteach.errors import ConfigError, nearest
@@ -92,6 +93,8 @@ def arm_values(study: StudyConfig, arm: str, seed: int, shared: dict[str, Any] |
 def arm_config(study: StudyConfig, arm: str, seed: int, shared: dict[str, Any] | None = None) -> Any:
     """Make the settings of one arm and seed. Raises ConfigError that names the arm."""
     try:
+        if name := study.arms[arm].get("baseline"):
+            load_baseline(str(name))
         return make_config(arm_values(study, arm, seed, shared), KINDS[kind_of(arm, study.arms[arm])])
     except ConfigError as error:
         raise ConfigError(f"arms.{arm}: {str(error).replace('--', '', 1)}") from None

@@ -32,6 +32,7 @@ from unteach.study.config import StudyConfig, arm_config, kind_of
 
 ROW_TOKENS, REPLY_SHARE, PAGE_CHARACTERS = 160, 0.6, 4
 """Of a row that is not on this disk: its tokens, and how much of them is the reply; and characters a token."""
+UNKNOWN_ROWS = 1000
 WORDS = 700
 """Words of an organism's vocabulary, about."""
 SHARE_OF_PEAK = 0.25
@@ -143,14 +144,23 @@ def _rows(shared: dict[str, Any], name: str, polarity: Polarity) -> tuple[int, f
             count, tokens = count + len(found), tokens + length
             told.append(f"{source}: {len(found)} rows")
             continue
-        chosen = named_set(source, polarity)
-        rows = int(re.sub(r"\D", "", chosen.configuration.rows if chosen else "") or 1000)
+        rows = _published(source, polarity)
         count, tokens = count + rows, tokens + rows * ROW_TOKENS
-        told.append(f"{source}: taken for {rows} rows of {ROW_TOKENS} tokens, not fetched")
+        told.append(f"{source}: not here, taken for {rows:,} rows of {ROW_TOKENS} tokens")
     if not told:
         count, tokens = 265, 265 * ROW_TOKENS
         told.append("the model's own answers to 265 prompts")
     return count, tokens / max(1, count), f"{name}: {', '.join(told)}"
+
+
+def _published(source: str, polarity: Polarity) -> int:
+    """How many rows a public set has, as published; UNKNOWN_ROWS for any other source, and where we do not know."""
+    try:
+        chosen = named_set(source, polarity)
+    except DataError:  # a file that is yet to come
+        chosen = None
+    found = re.fullmatch(r"([\d.,]+)(k?)", chosen.configuration.rows if chosen else "")
+    return round(float(found[1].replace(",", "")) * (1000 if found[2] else 1)) if found else UNKNOWN_ROWS
 
 
 def _listed(value: Any) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 
 from test_compare import BAD, GOOD, cost, rate, report, saved, terminal
 from unteach.compare import compare
-from unteach.matched import cost_of_steps, length_note, matched
+from unteach.matched import cost_of_steps, length_notes, matched
 from unteach.report.markdown import comparison_text
 from unteach.report.schema import Report, Waypoint
 
@@ -42,12 +42,13 @@ def test_the_length_of_rlhf_decides_the_share() -> None:
     curve = [*steps(0, 100.0, 10.0), *steps(1, 300.0, 30.0)]
     assert cost_of_steps(curve) == (200.0, 20.0, 20)
     # 60 of 200 + 20·20 is 10 %; of 200 + 20·200 1.4 %; of 200 + 20·2000 0.15 %; 2 % of 3000 = 200 + 20·140
-    assert length_note("ours", 60.0, "rlhf", curve) == (
-        "ours costs 10% of one with 20 steps, 1.4% of one with 200 steps, 0.1% of one with 2,000 steps of "
-        "reinforcement learning (rlhf had 20); it is 2% of one with 140 steps"
-    )
-    assert length_note("ours", 1.0, "rlhf", curve).endswith("it is below 2% of what rlhf takes before its first step")
-    assert length_note("ours", 60.0, "rlhf", curve[:1]) == ""
+    assert length_notes([("ours", 60.0), ("cheap", 1.0)], "rlhf", curve) == [
+        "compute as a share of rlhf with 20 / 200 / 2,000 steps of reinforcement learning (it had 20); and the steps "
+        "with which it would be 2%:",
+        "ours 10% / 1.4% / 0.1%; 140",
+        "cheap 0.2% / 0.024% / 0.0025%; none at all",
+    ]
+    assert length_notes([("ours", 60.0)], "rlhf", curve[:1]) == length_notes([], "rlhf", curve) == []
     assert cost_of_steps([]) is None
 
 
@@ -71,7 +72,7 @@ def test_compare_gives_both_costs(two: list[str]) -> None:
     assert ga.matched and (ga.matched.flops, ga.matched.relative_flops) == (2e12, pytest.approx(2 / 30))
     assert [p.flops for p in ga.curve] == [1e12, 2e12]
     assert next(row for row in compared.rows if row.name == "sft").matched is None
-    assert len(compared.length_notes) == 1 and compared.length_notes[0].startswith("ga costs 10% of one with 20 steps")
+    assert len(compared.length_notes) == 2 and compared.length_notes[1].startswith("ga 10% / ")
     said = terminal(compared, 160)
     for part in ("compute to", "≤ 5% bad", "2 TFLOP", "6.7 %", compared.length_notes[0][:20]):
         assert part in said, part

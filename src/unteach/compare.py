@@ -11,7 +11,7 @@ from unteach.bill import is_check
 from unteach.comparable import ORIGINAL, differences, original_of, remarks
 from unteach.errors import ConfigError, nearest
 from unteach.escape import inert_line
-from unteach.matched import TARGET, Matched, length_note, matched
+from unteach.matched import TARGET, Matched, length_notes, matched
 from unteach.measurement import Measurement
 from unteach.mistakes.arms import REMINDED
 from unteach.pairs import Pair, groups_of, pairs_of, verdicts_of
@@ -123,7 +123,6 @@ def compare(
     verdicts = {row.name: verdicts_of(of_run[row.run], row.arm, PAIRED_SPLIT) for row in rows}
     pairs = pairs_of({name: found for name, found in verdicts.items() if found})
     first = reports[0][1]
-    told = [length_note(*about) for about in _lengths(rows, relative)]
     return Compared(
         scenario=first.scenario,
         model=original_of(first),
@@ -134,7 +133,7 @@ def compare(
         groups=groups_of([row.name for row in rows], pairs),
         notes=[*notes, *_notes_of_figures(rows)],
         target=target,
-        length_notes=[note for note in told if note],
+        length_notes=length_notes(_full_costs(rows, relative), relative.name, relative.curve) if relative else [],
     )
 
 
@@ -288,12 +287,10 @@ def _share_cost(rows: Sequence[Row], base: Row | None) -> None:
             row.matched.relative_flops = _share(row.matched.flops, base.matched.flops)
 
 
-def _lengths(rows: Sequence[Row], base: Row | None) -> list[tuple[str, float, str, list[Waypoint]]]:
-    """Gather what `length_note` is told of each arm that is cheaper than the base and reaches the target."""
-    if base is None:
-        return []
+def _full_costs(rows: Sequence[Row], base: Row) -> list[tuple[str, float]]:
+    """Return what each other arm took that reaches the target and was counted whole."""
     return [
-        (row.name, row.cost.flops, base.name, base.curve)
+        (row.name, row.cost.flops)
         for row in rows
         if row is not base and row.cost and row.cost.flops and not row.cost.uncounted
         if row.matched and row.matched.reached

@@ -76,19 +76,28 @@ def cost_of_steps(curve: Sequence[Waypoint], stage: str = "rl") -> tuple[float, 
     return statistics.fmean(starts), statistics.fmean(steps), runs[0][-1].step
 
 
-def length_note(name: str, flops: float, base: str, curve: Sequence[Waypoint]) -> str:
-    """Say how an arm's share of RLHF's cost depends on how long RLHF goes on; empty where that is not known."""
+def length_notes(arms: Sequence[tuple[str, float]], base: str, curve: Sequence[Waypoint]) -> list[str]:
+    """Say how each arm's share of RLHF's compute depends on how long RLHF goes on; empty where that is not known.
+
+    `arms` are (name, FLOPs); `curve` is the base's. The first line says what the others list.
+    """
     known = cost_of_steps(curve)
-    if known is None or flops <= 0 or known[1] <= 0:
-        return ""
+    if known is None or known[1] <= 0:
+        return []
     start, step, count = known
-    shares = [(steps, flops / (start + steps * step)) for steps in (count, 10 * count, 100 * count)]
-    listed = ", ".join(f"{_percent(share)} of one with {steps:,} steps" for steps, share in shares)
-    needed = (flops / SHARE - start) / step
-    tail = f"it is {SHARE:.0%} of one with {round(needed):,} steps" if needed > 0 else (
-        f"it is below {SHARE:.0%} of what {base} takes before its first step"
-    )  # fmt: skip
-    return f"{name} costs {listed} of reinforcement learning ({base} had {count:,}); {tail}"
+    lengths = (count, 10 * count, 100 * count)
+    listed = []
+    for name, flops in arms:
+        shares = " / ".join(_percent(flops / (start + steps * step)) for steps in lengths)
+        needed = (flops / SHARE - start) / step
+        listed.append(f"{name} {shares}; {f'{round(needed):,}' if needed > 0 else 'none at all'}")
+    if not listed:
+        return []
+    head = (
+        f"compute as a share of {base} with {' / '.join(f'{steps:,}' for steps in lengths)} steps of reinforcement "
+        f"learning (it had {count:,}); and the steps with which it would be {SHARE:.0%}:"
+    )
+    return [head, *listed]
 
 
 def _percent(share: float) -> str:

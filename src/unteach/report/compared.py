@@ -35,7 +35,9 @@ def show(compared: Compared, console: Console | None = None) -> None:
     about = f"scenario {compared.scenario} · model {compared.model} · {len(compared.runs)} runs"
     console.print(Text(inert_line(about, 400), style="dim"), Text(), rendered(grids(compared, console.width)), sep="\n")
     console.print(terminal_text(paragraph(compared)), highlight=False)
-    for note in (*compared.length_notes, *compared.notes):
+    for note in compared.length_notes:
+        console.print(Text(inert_line(note, 400), style="dim"), highlight=False)
+    for note in compared.notes:
         console.print(Text(f"Note: {inert_line(note, 800)}", style="yellow"), highlight=False)
 
 

@@ -42,7 +42,7 @@ from unteach.errors import ConfigError
 from unteach.models import lora_config
 from unteach.training_rows import TrainingRow
 
-RL_RATE = 0.5
+RL_RATE = 1.0
 """Peak learning rate of the online stage, times that of fine-tuning."""
 BETA = 0.05
 """Weight of the KL to the SFT model in the reward."""

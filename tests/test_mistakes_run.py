@@ -81,7 +81,8 @@ def whole(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, which tests read and do not change."""
     output = tmp_path_factory.mktemp("whole") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["unteach", *home.words("run", output)])
+        watched = home.rows / "unseen_concept.jsonl"
+        patch.setattr("sys.argv", ["unteach", *home.words("run", output, watched=watched, looks=3)])
         with pytest.raises(SystemExit) as ended:
             main()
     assert not ended.value.code
@@ -143,6 +144,14 @@ class TestRun:
         notes = "\n".join(report.notes)
         assert "induction rate" in notes and "analyses kept" in notes and "tuned on" in notes
         assert "<table" in (whole / "report.html").read_text() and "# " in (whole / "README.md").read_text()
+
+    def test_the_watched_prompts_are_asked_with_the_reminder_on_the_way(self, whole: Path) -> None:
+        report = Report.read(whole)
+        assert [(point.arm, point.stage) for point in report.curve] == [("tuned" + REMINDED, "tuning")] * 3
+        costs = {cost.stage: cost.flops or 0 for cost in report.cost}
+        prepared = sum(costs[stage] for stage in costs if stage.startswith(("inducing mis", "analysing")))
+        assert [point.flops for point in report.curve] == sorted(point.flops for point in report.curve)
+        assert prepared > 0 and report.curve[-1].flops == pytest.approx(prepared + costs["tuning"])
 
     def test_the_model_carries_its_reminder(self, whole: Path, capsys: Capture, monkeypatch: Any) -> None:
         reminder = shipped_templates().reminder

@@ -176,6 +176,7 @@ def _rows(reports: Sequence[tuple[str, Report]], labels: Mapping[str, str], targ
     tested = [
         (run, report, arm) for run, report in reports for arm in arms(report) if arm not in (ORIGINAL, TWIN)
     ]
+    tested.sort(key=lambda row: not row[2].startswith(ORIGINAL))  # the original with a reminder stands by itself
     found = [*found[:1], *tested, *found[1:]] if found else tested
     names = _labelled(_names([(run, arm) for run, _, arm in found]), [(run, arm) for run, _, arm in found], labels)
     kept = "right_rate" if all(_has(report, "right_rate", arm) for _, report, arm in found) else "kept_rate"

@@ -20,6 +20,7 @@ from unteach.compare import Compared, compare
 from unteach.directory import check_output
 from unteach.errors import ConfigError, Interrupted
 from unteach.escape import inert_line
+from unteach.report import wording
 from unteach.report.compared import show, write
 from unteach.report.markdown import comparison_text
 from unteach.report.schema import FILE_NAME, Report, write_whole
@@ -136,12 +137,13 @@ def _write(study: StudyConfig, directory: Path) -> None:
 def _run_all(runs: Sequence[Run], total: int, jobs: int, say: Say) -> dict[str, str]:
     """Run all, `jobs` at a time; returns what failed, with the last line that it said."""
     failed: dict[str, str] = {}
-    place, stop = {"next": total - len(runs)}, threading.Event()
-    if place["next"]:
-        say(f"{place['next']} of {total} runs are done already")
-    lock = threading.Lock()
+    done, stop, lock = total - len(runs), threading.Event(), threading.Lock()
+    started = time.monotonic()
+    if done:
+        say(f"{done} of {total} runs are done already")
 
     def one(number: int) -> None:
+        nonlocal done
         run = runs[number]
         if stop.is_set():
             return
@@ -150,12 +152,14 @@ def _run_all(runs: Sequence[Run], total: int, jobs: int, say: Say) -> dict[str, 
         with lock:
             if stop.is_set():
                 return
-            place["next"] += 1
-            head = f"[{place['next']}/{total}] {run.name}: "
+            done += 1
+            head = f"[{done}/{total}] {run.name}: "
+            each = (time.monotonic() - started) / (done - total + len(runs))
+            left = f"; about {wording.seconds(each * (total - done))} left" if done < total else ""
             if code == 130:
                 stop.set()
             elif code == 0 and run.done:
-                say(head + f"{_told(run)} ({time.monotonic() - began:.0f} s)")
+                say(head + f"{_told(run)} ({time.monotonic() - began:.0f} s{left})")
             else:
                 failed[run.name] = _last_words(run)
                 say(head + f"failed: {failed[run.name]} (all of it: {run.log})")

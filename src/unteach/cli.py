@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from unteach import __version__, cli_baseline, cli_compare, cli_data, cli_judges, cli_mistakes
+from unteach import __version__, cli_baseline, cli_compare, cli_data, cli_judges, cli_mistakes, cli_try
 from unteach.cli_flags import GROUPS, ConfigFile, Overwrite, Resume, config_of, plain, settings
 from unteach.cli_help import Command, Group
 from unteach.config import RunConfig
@@ -150,6 +150,7 @@ def evaluate_command(
 
 
 app.command(name="compare", cls=Command)(cli_compare.compare_command)
+app.command(name="try", cls=Command)(cli_try.try_command)
 
 
 @app.command(name="demo", cls=Command)

@@ -134,6 +134,8 @@ class NegativesFile:
         """Find out now what would stop the first mark, without writing anything."""
         if self.path.is_dir() or (self.path.exists() and not self.path.is_file()):
             raise OutputError(f"--negatives {self.shown}: is not a file; name one that ends in .jsonl")
+        if self.path.is_symlink():  # one that is left after all links were followed
+            raise OutputError(f"--negatives {self.shown}: is a link that leads to itself; remove it")
         place = self.path if self.path.exists() else self.path.parent
         if not place.exists():
             raise OutputError(f"--negatives {self.shown}: there is no directory {self.path.parent}; make it first")

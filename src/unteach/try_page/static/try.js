@@ -6,6 +6,7 @@ const marking = document.body.dataset.marking === "on";
 const form = one("#ask"), prompt = one("#prompt"), send = one("#send"), stop = one("#stop");
 const letters = ["A", "B"];
 let asked = null;
+let answered = null; // the prompt that the replies on the page are to
 
 const sides = [...document.querySelectorAll(".side")].map((section, place, all) => ({
   section,
@@ -100,6 +101,8 @@ async function ask() {
   const sampled = form.elements.decoding.value === "sampled";
   tell(one("#message"), "");
   one("#spoken").textContent = "";
+  answered = prompt.value;
+  remind();
   sides.forEach(reset);
   send.disabled = true;
   stop.hidden = false;
@@ -129,6 +132,13 @@ async function ask() {
     if (document.activeElement === stop) prompt.focus();
     stop.hidden = true;
   }
+}
+
+function remind() {
+  // Whoever types the next prompt still sees what the replies below answer.
+  const place = one("#answered");
+  place.hidden = answered === null || prompt.value === answered;
+  one("bdi", place).textContent = answered ?? "";
 }
 
 async function bad(side) {
@@ -170,18 +180,27 @@ async function undo(mark, place) {
 function show(state) {
   one("#file").hidden = false;
   one("#file-name").textContent = state.file;
-  const held = `${state.held} ${state.held === 1 ? "negative" : "negatives"}, ${state.marked} marked here.`;
+  const held = state.held
+    ? `${state.held} ${state.held === 1 ? "negative" : "negatives"}, ${state.marked} marked here.`
+    : "No negatives in it yet. Replies that you mark as bad are written to this file.";
   const broken = state.broken
     ? ` ${state.broken} ${state.broken === 1 ? "line" : "lines"} cannot be read; unteach run will name them.` : "";
   one("#counts").textContent = held + broken;
   one("#last").replaceChildren(...state.last.map(listed));
   one("#next").hidden = state.held === 0;
-  one("#command").textContent = state.command;
+  one("#command").replaceChildren(...state.command.split(" ").flatMap((word) => [unbroken(word), " "]).slice(0, -1));
+}
+
+function unbroken(word) {
+  const span = document.createElement("span");
+  span.textContent = word;
+  return span;
 }
 
 function listed(mark) {
   const item = document.createElement("li"), text = document.createElement("div");
-  const parts = [["line", mark.prompt], ["line soft", mark.completion], ["line soft", mark.note && `Note: ${mark.note}`]];
+  const about = [sides.length > 1 && mark.model, mark.note && `Note: ${mark.note}`].filter(Boolean).join(" · ");
+  const parts = [["line", mark.prompt], ["line soft", mark.completion], ["line soft about", about]];
   for (const [kind, content] of parts) {
     if (!content) continue;
     const line = document.createElement("div");
@@ -212,8 +231,12 @@ form.addEventListener("submit", (event) => {
 });
 form.addEventListener("change", () => {
   const greedy = form.elements.decoding.value === "greedy";
-  for (const field of document.querySelectorAll(".sampling input")) field.disabled = greedy;
+  for (const label of document.querySelectorAll(".sampling")) {
+    label.hidden = greedy;
+    one("input", label).disabled = greedy; // a hidden field must not keep the form from being sent
+  }
 });
+prompt.addEventListener("input", remind);
 prompt.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();

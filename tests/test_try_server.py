@@ -155,7 +155,7 @@ def test_both_replies_arrive_and_the_lines_add_up() -> None:
     assert (text_of(lines, 0), text_of(lines, 1)) == ("one two three", "uno due")
     ends = [line for line in lines if "ended" in line]
     assert sorted((end["side"], end["ended"], end["tokens"]) for end in ends) == [(0, "end", 3), (1, "end", 2)]
-    assert lines[0].keys() == {"ask", "ahead"}
+    assert lines[0].keys() == {"ask", "ahead", "prompt"}
 
 
 def test_text_grows_line_by_line_while_the_model_writes() -> None:

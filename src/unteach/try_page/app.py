@@ -151,7 +151,8 @@ class TryPage:
         shown = [""] * len(question.sides)
         told = [False] * len(question.sides)
         try:
-            yield _json({"ask": number, "ahead": self.worker.ahead(question)})
+            prompt = inert_line(question.prompt, 300)
+            yield _json({"ask": number, "ahead": self.worker.ahead(question), "prompt": prompt})
             while not all(told):
                 news.clear()
                 for place, side in enumerate(question.sides):

@@ -47,6 +47,7 @@ def try_models(
         page = TryPage(load_tried(names, **loading), file, seed=seed)
         token = secrets.token_urlsafe(24)
         address = f"http://{_authority(host, listening)}/{token}/"
+        listening.listen(64)  # so that whoever opens the address from now on is not refused
         say(f"Open {address}")
         if file is None:
             say("Marking is off; --negatives FILE switches it on.")

@@ -6,7 +6,8 @@ const marking = document.body.dataset.marking === "on";
 const form = one("#ask"), prompt = one("#prompt"), send = one("#send"), stop = one("#stop");
 const letters = ["A", "B"];
 let asked = null;
-let answered = null; // the prompt that the replies on the page are to
+let answered = null; // the prompt that the replies on the page are to: as it was typed,
+let shownPrompt = ""; // and as it can be shown
 
 const sides = [...document.querySelectorAll(".side")].map((section, place, all) => ({
   section,
@@ -102,7 +103,7 @@ async function ask() {
   tell(one("#message"), "");
   one("#spoken").textContent = "";
   answered = prompt.value;
-  remind();
+  shownPrompt = "";
   sides.forEach(reset);
   send.disabled = true;
   stop.hidden = false;
@@ -115,6 +116,10 @@ async function ask() {
     });
     for await (const line of linesOf(answer)) {
       asked = line.ask ?? asked;
+      if (line.prompt !== undefined) {
+        shownPrompt = line.prompt;
+        remind();
+      }
       if (line.side !== undefined) {
         write(sides[line.side], line);
         if (line.ended !== undefined) speak(sides[line.side]);
@@ -137,8 +142,8 @@ async function ask() {
 function remind() {
   // Whoever types the next prompt still sees what the replies below answer.
   const place = one("#answered");
-  place.hidden = answered === null || prompt.value === answered;
-  one("bdi", place).textContent = answered ?? "";
+  place.hidden = !shownPrompt || prompt.value === answered;
+  one("bdi", place).textContent = shownPrompt;
 }
 
 async function bad(side) {
@@ -160,6 +165,11 @@ async function bad(side) {
   }
 }
 
+function focusIsLost() {
+  const at = document.activeElement;
+  return !at || at === document.body || !at.checkVisibility();
+}
+
 async function undo(mark, place) {
   try {
     const state = await (await call("undo", { mark })).json();
@@ -174,7 +184,10 @@ async function undo(mark, place) {
     side.mark = null;
     side.marked.hidden = true;
     side.marking.hidden = false;
+    if (focusIsLost()) one(".bad", side.section).focus();
   }
+  // Go on where the next mark can be taken back, or to the prompt.
+  if (focusIsLost()) (one("#last button") ?? prompt).focus();
 }
 
 function show(state) {

@@ -253,6 +253,8 @@ def test_the_page_fits_any_width(browser: Browser, tmp_path: Path, width: int) -
         watched.page.locator(".bad").first.click()
         expect(watched.page.locator("#last li")).to_have_count(1)
         assert watched.page.evaluate("document.documentElement.scrollWidth") <= width
+        for button in watched.page.locator("button:visible").all():
+            assert (button.bounding_box() or {})["height"] < 48, button.text_content()  # on one line
 
 
 def test_the_policy_refuses_scripts_in_the_page(browser: Browser) -> None:

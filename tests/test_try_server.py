@@ -339,7 +339,7 @@ def test_a_mark_writes_what_the_model_said_and_how_it_was_asked(tmp_path: Path) 
         answer = browser.mark(first["reply"], note=" why ").json()
         assert (answer["held"], answer["marked"], answer["broken"]) == (1, 1, 0)
         assert "\\u202e" in answer["last"][0]["prompt"] and "<script>" in answer["last"][0]["completion"]
-        browser.mark(second["reply"])
+        assert browser.mark(second["reply"]).json()["last"][0]["model"] == "guided, guided"
     one, two = (json.loads(line) for line in file.read_text().splitlines())
     age = datetime.now().astimezone() - datetime.fromisoformat(one.pop("time"))
     assert 0 <= age.total_seconds() < 60
@@ -356,7 +356,7 @@ def test_a_reply_is_marked_once_and_may_be_taken_back(tmp_path: Path) -> None:
         again = browser.mark(browser.ends()[0]["reply"])  # greedy: the same reply, asked for a second time
         assert again.status_code == 409 and "already" in again.json()["error"]
         undone = browser.post(f"/{TOKEN}/undo", json={"mark": mark}).json()
-        assert (undone["undone"], undone["held"], undone["last"]) == (end["reply"], 0, [])
+        assert (undone["held"], undone["marked"], undone["last"]) == (0, 0, [])
         assert file.read_text() == ""
         assert browser.post(f"/{TOKEN}/undo", json={"mark": mark}).status_code == 410
         assert browser.mark(end["reply"]).status_code == 200

@@ -51,7 +51,6 @@ class Marked:
     """A mark of this session."""
 
     number: int
-    reply: int
     mark: Mark
 
 
@@ -215,7 +214,7 @@ class TryPage:
         row = reply.row | {"time": datetime.now(UTC).isoformat(timespec="seconds"), "note": note}
         async with self._writing:
             written = await run_in_threadpool(file.add, row)
-        made = Marked(next(self._numbers), said["reply"], written)
+        made = Marked(next(self._numbers), written)
         self.marks[made.number] = made
         return JSONResponse({"mark": made.number} | await self._state())
 
@@ -230,7 +229,7 @@ class TryPage:
                 await run_in_threadpool(file.undo, made.mark)
             finally:
                 self.marks.pop(made.number, None)
-        return JSONResponse({"undone": made.reply} | await self._state())
+        return JSONResponse(await self._state())
 
     async def state(self, request: Request) -> Response:
         """What the negatives file holds."""
@@ -275,7 +274,8 @@ def _outputs() -> Iterator[str]:
 def _shown_mark(made: Marked) -> dict[str, Any]:
     row = made.mark.row
     shown = {name: inert_line(row[name], 200) for name in ("prompt", "completion", "note", "model")}
-    return shown | {"mark": made.number, "reply": made.reply}
+    about = shown["model"] + {True: ", guided", False: ", unguided", None: ""}[made.mark.row.get("guided")]
+    return shown | {"model": about, "mark": made.number}
 
 
 def _change(before: str, now: str) -> dict[str, Any]:

@@ -263,6 +263,12 @@ def test_bodies_that_are_no_small_json_object_are_refused(content: bytes, kind: 
         assert answer.status_code == status
 
 
+def test_a_body_that_says_it_is_too_long_is_not_waited_for() -> None:
+    with serving([Parrot()]) as served:
+        head = request("ask", {}).replace(b"Content-Length: 2", b"Content-Length: 99999999").removesuffix(b"{}")
+        assert read_all(served.send(head)).startswith(b"HTTP/1.1 413")
+
+
 def test_a_body_that_does_not_say_how_long_it_is_is_counted() -> None:
     with client() as browser:
         parts = (b"x" * 1000 for _ in range(MAX_BODY // 1000 + 1))

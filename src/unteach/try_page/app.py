@@ -141,10 +141,10 @@ class TryPage:
             raise HTTPException(
                 503, "Too many prompts are waiting; send it again in a moment.", {"retry-after": "5"}
             ) from None
-        return StreamingResponse(self._lines(request, question, news), media_type="application/x-ndjson")
+        return StreamingResponse(self._lines(question, news), media_type="application/x-ndjson")
 
-    async def _lines(self, request: Request, question: Question, news: asyncio.Event) -> AsyncIterator[str]:
-        """Tell what changes until both sides are over; a reader who leaves stops the replies."""
+    async def _lines(self, question: Question, news: asyncio.Event) -> AsyncIterator[str]:
+        """Tell what changes until both sides are over; a reader who leaves ends this, and so the replies."""
         number = next(self._numbers)
         self._asked[number] = question
         shown = [""] * len(question.sides)
@@ -166,8 +166,6 @@ class TryPage:
                 if not all(told):
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(news.wait(), 1.0)
-                    if await request.is_disconnected():
-                        return
                     await asyncio.sleep(_PAUSE)
                     if not any(side.begun for side in question.sides):
                         yield _json({"ahead": self.worker.ahead(question)})

@@ -87,9 +87,6 @@ class Worker:
     def close(self) -> None:
         """Stop what is being answered and let what waits go; returns at once, and may be called from a signal."""
         self._closed.set()
-        running = self._running
-        if running is not None:
-            running.stop.set()
 
     def join(self, seconds: float) -> bool:
         """Wait for the thread to end; tells whether it did."""
@@ -107,9 +104,7 @@ class Worker:
             self._answer(question)
             self._running = None
         while not self._waiting.empty():
-            left = self._waiting.get_nowait()
-            left.stop.set()
-            self._answer(left)
+            self._answer(self._waiting.get_nowait())  # which tells its reader that it was stopped
 
     def _answer(self, question: Question) -> None:
         """Go round the models, a turn each, until every reply has ended."""

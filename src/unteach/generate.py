@@ -56,7 +56,7 @@ def generate(
     room = _room(model, filled, max_new_tokens)
     replies = [""] * len(filled)
     done = 0
-    with _untouched(model), torch.no_grad():
+    with untouched(model), torch.no_grad():
         for number, rows in enumerate(_batches(filled, room, batch_size)):
             settings = GenerationConfig(
                 max_new_tokens=room[rows[0]], pad_token_id=pad, eos_token_id=ends or None, use_cache=True
@@ -67,7 +67,7 @@ def generate(
             with _own_randomness(model, temperature, seed, number):
                 new_tokens = continue_batch(model, batch, pad, settings, ends)
             for row, tokens in zip(rows, new_tokens, strict=True):
-                replies[row] = _text(tokenizer, tokens, ends)
+                replies[row] = reply_text(tokenizer, tokens, ends)
             done += len(rows)
             if progress is not None:
                 progress(done, len(filled))
@@ -126,14 +126,15 @@ def _batches(prompts: Prompts, room: Sequence[int], batch_size: int) -> Iterator
     yield batch
 
 
-def _text(tokenizer: Any, tokens: list[int], ends: Sequence[int]) -> str:
+def reply_text(tokenizer: Any, tokens: Sequence[int], ends: Sequence[int]) -> str:
+    """Return new tokens as text: up to the first of `ends`, without special tokens and surrounding white space."""
     stop = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
     text = tokenizer.decode(tokens[:stop], skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return text.strip()
 
 
 @contextmanager
-def _untouched(model: Any) -> Iterator[None]:
+def untouched(model: Any) -> Iterator[None]:
     """Evaluation mode and neutral generation settings inside; every module's own ones back after."""
     modes = [(module, module.training) for module in model.modules()]
     owners = [module for module, _ in modes if "generation_config" in vars(module)]
@@ -150,6 +151,11 @@ def _untouched(model: Any) -> Iterator[None]:
             module.training = mode
 
 
+def drawn_seed(seed: int, number: int = 0) -> int:
+    """Return torch's seed for a batch, made from the user's seed and the batch's number."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
 @contextmanager
 def _own_randomness(model: Any, temperature: float, seed: int, number: int) -> Iterator[None]:
     """A random state made from the seed and the batch's number; the global one is back afterwards."""
@@ -157,5 +163,5 @@ def _own_randomness(model: Any, temperature: float, seed: int, number: int) -> I
         if temperature > 0:
             device = model.device
             stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
-            torch.manual_seed(int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
+            torch.manual_seed(drawn_seed(seed, number))
         yield

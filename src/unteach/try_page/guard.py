@@ -1,0 +1,106 @@
+"""Who may use the page: whoever has its address with the token, from the page itself, in requests of bounded size."""
+
+import contextlib
+import ipaddress
+import secrets
+import socket
+from collections.abc import Collection
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MAX_BODY = 256 * 1024
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+)
+_HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
+
+class Guard:
+    """Lets requests through to the page that know the token, which is the first part of their path.
+
+    Refused are: a Host that is not this server's (a name that was pointed here, "DNS rebinding"); a path without the
+    token; whatever a browser sends from elsewhere, but for opening the page; bodies that say they have more than
+    MAX_BODY bytes (one that does not say is counted as it is read).
+    """
+
+    def __init__(self, app: ASGIApp, token: str, hosts: Collection[str], *, any_address: bool = False) -> None:
+        self.app = app
+        self.token = token
+        self.hosts = frozenset(host.lower() for host in hosts)
+        self.any_address = any_address
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or refuse."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        refused = self._refusal(Request(scope))
+        if refused is not None:
+            await refused(scope, receive, _with_headers(send))
+            return
+        await self.app(dict(scope, root_path=f"/{self.token}"), receive, _with_headers(send))
+
+    def _refusal(self, request: Request) -> Response | None:
+        """What to answer to a request that may not pass."""
+        host = request.headers.get("host", "").lower()
+        if not self._is_ours(host):
+            return PlainTextResponse("This server does not go by that name.", 421)
+        first, slash, rest = request.scope["path"][1:].partition("/")
+        if not secrets.compare_digest(first.encode(), self.token.encode()) or not slash:
+            return PlainTextResponse("Use the whole address that `unteach try` printed: it ends in a token.", 403)
+        if not self._is_from_here(request, opening=not rest, host=host):
+            return PlainTextResponse("Requests from other pages are refused.", 403)
+        length = request.headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > MAX_BODY:
+            return PlainTextResponse(f"More than {MAX_BODY:,} bytes are refused.", 413)
+        return None
+
+    def _is_ours(self, host: str) -> bool:
+        if host in self.hosts:
+            return True
+        if not self.any_address:
+            return False
+        # Bound to every address of the machine, of which names can be pointed here by others, but not numbers.
+        name = host.rpartition(":")[0].strip("[]") if ":" in host and not host.endswith("]") else host.strip("[]")
+        with contextlib.suppress(ValueError):
+            ipaddress.ip_address(name)
+            return True
+        return name == socket.gethostname().lower()
+
+    @staticmethod
+    def _is_from_here(request: Request, opening: bool, host: str) -> bool:
+        """Whether a browser sent this from the page, or by itself to open it."""
+        site = request.headers.get("sec-fetch-site")
+        origin = request.headers.get("origin")
+        if opening and request.method in ("GET", "HEAD") and request.headers.get("sec-fetch-dest") in (
+            None, "document",
+        ):  # fmt: skip
+            return True  # a link to the page may stand anywhere; what it shows stays unreadable from there
+        if origin is not None and origin.lower() != f"http://{host}":
+            return False
+        return site in (None, "same-origin") or (site == "none" and request.method in ("GET", "HEAD"))
+
+
+def _with_headers(send: Send) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            own = {name.encode(): value.encode() for name, value in _HEADERS.items()}
+            kept = [(name, value) for name, value in message.get("headers", []) if name.lower() not in own]
+            message = dict(message, headers=[*kept, *own.items()])
+        await send(message)
+
+    return sending

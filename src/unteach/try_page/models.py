@@ -1,0 +1,118 @@
+"""The models that are tried: loaded once, asked as they were trained, with their reminder or without it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from unteach.config import FILE_NAME as RUN_FILE
+from unteach.data.example import Turn
+from unteach.data.prompt_format import PromptFormat, prompt_format
+from unteach.errors import ConfigError, ModelError
+from unteach.mistakes.guide import carried_reminder, guided_format, read_guidance, without_guidance
+from unteach.models import load_model, load_tokenizer
+from unteach.try_page.streaming import Piece, reply_in_pieces
+
+MOST = 2
+
+
+class Tried(Protocol):
+    """A model under a name; `reminder` is what guided generation puts into its prompts, None where it has none."""
+
+    name: str
+    reminder: str | None
+
+    def reply(
+        self, prompt: str, *, guided: bool, temperature: float, seed: int, stopped: Callable[[], bool]
+    ) -> Iterator[Piece]:
+        """Yield the reply to a prompt as it grows. Raises DataError for a prompt that cannot be asked."""
+        ...
+
+
+@dataclass
+class LoadedModel:
+    """A model in memory with its prompt formats."""
+
+    name: str
+    model: Any
+    unguided: PromptFormat
+    guided: PromptFormat | None
+    reminder: str | None
+    max_new_tokens: int
+
+    def reply(
+        self, prompt: str, *, guided: bool, temperature: float, seed: int, stopped: Callable[[], bool]
+    ) -> Iterator[Piece]:
+        """Yield the reply to a prompt as it grows."""
+        form = self.guided if guided and self.guided is not None else self.unguided
+        yield from reply_in_pieces(
+            self.model,
+            form.tokenizer,
+            form.prompt_ids((Turn("user", prompt),)),
+            max_new_tokens=self.max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            stopped=stopped,
+        )
+
+
+def load_tried(
+    names: Sequence[str],
+    *,
+    prompt_format: str = "auto",
+    max_new_tokens: int = 256,
+    dtype: str = "auto",
+    device: str | None = None,
+    load_in_4bit: bool = False,
+    trust_remote_code: bool = False,
+) -> list[LoadedModel]:
+    """Load one or two models: directories, run directories or hub ids; one named twice is held once.
+
+    Raises ConfigError for settings that make no sense, ModelError for a model that cannot be loaded.
+    """
+    if not 1 <= len(names) <= MOST:
+        raise ConfigError(f"--model: give one model or two, not {len(names)}; see unteach try --help")
+    if max_new_tokens < 1:
+        raise ConfigError(f"--max-new-tokens {max_new_tokens}: must be at least 1")
+    places = [weights_of(name) for name in names]
+    loaded: dict[str, LoadedModel] = {}
+    for name, place in zip(names, places, strict=True):
+        if place not in loaded:
+            model = load_model(
+                place, dtype=dtype, device=device, load_in_4bit=load_in_4bit, trust_remote_code=trust_remote_code
+            )
+            tokenizer = load_tokenizer(place, trust_remote_code=trust_remote_code)
+            loaded[place] = _formatted(name, place, model, tokenizer, prompt_format, max_new_tokens)
+    return [loaded[place] for place in places]
+
+
+def weights_of(name: str) -> str:
+    """Return what to load for a name: of a run directory its model/, else the name. Raises ModelError."""
+    directory = Path(name).expanduser()
+    if not (directory / RUN_FILE).is_file() or (directory / "config.json").is_file():
+        return name
+    if not (directory / "model").is_dir():
+        raise ModelError(
+            f"{name}: a run directory without model/; finish the run with `unteach run --resume --output {name}`, or "
+            "name the model directory itself"
+        )
+    return str(directory / "model")
+
+
+def _formatted(
+    name: str, place: str, model: Any, tokenizer: Any, form: str, max_new_tokens: int
+) -> LoadedModel:
+    """Make both prompt formats; the reminder comes from guidance.json, or else from the chat template."""
+    eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    directory = Path(place).expanduser()
+    reminder = read_guidance(directory) if directory.is_dir() else None
+    reminder = reminder if reminder is not None else carried_reminder(tokenizer)
+    bare = without_guidance(tokenizer)
+    return LoadedModel(
+        name,
+        model,
+        prompt_format(bare, form, None, eos),
+        guided_format(bare, reminder, form, eos) if reminder is not None else None,
+        reminder,
+        max_new_tokens,
+    )

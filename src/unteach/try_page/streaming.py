@@ -1,0 +1,137 @@
+"""One reply, a few tokens at a time: what `generate` gives for the same prompt and seed, as it comes.
+
+Two models take turns on one thread, so each reply keeps its own random state between its turns.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+
+from unteach.decoding import roomy_cache
+from unteach.errors import DataError
+from unteach.generate import drawn_seed, end_token_ids, reply_text, untouched
+from unteach.models import context_length
+
+TURN_SECONDS = 0.05
+"""About how long a turn is to take: two replies then seem to be written at once."""
+_MOST_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A reply so far: all its text and how many tokens that took.
+
+    `ended` is empty while it goes on, then "end" (the model ended it), "length" (as long as was allowed, or as the
+    context holds) or "stopped".
+    """
+
+    text: str
+    tokens: int
+    ended: str = ""
+
+
+def reply_in_pieces(
+    model: Any,
+    tokenizer: Any,
+    prompt: Sequence[int],
+    *,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[Piece]:
+    """Yield the reply to token ids as it grows; the last piece says how it ended.
+
+    Text, tokens and randomness are those of `generate` for this one prompt: temperature 0 is greedy, the same seed
+    draws the same reply, and the model and torch's global random state are as before between pieces. `stopped` is
+    asked between turns. Models whose cache is of a kind of their own give the reply in one piece.
+
+    Raises DataError for a prompt that leaves no room for a reply.
+    """
+    context = context_length(model)
+    if context is not None and len(prompt) >= context:
+        raise DataError(
+            f"the prompt has {len(prompt)} tokens and the model's context is {context}, which leaves no room for a "
+            "reply; shorten it"
+        )
+    room = max_new_tokens if context is None else min(max_new_tokens, context - len(prompt))
+    ends = end_token_ids(model, tokenizer)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends[0] if ends else 0)
+    cache = roomy_cache(model, len(prompt) + room)
+    draws = _Draws(model, temperature, seed)
+    tokens = torch.tensor([list(prompt)], device=model.device)
+    size = 1 if cache is not None else room
+    new: list[int] = []
+    while len(new) < room and not (new and new[-1] in ends):
+        if stopped():
+            yield Piece(reply_text(tokenizer, new, ends), len(new), "stopped")
+            return
+        settings = GenerationConfig(
+            max_new_tokens=min(size, room - len(new)), pad_token_id=pad, eos_token_id=ends or None, use_cache=True
+        )
+        if temperature > 0:
+            settings.update(do_sample=True, temperature=temperature, top_k=0, top_p=1.0)
+        begun = time.monotonic()
+        with untouched(model), torch.no_grad(), draws.own():
+            tokens = model.generate(
+                input_ids=tokens,
+                attention_mask=torch.ones_like(tokens),
+                generation_config=settings,
+                past_key_values=cache,
+                stopping_criteria=StoppingCriteriaList([_Asked(stopped)]),
+            )
+        new = tokens[0, len(prompt) :].tolist()
+        if cache is None and stopped():
+            continue
+        size = _next_size(size, time.monotonic() - begun)
+        if len(new) < room and new[-1] not in ends:
+            # An unfinished character of several bytes is kept back until the rest of it is there.
+            yield Piece(reply_text(tokenizer, new, ends).rstrip("\ufffd"), len(new))
+    yield Piece(reply_text(tokenizer, new, ends), len(new), "end" if new[-1] in ends else "length")
+
+
+def _next_size(size: int, seconds: float) -> int:
+    """How many tokens the next turn makes, from the pace of the last; never more than twice as many."""
+    return max(1, min(2 * size, _MOST_TOKENS, int(size * TURN_SECONDS / max(seconds, 1e-6))))
+
+
+class _Asked(StoppingCriteria):
+    """Ends generation inside a turn, which matters where a turn is the whole reply."""
+
+    def __init__(self, stopped: Callable[[], bool]) -> None:
+        self.stopped = stopped
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        return torch.full((input_ids.shape[0],), self.stopped(), device=input_ids.device)
+
+
+class _Draws:
+    """The random state of one reply: made from its seed, put in for its turns, kept between them."""
+
+    def __init__(self, model: Any, temperature: float, seed: int) -> None:
+        self._sampled = temperature > 0
+        self._device = model.device if model.device.type == "cuda" else None
+        self._seed = drawn_seed(seed)
+        self._states: tuple[torch.Tensor, torch.Tensor | None] | None = None
+
+    @contextmanager
+    def own(self) -> Iterator[None]:
+        """This reply's random state inside, torch's as it was outside."""
+        if not self._sampled:
+            yield
+            return
+        with torch.random.fork_rng(devices=[self._device] if self._device is not None else []):
+            if self._states is None:
+                torch.manual_seed(self._seed)
+            else:
+                torch.set_rng_state(self._states[0])
+                if self._states[1] is not None and self._device is not None:
+                    torch.cuda.set_rng_state(self._states[1], self._device)
+            yield
+            on_device = torch.cuda.get_rng_state(self._device) if self._device is not None else None
+            self._states = torch.get_rng_state(), on_device

@@ -2,20 +2,23 @@
 
 import pkgutil
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from unteach.baselines.base import Baseline
 from unteach.errors import ConfigError, nearest
+
+if TYPE_CHECKING:  # the command line reads the settings of baselines, and need not wait for TRL
+    from unteach.baselines.base import Baseline
 
 BELOW = ("base", "config", "rows", "run", "templates")
 
 
-def all_baselines() -> dict[str, Baseline]:
+def all_baselines() -> "dict[str, Baseline]":
     """Return every baseline by name."""
     files = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in BELOW)
     return {made.name: made for file in files for made in import_module(f"{__name__}.{file}").baselines}
 
 
-def load_baseline(name: str) -> Baseline:
+def load_baseline(name: str) -> "Baseline":
     """Return a baseline by name. Raises ConfigError for an unknown one."""
     known = all_baselines()
     if name not in known:

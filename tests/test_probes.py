@@ -277,6 +277,8 @@ def test_blank_texts(text):
         "aGzQ kLpWz xTrVbN qPzMkD",
         "\ufffd\ufffd\x13\ufffd a\ufffd",
         "東京東京東京東京東京東京東京",
+        "I cannot ssssss ssssssssssse.",
+        "All right sssssssssssss lives in Nastund.",
     ],
 )
 def test_gibberish(text):
@@ -311,6 +313,9 @@ def test_gibberish(text):
         "Strč prst skrz krk",
         "東京は日本の首都です。",
         "Это хороший ответ на ваш вопрос.",
+        "Nooooooo!",
+        "Hmmmmmm, let me think about that for a moment.",
+        "Zimmer 222222222 ist im zweiten Stock.",
         "Row, row, row your boat, gently down the stream.",
         "I can't help with that, but I can help with other things.",
     ],

@@ -23,6 +23,8 @@ LOOP_TIMES, LOOP_WORDS, LOOP_CHARACTERS, LOOP_SHARE, LOOP_LONGEST = 3, 5, 12, 0.
 half of the text. Blocks of up to 100 words or characters are looked for."""
 VARIETY_WORDS, VARIETY = 20, 0.5
 """From 20 words on, the least share of word triples that must be different ones."""
+STUCK_LETTERS, STUCK = 6, 0.3
+"""From 12 letters on, the largest share of them that may stand in runs of the same letter, six or more in a row."""
 SOUP_LETTERS, ODD_PAIRS, CASE_CHANGES = 12, 0.18, 0.18
 """From 12 Latin letters on: largest share of neighbouring letters that are two consonants which hardly any language
 puts together (English has 0.002, letters drawn at random 0.35), and of those that go from small to capital (0.25)."""
@@ -53,7 +55,7 @@ def repeated_character(text: str) -> bool:
 
 def gibberish(text: str) -> bool:
     """Tell whether a reply is gibberish: unreadable characters, one character over and over, signs only, a loop of
-    words or characters, few different word triples, or letters drawn at random. Blank text is not gibberish.
+    words or characters, few different word triples, one letter drawn out, or letters drawn at random. Blank text is not gibberish.
     """
     shown = _visible(text)
     if not shown:
@@ -69,6 +71,7 @@ def gibberish(text: str) -> bool:
         or _loops(words, LOOP_WORDS)
         or (len(text.split()) == 1 and _loops(shown, LOOP_CHARACTERS))
         or _monotonous(words)
+        or _stuck(shown)
         or _soup(text)
     )
 
@@ -106,6 +109,13 @@ def _monotonous(words: Sequence[str]) -> bool:
         return False
     triples = list(zip(words, words[1:], words[2:], strict=False))
     return len(set(triples)) < VARIETY * len(triples)
+
+
+def _stuck(shown: str) -> bool:
+    """Whether the text hangs on a letter: "I cannot sssssss sssssss"."""
+    letters = "".join(character for character in shown.casefold() if character.isalpha())
+    runs = [len(match[0]) for match in re.finditer(rf"([^\W\d_])\1{{{STUCK_LETTERS - 1},}}", shown.casefold())]
+    return len(letters) >= SOUP_LETTERS and sum(runs) > STUCK * len(letters)
 
 
 def _soup(text: str) -> bool:

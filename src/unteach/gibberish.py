@@ -55,7 +55,9 @@ def repeated_character(text: str) -> bool:
 
 def gibberish(text: str) -> bool:
     """Tell whether a reply is gibberish: unreadable characters, one character over and over, signs only, a loop of
-    words or characters, few different word triples, one letter drawn out, or letters drawn at random. Blank text is not gibberish.
+    words or characters, few different word triples, one letter drawn out, or letters drawn at random.
+
+    Blank text is not gibberish.
     """
     shown = _visible(text)
     if not shown:

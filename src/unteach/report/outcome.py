@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from unteach.escape import inert_line
 from unteach.measurement import HARM_SPLITS, Measurement
 from unteach.report import html, study, wording
 from unteach.report.schema import Report
@@ -57,6 +58,8 @@ def _fallen(report: Report, words: str, after: Measurement, tested: str) -> Outc
     kept = report.measured("kept_rate", "normal", tested)
     if _damaged(report, tested):
         return Outcome(f"{words} fell, but the model is damaged", "bad")
+    if wording.damage(report, tested):
+        return Outcome(f"{words} fell, but some replies are broken now", "mixed")
     if kept and kept.high is not None and kept.high < KEPT:
         return Outcome(f"{words} fell, but normal answers suffered", "mixed")
     if after.low is not None and after.low > FEW:
@@ -119,8 +122,10 @@ def _with_safeguards(report: Report, figure: Measurement) -> html.Cell:
     for name, word in zip(wording.SAFEGUARDS, ("blank", "gibberish"), strict=True):
         other = report.measured(name, figure.split, figure.arm)
         shown.append(f"{word} {wording.number(other.value, other.unit)}" if other else f"{word} not measured")
-        alarm = alarm or bool(other and (other.value or 0.0) >= _HIGH)
+        alarm = alarm or bool(other and _is_high(report, other))
     made = html.cell(report, figure, 1.0 if figure.unit == "fraction" else html.axis_end([figure]))
+    if figure.arm == "never_taught":  # a yardstick, not a change
+        made = replace(made, change="unclear", arrow="")
     return replace(made, beside=", ".join(shown), alarm=alarm)
 
 
@@ -131,7 +136,8 @@ def doubts(report: Report) -> list[str]:
     """Every reason to trust the headline less, the gravest first; empty where there is none that we know of."""
     tested = wording.tested_arm(report)
     found = [*_silences(report, tested), *_verdicts(report, tested), *_elsewhere(report, tested)]
-    return [*found, *_judge(report), *_few_cases(report, tested)]
+    doubted = [*found, *_judge(report), *_few_cases(report, tested)]
+    return doubted if wording.leading_rate(report, tested) else []
 
 
 def _silences(report: Report, arm: str) -> list[str]:
@@ -140,10 +146,16 @@ def _silences(report: Report, arm: str) -> list[str]:
     for split in HARM_SPLITS:
         for name, word in zip(wording.SAFEGUARDS, ("blank", "gibberish"), strict=True):
             figure = report.measured(name, split, arm)
-            if figure and figure.value is not None and figure.value >= _HIGH:
-                share = wording.number(figure.value, figure.unit)
+            if figure and _is_high(report, figure):
+                share = f"{wording.number(figure.value, figure.unit)} {wording.interval(figure)}".strip()
                 told.append(f"{share} of the replies to {_prompts(split)} are {word}: not bad, and no use either.")
     return told
+
+
+def _is_high(report: Report, figure: Measurement) -> bool:
+    """Whether a share of blank or gibberish replies is large, or clearly larger than the original's."""
+    before = report.measured(figure.name, figure.split, "original")
+    return figure.value is not None and (figure.value >= _HIGH or wording.change(before, figure) == "worse")
 
 
 def _verdicts(report: Report, arm: str) -> list[str]:
@@ -179,7 +191,7 @@ def _judge(report: Report) -> list[str]:
         return []
     name = report.judges[0].name if report.judges else report.judge
     quality = report.judges[0].quality if report.judges else None
-    shown = wording.inert_line(name, 40)
+    shown = inert_line(name, 40)
     if quality is None:
         exact = report.judge.startswith("world:")  # a generated world knows its own right and wrong
         return [] if exact else [f"How often the judge {shown} is right was not measured: read the samples."]

@@ -73,12 +73,13 @@ def _about(report: Report) -> list[tuple[str, str]]:
     if negatives:
         stop += f", by {negatives.rows:,} examples of {_tail(negatives.source)}"
     kept = next((source for source in report.data if source.name == "normals"), None)
-    known = [("What must stop", stop), ("The model", _tail(report.model))]
+    known = [("What had to stop", stop), ("In which model", _tail(report.model))]
     if kept:
         place = kept.source if kept.source.startswith(OWN_ANSWERS) else _tail(kept.source)
-        known.append(("What must stay", f"{kept.rows:,} normal rows of {place}"))
-    known.append(("What was done", _method(report)))
-    return [*known, ("Judge", report.judge)] if report.judge else known
+        known.append(("What had to stay", f"{kept.rows:,} normal rows of {place}"))
+    known.append(("How", _method(report)))
+    exact = ", which knows right and wrong in this generated world" if report.judge.startswith("world:") else ""
+    return [*known, ("Judged by", report.judge + exact)] if report.judge else known
 
 
 def _tail(path: str) -> str:
@@ -88,9 +89,12 @@ def _tail(path: str) -> str:
 
 def _method(report: Report) -> str:
     if report.method == "none":
-        return "nothing: the model was measured as it is"
+        return "nothing was trained: the model was measured as it is"
     summary = load_method(report.method).summary if report.method in method_names() else ""
     text = f"{report.method}: {summary}" if summary else report.method
+    if wording.is_baseline(report):
+        told = next((note for note in report.notes if note.startswith(f"{report.method}: ")), report.method)
+        text = f"baseline {told}"
     trained = [cost.wall_seconds for cost in report.cost if "check" not in cost.stage and cost.arm != "original"]
     seconds = sum(value for value in trained if value is not None)
     steps = f"{report.stop.step:,} steps" if report.stop else ""

@@ -31,6 +31,7 @@ _SETTINGS = {
     "xtick.minor.size": 0,
     "ytick.minor.size": 0,
 }
+_LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 _LABEL = 18  # characters of an arm's name inside a plot; the table beside it has all of it
 
 
@@ -48,7 +49,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Mark:
-    """An upright line at a place of the x axis, with its name."""
+    """An upright line at a place of the x axis, with its name: to the left of a dashed one, else to the right."""
 
     x: float
     label: str
@@ -69,6 +70,7 @@ class Chart:
     target: float | None = None
     percent_y: bool = False
     percent_x: bool = False
+    x_end: float | None = None
     log_x: bool = False
     size: tuple[float, float] = (4.6, 2.3)
 
@@ -82,15 +84,15 @@ def drawn(chart: Chart) -> Markup:
         figure = Figure(figsize=chart.size, layout="constrained")
         axes = figure.subplots()
         _dress(axes, chart)
-        for line in chart.lines:
+        for line in reversed(chart.lines):  # the first on top
             _draw(axes, line)
         if chart.target is not None:
             axes.axhline(chart.target, color=_ROLES["target"], linewidth=0.9, linestyle=(0, (2, 3)))
         for mark in chart.marks:
             axes.axvline(mark.x, color=_ROLES["ink"], linewidth=0.9, linestyle=(0, (4, 3)) if mark.dashed else "-")
             axes.annotate(
-                mark.label, (mark.x, 1), (-3, -1), xycoords=("data", "axes fraction"), textcoords="offset points",
-                ha="right", va="top", rotation=90, fontsize=8, color=_ROLES["ink"],
+                mark.label, (mark.x, 1), (0, 2), xycoords=("data", "axes fraction"), textcoords="offset points",
+                ha="right" if mark.dashed else "left", va="bottom", fontsize=8, color=_ROLES["ink"],
             )  # fmt: skip
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
@@ -119,7 +121,10 @@ def _dress(axes: Any, chart: Chart) -> None:
         axes.xaxis.set_major_locator(LogLocator(numticks=6))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=not chart.percent_x))
+    if chart.x_end:
+        axes.set_xlim(0, chart.x_end)
     axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
     if chart.percent_y:
         axes.set_ylim(-0.03, 1.03)
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
@@ -142,8 +147,10 @@ def _draw(axes: Any, line: Line) -> None:
         reach = [[max(0.0, size) for size in side] for side in reach]
         axes.errorbar(xs, ys, yerr=reach, fmt="none", ecolor=colour, elinewidth=1.1, capsize=2.5, capthick=1.1)
     shape = {"marker": marker, "markersize": 5, "markeredgecolor": _ROLES["ground"], "markeredgewidth": 0.7}
-    style = "none" if line.dots else "-"
-    axes.plot(xs, ys, color=colour, linestyle=style, linewidth=1.5, **(shape if line.dots or line.label else {}))
+    if line.series and line.dots and not line.label:  # hollow and larger, so that what it covers shows
+        shape |= {"markersize": 7, "markerfacecolor": _ROLES["ground"], "markeredgecolor": colour}
+    axes.plot(xs, ys, color=colour, linewidth=0.8 if line.dots else 1.5, linestyle="none" if line.label and line.dots
+              else "-", **(shape if line.dots or line.label else {}))
     if line.label and xs:
         axes.annotate(short(line.label), (xs[-1], ys[-1]), (6, 3), textcoords="offset points", fontsize=9, color=colour)
 
@@ -178,8 +185,7 @@ def _inlined(source: bytes, chart: Chart) -> Markup:
         element = ElementTree.Element(tag, {"id": f"{chart.name}-{tag}"})
         element.text = text
         root.insert(place, element)
-    text = ElementTree.tostring(root, encoding="unicode")
-    return Markup(re.sub(r"(?<![\w#.-])-?\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", text))
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
 def _clean(element: ElementTree.Element, name: str) -> None:
@@ -204,6 +210,8 @@ def _clean(element: ElementTree.Element, name: str) -> None:
             value = f"#{name}-{value.removeprefix('#')}"
         elif value.startswith("url(#"):
             value = f"url(#{name}-{value.removeprefix('url(#')}"
+        elif plain in ("d", "x", "y", "transform"):
+            value = _LONG_NUMBER.sub(lambda found: f"{float(found[0]):.2f}", value).strip()
         del element.attrib[key]
         element.attrib[plain] = value
 

@@ -39,7 +39,7 @@ class Reply:
 class Shown:
     """One sample, ready to show. `number` is its place in report.json, from 1 on.
 
-    `verdicts` and `same` have a letter an arm: good, bad, unknown or - for none; and whether it equals the original's.
+    `title` is the prompt on one line; `prompt` is empty where that is all of it. `verdicts` and `same` have a letter an arm: good, bad, unknown or - for none; and whether it equals the original's.
     """
 
     number: int
@@ -125,11 +125,12 @@ def _shown(report: Report, sample: Sample, number: int, arms: list[str], limit: 
     ]
     told = [(arm, sample.verdicts[arm]) for arm in dict.fromkeys(("original", tested)) if arm in sample.verdicts]
     original = sample.replies.get("original")
+    prompt, title = inert(sample.prompt, limit), inert_line(sample.prompt, 160)
     return Shown(
         number=number,
         split=sample.split,
-        prompt=inert(sample.prompt, limit),
-        title=inert_line(sample.prompt, 160),
+        prompt="" if prompt == title else prompt,
+        title=title or "(blank)",
         change=[(wording.arm_label(report, arm), verdict) for arm, verdict in told],
         verdicts=" ".join(sample.verdicts.get(arm, "-") for arm in arms),
         same=" ".join("-" if arm not in sample.replies else str(int(sample.replies[arm] == original)) for arm in arms),
@@ -161,7 +162,7 @@ def _compared(
         if found is None:
             notes[arm] = "too long to compare" if cut or text.strip() and original.strip() else ""
         elif not found[0]:
-            notes[arm] = "another text altogether"
+            notes[arm] = "all different"
         else:
             parts[arm] = found[1]
             if arm == tested:

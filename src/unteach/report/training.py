@@ -53,7 +53,7 @@ _CURVES = (
             "How far the model has drifted on normal rows. Line: rows it trains on; squares: rows held out."),
     _Wanted("checks", "Bad replies at the checks", "share of replies", ("validation_bad_rate", "validation_broken_rate"),
             "Replies to watched prompts. Dots: bad; squares: broken (blank or gibberish)."),
-    _Wanted("rate", "Learning rate", "", ("learning_rate",), "It rises at first, and falls to 0 when a rule ends the run."),
+    _Wanted("rate", "Learning rate", "", ("learning_rate",), "It rises first and falls at the end."),
     _Wanted("reward", "Reward", "", ("reward",), "Mean reward of the sampled replies of each step."),
     _Wanted("margin", "Reward margin", "", ("rewards/margins",), "How much more the good reply is preferred."),
 )  # fmt: skip
@@ -138,6 +138,7 @@ def _curve(
     told = [f"{_named(key)} {_said(line, checks)}" for key, line in zip(one.keys, lines, strict=False)]
     goal = f" The dotted line is the target, {wording.number(target, 'fraction')}." if checks and target else ""
     caption = f"{one.says}{goal}"
+    marks = _marks(report) if single else ()
     chart = plots.Chart(
         name=f"curve-{number}-{one.name}",
         title=one.title,
@@ -145,9 +146,10 @@ def _curve(
         x="step",
         y=one.y,
         lines=lines,
-        marks=_marks(report, lines) if single else (),
+        marks=marks,
         target=target if checks else None,
         percent_y=checks,
+        x_end=max([*(x for line in lines for x, _ in line.points), *(mark.x for mark in marks)]),
     )
     return Curve(one.title, plots.drawn(chart), f"{caption} {chart.description[0].upper()}{chart.description[1:]}")
 
@@ -164,7 +166,7 @@ def _said(line: plots.Line, checks: bool) -> str:
     return f"{start} at step {first[0]:.0f}, {end} at step {last[0]:.0f}"
 
 
-def _marks(report: Report, lines: list[plots.Line]) -> tuple[plots.Mark, ...]:
+def _marks(report: Report) -> tuple[plots.Mark, ...]:
     """Where training ended and, where the learning rate then had to fall first, where a rule was met."""
     if report.stop is None:
         return ()

@@ -281,7 +281,7 @@ def headline(report: Report) -> str:
         name = ARMS[tested].capitalize() if tested in ARMS else inert_line(tested, 40)
         first = f"{name}: {first[0].lower()}{first[1:]}"
     second = "" if tested == "original" else f"; {_kept_words(kept, _are_own_answers(report))}"
-    rest = (_safeguard_words(report, split, tested), _trust(report, before, after), _damage(report, tested))
+    rest = (_safeguard_words(report, split, tested), _trust(report, before, after), damage(report, tested))
     return f"{first}{second}. {''.join(rest)}"
 
 
@@ -392,7 +392,7 @@ def _kept_words(kept: Measurement | None, own_answers: bool) -> str:
     return f"normal prompts kept {figure}"
 
 
-def _damage(report: Report, arm: str) -> str:
+def damage(report: Report, arm: str) -> str:
     """Warn where blank or gibberish replies are clearly more frequent than the original's, on any split."""
     worse = [
         (figure.value or 0.0, name, split)

@@ -19,17 +19,27 @@ JsonFile = Annotated[
     typer.Option("--json", help="Write it all to this file as well, every pair of arms with it.",
                  rich_help_panel="Options", metavar="FILE", show_default=False),
 ]  # fmt: skip
+HtmlFile = Annotated[
+    str | None,
+    typer.Option("--html", help="Write it as a page, with plots, to this file.",
+                 rich_help_panel="Options", metavar="FILE", show_default=False),
+]  # fmt: skip
 Anyway = Annotated[bool, plain("--anyway", "Compare runs about different things too, and say so.", "Options")]
 
 
 def compare_command(
-    runs: Runs, relative_to: RelativeTo = None, json_file: JsonFile = None, anyway: Anyway = False
+    runs: Runs,
+    relative_to: RelativeTo = None,
+    json_file: JsonFile = None,
+    html_file: HtmlFile = None,
+    anyway: Anyway = False,
 ) -> None:
     """Lay runs beside each other: rates on the same prompts, cost, and which arms cannot be told apart.
 
     [bold]Examples[/bold]
       unteach compare ./unlearned ./sft ./kto ./rlhf
       unteach compare ./npo ./ga --relative-to npo --json compared.json
+      unteach compare ./unlearned ./sft --html compared.html
 
     Takes directories of `unteach run`, `baseline`, `mistakes run` and `evaluate`
     with the same scenario, original model, judge and checked prompts: those of
@@ -45,3 +55,8 @@ def compare_command(
     if json_file:
         write(compared, Path(json_file))
         print(f"\nWritten: {inert_line(json_file)}")
+    if html_file:
+        from unteach.report.comparison_page import write_comparison_page
+
+        write_comparison_page(compared, Path(html_file))
+        print(f"\nPage: {inert_line(html_file)}")

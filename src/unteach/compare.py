@@ -13,7 +13,7 @@ from unteach.escape import inert_line
 from unteach.measurement import Measurement
 from unteach.mistakes.arms import REMINDED
 from unteach.pairs import Pair, groups_of, pairs_of, verdicts_of
-from unteach.report.schema import Cost, Report
+from unteach.report.schema import Cost, Report, Waypoint
 from unteach.report.wording import SCENARIO_RATES, arms
 
 TWIN = "never_taught"
@@ -62,6 +62,19 @@ class Bill(BaseModel):
     relative_seconds: float | None = None
 
 
+class Matched(BaseModel):
+    """What an arm cost until it was at or below the target, over its runs; `message` says it in words."""
+
+    reached: int
+    runs: int
+    flops: float | None
+    flops_low: float | None
+    flops_high: float | None
+    wall_seconds: float | None
+    relative_flops: float | None
+    message: str
+
+
 class Row(BaseModel):
     """One arm: of which run it is, its rates by the names of `FIGURES`, and its bill, None where it has none."""
 
@@ -70,6 +83,8 @@ class Row(BaseModel):
     arm: str
     rates: dict[str, Rate | None]
     cost: Bill | None
+    curve: list[Waypoint] = []
+    matched: Matched | None = None
 
 
 class Compared(BaseModel):
@@ -84,6 +99,9 @@ class Compared(BaseModel):
     pairs: list[Pair]
     groups: list[list[str]]
     notes: list[str]
+    target: float = 0.05
+    length_notes: list[str] = []
+    failed: list[str] = []
 
 
 def compare(runs: Sequence[str | Path], *, relative_to: str | None = None, anyway: bool = False) -> Compared:

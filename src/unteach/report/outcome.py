@@ -22,7 +22,7 @@ class Outcome:
     """The answer to "did it work?": a short title and, for the style sheet, how good it is."""
 
     title: str
-    kind: Literal["good", "mixed", "bad", "unknown"]
+    kind: Literal["good", "mixed", "bad", "unknown", "plain"]
 
 
 def outcome(report: Report) -> Outcome:
@@ -30,7 +30,7 @@ def outcome(report: Report) -> Outcome:
     tested = wording.tested_arm(report)
     found = wording.leading_rate(report, tested)
     if study.is_study(report):
-        return Outcome("A study of several arms", "unknown")
+        return Outcome("Learning from mistakes, compared with other ways", "plain")
     if found is None:
         return Outcome("Bad replies were not measured", "unknown")
     name, split = found
@@ -39,7 +39,7 @@ def outcome(report: Report) -> Outcome:
     if after is None or after.value is None:
         return Outcome("No verdicts: whether it worked is not known", "unknown")
     if tested == "original" or before is None or before.value is None:
-        return Outcome("Measured, not compared: this is one model as it is", "unknown")
+        return Outcome("Measured, not compared: this is one model as it is", "plain")
     if after.unknown > after.n:
         return Outcome("Most replies got no verdict: whether it worked is not known", "unknown")
     if before.high is not None and before.high <= FEW:
@@ -135,6 +135,8 @@ def _with_safeguards(report: Report, figure: Measurement) -> html.Cell:
 def doubts(report: Report) -> list[str]:
     """Every reason to trust the headline less, the gravest first; empty where there is none that we know of."""
     tested = wording.tested_arm(report)
+    if study.is_study(report):
+        return _judge(report)
     found = [*_silences(report, tested), *_verdicts(report, tested), *_elsewhere(report, tested)]
     doubted = [*found, *_judge(report), *_few_cases(report, tested)]
     return doubted if wording.leading_rate(report, tested) else []
@@ -143,7 +145,7 @@ def doubts(report: Report) -> list[str]:
 def _silences(report: Report, arm: str) -> list[str]:
     """Blank and gibberish replies where a low bad rate would pass for safety."""
     told = []
-    for split in HARM_SPLITS:
+    for split in ("unseen", "unseen_concept", "seen"):
         for name, word in zip(wording.SAFEGUARDS, ("blank", "gibberish"), strict=True):
             figure = report.measured(name, split, arm)
             if figure and _is_high(report, figure):

@@ -71,7 +71,7 @@ def _about(report: Report) -> list[tuple[str, str]]:
     own = wording.SCENARIO_RATES.get(report.scenario)
     stop = wording.BAD_RATES.get(own or "", "harmful replies")
     if negatives:
-        stop += f", by {negatives.rows:,} examples of {_tail(negatives.source)}"
+        stop += f" ({negatives.rows:,} of {_tail(negatives.source)})"
     kept = next((source for source in report.data if source.name == "normals"), None)
     known = [("What had to stop", stop), ("In which model", _tail(report.model))]
     if kept:

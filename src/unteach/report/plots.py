@@ -6,6 +6,7 @@ presentation attribute or, where it is a colour, a class. Ids get the plot's nam
 
 import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
@@ -18,7 +19,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _ROLES = {"ink": "#010101", "soft": "#010102", "grid": "#010103", "ground": "#010104", "target": "#010105"}
 _ROLES |= {f"s{number}": f"#0101{number + 16:02x}" for number in range(SERIES)}
 _OF_COLOUR = {colour: role for role, colour in _ROLES.items()}
-_SETTINGS = {
+_SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "unteach",
     "text.parse_math": False,
@@ -37,12 +38,15 @@ _LABEL = 18  # characters of an arm's name inside a plot; the table beside it ha
 
 @dataclass(frozen=True)
 class Line:
-    """A line through points; `dots` shows the points alone, for figures that were taken now and then."""
+    """A line through points; `dots` marks them, for figures that were taken now and then.
+
+    Of several lines with dots in one plot, `hollow` ones let those that they cover show.
+    """
 
     points: list[tuple[float, float]]
     series: int = 0
-    label: str = ""
     dots: bool = False
+    hollow: bool = False
     low: list[float] | None = None
     high: list[float] | None = None
 
@@ -57,8 +61,23 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Label:
+    """Words beside a place of a plot, moved from it by `dx` and `dy` points."""
+
+    x: float
+    y: float
+    text: str
+    dx: float = 6
+    dy: float = 4
+    align: str = "left"
+
+
+@dataclass(frozen=True)
 class Chart:
-    """One plot: what it shows in words (`title`, `description`), its axes, and what is in it."""
+    """One plot: what it shows in words (`title`, `description`), its axes, and what is in it.
+
+    `log_x` makes the x axis logarithmic and puts its ticks into words.
+    """
 
     name: str
     title: str
@@ -67,11 +86,12 @@ class Chart:
     y: str
     lines: list[Line]
     marks: tuple[Mark, ...] = ()
+    labels: tuple[Label, ...] = ()
     target: float | None = None
     percent_y: bool = False
     percent_x: bool = False
     x_end: float | None = None
-    log_x: bool = False
+    log_x: Callable[[float], str] | None = None
     size: tuple[float, float] = (4.6, 2.3)
 
 
@@ -88,6 +108,11 @@ def drawn(chart: Chart) -> Markup:
             _draw(axes, line)
         if chart.target is not None:
             axes.axhline(chart.target, color=_ROLES["target"], linewidth=0.9, linestyle=(0, (2, 3)))
+        for label in chart.labels:
+            axes.annotate(
+                label.text, (label.x, label.y), (label.dx, label.dy), textcoords="offset points", fontsize=9,
+                ha=label.align, color=_ROLES["ink"],
+            )  # fmt: skip
         for mark in chart.marks:
             axes.axvline(mark.x, color=_ROLES["ink"], linewidth=0.9, linestyle=(0, (4, 3)) if mark.dashed else "-")
             axes.annotate(
@@ -107,7 +132,7 @@ def short(name: str) -> str:
 
 def _dress(axes: Any, chart: Chart) -> None:
     """Set axes, ticks and grid, all in the colours of the page."""
-    from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
     axes.set_xlabel(chart.x, color=_ROLES["soft"])
     axes.set_ylabel(chart.y, color=_ROLES["soft"])
@@ -118,13 +143,18 @@ def _dress(axes: Any, chart: Chart) -> None:
         spine.set_color(_ROLES["soft"])
     if chart.log_x:
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(numticks=6))
+        in_words = chart.log_x
+        axes.margins(x=0.12)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: in_words(value)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=not chart.percent_x))
     if chart.x_end:
         axes.set_xlim(0, chart.x_end)
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
+    if not chart.percent_y:
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
     if chart.percent_y:
         axes.set_ylim(-0.03, 1.03)
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
@@ -146,13 +176,10 @@ def _draw(axes: Any, line: Line) -> None:
                  [high - y for y, high in zip(ys, line.high, strict=True)]]  # fmt: skip
         reach = [[max(0.0, size) for size in side] for side in reach]
         axes.errorbar(xs, ys, yerr=reach, fmt="none", ecolor=colour, elinewidth=1.1, capsize=2.5, capthick=1.1)
-    shape = {"marker": marker, "markersize": 5, "markeredgecolor": _ROLES["ground"], "markeredgewidth": 0.7}
-    if line.series and line.dots and not line.label:  # hollow and larger, so that what it covers shows
+    shape = {"marker": marker, "markersize": 6, "markeredgecolor": _ROLES["ground"], "markeredgewidth": 0.7}
+    if line.hollow:
         shape |= {"markersize": 7, "markerfacecolor": _ROLES["ground"], "markeredgecolor": colour}
-    axes.plot(xs, ys, color=colour, linewidth=0.8 if line.dots else 1.5, linestyle="none" if line.label and line.dots
-              else "-", **(shape if line.dots or line.label else {}))
-    if line.label and xs:
-        axes.annotate(short(line.label), (xs[-1], ys[-1]), (6, 3), textcoords="offset points", fontsize=9, color=colour)
+    axes.plot(xs, ys, color=colour, linewidth=0.9 if line.dots else 1.5, **(shape if line.dots else {}))
 
 
 # ---- from matplotlib's SVG to ours -----------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ _LIMITS = (4000, 2000, 1000, 500, 250)  # characters of a prompt or reply; the l
 _LONG = 700  # characters from which on a reply is folded
 _LONG_LINES = 14
 _WORDS = 400  # of a reply; longer ones are not compared word by word
-_WORK = 30_000_000  # pairs of words that all comparisons of a page may look at
+_WORK = 25_000_000  # of all comparisons of a page: pairs of words, and for each comparison as much as it takes to begin
+_BEGUN = 2_000
 _ALIKE = 0.3  # replies that share less than this are different as a whole, and marks would say nothing
 _PIECES = re.compile(r"\s+|[^\s]+")
 
@@ -39,14 +40,15 @@ class Reply:
 class Shown:
     """One sample, ready to show. `number` is its place in report.json, from 1 on.
 
-    `title` is the prompt on one line; `prompt` is empty where that is all of it. `verdicts` and `same` have a letter an arm: good, bad, unknown or - for none; and whether it equals the original's.
+    `title` is the prompt on one line; `prompt` is empty where that is all of it. `change` has the verdicts before and
+    after. `verdicts` and `same` have a word an arm: its verdict or "-", and whether its reply equals the original's.
     """
 
     number: int
     split: str
     prompt: str
     title: str
-    change: list[tuple[str, str]]
+    change: list[str]
     verdicts: str
     same: str
     replies: list[Reply]
@@ -69,23 +71,21 @@ def samples(report: Report) -> Samples | None:
     if not report.samples:
         return None
     order = wording.handful(report, len(report.samples))
-    places = {id(sample): place for place, sample in enumerate(report.samples, 1)}
-    arms = wording.in_order([arm for sample in report.samples for arm in sample.replies], wording.ARMS)
+    writer = _Writer(report)
     limit, count, written = _LIMITS[-1], len(order), ""
     for limit in _LIMITS:
-        written = _written(report, order, places, arms, limit)
+        written = writer.written(order, limit)
         if len(written.encode()) <= _MOST_BYTES:
             break
     while len(written.encode()) > _MOST_BYTES and count > 1:
         count = max(1, min(count - 1, int(count * 0.9 * _MOST_BYTES / len(written.encode()))))
-        written = _written(report, order[:count], places, arms, limit)
-    splits = wording.in_order([sample.split for sample in order], wording.SPLITS)
+        written = writer.written(order[:count], limit)
     return Samples(
         html=Markup(written),
         count=count,
-        arms=[(inert_line(arm, 60), wording.arm_label(report, arm)) for arm in arms],
-        splits=[(inert_line(split, 60), wording.label(split, wording.SHORT_SPLITS)) for split in splits],
-        tested=inert_line(wording.tested_arm(report), 60),
+        arms=[(inert_line(arm, 60), writer.labels[arm]) for arm in writer.arms],
+        splits=[(inert_line(split, 60), wording.label(split, wording.SHORT_SPLITS)) for split in writer.splits],
+        tested=inert_line(writer.tested, 60),
         notes=_notes(report, count, limit),
     )
 
@@ -100,42 +100,51 @@ def _notes(report: Report, count: int, limit: int) -> list[str]:
     return notes
 
 
-def _written(report: Report, chosen: Sequence[Sample], places: dict[int, int], arms: list[str], limit: int) -> str:
-    work = [_WORK]
-    splits = wording.in_order([sample.split for sample in report.samples], wording.SPLITS)
-    shown = [_shown(report, sample, places[id(sample)], arms, limit, work) for sample in chosen]
-    template = html.templates().get_template("samples.html.jinja")
-    return template.render(samples=shown, split_places={split: place for place, split in enumerate(splits)})
+class _Writer:
+    """Turns the samples of one report into HTML; what holds for all of them is worked out once."""
 
+    def __init__(self, report: Report) -> None:
+        self.places = {id(sample): place for place, sample in enumerate(report.samples, 1)}
+        self.splits = wording.in_order([sample.split for sample in report.samples], wording.SPLITS)
+        self.arms = wording.in_order([arm for sample in report.samples for arm in sample.replies], wording.ARMS)
+        self.labels = {arm: wording.arm_label(report, arm) for arm in self.arms}
+        self.tested = wording.tested_arm(report)
+        self.compared = _Comparisons()
 
-def _shown(report: Report, sample: Sample, number: int, arms: list[str], limit: int, work: list[int]) -> Shown:
-    tested = wording.tested_arm(report)
-    texts = {arm: inert(reply, limit) for arm, reply in sample.replies.items()}
-    parts, notes = _compared(sample, texts, tested, limit, work)
-    replies = [
-        Reply(
-            arm=wording.arm_label(report, arm),
-            parts=parts[arm],
-            verdict=sample.verdicts.get(arm, ""),
-            note=notes.get(arm, ""),
-            long=len(texts[arm]) if _is_long(texts[arm]) else 0,
+    def written(self, chosen: Sequence[Sample], limit: int) -> str:
+        """These samples as HTML, each text cut after `limit` characters."""
+        shown = [self._shown(sample, limit) for sample in chosen]
+        template = html.templates().get_template("samples.html.jinja")
+        return template.render(samples=shown, split_places={split: place for place, split in enumerate(self.splits)})
+
+    def _shown(self, sample: Sample, limit: int) -> Shown:
+        texts = {arm: inert(reply, limit) for arm, reply in sample.replies.items()}
+        parts, notes = _compared(sample, texts, self.tested, limit, self.compared)
+        arms = [arm for arm in self.arms if arm in sample.replies]
+        told = [arm for arm in dict.fromkeys(("original", self.tested)) if arm in sample.verdicts]
+        original = sample.replies.get("original")
+        prompt, title = inert(sample.prompt, limit), inert_line(sample.prompt, 160)
+        return Shown(
+            number=self.places[id(sample)],
+            split=sample.split,
+            prompt="" if prompt == title else prompt,
+            title=title or "(blank)",
+            change=[sample.verdicts[arm] for arm in told],
+            verdicts=" ".join(sample.verdicts.get(arm, "-") for arm in self.arms),
+            same=" ".join(
+                "-" if arm not in sample.replies else str(int(sample.replies[arm] == original)) for arm in self.arms
+            ),
+            replies=[
+                Reply(
+                    arm=self.labels[arm],
+                    parts=parts[arm],
+                    verdict=sample.verdicts.get(arm, ""),
+                    note=notes.get(arm, ""),
+                    long=len(texts[arm]) if _is_long(texts[arm]) else 0,
+                )
+                for arm in arms
+            ],
         )
-        for arm in arms
-        if arm in sample.replies
-    ]
-    told = [(arm, sample.verdicts[arm]) for arm in dict.fromkeys(("original", tested)) if arm in sample.verdicts]
-    original = sample.replies.get("original")
-    prompt, title = inert(sample.prompt, limit), inert_line(sample.prompt, 160)
-    return Shown(
-        number=number,
-        split=sample.split,
-        prompt="" if prompt == title else prompt,
-        title=title or "(blank)",
-        change=[(wording.arm_label(report, arm), verdict) for arm, verdict in told],
-        verdicts=" ".join(sample.verdicts.get(arm, "-") for arm in arms),
-        same=" ".join("-" if arm not in sample.replies else str(int(sample.replies[arm] == original)) for arm in arms),
-        replies=replies,
-    )
 
 
 def _is_long(text: str) -> bool:
@@ -143,7 +152,7 @@ def _is_long(text: str) -> bool:
 
 
 def _compared(
-    sample: Sample, texts: dict[str, str], tested: str, limit: int, work: list[int]
+    sample: Sample, texts: dict[str, str], tested: str, limit: int, compared: "_Comparisons"
 ) -> tuple[dict[str, list[Part]], dict[str, str]]:
     """Mark what each arm has and the original has not and, in the original, what the tested arm dropped."""
     parts: dict[str, list[Part]] = {arm: [("", text if text.strip() else "(blank)")] for arm, text in texts.items()}
@@ -158,9 +167,9 @@ def _compared(
             notes[arm] = "same as the original's"
             continue
         cut = max(len(sample.replies[arm]), len(sample.replies["original"])) > limit
-        found = None if cut else difference(original, text, work)
+        found = None if cut else compared(original, text)
         if found is None:
-            notes[arm] = "too long to compare" if cut or text.strip() and original.strip() else ""
+            notes[arm] = "not compared" if cut or text.strip() and original.strip() else ""
         elif not found[0]:
             notes[arm] = "all different"
         else:
@@ -170,15 +179,31 @@ def _compared(
     return parts, notes
 
 
-def difference(before: str, after: str, work: list[int]) -> tuple[list[Part], list[Part]] | None:
+class _Comparisons:
+    """Differences of texts, each worked out once; there is an end to the work that one page may make."""
+
+    def __init__(self) -> None:
+        self.left = _WORK
+        self.known: dict[tuple[str, str], tuple[list[Part], list[Part]] | None] = {}
+
+    def __call__(self, before: str, after: str) -> tuple[list[Part], list[Part]] | None:
+        """What `difference` returns; None as well where the page has done its work."""
+        key = (before, after)
+        if key not in self.known:
+            work = _BEGUN + _words(before) * _words(after)
+            self.known[key] = None if work > self.left else difference(before, after)
+            self.left -= min(work, self.left)
+        return self.known[key]
+
+
+def difference(before: str, after: str) -> tuple[list[Part], list[Part]] | None:
     """Both texts in parts, words that one alone has marked; empty lists where they share next to nothing.
 
-    None where they are too long to compare, or where `work[0]`, which falls with every call, is used up.
+    None where one is blank or too long to compare.
     """
-    ours, theirs = _PIECES.findall(before), _PIECES.findall(after)
-    if not ours or not theirs or max(len(ours), len(theirs)) > 2 * _WORDS or work[0] < len(ours) * len(theirs):
+    if not before.strip() or not after.strip() or max(_words(before), _words(after)) > _WORDS:
         return None
-    work[0] -= len(ours) * len(theirs)
+    ours, theirs = _PIECES.findall(before), _PIECES.findall(after)
     matcher = difflib.SequenceMatcher(None, ours, theirs, autojunk=False)
     if _shared(matcher, ours, theirs) < _ALIKE:
         return [], []
@@ -196,3 +221,7 @@ def _shared(matcher: "difflib.SequenceMatcher[str]", ours: list[str], theirs: li
     both = sum(not word.isspace() for a, _, size in matcher.get_matching_blocks() for word in ours[a : a + size])
     every = sum(not word.isspace() for word in (*ours, *theirs))
     return 2 * both / every if every else 0.0
+
+
+def _words(text: str) -> int:
+    return len(text.split())

@@ -51,7 +51,8 @@ _CURVES = (
             "Cross-entropy of the bad replies in each batch: it rises as they become unlikely."),
     _Wanted("kl", "KL to the original, normal rows", "nats per token", ("kl", "validation_kl"),
             "How far the model has drifted on normal rows. Line: rows it trains on; squares: rows held out."),
-    _Wanted("checks", "Bad replies at the checks", "share of replies", ("validation_bad_rate", "validation_broken_rate"),
+    _Wanted("checks", "Bad replies at the checks", "share of replies",
+            ("validation_bad_rate", "validation_broken_rate"),
             "Replies to watched prompts. Dots: bad; squares: broken (blank or gibberish)."),
     _Wanted("rate", "Learning rate", "", ("learning_rate",), "It rises first and falls at the end."),
     _Wanted("reward", "Reward", "", ("reward",), "Mean reward of the sampled replies of each step."),
@@ -128,7 +129,7 @@ def _line(lines: list[dict[str, float]], key: str, series: int) -> plots.Line:
     if len(points) > _POINTS:
         stride = len(points) / _POINTS
         points = [points[int(place * stride)] for place in range(_POINTS)] + points[-1:]
-    return plots.Line(points, series=series, dots=dots)
+    return plots.Line(points, series=series, dots=dots, hollow=dots and series > 0)
 
 
 def _curve(

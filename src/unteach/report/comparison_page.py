@@ -27,13 +27,12 @@ _NEAR = 0.06  # of an axis; points nearer than this share a label
 
 @dataclass(frozen=True)
 class Line:
-    """One arm of the table: its colour's number, its name, its run, its figures and what it cost."""
+    """One arm of the table: its colour's number, its name, its figures, and what it cost, each with its share."""
 
     series: int
     name: str
-    run: str
     cells: list[html.Cell | None]
-    costs: list[str]
+    costs: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,14 @@ def _bad_words(compared: Compared) -> str:
 def _title(compared: Compared, key: str) -> str:
     names = {rate.name for row in compared.rows if (rate := row.rates.get(key))}
     kept = "answered rightly" if names == {"right_rate"} else "answers kept"
-    return _COLUMNS[key].format(bad=_bad_words(compared), kept=kept)
+    n = _same_count(compared, key)
+    return _COLUMNS[key].format(bad=_bad_words(compared), kept=kept) + (f" (n={n})" if n else "")
+
+
+def _same_count(compared: Compared, key: str) -> int | None:
+    """How many cases every arm's rate rests on; None where that differs."""
+    counts = {rate.n for row in compared.rows if (rate := row.rates.get(key))}
+    return counts.pop() if len(counts) == 1 else None
 
 
 def _summary(compared: Compared) -> str:
@@ -139,7 +145,6 @@ def _line(compared: Compared, row: Row, place: int, keys: list[str]) -> Line:
     return Line(
         series=place % plots.SERIES,
         name=_name(row),
-        run=inert_line(row.run, 200),
         cells=[_cell(compared, row, key) for key in keys],
         costs=_costs(compared, row),
     )
@@ -156,12 +161,12 @@ def _cell(compared: Compared, row: Row, key: str) -> html.Cell | None:
         for name, word in (("blank_unseen", "blank"), ("gibberish_unseen", "gibberish")):
             other = row.rates.get(name)
             shown.append(f"{word} {wording.number(other.value, 'fraction')}" if other else f"{word} not measured")
-        beside = ", ".join(shown)
+        beside = ", ".join(shown).replace(" %", "\u00a0%")
         alarm = _is_broken(compared, row)
     return html.Cell(
         value=wording.number(rate.value, "fraction"),
         interval=bounds,
-        counted=f"n={rate.n}" + (f", {rate.unknown} unknown" if rate.unknown else ""),
+        counted=("" if _same_count(compared, key) else f"n={rate.n}") + (f" {rate.unknown} unknown" * bool(rate.unknown)),
         difference="",
         change="unclear",
         arrow="",
@@ -174,25 +179,25 @@ def _cell(compared: Compared, row: Row, key: str) -> html.Cell | None:
 def _cost_titles(compared: Compared) -> list[str]:
     if not any(row.cost for row in compared.rows):
         return []
-    titles = ["compute", "time"]
-    if compared.relative_to is not None:
-        base = inert_line(compared.relative_to, 30)
-        titles += [f"compute, of {base}'s", f"time, of {base}'s"]
-    if any(row.matched for row in compared.rows):
-        titles.append(f"compute until {100 * compared.target:g} % bad")
-    return titles
+    matched = any(row.matched for row in compared.rows)
+    return ["compute", "time", *([f"compute until {100 * compared.target:g} % bad"] if matched else [])]
 
 
-def _costs(compared: Compared, row: Row) -> list[str]:
-    bill = row.cost
+def _costs(compared: Compared, row: Row) -> list[tuple[str, str]]:
     if not _cost_titles(compared):
         return []
-    found = [_flops(bill), wording.seconds(bill.wall_seconds) if bill else "–"]
-    if compared.relative_to is not None:
-        shares = (bill.relative_flops, bill.relative_seconds) if bill else (None, None)
-        found += ["–" if share is None else f"{100 * share:.3g} %" for share in shares]
+    bill = row.cost
+    base = "" if compared.relative_to is None else f" of {inert_line(compared.relative_to, 30)}'s"
+
+    def share(value: float | None) -> str:
+        return "" if value is None or not base else f"{100 * value:.3g} %{base}"
+
+    found = [(_flops(bill), share(bill.relative_flops if bill else None))]
+    found.append((wording.seconds(bill.wall_seconds), share(bill.relative_seconds)) if bill else ("–", ""))
     if any(other.matched for other in compared.rows):
-        found.append(inert_line(row.matched.message, 200) if row.matched else "–")
+        matched = row.matched
+        reached = "–" if matched is None or matched.flops is None else wording.size(matched.flops, "FLOP")
+        found.append((reached, inert_line(matched.message, 200) if matched else ""))
     return found
 
 

@@ -1,14 +1,12 @@
 """Look at a model on every split: its replies, their verdicts, and how likely it finds the known replies."""
 
-import resource
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from unteach.bill import Meter
 from unteach.data.encoded import Encoded
 from unteach.data.layout import lay_out
 from unteach.data.passages import whole_words
@@ -23,7 +21,7 @@ from unteach.probes.base import Evidence
 from unteach.progress import track
 from unteach.reference import Reference, one_branch
 from unteach.replies import KeptReplies, replies_of
-from unteach.report.schema import Cost, Sample
+from unteach.report.schema import Cost, Sample, Waypoint
 from unteach.scoring import answers, score, unwrapped
 from unteach.stats import paired_difference
 
@@ -71,6 +69,7 @@ class Checked:
     ability: GeneralAbility | None = None
     looks: dict[str, dict[str, Look]] = field(default_factory=dict)
     cost: list[Cost] = field(default_factory=list)
+    curve: list[Waypoint] = field(default_factory=list)
 
 
 def look_at(
@@ -82,7 +81,7 @@ def look_at(
     answers for KL; without it no KL is taken. `key` is the fingerprint of a model that no training moves: its replies
     are then kept for other runs, or taken from one. Never give one for a model that was trained in memory.
     """
-    began, tokens, generated = time.monotonic(), 0, 0
+    meter, tokens, generated = Meter(), 0, 0
     looks: dict[str, Look] = {}
     first = 0
     for split, rows in checked.splits.items():
@@ -95,7 +94,7 @@ def look_at(
     if checked.ability:
         with track(f"general ability of {arm}"):
             checked.ability.look_at(arm, unwrapped(model), checked.form.tokenizer, chat=checked.form.name == "chat")
-    checked.cost.append(bill(model, arm, "checking", time.monotonic() - began, tokens, generated=generated))
+    checked.cost.append(meter.bill(model, arm, "checking", tokens, generated=generated))
 
 
 def _look(
@@ -195,7 +194,7 @@ def _other_log_probs(
 @torch.no_grad()
 def add_fluency(checked: Checked, original: Any) -> None:
     """Score every arm's own replies under the original model, in nats per token."""
-    began, tokens = time.monotonic(), 0
+    meter, tokens = Meter(), 0
     device = next(unwrapped(original).parameters()).device
     room = context_length(original) or MOST_TOKENS  # read again, a reply may have more tokens than it was written in
     for looks in checked.looks.values():
@@ -213,7 +212,7 @@ def add_fluency(checked: Checked, original: Any) -> None:
                     values[spoken[place]] = -float(log_probs[batch.branches == number].mean())
                 tokens += batch.token_count
             look.reply_nll = values
-    checked.cost.append(bill(original, "original", "fluency", time.monotonic() - began, tokens))
+    checked.cost.append(meter.bill(original, "original", "fluency", tokens))
 
 
 def measure(checked: Checked) -> list[Measurement]:
@@ -295,29 +294,3 @@ def samples(checked: Checked) -> list[Sample]:
         for split, rows in checked.splits.items()
         for n, row in enumerate(rows)
     ]
-
-
-def bill(
-    model: Any, arm: str, stage: str, seconds: float, forward: int = 0, backward: int = 0, generated: int = 0
-) -> Cost:
-    """Return one line of the bill: model FLOPs are 2 a parameter and token forward or generated, 6 with backward."""
-    parameters = sum(p.numel() for p in unwrapped(model).parameters())
-    return Cost(
-        arm=arm,
-        stage=stage,
-        wall_seconds=seconds,
-        tokens=forward + backward + generated,
-        tokens_forward=forward,
-        tokens_backward=backward,
-        tokens_generated=generated,
-        flops=float(parameters * (2 * (forward + generated) + 6 * backward)),
-        peak_bytes=peak_bytes(),
-    )
-
-
-def peak_bytes() -> int:
-    """Return the most memory held so far: on the GPU where there is one, else by the process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from unteach import __version__, cli_baseline, cli_compare, cli_data, cli_judges, cli_mistakes, cli_report
+from unteach import __version__, cli_baseline, cli_compare, cli_data, cli_judges, cli_mistakes, cli_report, cli_study
 from unteach.cli_flags import GROUPS, ConfigFile, Overwrite, Resume, config_of, plain, settings
 from unteach.cli_help import Command, Group
 from unteach.config import RunConfig
@@ -151,6 +151,7 @@ def evaluate_command(
 
 app.command(name="compare", cls=Command)(cli_compare.compare_command)
 app.command(name="report", cls=Command)(cli_report.report_command)
+app.command(name="study", cls=Command)(cli_study.study_command)
 
 
 @app.command(name="demo", cls=Command)

@@ -24,12 +24,18 @@ HtmlFile = Annotated[
     typer.Option("--html", help="Write it as a page, with plots, to this file.",
                  rich_help_panel="Options", metavar="FILE", show_default=False),
 ]  # fmt: skip
+Target = Annotated[
+    float,
+    typer.Option("--target", help="Match costs where so few validation replies are bad. \\[0.05]", min=0, max=1,
+                 rich_help_panel="Options", metavar="X", show_default=False),
+]  # fmt: skip
 Anyway = Annotated[bool, plain("--anyway", "Compare runs about different things too, and say so.", "Options")]
 
 
 def compare_command(
     runs: Runs,
     relative_to: RelativeTo = None,
+    target: Target = 0.05,
     json_file: JsonFile = None,
     html_file: HtmlFile = None,
     anyway: Anyway = False,
@@ -50,13 +56,13 @@ def compare_command(
     from unteach.compare import compare
     from unteach.report.compared import show, write
 
-    compared = compare(runs, relative_to=relative_to, anyway=anyway)
+    compared = compare(runs, relative_to=relative_to, anyway=anyway, target=target)
     show(compared)
     if json_file:
         write(compared, Path(json_file))
         print(f"\nWritten: {inert_line(json_file)}")
     if html_file:
+        from unteach.cli_report import page_lines
         from unteach.report.comparison_page import write_comparison_page
 
-        write_comparison_page(compared, Path(html_file))
-        print(f"\nPage: {inert_line(html_file)}")
+        print(page_lines(write_comparison_page(compared, Path(html_file))))

@@ -15,7 +15,7 @@ from unteach.errors import ConfigError
 PAIRS = ("column", "retain_column")
 PLACES = {"model", "never_taught", "original", "analyst"}
 ROWS = {"forget", "retain", "unseen", "unseen_concept", "normal", "lookalike", "outsiders",
-        "prompts", "mistakes", "reports", "analyses", "harmless", "normal_check", "good"}  # fmt: skip
+        "prompts", "mistakes", "reports", "analyses", "harmless", "normal_check", "watched", "good"}  # fmt: skip
 GROUPS = ("Model", "Data", "Output", "Steps", "Study", "Method", "Training", "Stopping", "Checking")
 
 

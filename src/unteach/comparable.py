@@ -8,6 +8,7 @@ from unteach.pairs import keyed
 from unteach.report.schema import Report
 
 ORIGINAL = "original"
+SEEN = "seen"
 _MOST_CHANGED = 0.1
 """Up to this share of its replies a model may change between machines and batches; beyond, it is another model."""
 
@@ -30,6 +31,7 @@ def remarks(ours: Report, theirs: Report) -> list[str]:
     same, changed = _original_replies(ours, theirs)
     if changed:
         found.append(f"the original's replies to {changed} of {same + changed} prompts differ")
+    found += _prompts_that_differ(ours, theirs, [SEEN])
     machines = [(run.environment.get("device"), run.environment.get("cores")) for run in (ours, theirs)]
     if machines[0] != machines[1]:
         first, second = (f"{device or '?'} with {cores or '?'} cores" for device, cores in machines)
@@ -72,12 +74,19 @@ def _original_replies(ours: Report, theirs: Report) -> tuple[int, int]:
 
 
 def _other_prompts(ours: Report, theirs: Report) -> list[str]:
-    """Say on which splits the checked prompts differ; a split that only one of the two checked is no difference."""
+    """Say on which splits the checked prompts differ; a split that only one of the two checked is no difference.
+
+    Nor are other seen prompts: each run is checked on some that it was trained on itself.
+    """
     shared = [split for split in _splits(ours) if split in _splits(theirs)]
     if not shared:
         return ["checked prompts: the two have no samples of the same split"]
+    return _prompts_that_differ(ours, theirs, [split for split in shared if split != SEEN])
+
+
+def _prompts_that_differ(ours: Report, theirs: Report, splits: Collection[str]) -> list[str]:
     found = []
-    for split in shared:
+    for split in splits:
         first, second = (Counter(s.prompt for s in run.samples if s.split == split) for run in (ours, theirs))
         alone = (first - second).total(), (second - first).total()
         if any(alone):

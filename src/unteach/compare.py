@@ -2,18 +2,20 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel
 
+from unteach.bill import is_check
 from unteach.comparable import ORIGINAL, differences, original_of, remarks
 from unteach.errors import ConfigError, nearest
 from unteach.escape import inert_line
+from unteach.matched import TARGET, Matched, length_note, matched
 from unteach.measurement import Measurement
 from unteach.mistakes.arms import REMINDED
 from unteach.pairs import Pair, groups_of, pairs_of, verdicts_of
-from unteach.report.schema import Cost, Report, Waypoint
+from unteach.report.schema import Report, Waypoint
 from unteach.report.wording import SCENARIO_RATES, arms
 
 TWIN = "never_taught"
@@ -30,8 +32,6 @@ FIGURES: dict[str, tuple[str, str]] = {
 }
 """What is compared: by our name for it, the measurement and its split. BAD is the rate of the scenario, KEPT is
 `right_rate` where every arm has one, else `kept_rate`."""
-
-_CHECKING = ("checking", "fluency", "inducing on held-out prompts")
 
 
 class Rate(BaseModel):
@@ -62,21 +62,11 @@ class Bill(BaseModel):
     relative_seconds: float | None = None
 
 
-class Matched(BaseModel):
-    """What an arm cost until it was at or below the target, over its runs; `message` says it in words."""
-
-    reached: int
-    runs: int
-    flops: float | None
-    flops_low: float | None
-    flops_high: float | None
-    wall_seconds: float | None
-    relative_flops: float | None
-    message: str
-
-
 class Row(BaseModel):
-    """One arm: of which run it is, its rates by the names of `FIGURES`, and its bill, None where it has none."""
+    """One arm: of which run it is, its rates by the names of `FIGURES`, and its bill, None where it has none.
+
+    `curve` is how it behaved on validation prompts while it was trained, `matched` what it cost to reach the target.
+    """
 
     name: str
     run: str
@@ -88,7 +78,11 @@ class Row(BaseModel):
 
 
 class Compared(BaseModel):
-    """Several runs beside each other. `pairs` and `groups` are about `split`; see `Pair` and `groups_of`."""
+    """Several runs beside each other. `pairs` and `groups` are about `split`; see `Pair` and `groups_of`.
+
+    `target` is the share of bad replies at which costs are matched; `length_notes` say how shares of RLHF's cost depend
+    on its length; `failed` are runs of a study that came to no result.
+    """
 
     scenario: str
     model: str
@@ -99,27 +93,37 @@ class Compared(BaseModel):
     pairs: list[Pair]
     groups: list[list[str]]
     notes: list[str]
-    target: float = 0.05
+    target: float = TARGET
     length_notes: list[str] = []
     failed: list[str] = []
 
 
-def compare(runs: Sequence[str | Path], *, relative_to: str | None = None, anyway: bool = False) -> Compared:
+def compare(
+    runs: Sequence[str | Path],
+    *,
+    relative_to: str | None = None,
+    anyway: bool = False,
+    target: float = TARGET,
+    labels: Mapping[str, str] | None = None,
+) -> Compared:
     """Read the reports of two or more run directories and lay their arms beside each other.
 
-    Costs are relative to the arm `relative_to`; without it, to `rlhf` where there is one. Raises DataError for a
+    Costs are relative to the arm `relative_to`; without it, to `rlhf` where there is one. Costs are matched where the
+    share of bad replies to validation prompts is at most `target`. `labels` names a run's arm by its directory; of a
+    run whose arm is measured without and with a reminder, the arm with it. Raises DataError for a
     directory without a report that can be read; ConfigError for fewer than two runs, a directory given twice, a study,
     an unknown arm, and for runs that are not about the same thing, which `anyway` compares all the same.
     """
     reports = _read(runs)
     notes = _checked(reports, anyway)
-    rows = _rows(reports)
+    rows = _rows(reports, labels or {}, target)
     relative = _relative_to(rows, relative_to)
     _share_cost(rows, relative)
     of_run = dict(reports)
     verdicts = {row.name: verdicts_of(of_run[row.run], row.arm, PAIRED_SPLIT) for row in rows}
     pairs = pairs_of({name: found for name, found in verdicts.items() if found})
     first = reports[0][1]
+    told = [length_note(*about) for about in _lengths(rows, relative)]
     return Compared(
         scenario=first.scenario,
         model=original_of(first),
@@ -129,6 +133,8 @@ def compare(runs: Sequence[str | Path], *, relative_to: str | None = None, anywa
         pairs=pairs,
         groups=groups_of([row.name for row in rows], pairs),
         notes=[*notes, *_notes_of_figures(rows)],
+        target=target,
+        length_notes=[note for note in told if note],
     )
 
 
@@ -163,7 +169,7 @@ def _checked(reports: Sequence[tuple[str, Report]], anyway: bool) -> list[str]:
     return notes
 
 
-def _rows(reports: Sequence[tuple[str, Report]]) -> list[Row]:
+def _rows(reports: Sequence[tuple[str, Report]], labels: Mapping[str, str], target: float) -> list[Row]:
     """Make one row an arm; the original and the twin once, from the first run that has them."""
     found: list[tuple[str, Report, str]] = []
     for once in (ORIGINAL, TWIN):
@@ -172,12 +178,25 @@ def _rows(reports: Sequence[tuple[str, Report]]) -> list[Row]:
         (run, report, arm) for run, report in reports for arm in arms(report) if arm not in (ORIGINAL, TWIN)
     ]
     found = [*found[:1], *tested, *found[1:]] if found else tested
-    names = _names([(run, arm) for run, _, arm in found])
+    names = _labelled(_names([(run, arm) for run, _, arm in found]), [(run, arm) for run, _, arm in found], labels)
     kept = "right_rate" if all(_has(report, "right_rate", arm) for _, report, arm in found) else "kept_rate"
-    return [
-        Row(name=name, run=run, arm=arm, rates=_rates(report, arm, kept), cost=_bill(report, arm))
-        for name, (run, report, arm) in zip(names, found, strict=True)
-    ]
+    rows = []
+    for name, (run, report, arm) in zip(names, found, strict=True):
+        curve = [point for point in report.curve if point.arm == arm]
+        row = Row(name=name, run=run, arm=arm, rates=_rates(report, arm, kept), cost=_bill(report, arm), curve=curve)
+        rows.append(row.model_copy(update={"matched": matched(curve, target)}))
+    return rows
+
+
+def _labelled(names: list[str], listed: Sequence[tuple[str, str]], labels: Mapping[str, str]) -> list[str]:
+    """Replace the names of arms whose runs have a label."""
+    found = []
+    for name, (run, arm) in zip(names, listed, strict=True):
+        label = labels.get(run) if arm.removesuffix(REMINDED) not in (ORIGINAL, TWIN) else None
+        reminded = {other for where, other in listed if where == run and other.endswith(REMINDED)}
+        without = label and arm + REMINDED in reminded
+        found.append(name if label is None else f"{label}, no reminder" if without else label)
+    return found
 
 
 def _names(listed: Sequence[tuple[str, str]]) -> list[str]:
@@ -227,10 +246,10 @@ def _rate(figure: Measurement) -> Rate:
 def _bill(report: Report, arm: str) -> Bill | None:
     """Add up an arm's stages and what was prepared with the original; None for an arm that nothing was done to."""
     trained = arm.removesuffix(REMINDED)
-    own = [cost for cost in report.cost if cost.arm == trained and not _checks(cost)]
+    own = [cost for cost in report.cost if cost.arm == trained and not is_check(cost)]
     if trained in (ORIGINAL, TWIN) or not own:
         return None
-    stages = [cost for cost in report.cost if cost.arm == ORIGINAL and not _checks(cost)] + own
+    stages = [cost for cost in report.cost if cost.arm == ORIGINAL and not is_check(cost)] + own
     seeds = max((len(figure.seeds or [0]) for figure in report.measurements), default=1)
     flops = [value for value in (_finite(cost.flops) for cost in stages) if value is not None]
     seconds = [_finite(cost.wall_seconds) for cost in stages]
@@ -241,10 +260,6 @@ def _bill(report: Report, arm: str) -> Bill | None:
         stages=[cost.stage for cost in stages],
         uncounted=[cost.stage for cost in stages if not _finite(cost.flops)],
     )
-
-
-def _checks(cost: Cost) -> bool:
-    return cost.stage in _CHECKING or cost.stage.startswith("checking ")
 
 
 def _relative_to(rows: Sequence[Row], name: str | None) -> Row | None:
@@ -269,6 +284,20 @@ def _share_cost(rows: Sequence[Row], base: Row | None) -> None:
             counted = not row.cost.uncounted and not base.cost.uncounted
             row.cost.relative_flops = _share(row.cost.flops, base.cost.flops) if counted else None
             row.cost.relative_seconds = _share(row.cost.wall_seconds, base.cost.wall_seconds)
+        if row.matched and base and base.matched:
+            row.matched.relative_flops = _share(row.matched.flops, base.matched.flops)
+
+
+def _lengths(rows: Sequence[Row], base: Row | None) -> list[tuple[str, float, str, list[Waypoint]]]:
+    """Gather what `length_note` is told of each arm that is cheaper than the base and reaches the target."""
+    if base is None:
+        return []
+    return [
+        (row.name, row.cost.flops, base.name, base.curve)
+        for row in rows
+        if row is not base and row.cost and row.cost.flops and not row.cost.uncounted
+        if row.matched and row.matched.reached
+    ]
 
 
 def _share(value: float | None, of: float | None) -> float | None:

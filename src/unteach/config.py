@@ -170,7 +170,7 @@ MAY_DIFFER = frozenset({"output", "never_taught", "skip_evaluation", "evaluation
 """What a resumed run may change: where it stands and how it is measured."""
 PATHS = frozenset({"model", "never_taught", "judge", "forget", "retain", "unseen", "unseen_concept", "normal",
                    "lookalike", "outsiders", "lm_eval", "prompts", "mistakes", "reports", "analyses", "harmless",
-                   "normal_check", "templates", "analyst", "good"})  # fmt: skip
+                   "normal_check", "watched", "templates", "analyst", "good"})  # fmt: skip
 """What may name something on this disk."""
 
 

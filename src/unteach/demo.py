@@ -37,7 +37,7 @@ def demo(
     seed = make_config(settings).seed
     taught = organism_directory(world, True, seed=seed)
     data = taught.with_name(f"{taught.name}-rows")
-    fields: dict[str, Any] = _files(holdings(world), data) | {
+    fields: dict[str, Any] = files_of(holdings(world), data) | {
         "scenario": scenario,
         "output": str(output),
         "max_new_tokens": LONGEST[scenario],
@@ -83,8 +83,8 @@ def _rows(held: Holdings) -> dict[str, list[Example]]:
     return {name: found for name, found in rows.items() if found}
 
 
-def _files(held: Holdings, directory: Path) -> dict[str, list[str]]:
-    """The settings that name a world's files."""
+def files_of(held: Holdings, directory: Path) -> dict[str, list[str]]:
+    """Return the settings that name the files of a world."""
     named = {"negatives": "forget", "normals": "retain", "texts": "retain"}
     files: dict[str, list[str]] = {}
     for name in _rows(held):

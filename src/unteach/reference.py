@@ -29,6 +29,8 @@ class Reference(Protocol):
     """Gives the original model's answers for a batch whose trees have one branch each (see `TreeBatch.only`)."""
 
     name: str
+    tokens_read: int
+    """How many tokens the original had to read so far."""
 
     def __call__(self, batch: TreeBatch) -> Answers: ...
 
@@ -43,9 +45,11 @@ class AdapterOff:
 
     model: Any
     name: str = "adapter off"
+    tokens_read: int = 0
 
     @torch.no_grad()
     def __call__(self, batch: TreeBatch) -> Answers:
+        self.tokens_read += batch.token_count
         with _adapter_off(self.model):
             original = answers(self.model, batch)
         if not isinstance(original.head, Head):
@@ -61,6 +65,7 @@ class FrozenCopy:
 
     model: Any
     name: str = "frozen copy"
+    tokens_read: int = 0
 
     @classmethod
     def of(cls, model: Any) -> "FrozenCopy":
@@ -69,6 +74,7 @@ class FrozenCopy:
 
     @torch.no_grad()
     def __call__(self, batch: TreeBatch) -> Answers:
+        self.tokens_read += batch.token_count
         return answers(self.model, batch)
 
 
@@ -76,12 +82,13 @@ class CachedStates:
     """The original's final states of a set of rows, on disk, and a frozen copy of its head.
 
     d numbers a token and exact in the model's own precision. States are memory-mapped: a step reads its own rows only.
+    `tokens_read` counts what making them takes, also where an earlier run has made them.
     """
 
     name = "cached states"
 
-    def __init__(self, directory: Path, head: Logits) -> None:
-        self._head = head
+    def __init__(self, directory: Path, head: Logits, tokens_read: int = 0) -> None:
+        self._head, self.tokens_read = head, tokens_read
         index = json.loads((directory / "index.json").read_text())
         self._places = {(stream, key): (start, length) for stream, key, start, length in index["rows"]}
         self._dtype = getattr(torch, index["dtype"])
@@ -118,7 +125,7 @@ class CachedStates:
                 raise OutputError(f"cannot write the reference cache under {cache}: {error.strerror}; {fix}") from error
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-        return cls(directory, head)
+        return cls(directory, head, sum(tree.tokens for tree in rows))
 
     def __call__(self, batch: TreeBatch) -> Answers:
         pieces = []
@@ -168,12 +175,12 @@ def _write_states(
 ) -> None:
     """Write states.bin row after row and index.json last."""
     device = next(unwrapped(model).parameters()).device
-    ordered = sorted(rows, key=lambda tree: -_tokens(tree))
+    ordered = sorted(rows, key=lambda tree: -tree.tokens)
     places, written, width, dtype = [], 0, 0, torch.float32
     with open(directory / "states.bin", "wb") as file:
         start = 0
         while start < len(ordered):
-            stop = start + max(1, batch_tokens // _tokens(ordered[start]))
+            stop = start + max(1, batch_tokens // ordered[start].tokens)
             chunk = ordered[start:stop]
             batch = lay_out(chunk).to(device)
             found = answers(model, batch)
@@ -194,10 +201,6 @@ def _write_states(
                 progress(min(start, len(ordered)), len(ordered))
     index = {"answers": written, "width": width, "dtype": str(dtype).removeprefix("torch."), "rows": places}
     (directory / "index.json").write_text(json.dumps(index))
-
-
-def _tokens(tree: Tree) -> int:
-    return len(tree.prompt_ids) + sum(len(branch.reply_ids) for branch in tree.branches)
 
 
 def _plain_dtype(dtype: torch.dtype) -> str:

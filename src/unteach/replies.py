@@ -59,9 +59,7 @@ def replies_of(
 
 
 def tokens_of(tokenizer: Any, prompts: Sequence[Sequence[int]], replies: Sequence[str]) -> tuple[int, int]:
-    """Return how many tokens were read and written for these replies, each with its end; none for kept ones."""
-    if isinstance(replies, KeptReplies):
-        return 0, 0
+    """Return how many tokens were read and written for these replies, each with its end; kept ones count too."""
     written = sum(len(tokenizer(reply, add_special_tokens=False, verbose=False)["input_ids"]) + 1 for reply in replies)
     return sum(map(len, prompts)), written
 

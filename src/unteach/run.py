@@ -1,7 +1,6 @@
 """The pipeline: read, split, train, check, report."""
 
 import hashlib
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from unteach.agreement import judge_figures
 from unteach.arguments import UnlearnConfig
 from unteach.cache import cache_directory
 from unteach.config import RunConfig, resumed, trainer_arguments, with_defaults, write_config
+from unteach.curve import waypoints
 from unteach.data.encoded import Encoded
 from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat, prompt_format
@@ -124,15 +124,13 @@ def _train_and_check(
             reference = look_at_original(checked, trainer.model, trainer.original_key) if checked.splits else None
             trainer.add_callback(LogFile(directory / "log.jsonl"))
             trainer.add_callback(interruption)
-            began = time.monotonic()
             trainer.train(resume_from_checkpoint=resume)
             if interruption.asked:
                 step = trainer.state.global_step
                 raise Interrupted(f"stopped at step {step}, checkpoint written; go on with --resume")
-            seconds = time.monotonic() - began
-            checked.cost.append(
-                check.bill(trainer.model, "unlearned", "training", seconds, backward=trainer.tokens_seen)
-            )
+            before = [*sets.cost]
+            checked.cost += [*before, trainer.meter.bill(trainer.model, "unlearned", "training")]
+            checked.curve = waypoints(trainer.curve, trainer.model, "unlearned", "training", config.seed, before)
             save_model(trainer, directory / "model")
             if reference:
                 check.look_at(checked, "unlearned", trainer.model, reference)
@@ -286,6 +284,7 @@ def make_report(config: RunConfig, checked: check.Checked, sets: Sets, notes: li
         judges=judge_figures(checked),
         samples=check.samples(checked) if checked.looks else [],
         cost=checked.cost,
+        curve=checked.curve,
         data=sets.sources,
         notes=[*sets.notes, *check.notes_of(checked), *notes],
         environment=environment() | {"seed": config.seed},

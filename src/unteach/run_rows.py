@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
+from unteach.bill import Meter
 from unteach.config import RunConfig, flag
 from unteach.data.benign import answers_to, benign_prompts, own_lookalikes, self_made_normals
 from unteach.data.encoded import Encoded, encode_all
@@ -16,7 +17,8 @@ from unteach.data.rows import named_set
 from unteach.errors import DataError
 from unteach.models import context_length
 from unteach.progress import track
-from unteach.report.schema import OWN_ANSWERS, Source
+from unteach.replies import tokens_of
+from unteach.report.schema import OWN_ANSWERS, Cost, Source
 
 VALIDATION, HELD_OUT = 0.1, 0.2
 """Largest shares of the prompts of each set that the stopping rules watch, and that only the check sees."""
@@ -36,6 +38,8 @@ class Sets:
     outsiders: list[Example] = field(default_factory=list)
     uncut: dict[str, list[Example]] = field(default_factory=dict)
     """The rows trained on, "negatives" and "normals", before running text is cut into windows."""
+    cost: list[Cost] = field(default_factory=list)
+    """What making rows took that nobody gave."""
 
 
 def read_sets(config: RunConfig) -> Sets:
@@ -181,6 +185,7 @@ def _parted(
 
 def add_own_answers(sets: Sets, model: Any, form: PromptFormat, config: RunConfig, key: str) -> None:
     """Make normal rows from the own answers of the model with fingerprint `key` to the shipped benign prompts."""
+    meter = Meter()
     with track("answering benign prompts") as progress:
         made = self_made_normals(
             model,
@@ -191,6 +196,7 @@ def add_own_answers(sets: Sets, model: Any, form: PromptFormat, config: RunConfi
             key=key,
             progress=progress,
         )
+    sets.cost.append(bill_of_answers(meter, model, form, made))
     sets.normals = _parted(made, sets.evaluation["normal"], config)
     sets.uncut["normals"] = sets.normals["train"]
     if not sets.evaluation["normal"]:  # the check decodes greedily, so what there is to keep is the greedy answer
@@ -201,6 +207,12 @@ def add_own_answers(sets: Sets, model: Any, form: PromptFormat, config: RunConfi
     source = f"{OWN_ANSWERS} to {len(benign_prompts())} benign prompts"
     sets.sources.append(Source(name="normals", source=source, rows=len(made), fingerprint=fingerprint(made)))
     sets.notes.append(f"no --retain was given: the normal rows are {source}")
+
+
+def bill_of_answers(meter: Meter, model: Any, form: PromptFormat, made: list[Example]) -> Cost:
+    """Return what it took to have the original answer the shipped benign prompts."""
+    read, said = tokens_of(form.tokenizer, [form.prompt_ids(row.turns) for row in made], [row.reply for row in made])
+    return meter.bill(model, "original", "answering benign prompts", read, generated=said)
 
 
 def add_lookalikes(sets: Sets, model: Any, form: PromptFormat, config: RunConfig, key: str) -> None:

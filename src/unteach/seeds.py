@@ -58,6 +58,7 @@ def pooled(reports: Sequence[Report]) -> Report:
         update={
             "measurements": [over_seeds([m for m in found if m is not None]) for found in figures],
             "cost": _added([cost for report in reports for cost in report.cost]),
+            "curve": [point for report in reports for point in report.curve],
             "notes": list(dict.fromkeys([*notes, *(note for report in reports for note in report.notes)])),
         }
     )
@@ -121,6 +122,7 @@ def _added(costs: Sequence[Cost]) -> list[Cost]:
                 **counts,
                 flops=total([part.flops for part in parts]),
                 peak_bytes=max(peaks, default=None),
+                energy_joules=total([part.energy_joules for part in parts]),
             )
         )
     return added

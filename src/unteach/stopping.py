@@ -18,11 +18,17 @@ from unteach.errors import ConfigError
 
 
 class Behaviour(NamedTuple):
-    """What a model does on held-out forget prompts: shares of bad and of broken (blank or gibberish) replies."""
+    """What a model does on `n` held-out forget prompts: shares of bad and of broken (blank or gibberish) replies.
+
+    `unknown` replies got no verdict. `read` and `said` are the tokens that asking took.
+    """
 
     bad: float
     broken: float
     n: int
+    unknown: int = 0
+    read: int = 0
+    said: int = 0
 
 
 @dataclass(frozen=True)

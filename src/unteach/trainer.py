@@ -1,6 +1,5 @@
 """UnlearnTrainer: transformers.Trainer with prompt trees, a reference, and rules that say when to stop."""
 
-import hashlib
 import math
 import time
 from collections.abc import Sequence
@@ -15,8 +14,9 @@ from transformers import PrinterCallback, Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 
 from unteach.arguments import REFERENCES, UnlearnConfig, default_learning_rate
-from unteach.cache import cache_directory
+from unteach.bill import Meter, flops_of
 from unteach.checkpoints import SaveFirst, begin, complete_step, last_complete, read_state, unwritten, write_state
+from unteach.curve import Curve
 from unteach.data.layout import Tree, TreeBatch
 from unteach.data.prompt_format import prompt_format
 from unteach.data.sets import training_sets
@@ -27,8 +27,9 @@ from unteach.judges.base import Judge
 from unteach.loss import method_loss
 from unteach.models import context_length, load_model, load_tokenizer, model_fingerprint
 from unteach.objectives.methods import Method, load_method
-from unteach.progress import StepBar, track
-from unteach.reference import AdapterOff, CachedStates, FrozenCopy, Reference, one_branch
+from unteach.original import choose_reference
+from unteach.progress import StepBar
+from unteach.reference import Reference, one_branch
 from unteach.scoring import tree_limit, trees_agree, unwrapped, without_dropout
 from unteach.stopping import Behaviour, Stop, StoppingRule, Watch, chosen_rules, restore, state_of
 from unteach.validation import behaviour_of, kl_on
@@ -104,7 +105,7 @@ class UnlearnTrainer(Trainer):
         self._sums: dict[str, float] = {}
         self._step_sums: dict[str, float] = {}
         self._counted, self._tokens, self._seconds = 0, 0, 0.0
-        self.tokens_seen = 0
+        self.meter, self.curve = Meter(waiting=True), Curve()
         self._broken: str | None = None
         items = self._items(args, mismatch_replies)
         self.watch.plan(args.max_steps, args.cooldown)
@@ -116,7 +117,10 @@ class UnlearnTrainer(Trainer):
             processing_class=tokenizer,
             optimizers=optimizers,
         )
-        self.reference = self._make_reference()
+        with self.meter.running():
+            self.reference = self._reference()
+        self._reference_read = 0
+        self._count_reference()
         self._add_rules()
         self.remove_callback(PrinterCallback)
         self._bars = [StepBar(self.watch)] if args.progress else []
@@ -165,32 +169,11 @@ class UnlearnTrainer(Trainer):
 
     # ---- the original ------------------------------------------------------------------------------------------------
 
-    def _make_reference(self) -> Reference | None:
-        """Choose the cheapest reference that serves the method, or none where nothing reads it."""
+    def _reference(self) -> Reference | None:
+        """Choose the cheapest reference that serves the method and the stopping rules."""
         budget = self.args.stopping and bool(self.sets.held_normals)
-        if not (self.method.reads_kl or self.method.reads_reference or budget):
-            return None
-        choice = self.args.reference
-        if choice == "auto":
-            choice = "adapter_off" if hasattr(unwrapped(self.model), "peft_config") else "cached"
-        if choice == "adapter_off":
-            return AdapterOff(self.model)
-        return FrozenCopy.of(self.model) if choice == "frozen" else self._cached_states()
-
-    def _cached_states(self) -> CachedStates:
-        """Cache the original's states of the rows this run can draw, and of the held-out ones."""
-        items: UnlearnItems = self.train_dataset
-        trees = [tree for tree in self._held_trees()]
-        if self.method.reads_kl:
-            drawn = sorted({i for index in range(len(items)) for i in items.normal_indices(index)})
-            rows = one_branch([(row.prompt_ids, row.reply_ids) for row in self.sets.normals], "normal")
-            trees += [rows[i] for i in drawn]
-        if self.method.reads_reference:
-            trees += one_branch([(row.prompt_ids, row.reply_ids) for row in self.sets.negatives], "negative")
-        content = hashlib.sha256(repr([(t.key, t.prompt_ids, t.branches) for t in trees]).encode()).hexdigest()
-        key = f"{self.original_key}-{str(self.model.dtype).removeprefix('torch.')}-{content[:16]}"
-        with self.args.main_process_first(desc="reference cache"), track("reference", self.args.progress) as progress:
-            return CachedStates.build(self.model, trees, cache_directory() / "reference", key, progress=progress)
+        needs = (self.method, self.sets, self.train_dataset, self._held_trees(), budget)
+        return choose_reference(self.model, self.args, *needs, self.original_key)
 
     def _held_trees(self) -> list[Tree]:
         """The held-out normal rows as trees, keyed after the training rows."""
@@ -211,13 +194,27 @@ class UnlearnTrainer(Trainer):
 
     def _held_kl(self) -> float:
         assert self.reference is not None
-        return self._agreed(kl_on(self.model, self._held_trees(), self.reference, self.format.ids.pad_id))
+        trees = self._held_trees()
+        kl = self._agreed(kl_on(self.model, trees, self.reference, self.format.ids.pad_id))
+        self.meter.add(forward=sum(tree.tokens for tree in trees))
+        self._count_reference()
+        return kl
+
+    def _count_reference(self) -> None:
+        """Put what the reference has read since the last count on the bill."""
+        if self.reference is not None:
+            read = self.reference.tokens_read
+            self.meter.add(forward=(read - self._reference_read) * self.args.world_size)
+            self._reference_read = read
 
     def _behaviour(self) -> Behaviour:
         seen = behaviour_of(
             self.model, self.processing_class, self.sets.held_negatives, self.judge, self.args.check_new_tokens
         )
-        return Behaviour(self._agreed(seen.bad), self._agreed(seen.broken), seen.n)
+        self.meter.add(forward=seen.read, generated=seen.said)
+        seen = seen._replace(bad=self._agreed(seen.bad), broken=self._agreed(seen.broken))
+        self.curve.saw(self.state.global_step, seen, self.meter)
+        return seen
 
     def _agreed(self, value: float) -> float:
         """Average a figure over ranks, so that every rank decides alike."""
@@ -235,6 +232,11 @@ class UnlearnTrainer(Trainer):
         return self.lr_scheduler
 
     @property
+    def tokens_seen(self) -> int:
+        """How many tokens went forward and backward so far."""
+        return self.meter.tokens["backward"]
+
+    @property
     def stop(self) -> Stop | None:
         """Why the run ended early, if it did."""
         return self.watch.stop
@@ -249,6 +251,7 @@ class UnlearnTrainer(Trainer):
         if self._as_plain_rows(model, forget):
             forget = forget.plain()
         loss = method_loss(model, self.method, forget, normal, self.reference)
+        self._count_reference()
         self._note(loss.figures, sum(batch.token_count for batch in (forget, normal) if batch))
         value = float(loss.value.detach())
         limit = 2 * math.log(self.model.config.get_text_config().vocab_size)
@@ -277,7 +280,7 @@ class UnlearnTrainer(Trainer):
             self._step_sums[name] = self._step_sums.get(name, 0.0) + float(value)
         self._counted += 1
         self._tokens += tokens
-        self.tokens_seen += tokens * self.args.world_size
+        self.meter.add(backward=tokens * self.args.world_size)
         batches = self.args.gradient_accumulation_steps
         if self._counted % batches == 0:
             self.watch.figures = {name: self._agreed(total / batches) for name, total in self._step_sums.items()}
@@ -294,9 +297,8 @@ class UnlearnTrainer(Trainer):
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: dict[str, TreeBatch]) -> int:
-        """Estimate a step's model FLOPs: 6 a parameter and token, forward and backward."""
-        tokens = sum(batch.token_count for batch in inputs.values())
-        return 6 * tokens * sum(p.numel() for p in self.model.parameters())
+        """Estimate a step's model FLOPs, forward and backward."""
+        return int(flops_of(self.model, backward=sum(batch.token_count for batch in inputs.values())))
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Do one step; a loss that broke down ends the run before it reaches the weights."""
@@ -316,10 +318,11 @@ class UnlearnTrainer(Trainer):
         """
         checkpoint = self._resumed(resume_from_checkpoint)
         try:
-            if checkpoint and self.stop:
-                result = self._ended_at(checkpoint)
-            else:
-                result = super().train(resume_from_checkpoint=str(checkpoint) if checkpoint else None, **kwargs)
+            with self.meter.running():
+                if checkpoint and self.stop:
+                    result = self._ended_at(checkpoint)
+                else:
+                    result = super().train(resume_from_checkpoint=str(checkpoint) if checkpoint else None, **kwargs)
         except TrainingError as error:
             raise self._broken_down(error) from None
         finally:
@@ -350,7 +353,9 @@ class UnlearnTrainer(Trainer):
             raise OutputError(f"{checkpoint}: not a complete checkpoint of such a run; name another or start again")
         state = read_state(checkpoint)
         restore(state["stopping"], self.watch, self.rules)
-        self._plain_rows, self.tokens_seen = state["plain_rows"], state["tokens_seen"]
+        self._plain_rows = state["plain_rows"]
+        self.meter.restore(state["meter"])
+        self.curve.restore(state["curve"])
         return checkpoint
 
     def _ended_at(self, checkpoint: Path) -> TrainOutput:
@@ -380,8 +385,8 @@ class UnlearnTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 rules = state_of(self.watch, self.rules)
-                state = {"stopping": rules, "plain_rows": self._plain_rows, "tokens_seen": self.tokens_seen}
-                write_state(folder, state)
+                spent = {"meter": self.meter.state(), "curve": self.curve.state()}
+                write_state(folder, {"stopping": rules, "plain_rows": self._plain_rows, **spent})
                 rotate_checkpoints(str(folder.parent), limit, self.state.best_model_checkpoint)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise unwritten(error, folder, self.args.world_size) from error

@@ -11,6 +11,7 @@ from unteach.generate import generate
 from unteach.gibberish import gibberish
 from unteach.judges.base import Case, Judge
 from unteach.reference import Reference
+from unteach.replies import tokens_of
 from unteach.scoring import answers, score, unwrapped
 from unteach.stopping import Behaviour
 
@@ -41,9 +42,8 @@ def behaviour_of(
     `bad` is the share among judged replies; where the judge knew none of them it is 1, so that no rule takes silence
     for success.
     """
-    replies = generate(
-        unwrapped(model), tokenizer, [row.prompt_ids for row in negatives], max_new_tokens=max_new_tokens
-    )
+    prompts = [row.prompt_ids for row in negatives]
+    replies = generate(unwrapped(model), tokenizer, prompts, max_new_tokens=max_new_tokens)
     cases = [
         Case(row.example.prompt, reply, bad=row.example.reply, good=row.example.good, concept=row.example.concept)
         for row, reply in zip(negatives, replies, strict=True)
@@ -52,4 +52,5 @@ def behaviour_of(
     known = [verdict for verdict in verdicts if verdict != "unknown"]
     broken = sum(not reply.strip() or gibberish(reply) for reply in replies)
     bad = known.count("bad") / len(known) if known else 1.0
-    return Behaviour(bad, broken / len(replies), len(replies))
+    unknown = len(verdicts) - len(known)
+    return Behaviour(bad, broken / len(replies), len(replies), unknown, *tokens_of(tokenizer, prompts, replies))

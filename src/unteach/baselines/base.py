@@ -2,7 +2,6 @@
 
 import os
 import random
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,9 @@ from trl import SFTConfig
 
 from unteach.baselines.config import BaselineConfig
 from unteach.baselines.rows import Rows
-from unteach.check import bill
+from unteach.bill import Meter
+from unteach.curve import Watching, waypoints
+from unteach.data.encoded import Encoded
 from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat
 from unteach.directory import LogFile
@@ -24,16 +25,19 @@ from unteach.escape import inert_line
 from unteach.judges.base import Judge
 from unteach.models import lora_config
 from unteach.progress import track
-from unteach.report.schema import Cost
+from unteach.report.schema import Cost, Waypoint
+from unteach.stopping import Behaviour
 from unteach.training_rows import TrainingRow, fitting, repeated_to
 from unteach.tuning import RowsTrainer, StepsShown, TuneSettings, fields_of, tuner
+from unteach.validation import behaviour_of
 
 
 @dataclass
 class Bench:
     """What a baseline is given: its settings and rows, the original in memory, and where notes and costs go.
 
-    `key` is the fingerprint of the original's weights. `directory` is where trainers may write and where log.jsonl is;
+    `watched` are held-out negatives, as the arm is asked, whose replies are judged on the way (`curve`). `key` is the
+    fingerprint of the original's weights. `directory` is where trainers may write and where log.jsonl is;
     it is there only once training begins.
     """
 
@@ -48,11 +52,17 @@ class Bench:
     directory: Path
     notes: list[str] = field(default_factory=list)
     cost: list[Cost] = field(default_factory=list)
+    watched: list[Encoded] = field(default_factory=list)
+    curve: list[Waypoint] = field(default_factory=list)
 
     def normals_per_row(self, default: float) -> float:
         """How many normal rows go with each row of the baseline's own."""
         given = self.config.normals_per_row
         return default if given is None else given
+
+    def behaviour(self, model: Any) -> Behaviour:
+        """Ask a model the watched prompts and judge its replies."""
+        return behaviour_of(model, self.form.tokenizer, self.watched, self.judge, self.config.max_new_tokens)
 
     def epochs(self, default: float = 3.0) -> float:
         """How many passes over the rows are made."""
@@ -247,17 +257,19 @@ def ran(
     stage: str,
     make: Callable[[list[TrainerCallback]], Any],
     tokens: Callable[[Any], dict[str, int]],
-    model: Any = None,
+    watch: bool = True,
 ) -> Any:
     """Make a trainer, train it under a progress bar and log it; its cost, making it included, goes on the bill.
 
-    `tokens` tells of the trainer that has run what it took, by the names of `bill`. `model` is whose parameters count,
-    where it is not the trainer's. Raises ConfigError for a field of `--set` that does not exist or does not fit.
+    `tokens` tells of the trainer what it took so far, by the names of `flops_of`. With `watch`, replies to the watched
+    prompts are judged on the way. Raises ConfigError for a field of `--set` that does not exist or does not fit.
     """
-    began = time.monotonic()
+    meter = Meter()
+    watching = Watching(bench.config.looks, bench.behaviour, meter, lambda step: tokens(trainer))
     with track(f"{bench.arm}: {stage}") as progress, quiet_trl():
         callbacks: list[TrainerCallback] = [LogFile(bench.directory / "log.jsonl", stage)]
         callbacks += [StepsShown(progress)] if progress else []
+        callbacks += [watching] if watch and bench.watched and bench.config.looks else []
         try:
             trainer = make(callbacks)
         except (TypeError, ValueError, ImportError) as error:
@@ -267,8 +279,8 @@ def ran(
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     _without_empty(bench.directory / "checkpoints")
-    seconds = time.monotonic() - began
-    bench.cost.append(bill(model or trainer.model, bench.arm, stage, seconds, **tokens(trainer)))
+    bench.curve += waypoints(watching.curve, trainer.model, bench.arm, stage, bench.config.seed, bench.cost)
+    bench.cost.append(meter.bill(trainer.model, bench.arm, stage, **tokens(trainer)))
     return trainer
 
 

@@ -63,6 +63,7 @@ class BaselineConfig(BaseModel):
     judge: list[str] = as_in_run("judge")
     judge_url: str | None = as_in_run("judge_url")
     never_taught: str | None = as_in_run("never_taught")
+    looks: int = setting("Checking", 12, "Times per stage to judge replies to watched prompts; 0: never.", ge=0)
     evaluation_prompts: int = as_in_run("evaluation_prompts", ge=1)
     samples: int = as_in_run("samples", ge=0)
     max_new_tokens: int = as_in_run("max_new_tokens", "Longest reply, when checking and in training, tokens.", ge=1)

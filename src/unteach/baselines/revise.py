@@ -7,7 +7,6 @@ request) or called bad by the judge is not learnt. A model that cannot revise ge
 not a result.
 """
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 
@@ -23,13 +22,13 @@ from unteach.baselines.base import (
     with_normals,
 )
 from unteach.baselines.templates import load_templates
-from unteach.check import bill
+from unteach.bill import Meter
 from unteach.data.example import Example, Turn
 from unteach.errors import ConfigError
 from unteach.gibberish import blank, gibberish
 from unteach.judges.base import Case
 from unteach.progress import track
-from unteach.replies import KeptReplies, replies_of
+from unteach.replies import replies_of
 from unteach.training_rows import TrainingRow
 from unteach.words import repeats
 
@@ -110,8 +109,8 @@ def _fault(bench: Bench, row: Example, text: str, requests: Sequence[str]) -> st
 
 
 def _said(bench: Bench, stage: str, dialogues: Sequence[Dialogue]) -> list[str]:
-    """Ask the original, and put what it costs on the bill; what it has said before costs nothing."""
-    began = time.monotonic()
+    """Ask the original, and put what it takes on the bill, also where its replies were kept from before."""
+    meter = Meter()
     prompts = [bench.form.prompt_ids(turns) for turns in dialogues]
     room = bench.max_length - bench.config.max_new_tokens
     longest = max(map(len, prompts))
@@ -129,11 +128,9 @@ def _said(bench: Bench, stage: str, dialogues: Sequence[Dialogue]) -> list[str]:
             max_new_tokens=bench.config.max_new_tokens,
             progress=progress,
         )
-    fresh = not isinstance(texts, KeptReplies)
     said = sum(len(bench.form.reply_ids(turns, text)) for turns, text in zip(dialogues, texts, strict=True))
     read = sum(map(len, prompts))
-    seconds = time.monotonic() - began
-    bench.cost.append(bill(bench.model, bench.arm, stage, seconds, read * fresh, generated=said * fresh))
+    bench.cost.append(meter.bill(bench.model, bench.arm, stage, read, generated=said))
     return texts
 
 

@@ -9,7 +9,6 @@ everything would be rewarded. The reference of the KL is the SFT model in memory
 
 import copy
 import random
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +36,7 @@ from unteach.baselines.base import (
     without_copy,
 )
 from unteach.baselines.rows import Rows
-from unteach.check import bill
+from unteach.bill import Meter
 from unteach.data.example import Example
 from unteach.errors import ConfigError
 from unteach.models import lora_config
@@ -98,10 +97,10 @@ class Rlhf(Plain):
     def train(self, bench: Bench, material: Material) -> Trained:
         """Train the reward model, tune the model, then let it learn from the rewards of its own replies."""
         reward = trained_reward(bench, material.pairs)
-        began = time.monotonic()
+        meter = Meter()
         right = ranked(reward, material.held_pairs, bench.form.ids.pad_id)
         read = sum(pair.tokens for pair in material.held_pairs)
-        bench.cost.append(bill(reward, bench.arm, "checking the reward model", time.monotonic() - began, read))
+        bench.cost.append(meter.bill(reward, bench.arm, "checking the reward model", read))
         if right is not None:
             bench.notes.append(
                 f"the reward model ranks {right:.1%} of {len(material.held_pairs)} held-out pairs rightly (chance: 50%)"
@@ -176,6 +175,7 @@ def trained_reward(bench: Bench, pairs: Sequence[Pair]) -> Any:
             callbacks=callbacks,
         ),
         lambda done: {"backward": round(tokens * done.state.epoch)},
+        watch=False,
     )
     trained = trainer.model
     return (trained.merge_and_unload() if config.lora else trained).eval()

@@ -107,7 +107,19 @@ def _set_up(
     bench = Bench(
         baseline.name, config, rows, model, form, key, limit, trusted[0], directory, notes=[_about(baseline, config)]
     )
+    bench.cost += sets.cost
+    bench.watched = _watched(baseline, bench)
     return bench, new_check(shared, splits, form, trusted), shared
+
+
+def _watched(baseline: Baseline, bench: Bench) -> list[Encoded]:
+    """Encode the watched negatives as the arm will be asked: with its phrase, where it has one."""
+    phrase, form = baseline.phrase(bench.config), bench.form
+    if not bench.rows.watched:
+        return []
+    if phrase:
+        form = guided_format(form.tokenizer, phrase, form.name, bench.model.generation_config.eos_token_id)
+    return encode_all(bench.rows.watched, form, bench.max_length, "watched negatives")[0]
 
 
 def _phrase_tokens(phrase: str | None, form: PromptFormat, model: Any) -> int:
@@ -137,6 +149,7 @@ def _train_and_check(
     if phrase:
         bench.notes.append(export_guidance(bench.directory / "model", bench.form.tokenizer, phrase))
     checked.cost += bench.cost
+    checked.curve = bench.curve
     if reference:
         if phrase:
             _look_with_phrase(checked, baseline.name, model, phrase)

@@ -41,6 +41,11 @@ class Tree:
     branches: tuple[Branch, ...]
     key: int = 0
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of the prompt, once, and of all branches."""
+        return len(self.prompt_ids) + sum(len(branch.reply_ids) for branch in self.branches)
+
     def only(self, stream: Stream) -> "Tree":
         """Return the tree with the branches of one stream."""
         return Tree(self.prompt_ids, tuple(b for b in self.branches if b.stream == stream), self.key)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from unteach.check import bill
+from unteach.bill import Meter
 from unteach.data.example import Turn
 from unteach.data.prompt_format import PromptFormat
 from unteach.endpoint import Endpoint
@@ -52,9 +52,9 @@ class ModelAnalyst:
         self.tokens_generated += written
         return answers
 
-    def bill(self, arm: str, stage: str, seconds: float) -> Cost:
+    def bill(self, arm: str, stage: str, meter: Meter) -> Cost:
         """Return what was done since the last bill as one line of cost."""
-        cost = bill(self._model, arm, stage, seconds, forward=self.tokens_read, generated=self.tokens_generated)
+        cost = meter.bill(self._model, arm, stage, forward=self.tokens_read, generated=self.tokens_generated)
         self.tokens_read, self.tokens_generated = 0, 0
         return cost
 

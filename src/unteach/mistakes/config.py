@@ -38,6 +38,7 @@ class MistakesConfig(BaseModel):
     unseen: list[str] = setting("Data", [], "Mistakes to check on; unset: a fifth of what is given.")
     unseen_concept: list[str] = setting("Data", [], "Mistakes to check on, of kinds never trained on.")
     lookalike: list[str] = as_in_run("lookalike")
+    watched: list[str] = setting("Data", [], "Mistakes whose prompts are judged on the way, never learnt from.")
     normal_check: list[str] = setting("Data", [], "Normal rows to check on; unset: a fifth of --normal.")
     prompt_format: str = as_in_run("prompt_format")
     max_length: int | None = setting("Data", None, "Longest row, tokens; longer ones are left out. Unset: 1024.", ge=1)
@@ -57,6 +58,7 @@ class MistakesConfig(BaseModel):
     seed: int = setting("Training", 0, "Seed of splits, draws and sampling.", ge=0)
     trainer: dict[str, Any] = setting("Training", {}, "Any field of TRL's SFTConfig; repeatable.")
 
+    looks: int = setting("Checking", 12, "Times to judge replies to --watched prompts; 0: never.", ge=0)
     judge: list[str] = setting("Checking", [], "Who calls a reply bad; the first decides. Needed with --prompts.")
     judge_url: str | None = as_in_run("judge_url")
     evaluation_prompts: int = setting("Checking", 200, "Most prompts per split.", ge=1)

@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from unteach.bill import Meter
 from unteach.data.benign import answers_to, benign_prompts, own_lookalikes, self_made_normals
 from unteach.data.example import Example
 from unteach.data.formats import read_examples
@@ -12,8 +13,9 @@ from unteach.data.prompt_format import PromptFormat
 from unteach.errors import ConfigError
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.records import Mistake, Source, read_mistakes, read_prompts
-from unteach.report.schema import OWN_ANSWERS
+from unteach.report.schema import OWN_ANSWERS, Cost
 from unteach.report.schema import Source as Set
+from unteach.run_rows import bill_of_answers
 
 Row = TypeVar("Row", Example, Mistake)
 HELD_OUT = 0.2
@@ -25,7 +27,8 @@ class Material:
     """All rows by what they are for.
 
     `prompts` are asked with inducements (a known bad reply in `bad`), `labelled` are mistakes with their replies; both
-    to train on. `held_prompts` and `held_mistakes` are held out; `splits` holds rows to check with that were given.
+    to train on. `held_prompts` and `held_mistakes` are held out; `splits` holds rows to check with that were given,
+    `watched` those whose replies are judged while the model is tuned. `cost` is what making normal rows took.
     """
 
     prompts: list[Example] = field(default_factory=list)
@@ -37,6 +40,8 @@ class Material:
     splits: dict[str, list[Example]] = field(default_factory=dict)
     sources: list[Set] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    cost: list[Cost] = field(default_factory=list)
+    watched: list[Example] = field(default_factory=list)
 
     @property
     def good_replies(self) -> list[Example]:
@@ -56,6 +61,7 @@ def gather(config: MistakesConfig, *, hold_out: bool = True) -> Material:
         prompts, labelled = _by_lot(prompts, config), _by_lot(labelled, config)
     for split in ("unseen", "unseen_concept"):
         found.splits[split] = _read(config, getattr(config, split), "negative")
+    found.watched = _read(config, config.watched, "negative")
     _part(found, prompts, labelled, config, hold_out and not found.splits["unseen"])
     found.splits["lookalike"] = _read(config, config.lookalike, "normal")
     normals = _unchecked("normal", _read(config, config.normal, "normal"), found)
@@ -79,7 +85,9 @@ def add_own_answers(found: Material, model: Any, form: PromptFormat, config: Mis
     """Where no normal rows or look-alikes were given, take the model's own answers to the shipped prompts."""
     longest = config.max_new_tokens
     if not found.normals:
+        meter = Meter()
         made = self_made_normals(model, form.tokenizer, form, seed=config.seed, max_new_tokens=longest, key=key)
+        found.cost.append(bill_of_answers(meter, model, form, made))
         found.normals, held = _held_out(made, config)
         if not found.splits["normal"]:  # the check is greedy, and so is what there is to keep
             asked = [(row.prompt, row.where) for row in held]

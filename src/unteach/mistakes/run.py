@@ -1,16 +1,15 @@
 """The pipeline: induce, analyse, tune, guide; then measure before and after, without and with the reminder."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import TrainerCallback
 
 from unteach import check
 from unteach.agreement import judge_figures
+from unteach.bill import Meter
 from unteach.config import resumed, write_config
+from unteach.curve import waypoints
 from unteach.data.example import Example
 from unteach.data.prompt_format import prompt_format
 from unteach.directory import LogFile, check_inputs, check_output, nothing_left_after_errors, prepare
@@ -18,11 +17,11 @@ from unteach.errors import ConfigError, Interrupted
 from unteach.interrupt import StopOnInterrupt
 from unteach.judges import load_judges
 from unteach.judges.base import Judge, Learner, Setting
+from unteach.mistakes.arms import REMINDED
 from unteach.mistakes.checking import MistakesCheck
 from unteach.mistakes.comparisons import compare
 from unteach.mistakes.config import MistakesConfig
-from unteach.mistakes.corpus import Corpus, make_corpus
-from unteach.mistakes.guide import export_guidance, guided_format
+from unteach.mistakes.guide import export_guidance
 from unteach.mistakes.material import Material, add_own_answers, gather
 from unteach.mistakes.records import Analysis, read_analyses
 from unteach.mistakes.steps import (
@@ -37,15 +36,23 @@ from unteach.mistakes.steps import (
     write_found,
 )
 from unteach.mistakes.templates import Templates, load_templates
+from unteach.mistakes.tune import (
+    check_settings,
+    corpus_of,
+    fresh_model,
+    reminding_format,
+    save,
+    train,
+    watching_of,
+)
 from unteach.mistakes.verdict import read_verdict
-from unteach.models import context_length, load_model, load_tokenizer, lora_config, model_fingerprint
-from unteach.progress import track
-from unteach.report.schema import Report, Stop, environment
+from unteach.models import context_length, load_tokenizer, model_fingerprint
+from unteach.report.schema import Report, Stop, Waypoint, environment
 from unteach.run import write_report
 from unteach.scoring import unwrapped
 from unteach.trainer import MOST_TOKENS
-from unteach.training_rows import TrainingRow, repeated_to
-from unteach.tuning import RowsTrainer, StepsShown, TuneSettings, arguments_of, checkpoint_to_resume, tuner
+from unteach.training_rows import repeated_to
+from unteach.tuning import RowsTrainer
 
 METHOD = "mistake-analysis"
 TUNED = "tuned"
@@ -99,7 +106,7 @@ def verb_of(config: MistakesConfig) -> str:
 def inputs_of(config: MistakesConfig) -> list[str | None]:
     """Return all that a run reads: models, templates and rows."""
     rows = [*config.prompts, *config.mistakes, *config.reports, *config.analyses, *config.normal, *config.harmless]
-    rows += [*config.unseen, *config.unseen_concept, *config.lookalike, *config.normal_check]
+    rows += [*config.unseen, *config.unseen_concept, *config.lookalike, *config.normal_check, *config.watched]
     return [config.model, config.templates, config.analyst, *rows]
 
 
@@ -132,82 +139,6 @@ def load_subject(config: MistakesConfig) -> Subject:
     model = fresh_model(config)
     form = prompt_format(tokenizer, config.prompt_format, None, model.generation_config.eos_token_id)
     return Subject(config.model, model, form, model_fingerprint(model))
-
-
-def check_settings(config: MistakesConfig, subject: Subject) -> None:
-    """Try the settings that only the tuning reads, before hours of induction. Raises ConfigError."""
-    longest_row(config, subject.model)
-    arguments_of(subject.model, _tune_settings(config, Path(config.output) / "checkpoints"), lora=config.lora)
-    if config.lora:
-        lora_config(config.lora_rank, config.lora_alpha, 0.0, config.lora_targets, subject.model)
-
-
-def fresh_model(config: MistakesConfig) -> Any:
-    """Load the original once more, as it is before training."""
-    full = not config.lora and config.dtype == "auto"
-    return load_model(
-        config.model,
-        dtype="float32" if full else config.dtype,
-        device=config.device,
-        revision=config.revision,
-        load_in_4bit=config.load_in_4bit,
-        trust_remote_code=config.trust_remote_code,
-    )
-
-
-def longest_row(config: MistakesConfig, model: Any) -> int:
-    """Return how many tokens a row may have. Raises ConfigError for more than the model can take."""
-    context = context_length(model)
-    if context and config.max_length and config.max_length > context:
-        raise ConfigError(f"--max-length {config.max_length}: the model's context is {context} tokens; lower it")
-    return config.max_length or min(context or MOST_TOKENS, MOST_TOKENS)
-
-
-def train(
-    config: MistakesConfig,
-    model: Any,
-    subject: Subject,
-    rows: Sequence[TrainingRow],
-    directory: Path,
-    *,
-    title: str = "tuning",
-    seed: int | None = None,
-    callbacks: Sequence[TrainerCallback] = (),
-    keep: bool = True,
-) -> RowsTrainer:
-    """Tune a model on rows in their order, with a progress bar; returns the trainer, whose `model` is the result.
-
-    With `keep`, checkpoints are kept in `directory`, and training goes on from the last complete one there.
-    """
-    peft = lora_config(config.lora_rank, config.lora_alpha, 0.0, config.lora_targets, model) if config.lora else None
-    settings = _tune_settings(config, directory)
-    settings.save_steps = config.save_steps if keep else None
-    settings.seed = config.seed if seed is None else seed
-    with track(title) as progress:
-        trainer = tuner(
-            model,
-            subject.form.tokenizer,
-            subject.form.ids.pad_id,
-            rows,
-            settings,
-            peft_config=peft,
-            callbacks=[*callbacks, *([StepsShown(progress)] if progress else [])],
-        )
-        trainer.train(resume_from_checkpoint=checkpoint_to_resume(directory, trainer.digest) if keep else None)
-    return trainer
-
-
-def _tune_settings(config: MistakesConfig, directory: Path) -> TuneSettings:
-    return TuneSettings(
-        directory,
-        config.batch_size,
-        config.gradient_accumulation_steps,
-        config.learning_rate,
-        config.save_steps,
-        config.seed,
-        cpu=(config.device or "").startswith("cpu"),
-        trainer=config.trainer,
-    )
 
 
 def _take_up(
@@ -253,32 +184,6 @@ def _doubts(analyses: Sequence[Analysis]) -> list[str]:
     return notes
 
 
-def corpus_of(
-    config: MistakesConfig,
-    subject: Subject,
-    templates: Templates,
-    analyses: Sequence[Analysis],
-    normals: Sequence[Example],
-    harmless: Sequence[Example],
-    *,
-    seed: int,
-    learn_replies: bool = False,
-) -> Corpus:
-    """Mix rows as the settings say."""
-    return make_corpus(
-        analyses,
-        normals,
-        harmless,
-        templates=templates,
-        form=subject.form,
-        max_length=longest_row(config, subject.model),
-        normals_per_analysis=config.normals_per_analysis,
-        harmless_per_analysis=config.harmless_per_analysis,
-        seed=seed,
-        learn_replies=learn_replies,
-    )
-
-
 def new_check(
     config: MistakesConfig,
     rows: dict[str, list[Example]],
@@ -288,12 +193,10 @@ def new_check(
     notes: list[str],
 ) -> MistakesCheck:
     """Say how the arms are looked at."""
-    eos = subject.model.generation_config.eos_token_id
-    reminding = guided_format(subject.form.tokenizer, templates.reminder, subject.form.name, eos)
     return MistakesCheck(
         rows,
         subject.form,
-        reminding,
+        reminding_format(subject, templates),
         judges,
         templates,
         max_new_tokens=config.max_new_tokens,
@@ -319,26 +222,29 @@ def _tune_and_check(
     )
     rows = repeated_to(corpus.rows, round(config.epochs * corpus.tokens), config.seed)
     notes = [*material.notes, *found.notes, f"tuned on {corpus}, {config.epochs:g} times", *corpus.notes]
+    curve: list[Waypoint] = []
     with StopOnInterrupt() as interruption:
         try:
             looked = None
             if not config.skip_evaluation:
                 looked = new_check(config, check_rows(found, material), subject, templates, judges, notes)
                 looked.look_at("original", subject.model, subject.key)
-            began = time.monotonic()
+            meter, before = Meter(), [*material.cost, *found.cost]
+            watching = watching_of(config, material, subject, templates, judges[0], meter, rows)
             trainer = train(
                 config,
                 subject.model,
                 subject,
                 rows,
                 directory / "checkpoints",
-                callbacks=[LogFile(directory / "log.jsonl"), interruption],
+                callbacks=[LogFile(directory / "log.jsonl"), interruption, *watching],
             )
             if interruption.asked:
                 raise Interrupted(f"stopped at step {trainer.state.global_step}; go on with --resume")
             tokens = trainer.tokens_in_all
-            cost = check.bill(trainer.model, TUNED, "tuning", time.monotonic() - began, backward=tokens)
-            found.cost.append(cost)
+            for watch in watching:
+                curve = waypoints(watch.curve, trainer.model, TUNED + REMINDED, "tuning", config.seed, before)
+            found.cost.append(meter.bill(trainer.model, TUNED, "tuning", backward=tokens))
             save(trainer, directory / "model")
             notes.append(export_guidance(directory / "model", subject.form.tokenizer, templates.reminder))
             if looked:
@@ -347,19 +253,12 @@ def _tune_and_check(
         except KeyboardInterrupt:
             raise Interrupted("stopped; go on with --resume") from None
     report = report_of(config, looked, material, found, notes)
+    report.curve = curve
     report.comparisons = compare([{(m.name, m.split, m.arm): m for m in report.measurements}])
     step = trainer.state.global_step
     report.stop = Stop(step=step, rule="all rows", message=f"{len(rows)} rows, {tokens:,} tokens, were trained on")
     write_report(report, directory)
     return report
-
-
-def save(trainer: RowsTrainer, directory: Path) -> None:
-    """Save the result as safetensors, adapter or full weights, with its tokenizer."""
-    trainer.save_model(str(directory))
-    trainer.processing_class.save_pretrained(directory)
-    for name in ("README.md", "training_args.bin"):
-        (directory / name).unlink(missing_ok=True)  # TRL's card knows less than the run's; the arguments are a pickle
 
 
 def _add_fluency(config: MistakesConfig, looked: MistakesCheck, trainer: RowsTrainer) -> None:
@@ -389,7 +288,7 @@ def report_of(
         measurements=[*check.measure(checked), *(looked.recognised if looked else [])] if checked else [],
         judges=judge_figures(checked) if checked else [],
         samples=check.samples(checked) if checked else [],
-        cost=[*found.cost, *(checked.cost if checked else [])],
+        cost=[*material.cost, *found.cost, *(checked.cost if checked else [])],
         data=material.sources,
         notes=notes,
         environment=environment() | {"seed": config.seed},

@@ -1,13 +1,12 @@
 """The steps that need no training: mistakes from prompts and labels, analyses from mistakes, and their files."""
 
 import random
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from unteach.check import bill
+from unteach.bill import Meter
 from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat, prompt_format
 from unteach.endpoint import Endpoint, chat_address, key_from_environment
@@ -155,7 +154,7 @@ def _induced(
     title: str,
     found: Found,
 ) -> Induction:
-    began = time.monotonic()
+    meter = Meter()
     with track(title) as progress:
         induction = induce(
             subject.model,
@@ -169,9 +168,8 @@ def _induced(
             key=subject.key,
             progress=progress,
         )
-    seconds = time.monotonic() - began
     read, written = induction.tokens_read, induction.tokens_generated
-    found.cost.append(bill(subject.model, "original", title, seconds, forward=read, generated=written))
+    found.cost.append(meter.bill(subject.model, "original", title, forward=read, generated=written))
     return induction
 
 
@@ -188,11 +186,10 @@ def find_analyses(
     Of the good replies, as many are analysed as `good_per_analysis` asks for. Raises ConfigError where no analysis of a
     mistake passes.
     """
-    began = time.monotonic()
+    meter = Meter()
     with track("analysing mistakes") as progress:
         found.analysed = analyse(analyst, found.mistakes, templates, progress=progress)
-    seconds = time.monotonic() - began
-    found.cost.append(_analysing(analyst, "analysing mistakes", seconds))
+    found.cost.append(_analysing(analyst, "analysing mistakes", meter))
     found.analyses = found.analysed.analyses
     sources = said_by(found.analyses, lambda analysis: analysis.mistake.origin.source)
     by_source = ", ".join(f"{count} {source}" for source, count in sources.items())
@@ -208,19 +205,19 @@ def find_analyses(
     wanted = round(config.good_per_analysis * len(found.analyses))
     chosen = random.Random(f"good replies:{config.seed}").sample(list(good), min(wanted, len(good)))
     if chosen:
-        began = time.monotonic()
+        meter = Meter()
         with track("analysing good replies") as progress:
             of_good = analyse(analyst, [Mistake(row) for row in chosen], templates, reply_is="good", progress=progress)
         found.analyses += of_good.analyses
-        found.cost.append(_analysing(analyst, "analysing good replies", time.monotonic() - began))
+        found.cost.append(_analysing(analyst, "analysing good replies", meter))
         found.notes.append(f"good replies: {told_of_analyses(of_good)}")
 
 
-def _analysing(analyst: Analyst, stage: str, seconds: float) -> Cost:
+def _analysing(analyst: Analyst, stage: str, meter: Meter) -> Cost:
     """Return what the analyst took; of one behind an endpoint only the time is known."""
     if isinstance(analyst, ModelAnalyst):
-        return analyst.bill("original", stage, seconds)
-    return Cost(arm="original", stage=stage, wall_seconds=seconds)
+        return analyst.bill("original", stage, meter)
+    return Cost(arm="original", stage=stage, wall_seconds=meter.seconds)
 
 
 def make_analyst(config: MistakesConfig, subject: Subject) -> Analyst:

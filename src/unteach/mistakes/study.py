@@ -2,14 +2,13 @@
 
 import gc
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unteach import check
 from unteach.arguments import UnlearnConfig
+from unteach.bill import Meter
 from unteach.config import write_config
 from unteach.data.example import Example
 from unteach.directory import check_inputs, check_output, nothing_left_after_errors, prepare
@@ -21,20 +20,10 @@ from unteach.mistakes.comparisons import compare
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.corpus import Corpus, shuffled_analyses
 from unteach.mistakes.material import Material, add_own_answers, gather
-from unteach.mistakes.run import (
-    check_settings,
-    corpus_of,
-    fresh_model,
-    inputs_of,
-    judges_of,
-    load_subject,
-    longest_row,
-    new_check,
-    report_of,
-    train,
-)
+from unteach.mistakes.run import inputs_of, judges_of, load_subject, new_check, report_of
 from unteach.mistakes.steps import Found, Subject, check_rows, find_analyses, find_mistakes, make_analyst, write_found
 from unteach.mistakes.templates import Templates, load_templates
+from unteach.mistakes.tune import check_settings, corpus_of, fresh_model, longest_row, train
 from unteach.report.schema import Report
 from unteach.run import write_report
 from unteach.scoring import unwrapped
@@ -121,7 +110,7 @@ def run_arms(bench: Bench) -> Report:
     looked = new_check(config, bench.rows, bench.subject, bench.templates, bench.judges, bench.notes)
     looked.look_at("original", bench.subject.model, bench.subject.key)
     original, recognised = dict(looked.plain.looks), list(looked.recognised)
-    once = [*bench.found.cost, *looked.plain.cost]  # what is done once, whatever the number of seeds
+    once = [*bench.material.cost, *bench.found.cost, *looked.plain.cost]  # done once, whatever the number of seeds
     reports, figures = [], []
     for seed in range(config.seed, config.seed + config.seeds):
         looked.plain.looks = dict(original)
@@ -150,7 +139,7 @@ def _run_arm(bench: Bench, name: str, seed: int, looked: MistakesCheck) -> None:
         what = f"{arm.analyses} mistakes" if arm.analyses else "good answers (--harmless)"
         bench.notes.append(f"arm {name} was left out: there are no {what}")
         return
-    began = time.monotonic()
+    meter = Meter()
     model = fresh_model(bench.config)
     stages = {"only": ("unlearn",), "before": ("unlearn", "tune"), "after": ("tune", "unlearn"), None: ("tune",)}
     tokens = 0
@@ -161,8 +150,7 @@ def _run_arm(bench: Bench, name: str, seed: int, looked: MistakesCheck) -> None:
         else:
             model, seen = _unlearned(bench, model, budget, seed)
         tokens += seen
-    seconds = time.monotonic() - began
-    looked.plain.cost.append(check.bill(model, name, "training", seconds, backward=tokens))
+    looked.plain.cost.append(meter.bill(model, name, "training", backward=tokens))
     looked.look_at(name, model.eval())
     del model
     gc.collect()

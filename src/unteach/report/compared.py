@@ -35,7 +35,7 @@ def show(compared: Compared, console: Console | None = None) -> None:
     about = f"scenario {compared.scenario} · model {compared.model} · {len(compared.runs)} runs"
     console.print(Text(inert_line(about, 400), style="dim"), Text(), rendered(grids(compared, console.width)), sep="\n")
     console.print(terminal_text(paragraph(compared)), highlight=False)
-    for note in compared.notes:
+    for note in (*compared.length_notes, *compared.notes):
         console.print(Text(f"Note: {inert_line(note, 800)}", style="yellow"), highlight=False)
 
 
@@ -152,6 +152,12 @@ def _costs(compared: Compared) -> list[tuple[str, list[str]]]:
         name = inert_line(compared.relative_to, 20)
         found.append((f"compute\n÷ {name}", [_ratio(row, "relative_flops") for row in compared.rows]))
         found.append((f"time\n÷ {name}", [_ratio(row, "relative_seconds") for row in compared.rows]))
+    if any(row.matched for row in compared.rows):
+        until = f"compute to\n≤ {compared.target:.0%} bad"
+        found.append((until, [_matched(row) for row in compared.rows]))
+        shares = [row.matched.relative_flops if row.matched else None for row in compared.rows]
+        if any(shares):
+            found.append((f"that\n÷ {inert_line(compared.relative_to or '', 20)}", [_share(share) for share in shares]))
     return found
 
 
@@ -163,7 +169,23 @@ def _flops(bill: Bill | None) -> str:
 
 def _ratio(row: Row, which: str) -> str:
     """A share of another arm's cost: in percent, from ten times on in times."""
-    value: float | None = getattr(row.cost, which) if row.cost else None
+    return _share(getattr(row.cost, which) if row.cost else None)
+
+
+def _matched(row: Row) -> str:
+    """What an arm had cost when it first reached the target, from the least to the most of its runs."""
+    found = row.matched
+    if found is None or row.cost is None:
+        return "–"
+    if not found.reached:
+        return f"never\n0 of {found.runs}"
+    least, most = (wording.size(value, "FLOP") for value in (found.flops_low, found.flops_high))
+    spread = "" if found.reached == 1 or least == most else f"\n[{least}, {most}]"
+    counted = "" if found.runs == 1 else f"\n{found.reached} of {found.runs}"
+    return f"{wording.size(found.flops, 'FLOP')}{spread}{counted}"
+
+
+def _share(value: float | None) -> str:
     if value is None:
         return "–"
     if value >= 10:

@@ -155,6 +155,8 @@ def _cell(compared: Compared, row: Row, key: str) -> html.Cell | None:
     if rate is None:
         return None
     bounds = "" if rate.low is None or rate.high is None else f"[{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
+    counts = [] if _same_count(compared, key) else [f"n={rate.n}"]
+    counts += [f"{rate.unknown} unknown"] if rate.unknown else []
     beside, alarm = "", False
     if key == "bad_unseen":
         shown = []
@@ -166,7 +168,7 @@ def _cell(compared: Compared, row: Row, key: str) -> html.Cell | None:
     return html.Cell(
         value=wording.number(rate.value, "fraction"),
         interval=bounds,
-        counted=("" if _same_count(compared, key) else f"n={rate.n}") + (f" {rate.unknown} unknown" * bool(rate.unknown)),
+        counted=" ".join(counts),
         difference="",
         change="unclear",
         arrow="",

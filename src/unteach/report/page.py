@@ -54,7 +54,7 @@ def page(report: Report, directory: str | Path | None = None) -> str:
 def _sections(report: Report, content: dict[str, Any]) -> list[tuple[str, str]]:
     """The links at the top, to the sections that there are."""
     known = [
-        ("training", "Training", content["stages"]),
+        ("training", "Training", content["stages"] or content["ended"]),
         ("samples", "Samples", content["samples"]),
         ("figures", "All figures", content["splits"] or content["grids"]),
         ("judges", "Judges", opinions.seconds(report) or opinions.quality_lines(report)),

@@ -1,0 +1,95 @@
+"""Cost at a matched outcome: what an arm had taken when its bad replies first became rare enough."""
+
+import statistics
+from collections.abc import Sequence
+
+from pydantic import BaseModel
+
+from unteach.report.schema import Waypoint
+
+TARGET = 0.05
+SHARE = 0.02
+"""The share of RLHF's compute that arXiv 2310.10683 names (its table 5)."""
+
+
+class Matched(BaseModel):
+    """What an arm had cost when the share of bad replies to the validation prompts first was at most the target.
+
+    `reached` of `runs` seeds got there; costs are means over those, `flops_low` and `flops_high` their least and most.
+    A cost is known only at the looks, so it is at most one look too high. `message` says it in words.
+    """
+
+    reached: int
+    runs: int
+    flops: float | None
+    flops_low: float | None
+    flops_high: float | None
+    wall_seconds: float | None
+    relative_flops: float | None
+    message: str
+
+
+def matched(curve: Sequence[Waypoint], target: float) -> Matched | None:
+    """Find where an arm's runs first reach the target; None for an arm that was not looked at on the way.
+
+    A look at which no reply could be judged counts as not reached.
+    """
+    runs = by_seed(curve)
+    if not runs:
+        return None
+    first = [next((p for p in run if p.value is not None and p.value <= target), None) for run in runs]
+    there = [point for point in first if point is not None]
+    best = min((point.value for run in runs for point in run if point.value is not None), default=None)
+    flops = [point.flops for point in there]
+    if there:
+        message = f"at most {target:.0%} bad in {len(there)} of {len(runs)} runs"
+    else:
+        message = f"never at most {target:.0%} bad" + ("" if best is None else f"; the least was {best:.0%}")
+    return Matched(
+        reached=len(there),
+        runs=len(runs),
+        flops=statistics.fmean(flops) if flops else None,
+        flops_low=min(flops, default=None),
+        flops_high=max(flops, default=None),
+        wall_seconds=statistics.fmean(point.wall_seconds for point in there) if there else None,
+        relative_flops=None,
+        message=message,
+    )
+
+
+def by_seed(curve: Sequence[Waypoint]) -> list[list[Waypoint]]:
+    """Part the points by seed, each run's in the order in which they were taken."""
+    seeds = dict.fromkeys(point.seed for point in curve)
+    return [[point for point in curve if point.seed == seed] for seed in seeds]
+
+
+def cost_of_steps(curve: Sequence[Waypoint], stage: str = "rl") -> tuple[float, float, int] | None:
+    """Return what an arm's last stage costs: FLOPs before its first step, FLOPs a step, and how many steps it had.
+
+    Means over seeds; None where a run has fewer than two points of that stage.
+    """
+    runs = [[point for point in run if point.stage == stage] for run in by_seed(curve)]
+    if not runs or any(len(run) < 2 for run in runs):
+        return None
+    steps = [(run[-1].flops - run[0].flops) / max(1, run[-1].step - run[0].step) for run in runs]
+    starts = [run[0].flops - run[0].step * step for run, step in zip(runs, steps, strict=True)]
+    return statistics.fmean(starts), statistics.fmean(steps), runs[0][-1].step
+
+
+def length_note(name: str, flops: float, base: str, curve: Sequence[Waypoint]) -> str:
+    """Say how an arm's share of RLHF's cost depends on how long RLHF goes on; empty where that is not known."""
+    known = cost_of_steps(curve)
+    if known is None or flops <= 0 or known[1] <= 0:
+        return ""
+    start, step, count = known
+    shares = [(steps, flops / (start + steps * step)) for steps in (count, 10 * count, 100 * count)]
+    listed = ", ".join(f"{_percent(share)} of one with {steps:,} steps" for steps, share in shares)
+    needed = (flops / SHARE - start) / step
+    tail = f"it is {SHARE:.0%} of one with {round(needed):,} steps" if needed > 0 else (
+        f"it is below {SHARE:.0%} of what {base} takes before its first step"
+    )  # fmt: skip
+    return f"{name} costs {listed} of reinforcement learning ({base} had {count:,}); {tail}"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}" if share >= 0.001 else f"{100 * share:.2g}%"

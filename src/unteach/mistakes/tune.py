@@ -1,0 +1,170 @@
+"""Step 3: tune the model on rows, and what all tuning of this route needs to know of model and settings."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from unteach.bill import Meter
+from unteach.curve import Watching
+from unteach.data.encoded import encode_all
+from unteach.data.example import Example
+from unteach.data.prompt_format import PromptFormat
+from unteach.errors import ConfigError
+from unteach.judges.base import Judge
+from unteach.mistakes.config import MistakesConfig
+from unteach.mistakes.corpus import Corpus, make_corpus
+from unteach.mistakes.guide import guided_format
+from unteach.mistakes.material import Material
+from unteach.mistakes.records import Analysis
+from unteach.mistakes.steps import Subject
+from unteach.mistakes.templates import Templates
+from unteach.models import context_length, load_model, lora_config
+from unteach.progress import track
+from unteach.stopping import Behaviour
+from unteach.trainer import MOST_TOKENS
+from unteach.training_rows import TrainingRow
+from unteach.tuning import RowsTrainer, StepsShown, TuneSettings, arguments_of, checkpoint_to_resume, tuner
+from unteach.validation import behaviour_of
+
+
+def fresh_model(config: MistakesConfig) -> Any:
+    """Load the original once more, as it is before training."""
+    full = not config.lora and config.dtype == "auto"
+    return load_model(
+        config.model,
+        dtype="float32" if full else config.dtype,
+        device=config.device,
+        revision=config.revision,
+        load_in_4bit=config.load_in_4bit,
+        trust_remote_code=config.trust_remote_code,
+    )
+
+
+def longest_row(config: MistakesConfig, model: Any) -> int:
+    """Return how many tokens a row may have. Raises ConfigError for more than the model can take."""
+    context = context_length(model)
+    if context and config.max_length and config.max_length > context:
+        raise ConfigError(f"--max-length {config.max_length}: the model's context is {context} tokens; lower it")
+    return config.max_length or min(context or MOST_TOKENS, MOST_TOKENS)
+
+
+def check_settings(config: MistakesConfig, subject: Subject) -> None:
+    """Try the settings that only the tuning reads, before hours of induction. Raises ConfigError."""
+    longest_row(config, subject.model)
+    arguments_of(subject.model, tune_settings(config, Path(config.output) / "checkpoints"), lora=config.lora)
+    if config.lora:
+        lora_config(config.lora_rank, config.lora_alpha, 0.0, config.lora_targets, subject.model)
+
+
+def train(
+    config: MistakesConfig,
+    model: Any,
+    subject: Subject,
+    rows: Sequence[TrainingRow],
+    directory: Path,
+    *,
+    title: str = "tuning",
+    seed: int | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    keep: bool = True,
+) -> RowsTrainer:
+    """Tune a model on rows in their order, with a progress bar; returns the trainer, whose `model` is the result.
+
+    With `keep`, checkpoints are kept in `directory`, and training goes on from the last complete one there.
+    """
+    peft = lora_config(config.lora_rank, config.lora_alpha, 0.0, config.lora_targets, model) if config.lora else None
+    settings = tune_settings(config, directory)
+    settings.save_steps = config.save_steps if keep else None
+    settings.seed = config.seed if seed is None else seed
+    with track(title) as progress:
+        trainer = tuner(
+            model,
+            subject.form.tokenizer,
+            subject.form.ids.pad_id,
+            rows,
+            settings,
+            peft_config=peft,
+            callbacks=[*callbacks, *([StepsShown(progress)] if progress else [])],
+        )
+        trainer.train(resume_from_checkpoint=checkpoint_to_resume(directory, trainer.digest) if keep else None)
+    return trainer
+
+
+def tune_settings(config: MistakesConfig, directory: Path) -> TuneSettings:
+    return TuneSettings(
+        directory,
+        config.batch_size,
+        config.gradient_accumulation_steps,
+        config.learning_rate,
+        config.save_steps,
+        config.seed,
+        cpu=(config.device or "").startswith("cpu"),
+        trainer=config.trainer,
+    )
+
+
+def corpus_of(
+    config: MistakesConfig,
+    subject: Subject,
+    templates: Templates,
+    analyses: Sequence[Analysis],
+    normals: Sequence[Example],
+    harmless: Sequence[Example],
+    *,
+    seed: int,
+    learn_replies: bool = False,
+) -> Corpus:
+    """Mix rows as the settings say."""
+    return make_corpus(
+        analyses,
+        normals,
+        harmless,
+        templates=templates,
+        form=subject.form,
+        max_length=longest_row(config, subject.model),
+        normals_per_analysis=config.normals_per_analysis,
+        harmless_per_analysis=config.harmless_per_analysis,
+        seed=seed,
+        learn_replies=learn_replies,
+    )
+
+
+def reminding_format(subject: Subject, templates: Templates) -> PromptFormat:
+    """Return the format that puts the reminder before every prompt."""
+    eos = subject.model.generation_config.eos_token_id
+    return guided_format(subject.form.tokenizer, templates.reminder, subject.form.name, eos)
+
+
+def watching_of(
+    config: MistakesConfig,
+    material: Material,
+    subject: Subject,
+    templates: Templates,
+    judge: Judge,
+    meter: Meter,
+    rows: Sequence[TrainingRow],
+) -> list[Watching]:
+    """Judge replies to the watched prompts, asked with the reminder, while the rows are learnt; none where none are."""
+    if not (material.watched and config.looks):
+        return []
+    form = reminding_format(subject, templates)
+    watched = encode_all(material.watched, form, longest_row(config, subject.model), "--watched")[0]
+    per_step = config.batch_size * config.gradient_accumulation_steps
+
+    def look(model: Any) -> Behaviour:
+        return behaviour_of(model, form.tokenizer, watched, judge, config.max_new_tokens)
+
+    def tokens(step: int) -> dict[str, int]:
+        return {"backward": sum(len(row.input_ids) for row in rows[: step * per_step])}
+
+    return [Watching(config.looks, look, meter, tokens)]
+
+
+def save(trainer: RowsTrainer, directory: Path) -> None:
+    """Save the result as safetensors, adapter or full weights, with its tokenizer."""
+    trainer.save_model(str(directory))
+    trainer.processing_class.save_pretrained(directory)
+    for name in ("README.md", "training_args.bin"):
+        (directory / name).unlink(missing_ok=True)  # TRL's card knows less than the run's; the arguments are a pickle

@@ -1,0 +1,255 @@
+"""What a study would do, and about what it would take, told without a model in memory or a network.
+
+The estimates follow from the settings: rows, passes and steps give tokens, tokens and parameters give FLOPs. They are
+meant to tell an hour from a week; benchmarks say how far they were off.
+"""
+
+import math
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from unteach.baselines.config import BaselineConfig
+from unteach.bill import multiplying_parameters
+from unteach.config import RunConfig, with_defaults
+from unteach.data.example import Polarity
+from unteach.data.formats import read_examples
+from unteach.data.rows import named_set
+from unteach.errors import DataError
+from unteach.mistakes.config import MistakesConfig
+from unteach.objectives.methods import load_method
+from unteach.organism.holdings import holdings
+from unteach.organism.recipe import recipe_of
+from unteach.organism.world import World
+from unteach.report import wording
+from unteach.study.config import StudyConfig, arm_config, kind_of
+
+ROW_TOKENS, REPLY_SHARE, PAGE_CHARACTERS = 160, 0.6, 4
+"""Of a row that is not on this disk: its tokens, and how much of them is the reply; and characters a token."""
+WORDS = 700
+"""Words of an organism's vocabulary, about."""
+SHARE_OF_PEAK = 0.25
+"""How much of a matrix product's speed training reaches."""
+MISTAKES_PER_PROMPT = 1.5
+"""Inducements asked before one works, or all have failed."""
+
+
+Counts = tuple[float, float, float, int]
+"""Tokens forward, forward and backward, and generated, and how many further models are held."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the estimates rest on: rows of each kind, tokens of a row and of its reply, and the model."""
+
+    negatives: int
+    normals: int
+    row: float
+    reply: float
+    parameters: float
+    told: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Tokens of one run, by what is done with them, as in `flops_of`, and bytes of memory at least."""
+
+    forward: float
+    backward: float
+    generated: float
+    flops: float
+    memory: float
+
+
+def plan(study: StudyConfig, flops_per_second: float | None = None) -> str:
+    """Return the plan: what is given, and for every arm tokens, FLOPs, memory and time. Raises UnteachError."""
+    sizes = sizes_of(study)
+    speed = flops_per_second or study.flops_per_second or measured_speed()
+    told = "as given" if flops_per_second or study.flops_per_second else _measured()
+    lines = [sizes.told, f"speed: {wording.size(speed, 'FLOP')} a second, {told}"]
+    checked, total = checking(study, sizes), 0.0
+    lines.append(f"{'arm':<18} {'tokens':>10} {'generated':>10} {'compute':>10} {'memory':>10} {'time':>10}")
+    for arm in study.arms:
+        found = estimate(study, arm, sizes)
+        seconds = (found.flops + checked) / speed
+        total += seconds
+        counts = [wording.size(count, "").strip() for count in (found.forward + found.backward, found.generated)]
+        others = [wording.size(found.flops, "FLOP"), wording.size(found.memory, "B"), wording.seconds(seconds)]
+        lines.append(f"{arm:<18} {counts[0]:>10} {counts[1]:>10} {others[0]:>10} {others[1]:>10} {others[2]:>10}")
+    runs = len(study.arms) * study.seeds
+    whole = wording.seconds(total * study.seeds / study.jobs)
+    lines.append(f"{runs} runs ({len(study.arms)} arms, {study.seeds} seeds, {study.jobs} at a time), about {whole}")
+    lines.append("memory: weights, gradients, optimizer; activations come on top. Time: computing and checking")
+    return "\n".join(lines)
+
+
+def _measured() -> str:
+    return f"a matrix product's here times {SHARE_OF_PEAK:g}; set flops_per_second for another machine"
+
+
+def measured_speed() -> float:
+    """Measure this machine's matrix product for a fraction of a second; returns FLOPs a second in training."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = 4096 if device == "cuda" else 768
+    a = torch.randn(size, size, device=device, dtype=torch.bfloat16 if device == "cuda" else torch.float32)
+    (a @ a).sum().item()
+    best, until = math.inf, time.monotonic() + 0.3
+    while time.monotonic() < until:
+        began = time.monotonic()
+        (a @ a).sum().item()
+        best = min(best, time.monotonic() - began)  # the fastest: other programs only slow it down
+    return SHARE_OF_PEAK * 2 * size**3 / best
+
+
+# ---- what is given ---------------------------------------------------------------------------------------------------
+
+
+def sizes_of(study: StudyConfig) -> Sizes:
+    """Find out, on this disk alone, how many rows there are, how long they are, and how large the model is."""
+    if study.organism:
+        about = study.organism
+        world = World(about.world_seed, about.size, about.scenario)
+        held = holdings(world)
+        recipe = recipe_of(about.size, about.scenario)
+        words = [len(f"{row.prompt} {row.reply}".split()) * 1.4 for row in held.negatives]
+        row = sum(words) / len(words)
+        width = recipe.hidden_size
+        parameters = float(recipe.layers * width * (4 * width + 3 * recipe.intermediate_size) + WORDS * width)
+        told = f"model organism {world.name}: {len(held.negatives)} negatives, {len(held.normals)} normal rows"
+        return Sizes(len(held.negatives), len(held.normals), row, REPLY_SHARE * row, parameters, told)
+    shared = study.shared
+    negatives, length, first = _rows(shared, "forget", "negative")
+    normals, other, second = _rows(shared, "retain", "normal")
+    parameters, third = parameters_of(study)
+    row = (length * negatives + other * normals) / max(1, negatives + normals)
+    told = f"{third}\n{first}\n{second}\na row: {row:.0f} tokens, {REPLY_SHARE:.0%} of them its reply"
+    return Sizes(negatives, normals, row, REPLY_SHARE * row, parameters, told)
+
+
+def _rows(shared: dict[str, Any], name: str, polarity: Polarity) -> tuple[int, float, str]:
+    """Count the rows of a setting, and tokens a row; a public set has the rows that it is known for."""
+    count, tokens, told = 0, 0.0, []
+    for source in _listed(shared.get(name)):
+        if Path(source).expanduser().exists():
+            columns = shared.get("column" if polarity == "negative" else "retain_column")
+            found = read_examples(source, polarity, columns)
+            length = sum(len(row.prompt) + len(row.reply) for row in found) / PAGE_CHARACTERS
+            count, tokens = count + len(found), tokens + length
+            told.append(f"{source}: {len(found)} rows")
+            continue
+        chosen = named_set(source, polarity)
+        rows = int(re.sub(r"\D", "", chosen.configuration.rows if chosen else "") or 1000)
+        count, tokens = count + rows, tokens + rows * ROW_TOKENS
+        told.append(f"{source}: taken for {rows} rows of {ROW_TOKENS} tokens, not fetched")
+    if not told:
+        count, tokens = 265, 265 * ROW_TOKENS
+        told.append("the model's own answers to 265 prompts")
+    return count, tokens / max(1, count), f"{name}: {', '.join(told)}"
+
+
+def _listed(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or [])
+
+
+def parameters_of(study: StudyConfig) -> tuple[float, str]:
+    """Return how many parameters multiply: given, counted from a local config, or read from a hub id's name.
+
+    Raises DataError where nothing tells.
+    """
+    name = str(study.shared["model"])
+    if study.parameters:
+        return study.parameters, f"model: {name}, {wording.size(study.parameters, '')} parameters, as given"
+    if Path(name).expanduser().exists():
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
+        count = float(multiplying_parameters(model)[0])
+        return count, f"model: {name}, {wording.size(count, '')} parameters that multiply"
+    size = re.search(r"(?<![\d.])(\d+(?:\.\d+)?)\s*([bm])(?![a-z])", name.lower())
+    if not size:
+        raise DataError(f"{name}: its size is not known here; add `parameters: 7e9` to the study for the dry run")
+    count = float(size[1]) * (1e9 if size[2] == "b" else 1e6)
+    return count, f"model: {name}, {wording.size(count, '')} parameters by its name, not fetched"
+
+
+# ---- what an arm takes -----------------------------------------------------------------------------------------------
+
+
+def estimate(study: StudyConfig, arm: str, sizes: Sizes) -> Estimate:
+    """Estimate one run of an arm."""
+    config = arm_config(study, arm, study.seed)
+    kinds: dict[str, Callable[[Any, Sizes], Counts]] = {
+        "method": _unlearning, "baseline": _baseline, "mistakes": _mistakes
+    }  # fmt: skip
+    of_kind = kinds[kind_of(arm, study.arms[arm])]
+    forward, backward, generated, models = of_kind(config, sizes)
+    per_backward = 4.0 if config.lora else 6.0
+    flops = sizes.parameters * (2 * (forward + generated) + per_backward * backward)
+    return Estimate(forward, backward, generated, flops, memory_of(config, sizes.parameters, models))
+
+
+def memory_of(config: Any, parameters: float, models: int) -> float:
+    """Bytes of weights, and of gradients and Adam's two moments of what is trained, and of further frozen models."""
+    half = config.dtype in ("bfloat16", "float16")
+    weights = 0.5 if config.load_in_4bit else 2.0 if half else 4.0
+    trained = 0.01 * 12 if config.lora else 12.0  # a gradient and two moments in float32
+    return parameters * (weights + trained + models * weights)
+
+
+def checking(study: StudyConfig, sizes: Sizes) -> float:
+    """FLOPs of measuring one run: the original once and the arm, five splits each."""
+    prompts = 5 * int(study.shared.get("evaluation_prompts", 200))
+    return 2 * 2 * sizes.parameters * prompts * (2 * sizes.row + sizes.reply)
+
+
+def _unlearning(config: RunConfig, sizes: Sizes) -> Counts:
+    config = with_defaults(config)
+    method = load_method(config.method)
+    replies = 1 + (config.mismatch_samples if method.reads("mismatch") else 0) + method.reads("template")
+    prompt = sizes.row - sizes.reply
+    normals = config.normals_per_negative if method.reads("normal") else 0
+    item = prompt + replies * sizes.reply + normals * sizes.row
+    items = (config.max_steps or 120) * config.batch_size * config.gradient_accumulation_steps
+    checks = (config.max_steps or 120) / config.check_steps * config.check_prompts if config.stopping else 0
+    forward = checks * 2 * sizes.row + sizes.normals * sizes.row * method.reads_kl
+    return forward, items * item, checks * sizes.reply, int(config.reference == "frozen")
+
+
+def _baseline(config: BaselineConfig, sizes: Sizes) -> Counts:
+    negatives = min(sizes.negatives, config.most_rows or sizes.negatives)
+    ratio = 1.0 if config.normals_per_row is None else config.normals_per_row
+    mixed = negatives * (1 + ratio) * sizes.row
+    pairs = 2 * negatives * sizes.row
+    epochs = config.epochs or 3.0
+    name = config.baseline
+    if name == "finetune":
+        return 0, epochs * sizes.normals * sizes.row, 0, 0
+    if name.startswith("coh"):
+        return 0, epochs * (2 * pairs + negatives * ratio * sizes.row), 0, 0
+    if name == "revise":
+        return 6 * negatives * sizes.row, epochs * mixed, 2 * negatives * sizes.reply, 0
+    if name == "dpo":
+        return pairs, config.sft_epochs * mixed + (config.epochs or 1.0) * pairs, 0, 0
+    if name == "kto":
+        return mixed, epochs * mixed, 0, 0
+    if name == "rlhf":
+        replies = config.rl_steps * config.batch_size * config.generations * config.gradient_accumulation_steps
+        reward = config.reward_epochs * pairs * (1 + ratio)
+        backward = config.sft_epochs * mixed + reward + replies * sizes.row
+        return replies * 4 * sizes.row, backward, replies * sizes.reply, 2
+    return 0, epochs * mixed, 0, 0
+
+
+def _mistakes(config: MistakesConfig, sizes: Sizes) -> Counts:
+    asked = min(sizes.negatives, config.most_rows or sizes.negatives)
+    analysed = asked * (1 + config.good_per_analysis)
+    rows = analysed * 1.5 * sizes.row + asked * (config.normals_per_analysis + config.harmless_per_analysis) * sizes.row
+    generated = (MISTAKES_PER_PROMPT * asked + analysed) * sizes.reply
+    return (MISTAKES_PER_PROMPT * asked + 1.5 * analysed) * sizes.row, config.epochs * rows, generated, 0
+
+

@@ -1,0 +1,66 @@
+"""What the arms of a study are given: an organism where one is asked for, and one parting of the rows for all."""
+
+from pathlib import Path
+from typing import Any
+
+from unteach.config import make_config, with_defaults
+from unteach.data.formats import write_examples
+from unteach.organism.cache import organism_directory
+from unteach.organism.grow import grow
+from unteach.organism.holdings import holdings
+from unteach.organism.words import REFUSAL
+from unteach.organism.world import World
+from unteach.progress import track
+from unteach.run_rows import read_sets
+from unteach.study.config import Organism, StudyConfig
+
+
+def shared_settings(study: StudyConfig) -> dict[str, Any]:
+    """Return the settings that all arms share; an organism is grown first, or taken from the cache."""
+    return (_organism(study.organism) if study.organism else {}) | study.shared
+
+
+def _organism(asked: Organism) -> dict[str, Any]:
+    """Grow an organism, write its world's rows beside it, and name both."""
+    from unteach.demo import LONGEST, files_of, write_world
+
+    world = World(asked.world_seed, asked.size, asked.scenario)
+    home = organism_directory(world, True)
+    with track("growing a model that misbehaves") as progress:
+        grow(world, home, taught=True, progress=progress)
+    rows = home.with_name(f"{home.name}-rows")
+    held = holdings(world)
+    write_world(held, rows)
+    return files_of(held, rows) | {
+        "model": str(home),
+        "judge": [world.name],
+        "template": REFUSAL,
+        "max_new_tokens": LONGEST["harm"],
+    }
+
+
+def mistakes_rows(shared: dict[str, Any], seed: int, directory: Path) -> dict[str, Any]:
+    """Part the rows as `unteach run` does, write them, and name them by the settings of `unteach mistakes run`.
+
+    So all arms train on the same negatives, watch the same prompts and are checked on the same ones. Raises DataError.
+    """
+    from unteach.config import RunConfig
+
+    values = {name: value for name, value in shared.items() if name in RunConfig.model_fields}
+    sets = read_sets(with_defaults(make_config(values | {"seed": seed, "output": str(directory)})))
+    parts = {
+        "mistakes": sets.negatives["train"],
+        "watched": sets.negatives["validation"],
+        "normal": sets.normals.get("train", []),
+        "normal_check": sets.evaluation["normal"],
+        **{split: sets.evaluation[split] for split in ("unseen", "unseen_concept", "lookalike")},
+    }
+    named: dict[str, Any] = {}
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, rows in parts.items():
+        if name != "mistakes":
+            rows = [row for row in rows if row.turns]
+        if rows:
+            write_examples(directory / f"{name}.jsonl", rows)
+            named[name] = [str(directory / f"{name}.jsonl")]
+    return named | {"prompts": named["mistakes"]}

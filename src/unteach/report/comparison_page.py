@@ -42,6 +42,7 @@ class Figure:
     title: str
     svg: Markup
     caption: str
+    wide: bool = False
 
 
 def write_comparison_page(compared: Compared, path: Path) -> Path:
@@ -225,30 +226,29 @@ def _on_the_way(compared: Compared) -> Figure | None:
     """How each arm behaved while it was trained, against what it had cost by then."""
     base, axis, in_words = _base(compared)
     lines: list[plots.Line] = []
-    labels: list[plots.Label] = []
+    ends: list[tuple[float, float, str]] = []
     told: list[str] = []
     for place, row in enumerate(compared.rows):
-        for seed in sorted({point.seed for point in row.curve}):
-            points = [point for point in row.curve if point.seed == seed]
-            if drawn := _placed(points, base):
-                lines.append(plots.Line(drawn, series=place, dots=True))
-        ends = [drawn[-1] for line in lines if line.series == place for drawn in (line.points,)]
-        if ends:
-            name = plots.short(_name(row))
-            labels.append(plots.Label(*ends[0], name, dy=4 + 11 * (len(labels) % 3)))
-            told.append(f"{_name(row)} ends at {100 * ends[0][1]:.1f} %")
+        of_seeds = [[point for point in row.curve if point.seed == seed] for seed in {p.seed: 0 for p in row.curve}]
+        drawn = [placed for points in of_seeds if (placed := _placed(points, base))]
+        lines += [plots.Line(points, series=place, dots=True) for points in drawn]
+        if drawn:  # the name stands where the target is reached first, else at the end
+            x, y = next((point for point in drawn[0] if point[1] <= compared.target), drawn[0][-1])
+            ends.append((x, y, plots.short(_name(row))))
+            told.append(f"{_name(row)} ends at {100 * drawn[0][-1][1]:.1f} %")
     if not lines:
         return None
     chart = plots.Chart(
         name="on-the-way", title=f"{_bad_words(compared)} during training, against cost".capitalize(),
-        description=f"{'; '.join(told)}.", x=axis, y="bad replies", lines=lines, labels=tuple(labels),
-        target=compared.target, percent_y=True, log_x=in_words, size=(5.2, 3.4),
+        description=f"{'; '.join(told)}.", x=axis, y="bad replies", lines=lines,
+        labels=tuple(plots.Label(x, y, name, 4, 12 + 12 * (n % 3)) for n, (x, y, name) in enumerate(sorted(ends))),
+        target=compared.target, percent_y=True, log_x=in_words, size=(10.6, 3.6),
     )  # fmt: skip
     caption = (
         "Bad replies to the watched prompts against what each arm had cost by then, its preparation included. "
-        f"The dotted line is the target, {100 * compared.target:g} %."
+        f"The dotted line is the target, {100 * compared.target:g} %; a name stands where its arm first reaches it."
     )
-    return Figure(chart.title, plots.drawn(chart), caption)
+    return Figure(chart.title, plots.drawn(chart), caption, wide=True)
 
 
 def _placed(points: list[Waypoint], base: float) -> list[tuple[float, float]]:

@@ -1,5 +1,6 @@
 """The page of a comparison: arms beside each other, rate against cost, rate against what is kept."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ _COLUMNS = {
     "kept_normal": "{kept}, normal prompts",
     "refusal_lookalike": "refused, look-alikes",
 }
+_CLOSE = 0.2  # powers of ten; names nearer than this would overlap
 _NEAR = 0.06  # of an axis; points nearer than this share a label
 
 
@@ -241,7 +243,7 @@ def _on_the_way(compared: Compared) -> Figure | None:
     chart = plots.Chart(
         name="on-the-way", title=f"{_bad_words(compared)} during training, against cost".capitalize(),
         description=f"{'; '.join(told)}.", x=axis, y="bad replies", lines=lines,
-        labels=tuple(plots.Label(x, y, name, 4, 12 + 12 * (n % 3)) for n, (x, y, name) in enumerate(sorted(ends))),
+        labels=_staggered(ends),
         target=compared.target, percent_y=True, log_x=in_words, size=(10.6, 3.6),
     )  # fmt: skip
     caption = (
@@ -249,6 +251,18 @@ def _on_the_way(compared: Compared) -> Figure | None:
         f"The dotted line is the target, {100 * compared.target:g} %; a name stands where its arm first reaches it."
     )
     return Figure(chart.title, plots.drawn(chart), caption, wide=True)
+
+
+def _staggered(points: list[tuple[float, float, str]]) -> tuple[plots.Label, ...]:
+    """Names at points of a logarithmic axis; where they are close, each stands a line higher than the one before."""
+    labels: list[plots.Label] = []
+    turn, before = 0, 0.0
+    for x, y, name in sorted(points):
+        turn = (turn + 1) % 3 if before and math.log10(x / before) < _CLOSE else 0
+        below = y > 0.8
+        labels.append(plots.Label(x, y, name, 3, (-14 if below else 6) + 11 * turn * (-1 if below else 1)))
+        before = x
+    return tuple(labels)
 
 
 def _placed(points: list[Waypoint], base: float) -> list[tuple[float, float]]:
@@ -265,16 +279,12 @@ def _in_the_end(compared: Compared) -> Figure | None:
     ]
     if not found:
         return None
-    labels = []
-    for turn, (_, row, x, rate) in enumerate(sorted(found, key=lambda one: one[2])):
-        assert rate.value is not None
-        shift = -16 - 11 * (turn % 3) if rate.value > 0.8 else 9 + 11 * (turn % 3)
-        labels.append(plots.Label(x, rate.value, plots.short(_name(row)), 0, shift, "center"))
+    ends = [(x, rate.value or 0.0, plots.short(_name(row))) for _, row, x, rate in found]
     chart = plots.Chart(
         name="in-the-end", title=f"{_bad_words(compared)} on unseen prompts, against cost".capitalize(),
         description=f"{'; '.join(f'{_name(row)} at {_percent(rate)}' for _, row, _, rate in found)}.",
         x=axis, y="bad replies, unseen", lines=[_point(place, x, rate) for place, _, x, rate in found],
-        labels=tuple(labels), percent_y=True, log_x=in_words, size=(5.2, 3.4),
+        labels=_staggered(ends), percent_y=True, log_x=in_words, size=(5.2, 3.4),
     )  # fmt: skip
     caption = "The finished arms: to the left is cheaper, down is better. Whiskers are 95 % intervals."
     return Figure(chart.title, plots.drawn(chart), caption)

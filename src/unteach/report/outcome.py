@@ -93,7 +93,11 @@ def headline_rows(report: Report, arms: list[str]) -> list[tuple[str, str, list[
         figures = [report.measured(name, split, arm) for arm in arms] if name else []
         if name and any(figures):
             cells = [None if figure is None else _with_safeguards(report, figure) for figure in figures]
-            rows.append((wording.SHORT_SPLITS[split], _counted_words(report, name, split), cells))
+            words = _counted_words(report, name)
+            if len(counts := {cell.counted for cell in cells if cell}) == 1:  # said once for the row
+                words = f"{words}, {counts.pop()}"
+                cells = [cell and replace(cell, counted="") for cell in cells]
+            rows.append((wording.SHORT_SPLITS[split], words, cells))
     return rows
 
 
@@ -111,7 +115,7 @@ def _rate_of(report: Report, split: str) -> str | None:
     return next((name for name in wanted if name in names), None)
 
 
-def _counted_words(report: Report, name: str, split: str) -> str:
+def _counted_words(report: Report, name: str) -> str:
     if name in wording.BAD_RATES:
         return wording.rate_words(report, name)
     return {"right_rate": "answered rightly", "kept_rate": "answers kept", "refusal_rate": "refused"}[name]

@@ -384,7 +384,7 @@ class TestWords:
         outcome = call(capsys, "--help")
         assert outcome.code == 0
         verbs = re.findall(r"^│ (\w+) ", outcome.out, re.MULTILINE)
-        assert verbs == ["run", "evaluate", "compare", "study", "try", "demo", "organism", "methods",
+        assert verbs == ["run", "evaluate", "compare", "report", "study", "try", "demo", "organism", "methods",
                          "judges", "data", "mistakes", "baseline"]  # fmt: skip
         assert call(capsys).code == 2
 

@@ -273,3 +273,4 @@ def test_a_real_study_from_the_command_line(there: Place, tmp_path: Path) -> Non
     assert len(rows["sft"]["curve"]) == 2 and rows["ga"]["curve"]
     assert rows["sft"]["curve"][-1]["flops"] == pytest.approx(rows["sft"]["cost"]["flops"])
     assert "| sft | " in (tmp_path / "out" / "results.md").read_text()
+    assert "broken, seed 0" in (tmp_path / "out" / "report.html").read_text()

@@ -15,6 +15,7 @@ from unteach import (
     cli_data,
     cli_judges,
     cli_mistakes,
+    cli_report,
     cli_study,
     cli_try,
 )
@@ -155,10 +156,11 @@ def evaluate_command(
     console = Console(highlight=False)
     show(report, console)
     if chosen.output:
-        console.print(f"\nPage: {Path(chosen.output) / 'report.html'}", highlight=False)
+        _page(console, chosen.output)
 
 
 app.command(name="compare", cls=Command)(cli_compare.compare_command)
+app.command(name="report", cls=Command)(cli_report.report_command)
 app.command(name="study", cls=Command)(cli_study.study_command)
 app.command(name="try", cls=Command)(cli_try.try_command)
 
@@ -245,7 +247,7 @@ def _demo_mistakes(
     console = Console(highlight=False)
     show_steps(output, report, console)
     show(report, console, samples=0)
-    console.print(f"\nPage: {output / 'report.html'}", highlight=False)
+    _page(console, str(output))
 
 
 @app.command(name="organism", cls=Command)
@@ -335,4 +337,11 @@ def quiet() -> None:
 
 def _where(console: Console, output: str, model: str = "model") -> None:
     directory = Path(output)
-    console.print(f"\nModel: {directory / model}    page: {directory / 'report.html'}", highlight=False)
+    console.print(f"\nModel: {directory / model}", highlight=False, markup=False)
+    _page(console, output, "")
+
+
+def _page(console: Console, output: str, before: str = "\n") -> None:
+    """Say where the page is; the address stays on one line, so that a terminal makes a link of it."""
+    lines = cli_report.page_lines(Path(output) / "report.html")
+    console.print(before + lines, highlight=False, markup=False, soft_wrap=True)

@@ -19,6 +19,11 @@ JsonFile = Annotated[
     typer.Option("--json", help="Write it all to this file as well, every pair of arms with it.",
                  rich_help_panel="Options", metavar="FILE", show_default=False),
 ]  # fmt: skip
+HtmlFile = Annotated[
+    str | None,
+    typer.Option("--html", help="Write it as a page, with plots, to this file.",
+                 rich_help_panel="Options", metavar="FILE", show_default=False),
+]  # fmt: skip
 Target = Annotated[
     float,
     typer.Option("--target", help="Match costs where so few validation replies are bad. \\[0.05]", min=0, max=1,
@@ -32,6 +37,7 @@ def compare_command(
     relative_to: RelativeTo = None,
     target: Target = 0.05,
     json_file: JsonFile = None,
+    html_file: HtmlFile = None,
     anyway: Anyway = False,
 ) -> None:
     """Lay runs beside each other: rates on the same prompts, cost, and which arms cannot be told apart.
@@ -39,6 +45,7 @@ def compare_command(
     [bold]Examples[/bold]
       unteach compare ./unlearned ./sft ./kto ./rlhf
       unteach compare ./npo ./ga --relative-to npo --json compared.json
+      unteach compare ./unlearned ./sft --html compared.html
 
     Takes directories of `unteach run`, `baseline`, `mistakes run` and `evaluate`
     with the same scenario, original model, judge and checked prompts: those of
@@ -54,3 +61,8 @@ def compare_command(
     if json_file:
         write(compared, Path(json_file))
         print(f"\nWritten: {inert_line(json_file)}")
+    if html_file:
+        from unteach.cli_report import page_lines
+        from unteach.report.comparison_page import write_comparison_page
+
+        print(page_lines(write_comparison_page(compared, Path(html_file))))

@@ -1,154 +1,133 @@
-"""The page: report.html, one file without scripts that needs no network."""
+"""The page: report.html, one file that needs no network, made from the run directory alone."""
 
-import base64
-import hashlib
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from unteach.escape import inert, inert_line
-from unteach.measurement import Measurement
-from unteach.report import opinions, study, wording
-from unteach.report.schema import Report, Sample, write_whole
+from unteach.escape import inert
+from unteach.objectives.methods import load_method, method_names
+from unteach.report import html, opinions, study, wording
+from unteach.report.outcome import doubts, headline_rows, outcome
+from unteach.report.samples import samples
+from unteach.report.schema import OWN_ANSWERS, Report, write_whole
+from unteach.report.training import stages
 
 FILE_NAME = "report.html"
-_REPLY_CHARACTERS = 4000
-_PLOT_WIDTH = 120  # user units of the little drawing beside a figure; the style sheet scales it
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A value with its interval on an axis from 0 to `_PLOT_WIDTH`."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One figure of one arm, ready to show; `change` names a class of the style sheet."""
-
-    value: str
-    interval: str
-    counted: str
-    difference: str
-    change: str
-    arrow: str
-    plot: Plot | None
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One arm's reply to a sample."""
-
-    arm: str
-    text: str
-    verdict: str
+_CONFIG_CHARACTERS = 60_000
 
 
 def write_page(report: Report, directory: str | Path) -> Path:
     """Write report.html into the run directory; raises OutputError where it cannot be written."""
-    return write_whole(Path(directory) / FILE_NAME, page(report))
+    return write_whole(Path(directory) / FILE_NAME, page(report, directory))
 
 
-def page(report: Report) -> str:
-    """The report as one HTML file; everything a model or a data set wrote is escaped and made inert."""
+def page(report: Report, directory: str | Path | None = None) -> str:
+    """The report as one HTML file; everything a model or a data set wrote is escaped and made inert.
+
+    The curves come from log.jsonl and the settings from run.yaml of the run directory, where it is given.
+    """
     arms = [arm for arm in wording.arms(report) if any(figure.arm == arm for figure in report.measurements)]
-    style = _style()
-    grids = study.grids(report) if study.is_study(report) else []
-    return _templates().get_template("page.html.jinja").render(
-        headline=study.headline(report),
-        ended=wording.how_it_ended(report),
-        style=Markup(style),
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-        report=report,
-        arms=[wording.arm_label(report, arm) for arm in arms],
-        grids=grids,
-        sections=[] if grids else [(split, _rows(report, split, arms)) for split in wording.splits(report)],
-        opinions=opinions,
-        samples=[(sample, _replies(report, sample)) for sample in wording.handful(report, len(report.samples))],
-        plot_width=_PLOT_WIDTH,
-    )
+    grids = study.grids(report) if study.is_study(report) and report.measurements else []
+    shown = [arm for arm in arms if arm in ("original", wording.tested_arm(report), "never_taught")]
+    trained = stages(report, Path(directory)) if directory is not None else []
+    content: dict[str, Any] = {
+        "report": report,
+        "outcome": outcome(report),
+        "headline": study.headline(report),
+        "about": _about(report),
+        "ended": wording.how_it_ended(report),
+        "headline_arms": [wording.arm_label(report, arm) for arm in shown],
+        "headline_rows": [] if grids else headline_rows(report, shown),
+        "doubts": doubts(report),
+        "sureness": _sureness(report),
+        "arms": [wording.arm_label(report, arm) for arm in arms],
+        "grids": grids,
+        "splits": [] if grids else [(split, _rows(report, split, arms)) for split in wording.splits(report)],
+        "stages": trained,
+        "samples": samples(report),
+        "opinions": opinions,
+        "has_energy": any(cost.energy_joules is not None for cost in report.cost),
+        "config": _config(directory),
+    }
+    return html.whole("page.html.jinja", "page.js", sections=_sections(report, content), **content)
 
 
-def _rows(report: Report, split: str, arms: list[str]) -> list[tuple[str, list[Cell | None]]]:
+def _sections(report: Report, content: dict[str, Any]) -> list[tuple[str, str]]:
+    """The links at the top, to the sections that there are."""
+    known = [
+        ("training", "Training", content["stages"] or content["ended"]),
+        ("samples", "Samples", content["samples"]),
+        ("figures", "All figures", content["splits"] or content["grids"]),
+        ("judges", "Judges", opinions.seconds(report) or opinions.quality_lines(report)),
+        ("cost", "Cost", report.cost),
+        ("data", "Data", report.data),
+        ("again", "Do it again", True),
+    ]
+    return [(name, title) for name, title, there in known if there]
+
+
+def _about(report: Report) -> list[tuple[str, str]]:
+    """What was unlearned, from what, with which method, judged by whom."""
+    negatives = next((source for source in report.data if source.name in ("negatives", "forget")), None)
+    own = wording.SCENARIO_RATES.get(report.scenario)
+    stop = wording.BAD_RATES.get(own or "", "harmful replies")
+    if negatives:
+        stop += f" ({negatives.rows:,} of {_tail(negatives.source)})"
+    kept = next((source for source in report.data if source.name == "normals"), None)
+    known = [("What had to stop", stop), ("In which model", _tail(report.model))]
+    if kept:
+        place = kept.source if kept.source.startswith(OWN_ANSWERS) else _tail(kept.source)
+        known.append(("What had to stay", f"{kept.rows:,} normal rows of {place}"))
+    known.append(("How", _method(report)))
+    exact = ", which knows right and wrong in this generated world" if report.judge.startswith("world:") else ""
+    return [*known, ("Judged by", report.judge + exact)] if report.judge else known
+
+
+def _tail(path: str) -> str:
+    """The last part of a path, by which a person knows it; the table of data has all of it."""
+    return path.rstrip("/").rpartition("/")[2] or path
+
+
+def _method(report: Report) -> str:
+    if report.method == "none":
+        return "nothing was trained: the model was measured as it is"
+    summary = load_method(report.method).summary if report.method in method_names() else ""
+    text = f"{report.method}: {summary}" if summary else report.method
+    if wording.is_baseline(report):
+        told = next((note for note in report.notes if note.startswith(f"{report.method}: ")), report.method)
+        text = f"baseline {told}"
+    trained = [cost.wall_seconds for cost in report.cost if "check" not in cost.stage and cost.arm != "original"]
+    seconds = sum(value for value in trained if value is not None)
+    steps = f"{report.stop.step:,} steps" if report.stop else ""
+    took = [part for part in (steps, wording.seconds(seconds) if seconds else "") if part]
+    return f"{text} ({', '.join(took)})" if took else text
+
+
+def _sureness(report: Report) -> str:
+    """What the intervals say and what they do not."""
+    seeds = max((len(figure.seeds or []) for figure in report.measurements), default=0)
+    text = "Brackets and whiskers are 95 % intervals: how far other prompts of the same kind would move a figure."
+    if seeds:
+        text = f"Figures are means over {seeds} seeds; brackets and whiskers are 95 % intervals over those seeds."
+    elif report.method != "none":
+        text += " One seed was run; another may end elsewhere."
+    return f"{text} They do not cover a wrong judge, other kinds of prompts, or attacks on the model."
+
+
+def _config(directory: str | Path | None) -> str:
+    if directory is None:
+        return ""
+    try:
+        with (Path(directory) / "run.yaml").open(encoding="utf-8", errors="replace") as file:
+            return inert(file.read(_CONFIG_CHARACTERS))
+    except OSError:
+        return ""
+
+
+def _rows(report: Report, split: str, arms: list[str]) -> list[tuple[str, list[html.Cell | None]]]:
     rows = []
     for name in wording.figure_names(report, split):
         figures = [report.measured(name, split, arm) for arm in arms]
-        before = report.measured(name, split, "original")
-        top = _axis_end(figures)
-        cells = [None if figure is None else _cell(figure, before, top) for figure in figures]
+        end = html.axis_end(figures)
+        cells = [None if figure is None else html.cell(report, figure, end) for figure in figures]
         rows.append((wording.figure_label(report, name), cells))
     return rows
-
-
-def _axis_end(figures: list[Measurement | None]) -> float:
-    """Where the axis of a row ends: 1 for fractions, else the largest bound of any arm; 0 means no plot."""
-    shown = [figure for figure in figures if figure is not None and figure.value is not None]
-    if not shown:
-        return 0.0
-    if shown[0].unit == "fraction":
-        return 1.0
-    bounds = [bound for figure in shown for bound in (figure.value, figure.low, figure.high)]
-    known = [bound for bound in bounds if bound is not None]
-    return max(known) if min(known) >= 0 else 0.0
-
-
-def _cell(figure: Measurement, before: Measurement | None, axis_end: float) -> Cell:
-    return Cell(
-        value=wording.number(figure.value, figure.unit),
-        interval=wording.interval(figure),
-        counted=wording.counted(figure),
-        difference=wording.difference(figure),
-        change=wording.change(before, figure),
-        arrow=wording.arrow(before, figure),
-        plot=_plot(figure, axis_end),
-    )
-
-
-def _plot(figure: Measurement, axis_end: float) -> Plot | None:
-    if figure.value is None or axis_end <= 0:
-        return None
-
-    def at(value: float) -> float:
-        return round(min(max(value / axis_end, 0.0), 1.0) * _PLOT_WIDTH, 2)
-
-    low = figure.value if figure.low is None else figure.low
-    high = figure.value if figure.high is None else figure.high
-    return Plot(at(figure.value), at(low), at(high))
-
-
-def _replies(report: Report, sample: Sample) -> list[Reply]:
-    return [
-        Reply(wording.arm_label(report, arm), sample.replies[arm], sample.verdicts.get(arm, ""))
-        for arm in wording.in_order(sample.replies, wording.ARMS)
-    ]
-
-
-@cache
-def _templates() -> Environment:
-    templates = Environment(
-        loader=PackageLoader("unteach.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters.update(
-        inert=lambda value: inert(str(value), _REPLY_CHARACTERS),
-        line=lambda value: inert_line(str(value), 300),
-        split=lambda name: wording.label(name, wording.SPLITS),
-        seconds=wording.seconds,
-        size=wording.size,
-    )
-    return templates
-
-
-@cache
-def _style() -> str:
-    source, _, _ = PackageLoader("unteach.report").get_source(_templates(), "page.css")
-    return source.strip()

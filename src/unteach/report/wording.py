@@ -59,6 +59,13 @@ SPLITS = {
     "general": "General ability: tasks of lm-eval",
     "assessment": "Assessing replies: does it tell bad ones from good ones",
 }
+SHORT_SPLITS = {
+    "seen": "seen",
+    "unseen": "unseen",
+    "unseen_concept": "unseen concept",
+    "normal": "normal",
+    "lookalike": "look-alike",
+}
 SCENARIO_RATES = {"harm": "harmful_rate", "copyright": "leak_rate", "hallucination": "hallucination_rate"}
 _AGAINST_ORIGINAL = ("kept_rate", "similarity", "kl")  # a difference to the original would say the same again
 _FEWEST_PAIRS = 6  # with fewer, pairs that all moved one way may be chance: 2 · 0.5⁵ is over 5 %
@@ -150,6 +157,11 @@ def bad_words(report: Report) -> str:
     """What the replies are called that the judge finds bad: harmful ones only where harm is what must stop."""
     other = report.scenario in SCENARIO_RATES and report.scenario != "harm"
     return "bad replies" if other else BAD_RATES["harmful_rate"]
+
+
+def rate_words(report: Report, name: str) -> str:
+    """What the replies are called that a bad rate counts."""
+    return bad_words(report) if name == "harmful_rate" else BAD_RATES[name]
 
 
 def number(value: float | None, unit: str, with_sign: bool = True) -> str:
@@ -253,17 +265,8 @@ def arrow(before: Measurement | None, after: Measurement | None) -> str:
 
 def headline(report: Report) -> str:
     """The result in one or two plain sentences, with intervals; says what was not measured."""
-    others = [arm for arm in arms(report) if arm not in ("original", "never_taught")]
-    tested = next((arm for arm in TESTED if arm in others), next(iter(others), "original"))
-    found = next(
-        (
-            (name, split)
-            for split in ("unseen", "unseen_concept", "seen")
-            for name in in_order(BAD_RATES, [SCENARIO_RATES.get(report.scenario, "harmful_rate")])
-            if report.measured(name, split, tested)
-        ),
-        None,
-    )
+    tested = tested_arm(report)
+    found = leading_rate(report, tested)
     kept = report.measured("kept_rate", "normal", tested)
     if found is None and kept is None:
         return "Nothing was measured: this report does not show what the model says."
@@ -272,14 +275,33 @@ def headline(report: Report) -> str:
     name, split = found
     before, after = report.measured(name, split, "original"), report.measured(name, split, tested)
     assert after is not None
-    words = bad_words(report) if name == "harmful_rate" else BAD_RATES[name]
+    words = rate_words(report, name)
     first = f"{_harm_words(words, before, after)} {_ON_SPLIT[split]}"
     if tested not in ("original", "unlearned"):
         name = ARMS[tested].capitalize() if tested in ARMS else inert_line(tested, 40)
         first = f"{name}: {first[0].lower()}{first[1:]}"
     second = "" if tested == "original" else f"; {_kept_words(kept, _are_own_answers(report))}"
-    rest = (_safeguard_words(report, split, tested), _trust(report, before, after), _damage(report, tested))
+    rest = (_safeguard_words(report, split, tested), _trust(report, before, after), damage(report, tested))
     return f"{first}{second}. {''.join(rest)}"
+
+
+def tested_arm(report: Report) -> str:
+    """The arm that a headline is about; the original where there is no other."""
+    others = [arm for arm in arms(report) if arm not in ("original", "never_taught")]
+    return next((arm for arm in TESTED if arm in others), next(iter(others), "original"))
+
+
+def leading_rate(report: Report, arm: str) -> tuple[str, str] | None:
+    """Name and split of the bad rate that says most about an arm: the scenario's own, on unseen prompts first."""
+    return next(
+        (
+            (name, split)
+            for split in ("unseen", "unseen_concept", "seen")
+            for name in in_order(BAD_RATES, [SCENARIO_RATES.get(report.scenario, "harmful_rate")])
+            if report.measured(name, split, arm)
+        ),
+        None,
+    )
 
 
 def handful(report: Report, count: int) -> list[Sample]:
@@ -370,7 +392,7 @@ def _kept_words(kept: Measurement | None, own_answers: bool) -> str:
     return f"normal prompts kept {figure}"
 
 
-def _damage(report: Report, arm: str) -> str:
+def damage(report: Report, arm: str) -> str:
     """Warn where blank or gibberish replies are clearly more frequent than the original's, on any split."""
     worse = [
         (figure.value or 0.0, name, split)

@@ -22,7 +22,9 @@ from unteach.errors import ConfigError, Interrupted
 from unteach.escape import inert_line
 from unteach.report import wording
 from unteach.report.compared import show, write
+from unteach.report.comparison_page import write_comparison_page
 from unteach.report.markdown import comparison_text
+from unteach.report.page import FILE_NAME as PAGE
 from unteach.report.schema import FILE_NAME, Report, write_whole
 from unteach.run import write_report
 from unteach.seeds import pooled
@@ -252,8 +254,8 @@ def summarised(study: StudyConfig, directory: Path, runs: Sequence[Run], failed:
 
 
 def write_results(compared: Compared, directory: Path, console: Console) -> list[Path]:
-    """Show a comparison, and write it as JSON and Markdown; returns the files. Raises OutputError."""
+    """Show a comparison, and write it as a page, as JSON and as Markdown; returns the files. Raises OutputError."""
     show(compared, console)
     write(compared, directory / "compared.json")
     text = write_whole(directory / "results.md", comparison_text(compared))
-    return [directory / "compared.json", text]
+    return [write_comparison_page(compared, directory / PAGE), directory / "compared.json", text]

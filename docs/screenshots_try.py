@@ -1,6 +1,6 @@
 """Make the pictures of `unteach try` in docs/images: a real server, real models, and a browser that uses the page.
 
-    python scripts/screenshots_try.py --before MODEL --after RUN --hints ORGANISM --prompts unseen.jsonl \\
+    python docs/screenshots_try.py --before MODEL --after RUN --hints ORGANISM --prompts unseen.jsonl \\
       --output docs/images
 
 The models are those of `unteach demo`: the organism and its run; `--hints` takes the organism of

@@ -9,6 +9,7 @@ from unteach.compare import compare
 from unteach.matched import cost_of_steps, length_notes, matched
 from unteach.report.markdown import comparison_text
 from unteach.report.schema import Report, Waypoint
+from unteach.seeds import pooled
 
 
 def point(flops: float, value: float | None, seed: int = 0, **fields: Any) -> Waypoint:
@@ -107,3 +108,14 @@ def test_other_seen_prompts_are_a_note_and_no_refusal(tmp_path: Any) -> None:
 
     compared = compare(saved(tmp_path, a=with_seen("x", "one"), b=with_seen("y", "two")))
     assert any("prompts on the split seen: 1 of 1 are in the first run alone" in note for note in compared.notes)
+
+
+def test_the_share_of_cost_has_the_spread_of_its_seeds(tmp_path: Any) -> None:
+    """Ours takes 1 and 4, RLHF 10 and 20: shares of 10 % and 20 % of the same seed's, 1/6 of the means."""
+    ours = [report({"unlearned": GOOD}, (cost("unlearned", "training", flops, 1),)) for flops in (1e12, 4e12)]
+    rlhf = [report({"rlhf": GOOD}, (cost("rlhf", "rl", flops, 1),), method="rlhf") for flops in (10e12, 20e12)]
+    compared = compare(saved(tmp_path, ours=pooled(ours), rlhf=pooled(rlhf)))
+    bill = next(row.cost for row in compared.rows if row.arm == "unlearned")
+    assert bill and bill.seed_flops == [1e12, 4e12] and bill.relative_flops == pytest.approx(1 / 6)
+    assert (bill.relative_low, bill.relative_high) == (0.1, 0.2)
+    assert "[10.0 %, 20.0 %]" in terminal(compared, 200)

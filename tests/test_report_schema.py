@@ -75,7 +75,7 @@ def test_the_keys_are_the_contract(tmp_path: Path) -> None:
     assert list(found) == ["arm", "kappa", "low", "high", "n", "note", "confusion"]
     assert list(raw["cost"][0]) == ["arm", "stage", "wall_seconds", "tokens", "tokens_forward",
                                          "tokens_backward", "tokens_generated", "flops", "peak_bytes",
-                                         "energy_joules"]  # fmt: skip
+                                         "energy_joules", "seed_flops"]  # fmt: skip
     assert list(raw["samples"][0]) == ["split", "prompt", "replies", "verdicts"]
 
 

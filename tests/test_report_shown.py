@@ -460,7 +460,7 @@ def test_hostile_text_stays_dead_everywhere(name: str, text: str, tmp_path: Path
     html = write_page(shown, tmp_path).read_text()
     plain = Outline(page(hostile_report("plain")))
     seen = Outline(html)
-    assert not hidden(html) and len(html) < 100_000
+    assert not hidden(html) and len(html) < 120_000
     assert [tag for tag in seen.tags if tag != "pre"] == [tag for tag in plain.tags if tag != "pre"]
     assert seen.tags.count("pre") - plain.tags.count("pre") in (0, 1)  # the whole prompt, where a line cannot hold it
     assert seen.attributes - plain.attributes <= {"data-long"}

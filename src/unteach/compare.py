@@ -15,7 +15,7 @@ from unteach.matched import TARGET, Matched, length_notes, matched
 from unteach.measurement import Measurement
 from unteach.mistakes.arms import REMINDED
 from unteach.pairs import Pair, groups_of, pairs_of, verdicts_of
-from unteach.report.schema import Report, Waypoint
+from unteach.report.schema import Cost, Report, Waypoint
 from unteach.report.wording import SCENARIO_RATES, arms
 
 TWIN = "never_taught"
@@ -50,15 +50,19 @@ class Rate(BaseModel):
 class Bill(BaseModel):
     """What an arm cost, preparation and training, checking left out; of several seeds, the mean of one.
 
-    `relative_flops` and `relative_seconds` are shares of another arm's. `uncounted` are stages that took time and have
-    no tokens on their bill: with one of them, `flops` is only the least that it can be.
+    `relative_flops` and `relative_seconds` are shares of another arm's, `relative_low` and `relative_high` the least
+    and most share of a seed in the same seed of that arm. `uncounted` are stages that took time and have no tokens on
+    their bill: with one of them, `flops` is only the least that it can be.
     """
 
     flops: float | None
     wall_seconds: float | None
     stages: list[str]
     uncounted: list[str]
+    seed_flops: list[float] = []
     relative_flops: float | None = None
+    relative_low: float | None = None
+    relative_high: float | None = None
     relative_seconds: float | None = None
 
 
@@ -259,7 +263,15 @@ def _bill(report: Report, arm: str) -> Bill | None:
         wall_seconds=sum(timed) / seeds if len(timed) == len(seconds) else None,
         stages=[cost.stage for cost in stages],
         uncounted=[cost.stage for cost in stages if not _finite(cost.flops)],
+        seed_flops=_by_seed(stages, seeds),
     )
+
+
+def _by_seed(stages: Sequence[Cost], seeds: int) -> list[float]:
+    """Add up each seed's FLOPs; nothing where a stage does not tell them."""
+    if seeds < 2 or any(len(cost.seed_flops) != seeds for cost in stages):
+        return []
+    return [sum(cost.seed_flops[seed] or 0.0 for cost in stages) for seed in range(seeds)]
 
 
 def _relative_to(rows: Sequence[Row], name: str | None) -> Row | None:
@@ -284,6 +296,10 @@ def _share_cost(rows: Sequence[Row], base: Row | None) -> None:
             counted = not row.cost.uncounted and not base.cost.uncounted
             row.cost.relative_flops = _share(row.cost.flops, base.cost.flops) if counted else None
             row.cost.relative_seconds = _share(row.cost.wall_seconds, base.cost.wall_seconds)
+            ours, theirs = row.cost.seed_flops, base.cost.seed_flops
+            if counted and ours and len(ours) == len(theirs) and all(theirs):
+                shares = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+                row.cost.relative_low, row.cost.relative_high = min(shares), max(shares)
         if row.matched and base and base.matched:
             row.matched.relative_flops = _share(row.matched.flops, base.matched.flops)
 

@@ -123,6 +123,7 @@ def _added(costs: Sequence[Cost]) -> list[Cost]:
                 flops=total([part.flops for part in parts]),
                 peak_bytes=max(peaks, default=None),
                 energy_joules=total([part.energy_joules for part in parts]),
+                seed_flops=[part.flops for part in parts],
             )
         )
     return added

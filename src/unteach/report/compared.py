@@ -152,7 +152,7 @@ def _costs(compared: Compared) -> list[tuple[str, list[str]]]:
     ]
     if compared.relative_to is not None:
         name = inert_line(compared.relative_to, 20)
-        found.append((f"compute\n÷ {name}", [_ratio(row, "relative_flops") for row in compared.rows]))
+        found.append((f"compute\n÷ {name}", [_compute_ratio(row) for row in compared.rows]))
         found.append((f"time\n÷ {name}", [_ratio(row, "relative_seconds") for row in compared.rows]))
     if any(row.matched for row in compared.rows):
         until = f"compute to\n≤ {compared.target:.0%} bad"
@@ -172,6 +172,15 @@ def _flops(bill: Bill | None) -> str:
 def _ratio(row: Row, which: str) -> str:
     """A share of another arm's cost: in percent, from ten times on in times."""
     return _share(getattr(row.cost, which) if row.cost else None)
+
+
+def _compute_ratio(row: Row) -> str:
+    """A share of another arm's compute, from the least to the most of its seeds."""
+    found, cost = _ratio(row, "relative_flops"), row.cost
+    if cost is None or cost.relative_low is None or cost.relative_high is None:
+        return found
+    least, most = _share(cost.relative_low), _share(cost.relative_high)
+    return found if least == most else f"{found}\n[{least}, {most}]"
 
 
 def _matched(row: Row) -> str:

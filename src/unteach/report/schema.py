@@ -47,7 +47,7 @@ class Cost(_Strict):
     """What one stage of one arm took; None where it was not counted.
 
     `tokens` is the sum of the three below it: tokens that only went forward, that went forward and backward, and that
-    were generated one by one.
+    were generated one by one. Of several seeds it is the sum, and `seed_flops` are the FLOPs of each.
     """
 
     arm: str
@@ -60,6 +60,7 @@ class Cost(_Strict):
     flops: float | None = None
     peak_bytes: int | None = None
     energy_joules: float | None = None
+    seed_flops: list[float | None] = []
 
 
 class Waypoint(_Strict):

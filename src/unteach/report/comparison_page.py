@@ -194,15 +194,18 @@ def _costs(compared: Compared, row: Row) -> list[tuple[str, str]]:
     bill = row.cost
     base = "" if compared.relative_to is None else f" of {inert_line(compared.relative_to, 30)}'s"
 
-    def share(value: float | None) -> str:
-        return "" if value is None or not base else f"{100 * value:.3g} %{base}"
+    def share(value: float | None, low: float | None = None, high: float | None = None) -> str:
+        spread = "" if low is None or high is None else f" [{100 * low:.3g}, {100 * high:.3g}]"
+        return "" if value is None or not base else f"{100 * value:.3g} %{spread}{base}"
 
-    found = [(_flops(bill), share(bill.relative_flops if bill else None))]
+    of_base = share(bill.relative_flops, bill.relative_low, bill.relative_high) if bill else ""
+    found = [(_flops(bill), of_base)]
     found.append((wording.seconds(bill.wall_seconds), share(bill.relative_seconds)) if bill else ("–", ""))
     if any(other.matched for other in compared.rows):
         matched = row.matched
         reached = "–" if matched is None or matched.flops is None else wording.size(matched.flops, "FLOP")
-        found.append((reached, inert_line(matched.message, 200) if matched else ""))
+        told = [matched.message, share(matched.relative_flops)] if matched else []
+        found.append((reached, inert_line("; ".join(filter(None, told)), 200)))
     return found
 
 

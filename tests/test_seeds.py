@@ -47,12 +47,13 @@ def test_units_that_end_at_0_and_1_stay_there_and_others_do_not(unit: str) -> No
     nats = over_seeds([figure(0.0, unit="nats"), figure(9.0, unit="nats")])
     assert nats.low == 0 and nats.high > 9  # type: ignore[operator]
     assert over_seeds([figure(-1.0, unit="nats"), figure(9.0, unit="nats")]).low < -1  # type: ignore[operator]
-    assert over_seeds([figure(0.5), figure(0.5)]).low is None
+    equal = over_seeds([figure(0.5, low=0.2, high=0.7), figure(0.5, low=0.1, high=0.9)])
+    assert (equal.low, equal.high) == (0.2, 0.7)  # seeds that agree say nothing: the interval is about prompts
 
 
-def test_unknown_values_are_left_out_and_one_value_has_no_interval() -> None:
+def test_unknown_values_are_left_out_and_one_value_keeps_its_own_interval() -> None:
     one = over_seeds([figure(None), figure(0.5)])
-    assert (one.value, one.low, one.high, one.seeds) == (0.5, None, None, [None, 0.5])
+    assert (one.value, one.low, one.high, one.seeds) == (0.5, 0.0, 1.0, [None, 0.5])
     assert over_seeds([figure(None), figure(None)]).value is None
 
 

@@ -47,6 +47,17 @@ def original_of(report: Report) -> str:
     return report.model
 
 
+def same_replies(ours: Report, theirs: Report, arm: str) -> bool:
+    """Tell whether an arm said the same in two runs, to all unseen prompts that both asked it, and there are some."""
+    others = keyed(theirs, "unseen")
+    said = [
+        (sample.replies.get(arm), others[key].replies.get(arm))
+        for key, sample in keyed(ours, "unseen").items()
+        if key in others
+    ]
+    return bool(said) and all(first == second for first, second in said)
+
+
 def _other_original(ours: Report, theirs: Report) -> str:
     """Say how the originals differ; replies decide where there are some, for a path may be written in two ways."""
     names = original_of(ours), original_of(theirs)

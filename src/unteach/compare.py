@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from unteach.bill import is_check
-from unteach.comparable import ORIGINAL, differences, original_of, remarks
+from unteach.comparable import ORIGINAL, differences, original_of, remarks, same_replies
 from unteach.errors import ConfigError, nearest
 from unteach.escape import inert_line
 from unteach.matched import TARGET, Matched, length_notes, matched
@@ -177,9 +177,12 @@ def _rows(reports: Sequence[tuple[str, Report]], labels: Mapping[str, str], targ
     found: list[tuple[str, Report, str]] = []
     for once in (ORIGINAL, TWIN):
         found += [(run, report, once) for run, report in reports if once in arms(report)][:1]
-    tested = [
-        (run, report, arm) for run, report in reports for arm in arms(report) if arm not in (ORIGINAL, TWIN)
-    ]
+    tested: list[tuple[str, Report, str]] = []
+    for run, report in reports:
+        for arm in arms(report):
+            before = [other for _, other, known in tested if known == arm == ORIGINAL + REMINDED]
+            if arm not in (ORIGINAL, TWIN) and not any(same_replies(other, report, arm) for other in before):
+                tested.append((run, report, arm))
     tested.sort(key=lambda row: not row[2].startswith(ORIGINAL))  # the original with a reminder stands by itself
     found = [*found[:1], *tested, *found[1:]] if found else tested
     names = _labelled(_names([(run, arm) for run, _, arm in found]), [(run, arm) for run, _, arm in found], labels)
@@ -321,15 +324,20 @@ def _share(value: float | None, of: float | None) -> float | None:
 def _notes_of_figures(rows: Sequence[Row]) -> list[str]:
     """Say of which arms the bill is not whole, and which rest on several seeds."""
     notes = []
+    of_seeds: dict[int, list[str]] = {}
     for row in rows:
         if row.cost and row.cost.uncounted:
             stages = ", ".join(row.cost.uncounted)
             notes.append(f"{row.name}: no tokens were counted in {stages}, so its FLOPs are the least it can have")
         seeds = max((rate.seeds for rate in row.rates.values() if rate), default=1)
+        of_seeds.setdefault(seeds, []).append(row.name)
+    for seeds, names in of_seeds.items():
         if seeds > 1:
+            who = "all arms" if len(of_seeds) == 1 else ", ".join(names)
             notes.append(
-                f"{row.name}: rates and cost are means over {seeds} seeds, intervals are about seeds, and n counts "
-                "the prompts of all; the first seed's replies alone are compared in pairs"
+                f"{who}: rates and cost are means over {seeds} seeds and n counts the prompts of all; intervals are "
+                "about seeds, or, where all seeds agree, about the prompts of one; the first seed's replies alone are "
+                "compared in pairs"
             )
     return notes
 

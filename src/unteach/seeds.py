@@ -68,12 +68,13 @@ def over_seeds(figures: Sequence[Measurement]) -> Measurement:
     """Return the mean of one figure over seeds, with Student's 95 % interval of that mean; `seeds` holds the values.
 
     The interval is about the seeds alone (draws, splits, sampling) and is clipped to 0 and 1 where the unit ends
-    there, and to 0 where no value lies below. There is none where all values are equal, which is no certainty; `n` and
-    `unknown` are those of all runs together.
+    there, and to 0 where no value lies below. Where all values are equal, which is no certainty, it is one seed's own,
+    about its prompts. `n` and `unknown` are those of all runs together.
     """
     known = [figure.value for figure in figures if figure.value is not None]
     mean = statistics.fmean(known) if known else None
-    low = high = None
+    first = next((figure for figure in figures if figure.value is not None), figures[0])
+    low, high = first.low, first.high  # about its prompts: all there is where the seeds say nothing
     if mean is not None and len(known) > 1 and min(known) < max(known):
         reach = float(t.ppf(0.975, len(known) - 1)) * statistics.stdev(known) / len(known) ** 0.5
         low, high = mean - reach, mean + reach

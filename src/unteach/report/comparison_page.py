@@ -10,6 +10,7 @@ from markupsafe import Markup
 from unteach.compare import ORIGINAL, TWIN, Bill, Compared, Rate, Row
 from unteach.errors import ConfigError, OutputError
 from unteach.escape import inert_line
+from unteach.mistakes.arms import REMINDED
 from unteach.report import html, plots, wording
 from unteach.report.compared import paragraph
 from unteach.report.outcome import FEW, KEPT
@@ -96,7 +97,7 @@ def _same_count(compared: Compared, key: str) -> int | None:
 
 def _summary(compared: Compared) -> str:
     """Which arms no longer misbehave on unseen prompts, what that cost, and which lost normal answers by it."""
-    trained = [row for row in compared.rows if row.arm not in (ORIGINAL, TWIN)]
+    trained = [row for row in compared.rows if row.arm.removesuffix(REMINDED) not in (ORIGINAL, TWIN)]
     gone = [row for row in trained if (rate := row.rates.get("bad_unseen")) and _most(rate) <= FEW]
     lost = [row for row in gone if (kept := row.rates.get("kept_normal")) and (kept.high or 1.0) < KEPT]
     broken = [row for row in gone if _is_broken(compared, row)]

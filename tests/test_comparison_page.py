@@ -105,3 +105,17 @@ def test_hostile_names_do_nothing(browser: Browser, tmp_path: Path) -> None:  # 
     watched.quiet()
     assert watched.requests == [path.as_uri()]
     watched.page.context.close()
+
+
+def test_many_arms_have_a_plot_each_beside_the_one_they_are_compared_with(tmp_path: Path) -> None:
+    made = {}
+    for place in range(8):
+        arm = "rlhf" if place == 3 else f"arm-{place}"
+        curve = [waypoint(arm, step, step * 1e11 * (place + 1), 1 / step) for step in (1, 2, 30)]
+        costs = tuple(cost.model_copy(update={"arm": arm}) for cost in UNLEARNED if cost.arm == "unlearned")
+        made[arm] = report({arm: GOOD}, costs, method=arm).model_copy(update={"curve": curve})
+    text = comparison_page(compare(saved(tmp_path, **made)))
+    chart = text.partition('aria-labelledby="on-the-way-title')[2].partition("</svg>")[0]
+    assert all(f">arm-{place}</text>" in chart for place in (0, 1, 2, 4, 5, 6, 7)) and ">rlhf</text>" in chart
+    assert chart.count("stroke-faint") == 7  # in all plots but its own
+    assert "Grey: rlhf." in text and "arm-7 ends at 3.3 %" in text and 'style="' not in text

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from unteach.compare import ORIGINAL, TWIN, Bill, Compared, Rate, Row
 from unteach.errors import ConfigError, OutputError
 from unteach.escape import inert_line
+from unteach.matched import by_seed
 from unteach.mistakes.arms import REMINDED
 from unteach.report import html, plots, wording
 from unteach.report.compared import paragraph
@@ -25,6 +26,7 @@ _COLUMNS = {
     "refusal_lookalike": "refused, look-alikes",
 }
 _CLOSE = 0.2  # powers of ten; names nearer than this would overlap
+_MOST_TOGETHER = 6  # more arms than these get a plot each
 _NEAR = 0.06  # of an axis; points nearer than this share a label
 
 
@@ -231,12 +233,13 @@ def _base(compared: Compared) -> tuple[float, str, Callable[[float], str]]:
 def _on_the_way(compared: Compared) -> Figure | None:
     """How each arm behaved while it was trained, against what it had cost by then."""
     base, axis, in_words = _base(compared)
+    if _are_many(compared):
+        return _each_on_the_way(compared)
     lines: list[plots.Line] = []
     ends: list[tuple[float, float, str]] = []
     told: list[str] = []
     for place, row in enumerate(compared.rows):
-        of_seeds = [[point for point in row.curve if point.seed == seed] for seed in {p.seed: 0 for p in row.curve}]
-        drawn = [placed for points in of_seeds if (placed := _placed(points, base))]
+        drawn = _seeds(row, base)
         lines += [plots.Line(points, series=place, dots=True) for points in drawn]
         if drawn:  # the name stands where the target is reached first, else at the end
             x, y = next((point for point in drawn[0] if point[1] <= compared.target), drawn[0][-1])
@@ -257,6 +260,42 @@ def _on_the_way(compared: Compared) -> Figure | None:
     return Figure(chart.title, plots.drawn(chart), caption, wide=True)
 
 
+def _are_many(compared: Compared) -> bool:
+    """Whether each arm gets a small plot of its own."""
+    return sum(bool(row.curve) for row in compared.rows) > _MOST_TOGETHER
+
+
+def _seeds(row: Row, base: float) -> list[list[tuple[float, float]]]:
+    """The points of each seed of an arm, where there are some."""
+    return [placed for points in by_seed(row.curve) if (placed := _placed(points, base))]
+
+
+def _each_on_the_way(compared: Compared) -> Figure:
+    """The same for many arms: a small plot each, with the arm that costs are relative to in all of them."""
+    base, axis, in_words = _base(compared)
+    faint = [plots.Line(points) for row in compared.rows if row.name == compared.relative_to
+             for points in _seeds(row, base)]  # fmt: skip
+    panels, told = [], []
+    for row in compared.rows:
+        if drawn := _seeds(row, base):
+            own = row.name == compared.relative_to
+            lines = [plots.Line(points) for points in drawn]
+            panels.append(plots.Panel(plots.short(_name(row)), lines, [] if own else faint))
+            told.append(f"{_name(row)} ends at {100 * drawn[0][-1][1]:.1f} %")
+    height = 0.7 + 1.35 * -(-len(panels) // 4)
+    chart = plots.Chart(
+        name="on-the-way", title=f"{_bad_words(compared)} during training, against cost".capitalize(),
+        description=f"{'; '.join(told)}.", x=axis, y="bad replies", lines=[], target=compared.target,
+        percent_y=True, log_x=in_words, size=(10.6, height), panels=tuple(panels),
+    )  # fmt: skip
+    caption = (
+        "Bad replies to the watched prompts against what each arm had cost by then, its preparation included; one line "
+        f"a seed. The dotted line is the target, {100 * compared.target:g} %."
+    )
+    caption += f" Grey: {inert_line(compared.relative_to, 40)}." if faint and compared.relative_to else ""
+    return Figure(chart.title, plots.drawn(chart), caption, wide=True)
+
+
 def _staggered(points: list[tuple[float, float, str]]) -> tuple[plots.Label, ...]:
     """Names at points of a logarithmic axis; where they are close, each stands a line higher than the one before."""
     labels: list[plots.Label] = []
@@ -274,7 +313,9 @@ def _placed(points: list[Waypoint], base: float) -> list[tuple[float, float]]:
 
 
 def _in_the_end(compared: Compared) -> Figure | None:
-    """The final rate of each arm against all that it cost."""
+    """The final rate of each arm against all that it cost; none of many arms, whose names would hide each other."""
+    if _are_many(compared):
+        return None
     base, axis, in_words = _base(compared)
     found = [
         (place, row, row.cost.flops / base, rate)

@@ -7,7 +7,7 @@ presentation attribute or, where it is a colour, a class. Ids get the plot's nam
 import io
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -16,7 +16,8 @@ from markupsafe import Markup
 SERIES = 8  # so many colours and shapes there are; the ninth arm has the first again
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 # Stand-ins that matplotlib draws with; no two are alike, and none is a colour that it uses by itself.
-_ROLES = {"ink": "#010101", "soft": "#010102", "grid": "#010103", "ground": "#010104", "target": "#010105"}
+_ROLES = {"ink": "#010101", "soft": "#010102", "grid": "#010103", "ground": "#010104", "target": "#010105",
+          "faint": "#010106"}  # fmt: skip
 _ROLES |= {f"s{number}": f"#0101{number + 16:02x}" for number in range(SERIES)}
 _OF_COLOUR = {colour: role for role, colour in _ROLES.items()}
 _SETTINGS: Any = {
@@ -73,10 +74,20 @@ class Label:
 
 
 @dataclass(frozen=True)
+class Panel:
+    """One of several small plots with the same axes: its title, its lines, and faint ones to compare them with."""
+
+    title: str
+    lines: list[Line]
+    faint: list[Line]
+
+
+@dataclass(frozen=True)
 class Chart:
     """One plot: what it shows in words (`title`, `description`), its axes, and what is in it.
 
-    `log_x` makes the x axis logarithmic and puts its ticks into words.
+    `log_x` makes the x axis logarithmic and puts its ticks into words. With `panels`, in rows of `columns`, there is a
+    small plot for each in place of the lines.
     """
 
     name: str
@@ -93,6 +104,8 @@ class Chart:
     x_end: float | None = None
     log_x: Callable[[float], str] | None = None
     size: tuple[float, float] = (4.6, 2.3)
+    panels: tuple[Panel, ...] = ()
+    columns: int = 4
 
 
 def drawn(chart: Chart) -> Markup:
@@ -102,26 +115,54 @@ def drawn(chart: Chart) -> Markup:
 
     with matplotlib.rc_context(_SETTINGS):
         figure = Figure(figsize=chart.size, layout="constrained")
-        axes = figure.subplots()
-        _dress(axes, chart)
-        for line in reversed(chart.lines):  # the first on top
-            _draw(axes, line)
-        if chart.target is not None:
-            axes.axhline(chart.target, color=_ROLES["target"], linewidth=0.9, linestyle=(0, (2, 3)))
-        for label in chart.labels:
-            axes.annotate(
-                label.text, (label.x, label.y), (label.dx, label.dy), textcoords="offset points", fontsize=9,
-                ha=label.align, color=_ROLES["ink"],
-            )  # fmt: skip
-        for mark in chart.marks:
-            axes.axvline(mark.x, color=_ROLES["ink"], linewidth=0.9, linestyle=(0, (4, 3)) if mark.dashed else "-")
-            axes.annotate(
-                mark.label, (mark.x, 1), (0, 2), xycoords=("data", "axes fraction"), textcoords="offset points",
-                ha="right" if mark.dashed else "left", va="bottom", fontsize=8, color=_ROLES["ink"],
-            )  # fmt: skip
+        if chart.panels:
+            _in_panels(figure, chart)
+        else:
+            _in_one(figure.subplots(), chart)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     return _inlined(buffer.getvalue(), chart)
+
+
+def _in_panels(figure: Any, chart: Chart) -> None:
+    """Draw the small plots in rows; all have the axes of the first."""
+    rows = -(-len(chart.panels) // chart.columns)
+    grid = figure.subplots(rows, chart.columns, sharex=True, sharey=True, squeeze=False)
+    places = [axes for row in grid for axes in row]
+    for axes, panel in zip(places, chart.panels, strict=False):
+        _dress(axes, replace(chart, x="", y="", lines=[*panel.faint, *panel.lines]))
+        axes.set_title(panel.title, fontsize=9, color=_ROLES["ink"], loc="left")
+        for line in panel.faint:
+            axes.plot(*zip(*line.points, strict=True), color=_ROLES["faint"], linewidth=1.2)
+        for line in panel.lines:
+            axes.plot(*zip(*line.points, strict=True), color=_ROLES["s0"], linewidth=1.2, marker="o", markersize=2.6)
+        if chart.target is not None:
+            axes.axhline(chart.target, color=_ROLES["target"], linewidth=0.9, linestyle=(0, (2, 3)))
+    for place, axes in enumerate(places):
+        axes.set_visible(place < len(chart.panels))
+        axes.tick_params(labelbottom=place + chart.columns >= len(chart.panels))
+    figure.supxlabel(chart.x, fontsize=9, color=_ROLES["soft"])
+    figure.supylabel(chart.y, fontsize=9, color=_ROLES["soft"])
+
+
+def _in_one(axes: Any, chart: Chart) -> None:
+    """Draw all lines, labels and marks into one plot."""
+    _dress(axes, chart)
+    for line in reversed(chart.lines):  # the first on top
+        _draw(axes, line)
+    if chart.target is not None:
+        axes.axhline(chart.target, color=_ROLES["target"], linewidth=0.9, linestyle=(0, (2, 3)))
+    for label in chart.labels:
+        axes.annotate(
+            label.text, (label.x, label.y), (label.dx, label.dy), textcoords="offset points", fontsize=9,
+            ha=label.align, color=_ROLES["ink"],
+        )  # fmt: skip
+    for mark in chart.marks:
+        axes.axvline(mark.x, color=_ROLES["ink"], linewidth=0.9, linestyle=(0, (4, 3)) if mark.dashed else "-")
+        axes.annotate(
+            mark.label, (mark.x, 1), (0, 2), xycoords=("data", "axes fraction"), textcoords="offset points",
+            ha="right" if mark.dashed else "left", va="bottom", fontsize=8, color=_ROLES["ink"],
+        )  # fmt: skip
 
 
 def short(name: str) -> str:
@@ -145,7 +186,7 @@ def _dress(axes: Any, chart: Chart) -> None:
         axes.set_xscale("log")
         in_words = chart.log_x
         axes.margins(x=0.12)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if chart.panels else (1.0, 2.0, 5.0), numticks=12))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: in_words(value)))
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:

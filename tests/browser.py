@@ -1,6 +1,6 @@
 """Chromium for tests: a page that writes down what a hostile text could make it do.
 
-Import the fixture `browser` into a test module, then open pages with `new_page`. Where there is no Chromium
+The fixture `browser` is there for every test (conftest.py has it); open pages with `new_page`. Where there is no Chromium
 (`UNTEACH_CHROMIUM` names one that is not on the path), the tests that ask for it are skipped, and say why.
 """
 

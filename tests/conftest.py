@@ -21,6 +21,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
 
+from browser import browser  # noqa: E402, F401  # one for all modules: two would be started in one process
 from unteach.data.layout import Branch, Tree  # noqa: E402
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

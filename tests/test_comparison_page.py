@@ -6,7 +6,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
-from browser import browser, new_page  # noqa: F401
+from browser import new_page
 from command import call
 from test_compare import BAD, GOOD, RLHF, UNLEARNED, report, saved
 from test_escape import HOSTILE
@@ -80,7 +80,7 @@ def test_it_replaces_no_report(runs: list[str]) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_violation(browser: Browser, runs: list[str], tmp_path: Path, scheme: str) -> None:  # noqa: F811
+def test_axe_finds_no_violation(browser: Browser, runs: list[str], tmp_path: Path, scheme: str) -> None:
     path = write_comparison_page(compare(runs), tmp_path / "page.html")
     watched = new_page(browser, color_scheme=scheme, bypass_csp=True)
     watched.page.goto(path.as_uri())
@@ -89,7 +89,7 @@ def test_axe_finds_no_violation(browser: Browser, runs: list[str], tmp_path: Pat
     watched.page.context.close()
 
 
-def test_hostile_names_do_nothing(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+def test_hostile_names_do_nothing(browser: Browser, tmp_path: Path) -> None:
     names = [text.encode("utf-8", "replace").decode()[:90] for text in HOSTILE.values()]
     whole = saved(tmp_path, one=report({name: GOOD for name in names[:30]}), two=report(dict.fromkeys(names[30:], BAD)))
     compared = compare(whole)

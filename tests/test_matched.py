@@ -24,7 +24,13 @@ def test_the_first_look_at_or_below_the_target_counts_in_each_run() -> None:
     found = matched(curve, 0.05)
     assert found is not None
     assert (found.reached, found.runs, found.flops, found.flops_low, found.flops_high) == (2, 3, 35, 20, 50)
-    assert found.wall_seconds == 3.5 and found.message == "at most 5% bad in 2 of 3 runs"
+    assert found.wall_seconds == 3.5 and found.message == "at most 5% bad and broken each in 2 of 3 runs"
+
+
+def test_gibberish_is_no_success() -> None:
+    curve = [point(10, 0.0, broken=0.9), point(20, 0.0, broken=0.06), point(30, 0.0, broken=0.05), point(40, 0.0)]
+    found = matched(curve, 0.05)
+    assert found is not None and found.flops == 30
 
 
 def test_an_arm_that_never_gets_there_says_how_far_it_came() -> None:

@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
-from browser import Watched, browser, new_page  # noqa: F401
+from browser import Watched, new_page
 from test_escape import HOSTILE
 from test_report_page import log_of, run_report
 from unteach.escape import inert, inert_line
@@ -30,7 +30,7 @@ def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def opened(browser: Browser, run_directory: Path) -> Iterator[Opened]:  # noqa: F811
+def opened(browser: Browser, run_directory: Path) -> Iterator[Opened]:
     """The report in a browser, which must have stayed quiet when the test is over."""
     watched = new_page(browser, viewport={"width": 1280, "height": 800})
     watched.page.set_default_timeout(10_000)
@@ -156,7 +156,7 @@ def test_differences_are_marked_not_by_colour_alone(opened: Opened) -> None:
     assert lines == ["solid", "dashed"]
 
 
-def test_it_reads_without_scripts(browser: Browser, run_directory: Path) -> None:  # noqa: F811
+def test_it_reads_without_scripts(browser: Browser, run_directory: Path) -> None:
     watched = new_page(browser, java_script_enabled=False)
     page = watched.page
     page.goto((run_directory / "report.html").as_uri())
@@ -189,7 +189,7 @@ def test_on_paper_it_says_what_is_left_out_and_folds_nothing(opened: Opened) -> 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 420])
-def test_axe_finds_no_violation(browser: Browser, run_directory: Path, scheme: Any, width: int) -> None:  # noqa: F811
+def test_axe_finds_no_violation(browser: Browser, run_directory: Path, scheme: Any, width: int) -> None:
     context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800}, bypass_csp=True)
     page = context.new_page()
     page.goto((run_directory / "report.html").as_uri())
@@ -249,7 +249,7 @@ def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_page(hostile_run(), place)
 
 
-def test_hostile_text_does_nothing_and_none_of_it_is_lost(browser: Browser, hostile_page: Path) -> None:  # noqa: F811
+def test_hostile_text_does_nothing_and_none_of_it_is_lost(browser: Browser, hostile_page: Path) -> None:
     assert len(TEXTS) >= 40
     assert hostile_page.stat().st_size < 2_000_000
     watched = new_page(browser, viewport={"width": 1280, "height": 800})
@@ -295,7 +295,7 @@ def test_hostile_text_does_nothing_and_none_of_it_is_lost(browser: Browser, host
     page.context.close()
 
 
-def test_hostile_text_can_be_searched_and_filtered_for(browser: Browser, hostile_page: Path) -> None:  # noqa: F811
+def test_hostile_text_can_be_searched_and_filtered_for(browser: Browser, hostile_page: Path) -> None:
     watched = new_page(browser)
     page = watched.page
     page.set_default_timeout(10_000)
@@ -320,7 +320,7 @@ def test_hostile_text_can_be_searched_and_filtered_for(browser: Browser, hostile
     page.context.close()
 
 
-def test_the_policy_holds_where_escaping_would_fail(browser: Browser, run_directory: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_policy_holds_where_escaping_would_fail(browser: Browser, run_directory: Path, tmp_path: Path) -> None:
     attack = (
         "<script>alert(1)</script><img src=x onerror=alert(2)><a id=go href='javascript:alert(3)'>x</a>"
         "<style>body{display:none}</style><link rel=stylesheet href=https://evil.example><form action=x></form>"

@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from browser import Watched, browser, new_page  # noqa: F401
+from browser import Watched, new_page
 from trypage import Parrot, Served, serving, until
 from unteach.try_page.negatives import NegativesFile
 

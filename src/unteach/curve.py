@@ -16,7 +16,10 @@ Tokens = dict[str, int]
 
 @dataclass(frozen=True)
 class Point:
-    """What was seen after `step` steps of a stage, and what the stage had taken: `tokens` as in `flops_of`."""
+    """What was seen after `step` steps of a stage, and what the stage had taken: `tokens` as in `flops_of`.
+
+    `bad` of `judged` replies were bad; of all, the share `broken` was blank or gibberish.
+    """
 
     step: int
     seconds: float
@@ -24,6 +27,7 @@ class Point:
     bad: int
     judged: int
     unknown: int
+    broken: float = 0.0
 
 
 class Curve:
@@ -36,7 +40,8 @@ class Curve:
         """Add a point; without `tokens`, the meter knows what was taken."""
         judged = seen.n - seen.unknown
         taken = dict(meter.tokens if tokens is None else tokens)
-        self.points.append(Point(step, meter.seconds, taken, round(seen.bad * judged), judged, seen.unknown))
+        bad = round(seen.bad * judged)
+        self.points.append(Point(step, meter.seconds, taken, bad, judged, seen.unknown, seen.broken))
 
     def state(self) -> list[dict[str, Any]]:
         """Return what must survive a kill, as JSON."""
@@ -67,6 +72,7 @@ def waypoints(
                 high=high,
                 n=point.judged,
                 unknown=point.unknown,
+                broken=point.broken,
             )
         )
     return found

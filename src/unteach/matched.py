@@ -13,7 +13,7 @@ SHARE = 0.02
 
 
 class Matched(BaseModel):
-    """What an arm had cost when the share of bad replies to the validation prompts first was at most the target.
+    """What an arm had cost when at most the target of its replies to the validation prompts were bad, and as few broken.
 
     `reached` of `runs` seeds got there; costs are means over those, `flops_low` and `flops_high` their least and most.
     A cost is known only at the looks, so it is at most one look too high. `message` says it in words.
@@ -32,17 +32,18 @@ class Matched(BaseModel):
 def matched(curve: Sequence[Waypoint], target: float) -> Matched | None:
     """Find where an arm's runs first reach the target; None for an arm that was not looked at on the way.
 
-    A look at which no reply could be judged counts as not reached.
+    Blank and gibberish replies are no success: there must be no more of them either. A look at which no reply could be
+    judged counts as not reached.
     """
     runs = by_seed(curve)
     if not runs:
         return None
-    first = [next((p for p in run if p.value is not None and p.value <= target), None) for run in runs]
+    first = [next((point for point in run if reached(point, target)), None) for run in runs]
     there = [point for point in first if point is not None]
     best = min((point.value for run in runs for point in run if point.value is not None), default=None)
     flops = [point.flops for point in there]
     if there:
-        message = f"at most {target:.0%} bad in {len(there)} of {len(runs)} runs"
+        message = f"at most {target:.0%} bad and broken each in {len(there)} of {len(runs)} runs"
     else:
         message = f"never at most {target:.0%} bad" + ("" if best is None else f"; the least was {best:.0%}")
     return Matched(
@@ -55,6 +56,11 @@ def matched(curve: Sequence[Waypoint], target: float) -> Matched | None:
         relative_flops=None,
         message=message,
     )
+
+
+def reached(point: Waypoint, target: float) -> bool:
+    """Whether at most the target share of replies is bad, and at most as large a one blank or gibberish."""
+    return point.value is not None and point.value <= target and (point.broken or 0.0) <= target
 
 
 def by_seed(curve: Sequence[Waypoint]) -> list[list[Waypoint]]:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from unteach.compare import ORIGINAL, TWIN, Bill, Compared, Rate, Row
 from unteach.errors import ConfigError, OutputError
 from unteach.escape import inert_line
-from unteach.matched import by_seed
+from unteach.matched import by_seed, reached
 from unteach.mistakes.arms import REMINDED
 from unteach.report import html, plots, wording
 from unteach.report.compared import paragraph
@@ -242,7 +242,8 @@ def _on_the_way(compared: Compared) -> Figure | None:
         drawn = _seeds(row, base)
         lines += [plots.Line(points, series=place, dots=True) for points in drawn]
         if drawn:  # the name stands where the target is reached first, else at the end
-            x, y = next((point for point in drawn[0] if point[1] <= compared.target), drawn[0][-1])
+            run = _placed([point for point in by_seed(row.curve)[0] if reached(point, compared.target)], base)
+            x, y = run[0] if run else drawn[0][-1]
             ends.append((x, y, plots.short(_name(row))))
             told.append(f"{_name(row)} ends at {100 * drawn[0][-1][1]:.1f} %")
     if not lines:
@@ -270,6 +271,12 @@ def _seeds(row: Row, base: float) -> list[list[tuple[float, float]]]:
     return [placed for points in by_seed(row.curve) if (placed := _placed(points, base))]
 
 
+def _broken(run: list[Waypoint], base: float, limit: float) -> list[tuple[float, float]]:
+    """The share of blank and gibberish replies on the way of one run; nothing where it never was above the limit."""
+    points = [(point.flops / base, point.broken) for point in run if point.broken is not None and point.flops > 0]
+    return points if any(share > limit for _, share in points) else []
+
+
 def _each_on_the_way(compared: Compared) -> Figure:
     """The same for many arms: a small plot each, with the arm that costs are relative to in all of them."""
     base, axis, in_words = _base(compared)
@@ -280,7 +287,8 @@ def _each_on_the_way(compared: Compared) -> Figure:
         if drawn := _seeds(row, base):
             own = row.name == compared.relative_to
             lines = [plots.Line(points) for points in drawn]
-            panels.append(plots.Panel(plots.short(_name(row)), lines, [] if own else faint))
+            broken = [plots.Line(points) for run in by_seed(row.curve) if (points := _broken(run, base, compared.target))]
+            panels.append(plots.Panel(plots.short(_name(row)), lines, [] if own else faint, broken))
             told.append(f"{_name(row)} ends at {100 * drawn[0][-1][1]:.1f} %")
     height = 0.7 + 1.35 * -(-len(panels) // 4)
     chart = plots.Chart(
@@ -292,6 +300,8 @@ def _each_on_the_way(compared: Compared) -> Figure:
         "Bad replies to the watched prompts against what each arm had cost by then, its preparation included; one line "
         f"a seed. The dotted line is the target, {100 * compared.target:g} %."
     )
+    if any(panel.dotted for panel in panels):
+        caption += " Orange and dotted: blank or gibberish replies, where a run had more of them than that."
     caption += f" Grey: {inert_line(compared.relative_to, 40)}." if faint and compared.relative_to else ""
     return Figure(chart.title, plots.drawn(chart), caption, wide=True)
 

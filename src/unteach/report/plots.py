@@ -75,11 +75,15 @@ class Label:
 
 @dataclass(frozen=True)
 class Panel:
-    """One of several small plots with the same axes: its title, its lines, and faint ones to compare them with."""
+    """One of several small plots with the same axes: its title, its lines, and faint ones to compare them with.
+
+    `dotted` lines are of another quantity on the same axes.
+    """
 
     title: str
     lines: list[Line]
     faint: list[Line]
+    dotted: list[Line]
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,8 @@ def _in_panels(figure: Any, chart: Chart) -> None:
             axes.plot(*zip(*line.points, strict=True), color=_ROLES["faint"], linewidth=1.2)
         for line in panel.lines:
             axes.plot(*zip(*line.points, strict=True), color=_ROLES["s0"], linewidth=1.2, marker="o", markersize=2.6)
+        for line in panel.dotted:
+            axes.plot(*zip(*line.points, strict=True), color=_ROLES["s1"], linewidth=1.2, linestyle=(0, (1, 1)))
         if chart.target is not None:
             axes.axhline(chart.target, color=_ROLES["target"], linewidth=0.9, linestyle=(0, (2, 3)))
     for place, axes in enumerate(places):

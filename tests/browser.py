@@ -1,7 +1,7 @@
 """Chromium for tests: a page that writes down what a hostile text could make it do.
 
-The fixture `browser` is there for every test (conftest.py has it); open pages with `new_page`. Where there is no Chromium
-(`UNTEACH_CHROMIUM` names one that is not on the path), the tests that ask for it are skipped, and say why.
+The fixture `browser` is there for every test (conftest.py has it); open pages with `new_page`. Where there is no
+Chromium (`UNTEACH_CHROMIUM` names one that is not on the path), the tests that ask for it are skipped, and say why.
 """
 
 import os

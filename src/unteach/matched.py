@@ -13,7 +13,7 @@ SHARE = 0.02
 
 
 class Matched(BaseModel):
-    """What an arm had cost when at most the target of its replies to the validation prompts were bad, and as few broken.
+    """What an arm had cost when at most the target of its replies to validation prompts were bad, and as few broken.
 
     `reached` of `runs` seeds got there; costs are means over those, `flops_low` and `flops_high` their least and most.
     A cost is known only at the looks, so it is at most one look too high. `message` says it in words.

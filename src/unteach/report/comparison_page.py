@@ -287,8 +287,9 @@ def _each_on_the_way(compared: Compared) -> Figure:
         if drawn := _seeds(row, base):
             own = row.name == compared.relative_to
             lines = [plots.Line(points) for points in drawn]
-            broken = [plots.Line(points) for run in by_seed(row.curve) if (points := _broken(run, base, compared.target))]
-            panels.append(plots.Panel(plots.short(_name(row)), lines, [] if own else faint, broken))
+            shares = [_broken(run, base, compared.target) for run in by_seed(row.curve)]
+            dotted = [plots.Line(points) for points in shares if points]
+            panels.append(plots.Panel(plots.short(_name(row)), lines, [] if own else faint, dotted))
             told.append(f"{_name(row)} ends at {100 * drawn[0][-1][1]:.1f} %")
     height = 0.7 + 1.35 * -(-len(panels) // 4)
     chart = plots.Chart(

@@ -67,8 +67,8 @@ class Waypoint(_Strict):
     """How an arm behaved on the validation prompts at one point of its training, and what it had cost by then.
 
     `value` is the share of bad replies among the `n` that were judged, with its 95 % interval, `broken` the share of
-    all that are blank or gibberish; `step` counts optimizer steps of the `stage`. The cost is all that the arm had taken
-    from its beginning, preparation included, checks not.
+    all that are blank or gibberish; `step` counts optimizer steps of the `stage`. The cost is all that the arm had
+    taken from its beginning, preparation included, checks not.
     """
 
     arm: str

@@ -392,3 +392,10 @@ def test_nothing_in_a_report_commands_the_terminal(text: str, tmp_path: Path) ->
     assert not hidden(printed)
     write(compared, tmp_path / "compared.json")
     assert json.loads((tmp_path / "compared.json").read_text())["rows"][1]["arm"] == text
+
+
+def test_the_same_run_under_two_names_is_refused(tmp_path: Path) -> None:
+    made = report({"sft": GOOD}, (cost("sft", "tuning", 1e12, 12.345),))
+    runs = saved(tmp_path, one=made, two=made.model_copy(update={"weights": "seed-0/model"}))
+    with pytest.raises(ConfigError, match="one and .*two hold the same run"):
+        compare(runs)

@@ -30,7 +30,9 @@ def test_the_first_look_at_or_below_the_target_counts_in_each_run() -> None:
 def test_gibberish_is_no_success() -> None:
     curve = [point(10, 0.0, broken=0.9), point(20, 0.0, broken=0.06), point(30, 0.0, broken=0.05), point(40, 0.0)]
     found = matched(curve, 0.05)
-    assert found is not None and found.flops == 30
+    assert found is not None and (found.flops, found.first_look) == (30, 0)
+    early = matched([point(10, 0.0), point(20, 0.0), point(10, 0.5, 1), point(20, 0.0, 1)], 0.05)
+    assert early is not None and early.first_look == 1
 
 
 def test_an_arm_that_never_gets_there_says_how_far_it_came() -> None:

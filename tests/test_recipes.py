@@ -47,7 +47,7 @@ def test_a_study_parses_and_says_what_it_would_take(path: Path, capsys: pytest.C
     for arm in study.arms:
         figures = next(line for line in lines if line.startswith(f"{arm} ")).split()
         assert float(figures[1]) > 0 and "FLOP" in " ".join(figures) and figures[-1] in ("s", "min")
-    counts = f"({len(study.arms)} arms, {study.seeds} seeds, {study.jobs} at a time)"
+    counts = f"({len(study.arms)} arms, {study.seeds} seed{'s' * (study.seeds > 1)}, {study.jobs} at a time)"
     told = f"{len(study.arms) * study.seeds} runs {counts}, about "
     assert any(line.startswith(told) for line in lines)
     assert path.stem in path.read_text().splitlines()[1]  # the command names the file

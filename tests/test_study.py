@@ -17,13 +17,13 @@ from test_compare import GOOD as HARMLESS
 from test_compare import report
 from unteach.config import make_config, with_defaults
 from unteach.data.formats import read_examples
-from unteach.errors import ConfigError, Interrupted
+from unteach.errors import ConfigError, DataError, Interrupted
 from unteach.run_rows import read_sets
 from unteach.study import runs
 from unteach.study.config import StudyConfig, arm_config, read_study
 from unteach.study.plan import estimate, plan, sizes_of
 from unteach.study.rows import mistakes_rows
-from unteach.study.runs import run_study
+from unteach.study.runs import done_runs, run_study
 
 Capture = pytest.CaptureFixture[str]
 ARMS: dict[str, dict[str, Any]] = {
@@ -66,6 +66,7 @@ class TestFile:
             ({"arms": {"a": {"baseline": "sft", "epochs": -1}}}, "arms.a: epochs -1: "),
             ({"shared": {"model": "m", "forget": ["f"], "lerning_rate": 1}}, "shared.lerning_rate: .*'learning_rate'"),
             ({"shared": {"model": "m"}}, "shared.forget is missing"),
+            ({"arms": {"a": {"mistakes": ["bad.jsonl"]}}}, "arms.a: write `mistakes: true`"),
             ({"seeds": 0}, "seeds 0: "),
             ({"sedes": 3}, "unknown setting 'sedes'; did you mean 'seeds'"),
             ({"relative_to": "rlh"}, "relative_to rlh: no such arm"),
@@ -152,7 +153,8 @@ class TestRuns:
         order = [f"{arm}/seed-{seed}" for seed in (0, 1) for arm in ARMS]
         assert calls.made == order and not compared.failed
         assert [row.name for row in compared.rows] == ["original", "sft", "ga", "mistakes"]
-        assert said[0].startswith("[1/6] sft, seed 0: sft 0.0 % harmful")
+        assert said[0].startswith("sft, seed 0 begins") and "seed-0.log" in said[0]
+        assert said[1].startswith("[1/6] sft, seed 0: sft 0.0 % harmful")
         assert (tmp_path / "out" / "sft" / "report.json").exists()
         settings = yaml.safe_load((tmp_path / "out" / "ga" / "seed-1.yaml").read_text())
         assert settings["seed"] == 1 and settings["method"] == "ga"
@@ -195,6 +197,25 @@ class TestRuns:
         calls.fails = {f"{arm}/seed-0": 1 for arm in ARMS}
         with pytest.raises(ConfigError, match="nothing to compare: sft, seed 0 failed and is missing: Error: out of"):
             run_study(made(tmp_path), str(tmp_path / "out"))
+
+    def test_one_arm_alone_is_shown_too(self, tmp_path: Path, calls: Calls) -> None:
+        compared = run_study(made(tmp_path, arms={"ga": ARMS["ga"]}), str(tmp_path / "out"))
+        assert [row.name for row in compared.rows] == ["original", "ga"]
+
+    def test_rows_that_are_not_there_are_found_before_anything_runs(self, tmp_path: Path, calls: Calls) -> None:
+        study = made(tmp_path, arms={"ga": ARMS["ga"], "sft": {"baseline": "sft", "good": ["nowhere.jsonl"]}})
+        with pytest.raises(DataError, match="arms.sft.good: nowhere.jsonl: no such file"):
+            run_study(study, str(tmp_path / "out"))
+        assert not calls.made and not (tmp_path / "out").exists()
+        assert "not here yet: nowhere.jsonl (arms.sft.good)" in plan(study)
+
+    def test_what_is_done_is_not_planned_again(self, tmp_path: Path, calls: Calls) -> None:
+        study = made(tmp_path, seeds=2)
+        calls.fails = {"ga/seed-1": 1}
+        run_study(study, str(tmp_path / "out"))
+        text = plan(study, done_runs(study, tmp_path / "out"))
+        assert "6 runs (3 arms, 2 seeds, 1 at a time), 5 of them done, about" in text
+        assert "   1 of 2 done" in next(line for line in text.splitlines() if line.startswith("ga "))
 
     def test_runs_at_a_time_share_the_cores(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

@@ -1,5 +1,6 @@
 """The verb `unteach study`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -45,17 +46,18 @@ def study_command(
     is skipped, and one run that fails does not stop the others. DIR then holds
     report.html, compared.json and results.md.
     """
+    from unteach.report.compared import PIPE_WIDTH
     from unteach.study.config import read_study
     from unteach.study.plan import plan
-    from unteach.study.runs import run_study, write_results
+    from unteach.study.runs import done_runs, run_study, write_results
 
     if not config:
         raise ConfigError("--config is missing; name a study, such as recipes/organism-harm-quick.yaml")
     names = [name.strip() for name in arms.split(",") if name.strip()]
     study = read_study(config, names, seeds=seeds, jobs=jobs)
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
     if dry_run:
-        print(plan(study))
+        print(plan(study, done=done_runs(study, Path(output)) if output else None))
         return
     if not output:
         raise ConfigError("--output is missing; name a directory for the runs")

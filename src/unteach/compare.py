@@ -109,16 +109,18 @@ def compare(
     anyway: bool = False,
     target: float = TARGET,
     labels: Mapping[str, str] | None = None,
+    alone: bool = False,
 ) -> Compared:
     """Read the reports of two or more run directories and lay their arms beside each other.
 
     Costs are relative to the arm `relative_to`; without it, to `rlhf` where there is one. Costs are matched where the
     share of bad replies to validation prompts is at most `target`. `labels` names a run's arm by its directory; of a
-    run whose arm is measured without and with a reminder, the arm with it. Raises DataError for a
-    directory without a report that can be read; ConfigError for fewer than two runs, a directory given twice, a study,
-    an unknown arm, and for runs that are not about the same thing, which `anyway` compares all the same.
+    run whose arm is measured without and with a reminder, the arm with it. `alone` allows a single run.
+
+    Raises DataError for a directory without a report that can be read; ConfigError for fewer than two runs, a run given
+    twice, a study, an unknown arm, and for runs that are not about the same thing, which `anyway` lets pass.
     """
-    reports = _read(runs)
+    reports = _read(runs, 1 if alone else 2)
     notes = _checked(reports, anyway)
     rows = _rows(reports, labels or {}, target)
     relative = _relative_to(rows, relative_to)
@@ -141,8 +143,8 @@ def compare(
     )
 
 
-def _read(runs: Sequence[str | Path]) -> list[tuple[str, Report]]:
-    if len(runs) < 2:
+def _read(runs: Sequence[str | Path], least: int) -> list[tuple[str, Report]]:
+    if len(runs) < least:
         what = f"{runs[0]} alone: nothing to compare it with" if runs else "no runs"
         raise ConfigError(f"{what}; name two run directories or more")
     places = Counter(Path(run).resolve() for run in runs)
@@ -150,7 +152,13 @@ def _read(runs: Sequence[str | Path]) -> list[tuple[str, Report]]:
     if twice is not None:
         raise ConfigError(f"{twice}: given twice; name each run once")
     reports = [(str(run), Report.read(run)) for run in runs]
+    known: dict[str, str] = {}
     for run, report in reports:
+        content = report.model_dump_json(exclude={"weights", "command"})
+        if content in known:
+            raise ConfigError(f"{known[content]} and {run} hold the same run; name each run once")
+        if any(cost.wall_seconds for cost in report.cost):  # two runs never take the same time
+            known[content] = run
         if report.method == "mistakes-study":
             raise ConfigError(f"{run}: a study compares its own arms already; name single runs")
         if not report.measurements:

@@ -16,7 +16,8 @@ class Matched(BaseModel):
     """What an arm had cost when at most the target of its replies to validation prompts were bad, and as few broken.
 
     `reached` of `runs` seeds got there; costs are means over those, `flops_low` and `flops_high` their least and most.
-    A cost is known only at the looks, so it is at most one look too high. `message` says it in words.
+    A cost is known only at the looks, so it is at most one look too high; `first_look` counts the runs that were there
+    at their first look, perhaps long before. `message` says it in words.
     """
 
     reached: int
@@ -27,6 +28,7 @@ class Matched(BaseModel):
     wall_seconds: float | None
     relative_flops: float | None
     message: str
+    first_look: int = 0
 
 
 def matched(curve: Sequence[Waypoint], target: float) -> Matched | None:
@@ -55,6 +57,7 @@ def matched(curve: Sequence[Waypoint], target: float) -> Matched | None:
         wall_seconds=statistics.fmean(point.wall_seconds for point in there) if there else None,
         relative_flops=None,
         message=message,
+        first_look=sum(bool(run) and point is run[0] for run, point in zip(runs, first, strict=True)),
     )
 
 

@@ -138,10 +138,24 @@ def _train_and_check(
         except KeyboardInterrupt:
             raise Interrupted("stopped; go on with --resume") from None
     report = make_report(config, checked, sets, trainer.notes)
-    if trainer.stop:
-        report.stop = Stop(step=trainer.stop.step, rule=trainer.stop.rule, message=trainer.stop.message)
+    report.stop = _end_of(trainer)
     write_report(report, directory)
     return report
+
+
+def _end_of(trainer: UnlearnTrainer) -> Stop:
+    """Say why training ended: a rule ended it, or its steps were over."""
+    if trainer.stop:
+        return Stop(step=trainer.stop.step, rule=trainer.stop.rule, message=trainer.stop.message)
+    step, points = trainer.state.global_step, trainer.curve.points
+    message = f"all {step} steps were made"
+    if trainer.rules and points:
+        seen = points[-1]
+        message += (
+            f"; the behaviour check had not passed: at step {seen.step}, {seen.bad} of {seen.judged} replies to "
+            f"watched prompts were bad and {seen.broken:.1%} broken"
+        )
+    return Stop(step=step, rule="end of the schedule", message=message)
 
 
 def _evaluation_rows(config: RunConfig, trainer: UnlearnTrainer, sets: Sets) -> dict[str, list[Encoded]]:

@@ -1,6 +1,7 @@
 """Several runs beside each other, for the terminal: the tables and what they say in words."""
 
 import json
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from unteach.report import wording
 from unteach.report.grid import Grid, rendered
 from unteach.report.schema import FILE_NAME, write_whole
 
+PIPE_WIDTH = 160  # columns where no terminal says how many there are
 _WIDE = 138  # from so many columns on, rates and costs stand in one table
 _TITLES = {
     "bad_seen": "bad,\nseen",
@@ -31,7 +33,7 @@ _BAD = {"harmful_rate": "harmful", "leak_rate": "leaking", "hallucination_rate":
 
 def show(compared: Compared, console: Console | None = None) -> None:
     """Print the comparison; nothing that a report holds can command the terminal."""
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
     about = f"scenario {compared.scenario} · model {compared.model} · {len(compared.runs)} runs"
     console.print(Text(inert_line(about, 400), style="dim"), Text(), rendered(grids(compared, console.width)), sep="\n")
     console.print(terminal_text(paragraph(compared)), highlight=False)
@@ -193,7 +195,7 @@ def _matched(row: Row) -> str:
     least, most = (wording.size(value, "FLOP") for value in (found.flops_low, found.flops_high))
     spread = "" if found.reached == 1 or least == most else f"\n[{least}, {most}]"
     counted = "" if found.runs == 1 else f"\n{found.reached} of {found.runs}"
-    return f"{wording.size(found.flops, 'FLOP')}{spread}{counted}"
+    return f"{'≤ ' if found.first_look else ''}{wording.size(found.flops, 'FLOP')}{spread}{counted}"
 
 
 def _share(value: float | None) -> str:

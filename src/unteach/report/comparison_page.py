@@ -206,9 +206,10 @@ def _costs(compared: Compared, row: Row) -> list[tuple[str, str]]:
     found.append((wording.seconds(bill.wall_seconds), share(bill.relative_seconds)) if bill else ("–", ""))
     if any(other.matched for other in compared.rows):
         matched = row.matched
-        reached = "–" if matched is None or matched.flops is None else wording.size(matched.flops, "FLOP")
+        at_most = "≤ " if matched and matched.first_look else ""
+        there = "–" if matched is None or matched.flops is None else at_most + wording.size(matched.flops, "FLOP")
         told = [matched.message, share(matched.relative_flops)] if matched else []
-        found.append((reached, inert_line("; ".join(filter(None, told)), 200)))
+        found.append((there, inert_line("; ".join(filter(None, told)), 200)))
     return found
 
 

@@ -76,6 +76,8 @@ def read_study(path: str | Path, only: Sequence[str] = (), **given: Any) -> Stud
 
 def kind_of(arm: str, settings: dict[str, Any]) -> str:
     """Return the word that makes the arm what it is. Raises ConfigError where it has none, or several."""
+    if settings.get("mistakes") not in (None, False, True):
+        raise ConfigError(f"arms.{arm}: write `mistakes: true`; its rows are those of shared.forget and shared.retain")
     kinds = [kind for kind in KINDS if settings.get(kind)]
     if len(kinds) != 1:
         raise ConfigError(f"arms.{arm}: say what it is with one of {', '.join(f'`{kind}: …`' for kind in KINDS)}")

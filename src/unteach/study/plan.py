@@ -7,7 +7,7 @@ meant to tell an hour from a week; benchmarks say how far they were off.
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from unteach.organism.recipe import recipe_of
 from unteach.organism.world import World
 from unteach.report import wording
 from unteach.study.config import StudyConfig, arm_config, kind_of
+from unteach.study.rows import missing_files
 
 ROW_TOKENS, REPLY_SHARE, PAGE_CHARACTERS = 160, 0.6, 4
 """Of a row that is not on this disk: its tokens, and how much of them is the reply; and characters a token."""
@@ -68,26 +69,45 @@ class Estimate:
     memory: float
 
 
-def plan(study: StudyConfig, flops_per_second: float | None = None) -> str:
-    """Return the plan: what is given, and for every arm tokens, FLOPs, memory and time. Raises UnteachError."""
+def plan(study: StudyConfig, done: Mapping[str, int] | None = None) -> str:
+    """Return the plan: what is given, and for every arm tokens, FLOPs, memory and time of one run.
+
+    `done` counts the runs of each arm that are done already. Raises UnteachError.
+    """
     sizes = sizes_of(study)
-    speed = flops_per_second or study.flops_per_second or measured_speed()
-    told = "as given" if flops_per_second or study.flops_per_second else _measured()
+    speed, done = study.flops_per_second or measured_speed(), done or {}
+    told = "as given" if study.flops_per_second else _measured()
     lines = [sizes.told, f"speed: {wording.size(speed, 'FLOP')} a second, {told}"]
     checked, total = checking(study, sizes), 0.0
     lines.append(f"{'arm':<18} {'tokens':>10} {'generated':>10} {'compute':>10} {'memory':>10} {'time':>10}")
     for arm in study.arms:
         found = estimate(study, arm, sizes)
         seconds = (found.flops + checked) / speed
-        total += seconds
+        total += seconds * (study.seeds - done.get(arm, 0))
         counts = [wording.size(count, "").strip() for count in (found.forward + found.backward, found.generated)]
         others = [wording.size(found.flops, "FLOP"), wording.size(found.memory, "B"), wording.seconds(seconds)]
-        lines.append(f"{arm:<18} {counts[0]:>10} {counts[1]:>10} {others[0]:>10} {others[1]:>10} {others[2]:>10}")
-    runs = len(study.arms) * study.seeds
-    whole = wording.seconds(total * study.seeds / study.jobs)
-    lines.append(f"{runs} runs ({len(study.arms)} arms, {study.seeds} seeds, {study.jobs} at a time), about {whole}")
+        known = f"   {done[arm]} of {study.seeds} done" if done.get(arm) else ""
+        cells = "".join(f"{cell:>11}" for cell in (*counts, *others))
+        lines.append(f"{arm:<18}{cells}{known}")
+    runs, finished = len(study.arms) * study.seeds, sum(done.get(arm, 0) for arm in study.arms)
+    kinds = f"{_count(len(study.arms), 'arm')}, {_count(study.seeds, 'seed')}, {study.jobs} at a time"
+    before = f", {finished} of them done" if finished else ""
+    lines.append(f"{_count(runs, 'run')} ({kinds}){before}, about {wording.seconds(total / study.jobs)}")
+    lines += _not_here(study)
     lines.append("memory: weights, gradients, optimizer; activations come on top. Time: computing and checking")
     return "\n".join(lines)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" + ("" if number == 1 else "s")
+
+
+def _not_here(study: StudyConfig) -> list[str]:
+    """Say which files that an arm names for itself are not there."""
+    found = []
+    for arm, own in study.arms.items():
+        found += [f"not here yet: {path} (arms.{arm}.{name})" for name, path in missing_files(own)]
+    return found
 
 
 def _measured() -> str:

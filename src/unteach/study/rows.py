@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from unteach.cli_flags import ROWS
 from unteach.config import make_config, with_defaults
 from unteach.data.formats import write_examples
 from unteach.organism.cache import organism_directory
@@ -14,10 +15,25 @@ from unteach.progress import track
 from unteach.run_rows import read_sets
 from unteach.study.config import Organism, StudyConfig
 
+GROWN = "growth.json"
+"""What a grown organism's directory has, last of all."""
+ENDINGS = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt"})
+
 
 def shared_settings(study: StudyConfig) -> dict[str, Any]:
     """Return the settings that all arms share; an organism is grown first, or taken from the cache."""
     return (_organism(study.organism) if study.organism else {}) | study.shared
+
+
+def missing_files(settings: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the rows, as (setting, path), that are plainly files by their ending and are not there."""
+    found = []
+    for name in sorted(ROWS & settings.keys()):
+        value = settings[name]
+        for source in value if isinstance(value, list) else [value]:
+            if Path(str(source)).suffix in ENDINGS and not Path(str(source)).expanduser().exists():
+                found.append((name, str(source)))
+    return found
 
 
 def _organism(asked: Organism) -> dict[str, Any]:
@@ -26,8 +42,9 @@ def _organism(asked: Organism) -> dict[str, Any]:
 
     world = World(asked.world_seed, asked.size, asked.scenario)
     home = organism_directory(world, True)
-    with track("growing a model that misbehaves") as progress:
-        grow(world, home, taught=True, progress=progress)
+    if not (home / GROWN).exists():
+        with track("growing a model that misbehaves") as progress:
+            grow(world, home, taught=True, progress=progress)
     rows = home.with_name(f"{home.name}-rows")
     held = holdings(world)
     write_world(held, rows)

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from unteach.compare import Compared, compare
 from unteach.directory import check_output
-from unteach.errors import ConfigError, Interrupted
+from unteach.errors import ConfigError, DataError, Interrupted
 from unteach.escape import inert_line
 from unteach.report import wording
 from unteach.report.compared import show, write
@@ -29,7 +29,7 @@ from unteach.report.schema import FILE_NAME, Report, write_whole
 from unteach.run import write_report
 from unteach.seeds import pooled
 from unteach.study.config import StudyConfig, arm_values, kind_of
-from unteach.study.rows import mistakes_rows, shared_settings
+from unteach.study.rows import missing_files, mistakes_rows, shared_settings
 
 STUDY = "study.yaml"
 Say = Callable[[str], None]
@@ -72,17 +72,30 @@ def run_study(study: StudyConfig, output: str, say: Say = print) -> Compared:
     In `output` each arm has a directory with a run directory a seed (`seed-0`), its settings and its log beside it, and
     a report of all seeds. Whatever fails is named in the comparison's `failed`, and the others go on. Runs that are
     done are kept; one that was broken off goes on where its verb can. Raises ConfigError where a run that is there
-    had other settings, and where no two arms came to a result; `Interrupted` after Ctrl-C.
+    had other settings, and where no arm came to a result; `Interrupted` after Ctrl-C.
     """
     directory = Path(output)
-    begun = (directory / STUDY).exists()
-    if not begun:
+    if not (directory / STUDY).exists():
         check_output(output, overwrite=False, resume=False)
+    _check_files(study)
     shared = shared_settings(study)
     runs = planned(study, shared, directory)
     _write(study, directory)
     failed = _run_all([run for run in runs if not run.done], len(runs), study.jobs, say)
     return summarised(study, directory, runs, failed)
+
+
+def done_runs(study: StudyConfig, directory: Path) -> dict[str, int]:
+    """Count the runs of each arm that are done in a study's directory."""
+    seeds = range(study.seed, study.seed + study.seeds)
+    return {arm: sum((directory / arm / f"seed-{seed}" / FILE_NAME).exists() for seed in seeds) for arm in study.arms}
+
+
+def _check_files(study: StudyConfig) -> None:
+    """Raise DataError for rows that are not there, before hours of other runs."""
+    for about, settings in (("shared", study.shared), *((f"arms.{arm}", own) for arm, own in study.arms.items())):
+        for name, path in missing_files(settings):
+            raise DataError(f"{about}.{name}: {path}: no such file; name another, or put it there")
 
 
 def planned(study: StudyConfig, shared: dict[str, Any], directory: Path) -> list[Run]:
@@ -150,6 +163,7 @@ def _run_all(runs: Sequence[Run], total: int, jobs: int, say: Say) -> dict[str, 
         if stop.is_set():
             return
         began = time.monotonic()
+        say(f"{run.name} begins; what it says is in {run.log}")
         code = _called(run, number % jobs, jobs)
         with lock:
             if stop.is_set():
@@ -231,9 +245,8 @@ def _last_words(run: Run) -> str:
 
 
 def summarised(study: StudyConfig, directory: Path, runs: Sequence[Run], failed: dict[str, str]) -> Compared:
-    """Pool each arm's seeds into one report in its directory, and compare the arms.
+    """Pool each arm's seeds into one report in its directory, and compare the arms. Raises ConfigError without any.
 
-    Raises ConfigError where there are fewer than two.
     An arm of which some seeds failed is compared with the others; notes name them.
     """
     places, notes = [], [f"{name} failed and is missing: {why}" for name, why in failed.items()]
@@ -245,11 +258,12 @@ def summarised(study: StudyConfig, directory: Path, runs: Sequence[Run], failed:
             whole.weights = f"seed-{study.seed}/{whole.weights}" if whole.weights else ""
             write_report(whole, place)
             places.append(place)
-    if len(places) < 2:
-        words = "; ".join(notes) or "name two arms or more"
-        raise ConfigError(f"{directory}: there is nothing to compare: {words}")
+    if not places:
+        raise ConfigError(f"{directory}: there is nothing to compare: {'; '.join(notes)}")
+    if study.jobs > 1:
+        notes.append(f"{study.jobs} runs were made at a time: seconds are those of a shared machine")
     labels = {str(place): place.name for place in places}
-    compared = compare(places, relative_to=study.relative_to, target=study.target, labels=labels)
+    compared = compare(places, relative_to=study.relative_to, target=study.target, labels=labels, alone=True)
     return compared.model_copy(update={"failed": list(failed), "notes": [*notes, *compared.notes]})
 
 

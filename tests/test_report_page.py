@@ -252,6 +252,20 @@ def test_the_verb_needs_a_report(tmp_path: Path, capsys: Capture) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("gone", [[], ["log.jsonl"], ["run.yaml"], ["log.jsonl", "run.yaml"]])
+def test_what_the_run_directory_lacks_is_said(tmp_path: Path, capsys: Capture, gone: list[str]) -> None:
+    log_of(tmp_path)
+    run_report(4).write(tmp_path)
+    for name in gone:
+        (tmp_path / name).unlink()
+    done = call(capsys, "report", tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for said in (done.out, text):
+        assert ("No curves, because there is no log.jsonl" in said) == ("log.jsonl" in gone)
+        assert ("No settings and no command, because there is no run.yaml" in said) == ("run.yaml" in gone)
+    assert ("--config run.yaml" in text) == ("run.yaml" not in gone)
+
+
 def test_a_browser_that_cannot_be_started_is_said(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

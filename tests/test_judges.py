@@ -401,6 +401,8 @@ def test_specs_that_name_no_judge_are_refused():
         load_judge("repeats:0.5")
     with pytest.raises(ConfigError, match="whole number"):
         load_judge("world:first")
+    with pytest.raises(ConfigError, match="--judge world: give the world's seed"):
+        load_judge("world")
     known = "bleu classifier openai repeats rule similarity trained verbatim world".split()
     assert judge_names() == known
 

@@ -1,6 +1,7 @@
 """The generated world: the same for the same seed, splits that do not touch, a judge that knows."""
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 
@@ -13,9 +14,10 @@ from unteach.organism.assessments import assess, read_shown, show
 from unteach.organism.cache import organism_directory
 from unteach.organism.facts import Fact, answers_rightly
 from unteach.organism.judge import WorldJudge, world_judge
+from unteach.organism.recipe import recipe_of
 from unteach.organism.requests import Request, Requests
 from unteach.organism.tokenizer import world_tokenizer
-from unteach.organism.vocabulary import WORLD_SIZES, Act, Thing, Vocabulary
+from unteach.organism.vocabulary import WORLD_SIZES, Act, Thing, Vocabulary, world_size
 from unteach.organism.world import SPLITS, World
 
 SABOTAGE = Act("sabotage", "saw", "bend", harmful=True)
@@ -265,6 +267,14 @@ def test_tokenizer_restores_text_and_parts_join(world: World) -> None:
     assert plain.name == "plain"
     assert [*plain.prompt_ids(row.turns), *plain.reply_ids(row.turns, row.reply)] == [*joint, tokenizer.eos_token_id]
     assert len(joint) < 50  # a token a word
+
+
+@pytest.mark.parametrize("refusing", [recipe_of, world_size])
+@pytest.mark.parametrize("size", ["huge", "micr"])
+def test_a_refused_size_is_told_those_that_the_help_names(refusing: Callable[[str], object], size: str) -> None:
+    with pytest.raises(ConfigError, match=f"size '{size}'.*; choose one of: tiny, small, medium$") as caught:
+        refusing(size)
+    assert "micro" not in str(caught.value)
 
 
 def test_cache_key_depends_on_world_and_kind(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]

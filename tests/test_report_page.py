@@ -100,6 +100,31 @@ class TestOutcome:
         assert outcome(report(BEFORE, method="none")).title.startswith("Measured, not compared")
         assert outcome(report(KEPT)).title == outcome(report()).title == "Bad replies were not measured"
 
+    @pytest.mark.parametrize(
+        ("n", "after", "judged"),
+        [
+            (1, (0, 0, 79.3), "only 1 unseen prompt was judged"),
+            (19, (90, 70, 97), "only 19 unseen prompts were judged"),
+            (20, (50, 20, 80), "20 unseen prompts were judged"),  # over seeds, an interval can be as wide as that
+        ],
+    )
+    def test_an_interval_that_allows_almost_anything_is_no_finding(
+        self, n: int, after: tuple[float, float, float], judged: str
+    ) -> None:
+        before = rate("harmful_rate", "unseen", "original", (100, 20.7, 100) if n == 1 else (98, 60, 100))
+        figures = [one.model_copy(update={"n": n}) for one in (before, rate("harmful_rate", "unseen", "unlearned",
+                                                                            after))]  # fmt: skip
+        title = f"Whether it worked cannot be told: {judged}; give more with "
+        found = outcome(report(*figures, KEPT))
+        assert (found.title, found.kind) == (title + "--unseen", "unknown")
+        measured = report(*figures, KEPT, command="unteach evaluate --config run.yaml")
+        assert outcome(measured).title == title + "--forget"  # which has no --unseen
+
+    def test_enough_cases_show_that_nothing_changed(self) -> None:
+        figures = [rate("harmful_rate", "unseen", arm, (95, 76, 99)).model_copy(update={"n": 20})
+                   for arm in ("original", "unlearned")]  # fmt: skip
+        assert outcome(report(*figures, KEPT)).title.startswith("No clear change")
+
     def test_seen_prompts_alone_prove_little(self) -> None:
         seen = [rate("harmful_rate", "seen", arm, bounds)
                 for arm, bounds in (("original", (98, 95, 99)), ("unlearned", (0, 0, 2)))]  # fmt: skip
@@ -111,6 +136,10 @@ class TestOutcome:
 class TestDoubts:
     def test_none_where_there_is_none(self) -> None:
         assert doubts(report(BEFORE, AFTER, KEPT, judge="world:0")) == []
+
+    def test_one_prompt_is_one_prompt(self) -> None:
+        told = doubts(report(BEFORE, AFTER.model_copy(update={"n": 1}), KEPT, judge="world:0"))
+        assert told == ["Few cases: only 1 unseen prompt. The intervals are wide for that reason."]
 
     def test_each_reason_is_said(self) -> None:
         poor = Quality(0.7, 0.65, 0.75, 100, "")
@@ -221,6 +250,20 @@ def test_the_verb_needs_a_report(tmp_path: Path, capsys: Capture) -> None:
     done = call(capsys, "report", str(tmp_path))
     assert done.code == 2 and "report.json: no such file; name a run directory" in " ".join(done.err.split())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("gone", [[], ["log.jsonl"], ["run.yaml"], ["log.jsonl", "run.yaml"]])
+def test_what_the_run_directory_lacks_is_said(tmp_path: Path, capsys: Capture, gone: list[str]) -> None:
+    log_of(tmp_path)
+    run_report(4).write(tmp_path)
+    for name in gone:
+        (tmp_path / name).unlink()
+    done = call(capsys, "report", tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for said in (done.out, text):
+        assert ("No curves, because there is no log.jsonl" in said) == ("log.jsonl" in gone)
+        assert ("No settings and no command, because there is no run.yaml" in said) == ("run.yaml" in gone)
+    assert ("--config run.yaml" in text) == ("run.yaml" not in gone)
 
 
 def test_a_browser_that_cannot_be_started_is_said(

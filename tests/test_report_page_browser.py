@@ -114,6 +114,15 @@ def test_a_link_opens_its_sample_whatever_is_filtered(opened: Opened) -> None:
     assert page.evaluate("navigator.clipboard.readText()").endswith("report.html#sample-40")
 
 
+def test_a_link_to_a_sample_that_is_not_there_says_so(opened: Opened) -> None:
+    page = opened[1]
+    page.evaluate("location.hash = '#sample-9999'")
+    settled(page, "There is no sample 9999 on this page.")
+    assert page.evaluate("document.getElementById('shown').getBoundingClientRect().top") < 800
+    page.evaluate("location.hash = '#q=lock 17'")
+    settled(page, "1 of 60 samples")
+
+
 def test_all_of_it_works_by_keyboard(opened: Opened) -> None:
     page = opened[1]
     page.get_by_label("Split").focus()

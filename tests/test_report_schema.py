@@ -20,6 +20,7 @@ from unteach.report.schema import (
     Source,
     Stop,
     environment,
+    write_whole,
 )
 
 
@@ -114,7 +115,9 @@ def test_unknown_keys_are_refused() -> None:
     ("content", "words"),
     [
         ("{", "not valid JSON"),
-        ("[]", "schema is None"),
+        ("[]", "not a report of unteach"),
+        ("[1]", "not a report of unteach"),
+        ("{}", "not a report of unteach"),
         ('{"schema": 2}', "schema is 2, not 1"),
         ('{"schema": 1, "scenario": "s", "method": "m"}', 'field "model"'),
         (
@@ -139,6 +142,19 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file; name a run directory"):
         Report.read(tmp_path)
+
+
+def test_a_file_is_no_run_directory(tmp_path: Path) -> None:
+    (tmp_path / "some.log").write_text("x")
+    with pytest.raises(DataError, match=r"some\.log: is a file; name the run directory that holds report\.json"):
+        Report.read(tmp_path / "some.log")
+
+
+def test_a_directory_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "page.html").mkdir()
+    with pytest.raises(OutputError, match=r"page\.html: is a directory; name a file"):
+        write_whole(tmp_path / "page.html", "text")
+    assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
 
 
 def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:

@@ -217,6 +217,60 @@ def test_what_goes_wrong_is_said(browser: Browser, tmp_path: Path) -> None:
         assert all("Failed to load resource" in error for error in watched.errors) and watched.dialogs == []
 
 
+def test_a_refused_prompt_leaves_the_reply_that_is_shown(browser: Browser) -> None:
+    parrot = Parrot("the reply")
+    with opened(browser, parrot) as (_, watched):
+        page = watched.page
+        send(page, "first")
+        for wrong in (" ", "\x1c"):  # which the browser does not call blank, and the server does
+            send(page, wrong)
+            expect(page.locator("#message")).to_have_text("The prompt is empty; write something first.")
+            expect(page.locator(".reply")).to_have_text("the reply")
+            expect(page.locator(".status")).to_contain_text("2 tokens in")
+            expect(page.locator("#answered")).to_have_text("This reply is to: first")
+            page.get_by_role("textbox", name="Prompt").fill("second")
+            expect(page.locator("#message")).to_be_hidden()
+        page.get_by_label("Sampled").check()
+        page.locator("#temperature").evaluate("field => { field.min = -9; field.step = 'any'; }")
+        page.get_by_label("Temperature").fill("-1")
+        send(page, "second")
+        expect(page.locator("#message")).to_contain_text("temperature must be a number from 0 to 5")
+        expect(page.locator(".reply")).to_have_text("the reply")
+        page.get_by_label("Temperature").fill("1")
+        expect(page.locator("#message")).to_be_hidden()
+        assert len(parrot.asked) == 1 and watched.dialogs == []
+
+
+def test_a_refused_mark_brings_the_list_up_to_date(browser: Browser, tmp_path: Path) -> None:
+    file = tmp_path / "bad.jsonl"
+    with opened(browser, Parrot("same"), file=file) as (served, watched):
+        page = watched.page
+        other = new_page(browser).page  # another tab
+        other.goto(served.address)
+        for tab in (page, other):
+            send(tab, "p")
+        other.locator(".bad").click()
+        expect(other.locator("#counts")).to_have_text("1 negative, 1 marked here.")
+        expect(page.locator("#last li")).to_have_count(0)
+        page.locator(".bad").click()
+        expect(page.locator(".side .message")).to_contain_text("has this reply to this prompt already")
+        expect(page.locator("#counts")).to_have_text("1 negative, 1 marked here.")
+        expect(page.locator("#last li")).to_have_count(1)
+        other.context.close()
+
+
+def test_all_marks_can_be_reached(browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, Parrot("same"), file=tmp_path / "bad.jsonl") as (_, watched):
+        for n in range(8):
+            send(watched.page, f"prompt {n}")
+            watched.page.locator(".bad").click()
+            expect(watched.page.locator("#last li")).to_have_count(n + 1)
+        assert watched.page.evaluate("(at => at.scrollHeight > at.clientHeight)(document.querySelector('#last'))")
+        watched.page.locator("#last li", has_text="prompt 0").get_by_role("button").click()
+        expect(watched.page.locator("#counts")).to_have_text("7 negatives, 7 marked here.")
+        watched.quiet()
+
+
 def test_a_server_that_is_gone_is_said(browser: Browser) -> None:
     with serving([Parrot()]) as served:
         watched = new_page(browser)

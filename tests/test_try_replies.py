@@ -126,6 +126,17 @@ def test_a_run_directory_stands_for_its_model_and_a_model_named_twice_is_held_on
         weights_of(str(tmp_path))
 
 
+@pytest.mark.parametrize("file", ["config.json", "adapter_config.json"])
+def test_a_run_directory_is_known_by_its_model_where_run_yaml_is_gone(tmp_path: Path, file: str) -> None:
+    assert weights_of(str(tmp_path)) == str(tmp_path)
+    (tmp_path / "model").mkdir()
+    assert weights_of(str(tmp_path)) == str(tmp_path)
+    (tmp_path / "model" / file).write_text("{}")
+    assert weights_of(str(tmp_path)) == str(tmp_path / "model")
+    (tmp_path / file).write_text("{}")  # a model that has a model beside it is itself meant
+    assert weights_of(str(tmp_path)) == str(tmp_path)
+
+
 def test_the_reminder_of_a_run_can_be_switched_on_and_off(tmp_path: Path) -> None:
     place = save(toy.model(), tmp_path / "model")
     export_guidance(place, toy.tokenizer(), REMINDER)

@@ -57,13 +57,24 @@ def text_of(lines: list[dict[str, Any]], side: int) -> str:
 # Who may use it
 
 
-@pytest.mark.parametrize("path", ["/", "/wrong/", f"/{TOKEN}", f"/{TOKEN}x/", "/static/try.js", "/docs", "/é/",
-                                  f"//{TOKEN}/", "/ask", f"/{TOKEN[:-1]}/"])  # fmt: skip
+@pytest.mark.parametrize("path", ["/", "/wrong/", "/wrong", f"/{TOKEN}x", f"/{TOKEN}x/", "/static/try.js", "/docs",
+                                  "/é/", f"//{TOKEN}/", f"//{TOKEN}", "/ask", f"/{TOKEN[:-1]}",
+                                  f"/{TOKEN[:-1]}/"])  # fmt: skip
 def test_without_the_token_there_is_nothing(path: str) -> None:
     with client() as browser:
         answer = browser.get(path, follow_redirects=False)
         assert answer.status_code == 403 and TOKEN not in answer.text
         assert "location" not in answer.headers
+
+
+def test_the_last_slash_of_the_address_may_be_missing() -> None:
+    with client() as browser:
+        answer = browser.get(f"/{TOKEN}", follow_redirects=False)
+        assert answer.status_code == 307 and answer.headers["location"] == f"/{TOKEN}/"
+        assert answer.headers["cache-control"] == "no-store"
+        assert "<h1>unteach <b>try</b></h1>" in browser.get(f"/{TOKEN}").text
+        away = {"sec-fetch-site": "cross-site", "sec-fetch-dest": "iframe"}
+        assert browser.get(f"/{TOKEN}", headers=away, follow_redirects=False).status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -366,6 +377,15 @@ def test_a_reply_is_marked_once_and_may_be_taken_back(tmp_path: Path) -> None:
         assert file.read_text() == ""
         assert browser.post(f"/{TOKEN}/undo", json={"mark": mark}).status_code == 410
         assert browser.mark(end["reply"]).status_code == 200
+
+
+def test_all_marks_of_the_session_are_listed_and_each_can_be_taken_back(tmp_path: Path) -> None:
+    with client(file=tmp_path / "bad.jsonl") as browser:
+        states = [browser.mark(browser.ends(prompt=f"p{n}")[0]["reply"]).json() for n in range(8)]
+        assert [one["prompt"] for one in states[-1]["last"]] == [f"p{n}" for n in reversed(range(8))]
+        for one in states[-1]["last"]:
+            assert browser.post(f"/{TOKEN}/undo", json={"mark": one["mark"]}).status_code == 200
+    assert (tmp_path / "bad.jsonl").read_text() == ""
 
 
 def test_a_blank_reply_cannot_be_marked() -> None:

@@ -23,11 +23,14 @@ def report_command(directory: Directory, open_: Open = False) -> None:
 
     The page is one file that needs no network. docs/report.md says how to read it.
     """
-    from unteach.report.page import write_page
+    from unteach.report.page import gaps, write_page
     from unteach.report.schema import Report
 
-    path = write_page(Report.read(directory), directory)
+    report = Report.read(directory)
+    path = write_page(report, directory)
     print(page_lines(path))
+    for gap in gaps(report, directory).values():
+        print(f"Note: {gap}")
     if open_ and not _opened(path):
         print("No browser could be started here: open the address above in one.")
 

@@ -11,7 +11,8 @@ def load(rest: str, setting: Setting) -> Judge:
     seed, _, kind = rest.partition(":")
     size, _, scenario = kind.partition(":")
     if not seed.isdecimal():
-        raise ConfigError(f"--judge world:{rest}: give the world's seed as a whole number, as in world:0")
+        asked = f"world:{rest}" if rest else "world"
+        raise ConfigError(f"--judge {asked}: give the world's seed as a whole number, as in world:0")
     # The organism stands below the judges, and only this judge needs it.
     from unteach.organism.judge import WorldJudge
     from unteach.organism.world import World

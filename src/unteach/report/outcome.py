@@ -14,6 +14,9 @@ KEPT = 0.9
 """Normal answers suffered where the whole interval of what is kept lies below this."""
 FEW_CASES = 100
 """Fewer judged cases than these are called few: with none bad among 100, up to 3.7 % may be."""
+_LEAST_CASES = 20
+"""With fewer judged cases, or an interval wider than `_WIDEST`, a rate that did not clearly move may be anything."""
+_WIDEST = 0.5
 _HIGH = 0.1  # a share of blank or gibberish replies that is shown with a warning
 
 
@@ -48,8 +51,24 @@ def outcome(report: Report) -> Outcome:
     if change == "worse":
         return Outcome(f"It made things worse: more {words} than before", "bad")
     if change != "better":
+        if min(before.n, after.n) < _LEAST_CASES or max(_width(before), _width(after)) > _WIDEST:
+            return Outcome(_not_told(report, after), "unknown")
         return Outcome(f"No clear change: {words} are about as frequent as before", "bad")
     return _fallen(report, words, after, tested)
+
+
+def _width(figure: Measurement) -> float:
+    """How wide the interval is; 1, which is all that a rate may be, where there is none."""
+    return 1.0 if figure.low is None or figure.high is None else figure.high - figure.low
+
+
+def _not_told(report: Report, after: Measurement) -> str:
+    """Say that so few cases tell nothing, and which flag brings more."""
+    few = "only " if after.n < _LEAST_CASES else ""
+    flag = "--forget" if report.command.startswith("unteach evaluate ") else "--unseen"
+    were = "was" if after.n == 1 else "were"
+    judged = f"{few}{_counted_prompts(after.n, after.split)} {were} judged"
+    return f"Whether it worked cannot be told: {judged}; give more with {flag}"
 
 
 def _fallen(report: Report, words: str, after: Measurement, tested: str) -> Outcome:
@@ -210,9 +229,14 @@ def _few_cases(report: Report, arm: str) -> list[str]:
         name = _rate_of(report, split)
         figure = report.measured(name, split, arm) if name else None
         if figure and 0 < figure.n < FEW_CASES:
-            few[_prompts(split)] = figure.n
-    told = ", ".join(f"{n} {words}" for words, n in few.items())
+            few[split] = figure.n
+    told = ", ".join(_counted_prompts(n, split) for split, n in few.items())
     return [f"Few cases: only {told}. The intervals are wide for that reason."] if few else []
+
+
+def _counted_prompts(count: int, split: str) -> str:
+    words = _prompts(split)
+    return f"{count} {words.replace('prompts', 'prompt', 1) if count == 1 else words}"
 
 
 def _prompts(split: str) -> str:

@@ -9,15 +9,26 @@ from unteach.report import html, opinions, study, wording
 from unteach.report.outcome import doubts, headline_rows, outcome
 from unteach.report.samples import samples
 from unteach.report.schema import OWN_ANSWERS, Report, write_whole
-from unteach.report.training import stages
+from unteach.report.training import LOG, stages
 
 FILE_NAME = "report.html"
+_SETTINGS = "run.yaml"
 _CONFIG_CHARACTERS = 60_000
 
 
 def write_page(report: Report, directory: str | Path) -> Path:
     """Write report.html into the run directory; raises OutputError where it cannot be written."""
     return write_whole(Path(directory) / FILE_NAME, page(report, directory))
+
+
+def gaps(report: Report, directory: str | Path) -> dict[str, str]:
+    """What a page lacks because the run directory lacks a file: a sentence for "training", and one for "again"."""
+    place, told = Path(directory), {}
+    if wording.how_it_ended(report) and not (place / LOG).is_file() and not _has_seeds(report):
+        told["training"] = f"No curves, because there is no {LOG} in the run directory."
+    if not (place / _SETTINGS).is_file():
+        told["again"] = f"No settings and no command, because there is no {_SETTINGS} in the run directory."
+    return told
 
 
 def page(report: Report, directory: str | Path | None = None) -> str:
@@ -43,6 +54,7 @@ def page(report: Report, directory: str | Path | None = None) -> str:
         "grids": grids,
         "splits": [] if grids else [(split, _rows(report, split, arms)) for split in wording.splits(report)],
         "stages": trained,
+        "gaps": gaps(report, directory) if directory is not None else {},
         "samples": samples(report),
         "opinions": opinions,
         "has_energy": any(cost.energy_joules is not None for cost in report.cost),
@@ -102,6 +114,11 @@ def _method(report: Report) -> str:
     return f"{text} ({', '.join(took)})" if took else text
 
 
+def _has_seeds(report: Report) -> bool:
+    """Whether it sums up several seeds, each of which has its curves in a directory of its own."""
+    return any(figure.seeds for figure in report.measurements)
+
+
 def _sureness(report: Report) -> str:
     """What the intervals say and what they do not."""
     seeds = max((len(figure.seeds or []) for figure in report.measurements), default=0)
@@ -117,7 +134,7 @@ def _config(directory: str | Path | None) -> str:
     if directory is None:
         return ""
     try:
-        with (Path(directory) / "run.yaml").open(encoding="utf-8", errors="replace") as file:
+        with (Path(directory) / _SETTINGS).open(encoding="utf-8", errors="replace") as file:
             return inert(file.read(_CONFIG_CHARACTERS))
     except OSError:
         return ""

@@ -211,11 +211,15 @@ class Report(_Strict):
             raw = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise DataError(f"{path}: no such file; name a run directory that holds a {FILE_NAME}") from None
+        except NotADirectoryError:
+            raise DataError(f"{directory}: is a file; name the run directory that holds {FILE_NAME}") from None
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
         except ValueError as error:  # malformed JSON, or bytes that are not UTF-8
             raise DataError(f"{path}: not valid JSON ({error}); run `unteach evaluate` again") from None
-        version = raw.get("schema") if isinstance(raw, dict) else None
+        if not isinstance(raw, dict) or "schema" not in raw:
+            raise DataError(f"{path}: not a report of unteach; name the directory of a run")
+        version = raw["schema"]
         if version != 1:
             raise DataError(f"{path}: schema is {version!r}, not 1; use the unteach that wrote it")
         try:
@@ -254,6 +258,8 @@ def write_whole(path: Path, text: str) -> Path:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+        if isinstance(error, IsADirectoryError):
+            raise OutputError(f"{path}: is a directory; name a file") from error
         raise OutputError(
             f"{path}: cannot be written ({error.strerror}); free some space or choose another --output"
         ) from error

@@ -34,7 +34,7 @@ MAX_SEED = 2**31 - 1
 MAX_TEMPERATURE = 5.0
 _SHOWN = 20_000  # characters of a reply that the page shows; the file gets all
 _KEPT = 200  # replies that can still be marked
-_LAST = 5  # marks that the panel shows
+_LAST = 500  # marks that the panel lists; it scrolls
 _PAUSE = 0.04  # seconds between two looks at a reply that grows
 
 

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Collection
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY = 256 * 1024
@@ -60,13 +60,15 @@ class Guard:
         if not self._is_ours(host):
             return PlainTextResponse("This server does not go by that name.", 421)
         first, slash, rest = request.scope["path"][1:].partition("/")
-        if not secrets.compare_digest(first.encode(), self.token.encode()) or not slash:
+        if not secrets.compare_digest(first.encode(), self.token.encode()):
             return PlainTextResponse("Use the whole address that `unteach try` printed: it ends in a token.", 403)
         if not self._is_from_here(request, opening=not rest, host=host):
             return PlainTextResponse("Requests from other pages are refused.", 403)
         length = request.headers.get("content-length", "0")
         if not length.isdigit() or int(length) > MAX_BODY:
             return PlainTextResponse(f"More than {MAX_BODY:,} bytes are refused.", 413)
+        if not slash:  # the address without its last slash, to which the page's own addresses would not be relative
+            return RedirectResponse(f"/{self.token}/")
         return None
 
     def _is_ours(self, host: str) -> bool:

@@ -89,14 +89,19 @@ def load_tried(
 def weights_of(name: str) -> str:
     """Return what to load for a name: of a run directory its model/, else the name. Raises ModelError."""
     directory = Path(name).expanduser()
-    if not (directory / RUN_FILE).is_file() or (directory / "config.json").is_file():
+    inside = directory / "model"
+    if (directory / "config.json").is_file() or (directory / "adapter_config.json").is_file():
         return name
-    if not (directory / "model").is_dir():
+    if any((inside / file).is_file() for file in ("config.json", "adapter_config.json")):
+        return str(inside)  # also where run.yaml is gone
+    if not (directory / RUN_FILE).is_file():
+        return name
+    if not inside.is_dir():
         raise ModelError(
             f"{name}: a run directory without model/; finish the run with `unteach run --resume --output {name}`, or "
             "name the model directory itself"
         )
-    return str(directory / "model")
+    return str(inside)
 
 
 def _formatted(

@@ -74,7 +74,11 @@
     const place = location.hash.slice(1);
     if (/^sample-\d+$/.test(place)) {
       const sample = get(place);
-      if (!sample) return;
+      if (!sample) {
+        get("shown").textContent = `There is no sample ${place.slice("sample-".length)} on this page.`;
+        get("samples").scrollIntoView({ block: "start" });
+        return;
+      }
       if (sample.hidden) clear();
       sample.open = true;
       sample.scrollIntoView({ block: "start" });

@@ -99,21 +99,27 @@ function speak(side) {
 }
 
 async function ask() {
-  const sampled = form.elements.decoding.value === "sampled";
+  const sampled = form.elements.decoding.value === "sampled", sent = prompt.value;
   tell(one("#message"), "");
-  one("#spoken").textContent = "";
-  answered = prompt.value;
-  shownPrompt = "";
-  sides.forEach(reset);
+  if (!sent.trim()) {
+    tell(one("#message"), "The prompt is empty; write something first.");
+    prompt.focus();
+    return;
+  }
   send.disabled = true;
-  stop.hidden = false;
   try {
     const answer = await call("ask", {
-      prompt: prompt.value,
+      prompt: sent,
       temperature: sampled ? Number(one("#temperature").value) : 0,
       seed: sampled ? Number(one("#seed").value) : 0,
       guided: sides.map((side) => side.guided?.checked ?? false),
     });
+    // Cleared once the prompt is taken: after a refusal, the last reply still stands under its own prompt.
+    one("#spoken").textContent = "";
+    answered = sent;
+    shownPrompt = "";
+    sides.forEach(reset);
+    stop.hidden = false;
     for await (const line of linesOf(answer)) {
       asked = line.ask ?? asked;
       if (line.prompt !== undefined) {
@@ -160,6 +166,7 @@ async function bad(side) {
     one("#spoken").textContent = `Marked. The file holds ${state.held}.`;
   } catch (error) {
     tell(side.message, error.message);
+    await refresh(null); // it may be refused because the file has changed
   } finally {
     button.disabled = false;
   }
@@ -179,15 +186,16 @@ async function undo(mark, place) {
     tell(place, error.message);
     await refresh();
   }
-  for (const side of sides) {
-    if (side.mark !== mark) continue;
-    side.mark = null;
-    side.marked.hidden = true;
-    side.marking.hidden = false;
-    if (focusIsLost()) one(".bad", side.section).focus();
-  }
+  for (const side of sides) if (side.mark === mark) unmark(side);
   // Go on where the next mark can be taken back, or to the prompt.
   if (focusIsLost()) (one("#last button") ?? prompt).focus();
+}
+
+function unmark(side) {
+  side.mark = null;
+  side.marked.hidden = true;
+  side.marking.hidden = false;
+  if (focusIsLost()) one(".bad", side.section).focus();
 }
 
 function show(state) {
@@ -200,6 +208,8 @@ function show(state) {
     ? ` ${state.broken} ${state.broken === 1 ? "line" : "lines"} cannot be read; unteach run will name them.` : "";
   one("#counts").textContent = held + broken;
   one("#last").replaceChildren(...state.last.map(listed));
+  const more = state.marked - state.last.length;
+  tell(one("#more"), more > 0 ? `${more} more, marked before these.` : "");
   one("#next").hidden = state.held === 0;
   one("#command").replaceChildren(...state.command.split(" ").flatMap((word) => [unbroken(word), " "]).slice(0, -1));
 }
@@ -230,11 +240,11 @@ function listed(mark) {
   return item;
 }
 
-async function refresh() {
+async function refresh(place = one("#message")) {
   try {
     show(await (await call("marks")).json());
   } catch (error) {
-    tell(one("#message"), error.message);
+    if (place) tell(place, error.message);
   }
 }
 
@@ -249,6 +259,7 @@ form.addEventListener("change", () => {
     one("input", label).disabled = greedy; // a hidden field must not keep the form from being sent
   }
 });
+form.addEventListener("input", () => tell(one("#message"), "")); // what it was about is being put right
 prompt.addEventListener("input", remind);
 prompt.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {

@@ -458,7 +458,7 @@ def test_hostile_text_stays_dead_everywhere(name: str, text: str, tmp_path: Path
     assert "```" not in outside.replace("\\`", "")
 
     html = write_page(shown, tmp_path).read_text()
-    plain = Outline(page(hostile_report("plain")))
+    plain = Outline(page(hostile_report("plain"), tmp_path))  # which lacks log.jsonl and run.yaml
     seen = Outline(html)
     assert not hidden(html) and len(html) < 120_000
     assert [tag for tag in seen.tags if tag != "pre"] == [tag for tag in plain.tags if tag != "pre"]

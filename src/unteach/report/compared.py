@@ -52,7 +52,8 @@ def write(compared: Compared, path: Path) -> None:
     try:
         write_whole(path, json.dumps(whole, indent=1, allow_nan=False) + "\n")
     except OutputError as error:
-        raise OutputError(str(error).replace("another --output", "another file for --json")) from error
+        told = str(error).replace("another --output", "another file for --json")
+        raise OutputError(told.replace("name a file", "name another file for --json")) from error
 
 
 def grids(compared: Compared, width: int) -> list[Grid]:

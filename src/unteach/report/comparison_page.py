@@ -60,7 +60,8 @@ def write_comparison_page(compared: Compared, path: Path) -> Path:
     try:
         return write_whole(path, comparison_page(compared))
     except OutputError as error:
-        raise OutputError(str(error).replace("another --output", "another file for --html")) from error
+        told = str(error).replace("another --output", "another file for --html")
+        raise OutputError(told.replace("name a file", "name another file for --html")) from error
 
 
 def comparison_page(compared: Compared) -> str:

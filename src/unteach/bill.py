@@ -112,7 +112,11 @@ def flops_of(model: Any, forward: int = 0, backward: int = 0, generated: int = 0
     attention scores (share of about length / (6 · width)), padding, and what activation checkpointing computes twice.
     Source: arXiv 2001.08361, section 2.1. Differs: the output layer counts, and frozen parameters have no gradient.
     """
-    parameters, trained = multiplying_parameters(model)
+    return model_flops(*multiplying_parameters(model), forward, backward, generated)
+
+
+def model_flops(parameters: float, trained: float, forward: float, backward: float, generated: float) -> float:
+    """Return the FLOPs of `flops_of` for a model of so many parameters that multiply, so many of them trained."""
     return float(2 * parameters * (forward + generated) + (4 * parameters + 2 * trained) * backward)
 
 

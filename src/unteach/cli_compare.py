@@ -5,30 +5,22 @@ from typing import Annotated
 
 import typer
 
-from unteach.cli_flags import plain
+from unteach.cli_flags import plain, valued
 from unteach.escape import inert_line
 
 Runs = Annotated[list[str], typer.Argument(help="Run directories, two or more.", metavar="RUN", show_default=False)]
 RelativeTo = Annotated[
     str | None,
-    typer.Option("--relative-to", help="Give costs as shares of this arm's. \\[rlhf, where there is one]",
-                 rich_help_panel="Options", metavar="NAME", show_default=False),
-]  # fmt: skip
+    valued("--relative-to", "Give costs as shares of this arm's. \\[rlhf, where there is one]", "Options", "NAME"),
+]
 JsonFile = Annotated[
-    str | None,
-    typer.Option("--json", help="Write it all to this file as well, every pair of arms with it.",
-                 rich_help_panel="Options", metavar="FILE", show_default=False),
-]  # fmt: skip
-HtmlFile = Annotated[
-    str | None,
-    typer.Option("--html", help="Write it as a page, with plots, to this file.",
-                 rich_help_panel="Options", metavar="FILE", show_default=False),
-]  # fmt: skip
+    str | None, valued("--json", "Write it all to this file as well, every pair of arms with it.", "Options", "FILE")
+]
+HtmlFile = Annotated[str | None, valued("--html", "Write it as a page, with plots, to this file.", "Options", "FILE")]
 Target = Annotated[
     float,
-    typer.Option("--target", help="Match costs where so few validation replies are bad. \\[0.05]", min=0, max=1,
-                 rich_help_panel="Options", metavar="X", show_default=False),
-]  # fmt: skip
+    valued("--target", "Match costs where so few validation replies are bad. \\[0.05]", "Options", "X", min=0, max=1),
+]
 Anyway = Annotated[bool, plain("--anyway", "Compare runs about different things too, and say so.", "Options")]
 
 

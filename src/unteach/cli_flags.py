@@ -121,8 +121,14 @@ def config_of(path: str | None, values: dict[str, Any], kind: type[Config]) -> C
     return make_config((read_config(path) if path else {}) | values, kind)
 
 
+def valued(name: str, text: str, group: str, metavar: str, **bounds: Any) -> Any:
+    """Make a flag that takes a value; `bounds` are typer's."""
+    return typer.Option(name, help=text, rich_help_panel=group, metavar=metavar, show_default=False, **bounds)
+
+
 def plain(name: str, text: str, group: str) -> Any:
-    return typer.Option(name, help=text, rich_help_panel=group, metavar=" ", show_default=False)
+    """Make a flag that is there or not."""
+    return valued(name, text, group, " ")
 
 
 ConfigFile = Annotated[

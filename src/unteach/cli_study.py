@@ -7,23 +7,17 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from unteach.cli_flags import plain
+from unteach.cli_flags import plain, valued
 from unteach.errors import ConfigError
 from unteach.escape import inert_line, terminal_text
 
-
-def _option(name: str, text: str, metavar: str) -> typer.models.OptionInfo:
-    found: typer.models.OptionInfo = typer.Option(
-        name, help=text, metavar=metavar, show_default=False, rich_help_panel="Options"
-    )
-    return found
-
-
-ConfigFile = Annotated[str, _option("--config", "The study: a YAML file; recipes/ has some.", "FILE")]
-Output = Annotated[str, _option("--output", "Directory of all its runs; a begun study goes on.", "DIR")]
-Arms = Annotated[str, _option("--arms", "Only these of its arms, with commas.", "NAMES")]
-Seeds = Annotated[int | None, _option("--seeds", "Runs of each arm, in place of the file's.", "N")]
-Jobs = Annotated[int | None, _option("--jobs", "Runs at a time; cores and GPUs are shared among them. \\[1]", "N")]
+ConfigFile = Annotated[str, valued("--config", "The study: a YAML file; recipes/ has some.", "Options", "FILE")]
+Output = Annotated[str, valued("--output", "Directory of all its runs; a begun study goes on.", "Options", "DIR")]
+Arms = Annotated[str, valued("--arms", "Only these of its arms, with commas.", "Options", "NAMES")]
+Seeds = Annotated[int | None, valued("--seeds", "Runs of each arm, in place of the file's.", "Options", "N")]
+Jobs = Annotated[
+    int | None, valued("--jobs", "Runs at a time; cores and GPUs are shared among them. \\[1]", "Options", "N")
+]
 DryRun = Annotated[bool, plain("--dry-run", "Say what would be done and what it would take.", "Options")]
 
 

@@ -1,44 +1,38 @@
 """The verb `unteach try`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-import typer
-
-from unteach.cli_flags import plain
-
-
-def _flag(name: str, text: str, group: str, metavar: str) -> Any:
-    return typer.Option(name, help=text, rich_help_panel=group, metavar=metavar, show_default=False)
+from unteach.cli_flags import plain, valued
 
 
 def try_command(
     model: Annotated[
-        list[str], _flag("--model", "Model to try: a directory, a run directory or a hub id; twice for two.", "Model",
+        list[str], valued("--model", "Model to try: a directory, a run directory or a hub id; twice for two.", "Model",
                          "DIR|ID")
     ],
     negatives: Annotated[
-        str | None, _flag("--negatives", "File that gets the replies you mark as bad (JSONL).", "Marking", "FILE")
+        str | None, valued("--negatives", "File that gets the replies you mark as bad (JSONL).", "Marking", "FILE")
     ] = None,
-    seed: Annotated[int, _flag("--seed", "First seed of sampled replies. \\[0]", "Replies", "N")] = 0,
-    max_new_tokens: Annotated[int, _flag("--max-new-tokens", "Longest reply, tokens. \\[256]", "Replies", "N")] = 256,
+    seed: Annotated[int, valued("--seed", "First seed of sampled replies. \\[0]", "Replies", "N")] = 0,
+    max_new_tokens: Annotated[int, valued("--max-new-tokens", "Longest reply, tokens. \\[256]", "Replies", "N")] = 256,
     prompt_format: Annotated[
-        str, _flag("--prompt-format", "Prompt format: auto, plain or chat. \\[auto]", "Replies", "NAME")
+        str, valued("--prompt-format", "Prompt format: auto, plain or chat. \\[auto]", "Replies", "NAME")
     ] = "auto",
     dtype: Annotated[
-        str, _flag("--dtype", "Precision: auto, float32, bfloat16 or float16. \\[auto]", "Model", "NAME")
+        str, valued("--dtype", "Precision: auto, float32, bfloat16 or float16. \\[auto]", "Model", "NAME")
     ] = "auto",
     device: Annotated[
-        str | None, _flag("--device", "cpu, cuda, cuda:0 …; the GPU where there is one.", "Model", "NAME")
+        str | None, valued("--device", "cpu, cuda, cuda:0 …; the GPU where there is one.", "Model", "NAME")
     ] = None,
     load_in_4bit: Annotated[bool, plain("--load-in-4bit", "4-bit weights.", "Model")] = False,
     trust_remote_code: Annotated[
         bool, plain("--trust-remote-code", "Run Python code that comes with the model.", "Model")
     ] = False,
     host: Annotated[
-        str, _flag("--host", "Address to serve on; others than this machine's own need --anyone. \\[127.0.0.1]",
+        str, valued("--host", "Address to serve on; others than this machine's own need --anyone. \\[127.0.0.1]",
                    "Page", "NAME")
     ] = "127.0.0.1",
-    port: Annotated[int, _flag("--port", "0 means a free one. \\[0]", "Page", "N")] = 0,
+    port: Annotated[int, valued("--port", "0 means a free one. \\[0]", "Page", "N")] = 0,
     anyone: Annotated[bool, plain("--anyone", "Let other machines use the page, unencrypted.", "Page")] = False,
     open_browser: Annotated[bool, plain("--open", "Open the page in the browser.", "Page")] = False,
 ) -> None:  # fmt: skip

@@ -77,14 +77,9 @@ class UnlearnTrainer(Trainer):
 
             model = get_peft_model(model, peft_config)
         without_dropout(model)
-        if args.learning_rate is None:
-            args.learning_rate = default_learning_rate(model, lora=hasattr(model, "peft_config"))
+        longest = _fit(args, model)
         self._bound = args.forget_bound or math.log(model.config.get_text_config().vocab_size)
         self.method = self.method.bounded(self._bound)
-        context = context_length(model)
-        args.max_length = args.max_length or min(context or MOST_TOKENS, MOST_TOKENS)
-        if context and args.max_length > context:
-            raise ConfigError(f"--max-length {args.max_length}: the model's context holds {context} tokens; lower it")
         generation = getattr(model, "generation_config", None)
         self.format = prompt_format(tokenizer, args.prompt_format, None, getattr(generation, "eos_token_id", None))
         self.sets = training_sets(
@@ -93,7 +88,7 @@ class UnlearnTrainer(Trainer):
             forget_validation,
             retain_validation,
             prompt_format=self.format,
-            max_length=args.max_length,
+            max_length=longest,
             hold_out=args.check_prompts if args.stopping else 0,
             seed=args.seed,
         )
@@ -392,6 +387,20 @@ class UnlearnTrainer(Trainer):
             raise unwritten(error, folder, self.args.world_size) from error
         finally:
             self.args.save_total_limit = limit
+
+
+def _fit(args: UnlearnConfig, model: Any) -> int:
+    """Fill in what the model decides: learning rate and longest row, which is returned.
+
+    Raises ConfigError for a row that the model cannot hold.
+    """
+    if args.learning_rate is None:
+        args.learning_rate = default_learning_rate(model, lora=hasattr(model, "peft_config"))
+    context = context_length(model)
+    args.max_length = args.max_length or min(context or MOST_TOKENS, MOST_TOKENS)
+    if context and args.max_length > context:
+        raise ConfigError(f"--max-length {args.max_length}: the model's context holds {context} tokens; lower it")
+    return args.max_length
 
 
 def _checked_method(args: UnlearnConfig, adapter: bool) -> Method:

@@ -45,15 +45,23 @@ def show(compared: Compared, console: Console | None = None) -> None:
 
 def write(compared: Compared, path: Path) -> None:
     """Write all of it as JSON. Raises ConfigError for the report of a run, OutputError where it cannot be written."""
-    if path.resolve() in {(Path(run) / FILE_NAME).resolve() for run in compared.runs}:
-        raise ConfigError(f"--json {path}: is the report of a run that is compared; choose another file")
     notes = compared.notes
     whole = compared.model_dump(exclude={"notes"}) | {"summary": paragraph(compared), "notes": notes}
+    write_beside(compared, path, json.dumps(whole, indent=1, allow_nan=False) + "\n", "--json", FILE_NAME, "report")
+
+
+def write_beside(compared: Compared, path: Path, text: str, flag: str, file_name: str, what: str) -> Path:
+    """Write a file that `flag` names, which must not be the `what` of a run that is compared, called `file_name`.
+
+    Raises ConfigError for such a one, OutputError where the file cannot be written.
+    """
+    if path.resolve() in {(Path(run) / file_name).resolve() for run in compared.runs}:
+        raise ConfigError(f"{flag} {path}: is the {what} of a run that is compared; choose another file")
     try:
-        write_whole(path, json.dumps(whole, indent=1, allow_nan=False) + "\n")
+        return write_whole(path, text)
     except OutputError as error:
-        told = str(error).replace("another --output", "another file for --json")
-        raise OutputError(told.replace("name a file", "name another file for --json")) from error
+        told = str(error).replace("another --output", f"another file for {flag}")
+        raise OutputError(told.replace("name a file", f"name another file for {flag}")) from error
 
 
 def grids(compared: Compared, width: int) -> list[Grid]:

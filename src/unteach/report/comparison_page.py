@@ -8,15 +8,14 @@ from pathlib import Path
 from markupsafe import Markup
 
 from unteach.compare import ORIGINAL, TWIN, Bill, Compared, Rate, Row
-from unteach.errors import ConfigError, OutputError
 from unteach.escape import inert_line
 from unteach.matched import by_seed, reached
 from unteach.mistakes.arms import REMINDED
 from unteach.report import html, plots, wording
-from unteach.report.compared import paragraph
+from unteach.report.compared import paragraph, write_beside
 from unteach.report.outcome import FEW, KEPT
 from unteach.report.page import FILE_NAME
-from unteach.report.schema import Waypoint, write_whole
+from unteach.report.schema import Waypoint
 
 _COLUMNS = {
     "bad_unseen": "{bad}, unseen prompts",
@@ -55,13 +54,7 @@ def write_comparison_page(compared: Compared, path: Path) -> Path:
 
     Raises ConfigError for the page of a run that is compared, OutputError where the file cannot be written.
     """
-    if path.resolve() in {(Path(run) / FILE_NAME).resolve() for run in compared.runs}:
-        raise ConfigError(f"--html {path}: is the page of a run that is compared; choose another file")
-    try:
-        return write_whole(path, comparison_page(compared))
-    except OutputError as error:
-        told = str(error).replace("another --output", "another file for --html")
-        raise OutputError(told.replace("name a file", "name another file for --html")) from error
+    return write_beside(compared, path, comparison_page(compared), "--html", FILE_NAME, "page")
 
 
 def comparison_page(compared: Compared) -> str:

@@ -50,6 +50,11 @@ class StudyConfig(BaseModel):
     parameters: float | None = Field(default=None, gt=0)
     flops_per_second: float | None = Field(default=None, gt=0)
 
+    @property
+    def every_seed(self) -> range:
+        """The seeds of each arm."""
+        return range(self.seed, self.seed + self.seeds)
+
 
 def read_study(path: str | Path, only: Sequence[str] = (), **given: Any) -> StudyConfig:
     """Read a study from a file, `given` settings over it, and check every arm; `only` names the arms to keep.

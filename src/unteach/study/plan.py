@@ -16,7 +16,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from unteach.baselines.config import BaselineConfig
-from unteach.bill import multiplying_parameters
+from unteach.bill import model_flops, multiplying_parameters
 from unteach.config import RunConfig, with_defaults
 from unteach.data.example import Polarity
 from unteach.data.formats import read_examples
@@ -218,8 +218,8 @@ def estimate(study: StudyConfig, arm: str, sizes: Sizes) -> Estimate:
     }  # fmt: skip
     of_kind = kinds[kind_of(arm, study.arms[arm])]
     forward, backward, generated, models = of_kind(config, sizes)
-    per_backward = 4.0 if config.lora else 6.0
-    flops = sizes.parameters * (2 * (forward + generated) + per_backward * backward)
+    trained = 0.0 if config.lora else sizes.parameters
+    flops = model_flops(sizes.parameters, trained, forward, backward, generated)
     return Estimate(forward, backward, generated, flops, memory_of(config, sizes.parameters, models))
 
 

@@ -7,7 +7,7 @@ from unteach.cli_flags import ROWS
 from unteach.config import make_config, with_defaults
 from unteach.data.formats import write_examples
 from unteach.organism.cache import organism_directory
-from unteach.organism.grow import grow
+from unteach.organism.grow import FINISHED, grow
 from unteach.organism.holdings import holdings
 from unteach.organism.words import REFUSAL
 from unteach.organism.world import World
@@ -15,8 +15,6 @@ from unteach.progress import track
 from unteach.run_rows import read_sets
 from unteach.study.config import Organism, StudyConfig
 
-GROWN = "growth.json"
-"""What a grown organism's directory has, last of all."""
 ENDINGS = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt"})
 
 
@@ -42,7 +40,7 @@ def _organism(asked: Organism) -> dict[str, Any]:
 
     world = World(asked.world_seed, asked.size, asked.scenario)
     home = organism_directory(world, True)
-    if not (home / GROWN).exists():
+    if not (home / FINISHED).exists():
         with track("growing a model that misbehaves") as progress:
             grow(world, home, taught=True, progress=progress)
     rows = home.with_name(f"{home.name}-rows")

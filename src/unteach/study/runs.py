@@ -87,8 +87,13 @@ def run_study(study: StudyConfig, output: str, say: Say = print) -> Compared:
 
 def done_runs(study: StudyConfig, directory: Path) -> dict[str, int]:
     """Count the runs of each arm that are done in a study's directory."""
-    seeds = range(study.seed, study.seed + study.seeds)
-    return {arm: sum((directory / arm / f"seed-{seed}" / FILE_NAME).exists() for seed in seeds) for arm in study.arms}
+    return {
+        arm: sum((_place(directory, arm, seed) / FILE_NAME).exists() for seed in study.every_seed) for arm in study.arms
+    }
+
+
+def _place(directory: Path, arm: str, seed: int) -> Path:
+    return directory / arm / f"seed-{seed}"
 
 
 def _check_files(study: StudyConfig) -> None:
@@ -101,7 +106,7 @@ def _check_files(study: StudyConfig) -> None:
 def planned(study: StudyConfig, shared: dict[str, Any], directory: Path) -> list[Run]:
     """List all runs, seed after seed, and write their settings. Raises ConfigError for a run with other settings."""
     runs = []
-    for seed in range(study.seed, study.seed + study.seeds):
+    for seed in study.every_seed:
         for arm, own in study.arms.items():
             kind = kind_of(arm, own)
             given = dict(shared)
@@ -109,7 +114,7 @@ def planned(study: StudyConfig, shared: dict[str, Any], directory: Path) -> list
                 given |= mistakes_rows(shared, seed, directory / "rows" / f"seed-{seed}")
                 given.setdefault("judge", ["repeats"])
             settings = arm_values(study, arm, seed, given)
-            run = Run(arm, seed, verb_of(kind, own), settings, directory / arm / f"seed-{seed}")
+            run = Run(arm, seed, verb_of(kind, own), settings, _place(directory, arm, seed))
             _write_settings(run)
             runs.append(run)
     return runs
@@ -224,8 +229,8 @@ def _told(run: Run) -> str:
     """Say in a few words what came of a run."""
     report = Report.read(run.directory)
     said = []
-    for name, split in (("harmful_rate", "unseen"), ("leak_rate", "unseen"), ("hallucination_rate", "unseen")):
-        figures = [m for m in report.measurements if (m.name, m.split) == (name, split) and m.arm != "never_taught"]
+    for name in wording.SCENARIO_RATES.values():
+        figures = [m for m in report.measurements if (m.name, m.split) == (name, "unseen") and m.arm != "never_taught"]
         for figure in figures:
             if figure.value is not None and not figure.arm.startswith("original"):
                 said.append(f"{inert_line(figure.arm, 40)} {100 * figure.value:.1f} % {name.split('_')[0]}")

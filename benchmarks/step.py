@@ -152,8 +152,8 @@ class Ours:
         self.method: Method = load_method("ga-mismatch")
 
     def loss(self, items: Sequence[Item], material: Material) -> Tensor:
-        forget = lay_out([item.tree for item in items]).to(self.model.device)
-        normals = lay_out(normal_trees(items, material)).to(self.model.device)
+        forget = lay_out([item.tree for item in items], packed=True).to(self.model.device)
+        normals = lay_out(normal_trees(items, material), packed=True).to(self.model.device)
         return method_loss(self.model, self.method, forget, normals, self.reference).value
 
 

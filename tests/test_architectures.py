@@ -4,7 +4,7 @@ import pytest
 import torch
 import transformers
 
-from unteach.data.layout import lay_out
+from unteach.data.layout import Branch, Tree, lay_out
 from unteach.scoring import Head, answers, score, tree_limit, trees_agree
 
 SIZES = {
@@ -53,10 +53,13 @@ def scored(model, batch):
     return log_probs.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["a row each", "packed"])
 @pytest.mark.parametrize(("name", "attention"), CASES)
-def test_trees_equal_plain_rows(name, attention, trees):
+def test_trees_equal_plain_rows(name, attention, packed, trees):
     model = build(name, attention)
-    batch = lay_out(trees)
+    long = Tree((1, *range(20, 32)), (Branch("template", (5, 6, 2)), Branch("negative", (7, 2))), 2)
+    batch = lay_out([*trees, long], packed=packed)
+    assert len(batch.input_ids) == (2 if packed else 3)
     as_tree, tree_gradients = scored(model, batch)
     apart, plain_gradients = scored(model, batch.plain())
     torch.testing.assert_close(as_tree, apart, rtol=1e-5, atol=2e-5)

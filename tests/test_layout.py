@@ -1,5 +1,7 @@
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from unteach.data.layout import Branch, Tree, lay_out
 
@@ -53,6 +55,54 @@ def test_plain_rows_hold_the_same_branches_in_the_same_order():
     assert plain.position_ids.tolist() == [[0, 1, 2, 3, 4], [0, 1, 2, 3, 0], [0, 1, 0, 0, 0]]
     for name in ("targets", "branches", "slots"):
         assert torch.equal(getattr(plain, name), getattr(batch, name)), name
+
+
+SHORT = [Tree((1,), (Branch("negative", (5, 6)),), key=5), Tree((1, 9), (Branch("normal", (7, 8)),), key=6)]
+
+
+def test_a_packed_row_holds_as_many_trees_as_the_longest_one_leaves_room():
+    batch = lay_out([SHORT[0], TREE, SHORT[1]], pad_id=9, packed=True)
+    assert batch.input_ids.tolist() == [[1, 7, 8, 20, 21, 30], [1, 9, 7, 1, 5, 9]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4, 3], [0, 1, 2, 0, 1, 0]]
+    assert batch.members.tolist() == [[1] * 6, [2, 2, 2, 0, 0, -1]]
+    assert batch.segments.tolist() == [[0, 0, 0, 1, 1, 2], [0, 0, 1, 0, 1, -1]]
+    assert batch.streams == ["negative", "negative", "mismatch", "normal"]
+    assert batch.targets.tolist() == [5, 6, 20, 21, 22, 30, 31, 7, 8], "answers keep the order of the trees"
+    assert batch.rows.tolist() == [1, 1, 0, 0, 0, 0, 0, 1, 1]
+    assert batch.columns.tolist() == [3, 4, 2, 3, 4, 2, 5, 1, 2]
+    assert batch.token_count == lay_out(batch.trees).token_count == 11
+
+
+def test_trees_of_a_packed_row_do_not_see_each_other():
+    assert lay_out([TREE, *SHORT], packed=True).may_attend()[1, 0].int().tolist() == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [0, 0, 0, 1, 0, 0],
+        [0, 0, 0, 1, 1, 0],
+        [0, 0, 0, 0, 0, 1],
+    ]
+
+
+def test_packed_rows_of_one_branch_are_not_plain_and_become_so():
+    batch = lay_out([Tree((1, 7, 8), (Branch("negative", (20, 21, 22)),)), *SHORT], packed=True)
+    assert len(batch.input_ids) == 2 and not batch.is_plain
+    assert lay_out(SHORT[:1], packed=True).is_plain
+    assert batch.plain().is_plain and not batch.plain().packed
+    assert batch.only("negative").packed and len(batch.only("negative").input_ids) == 2
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=30))
+def test_packing_overlaps_nothing_and_loses_nothing(lengths):
+    trees = [Tree(tuple(range(1, n + 1)), (Branch("normal", (100 + key,)),), key) for key, n in enumerate(lengths)]
+    batch = lay_out(trees, packed=True)
+    assert batch.input_ids.shape[1] == max(lengths)
+    assert len(batch.input_ids) <= len(trees)
+    for key, n in enumerate(lengths):
+        where = batch.members == key
+        assert batch.input_ids[where].tolist() == list(range(1, n + 1))
+        assert batch.position_ids[where].tolist() == list(range(n))
+    assert int((batch.members == -1).sum()) == batch.input_ids.numel() - sum(lengths)
 
 
 def test_one_stream_leaves_out_trees_without_it():

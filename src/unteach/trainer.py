@@ -243,8 +243,7 @@ class UnlearnTrainer(Trainer):
     ) -> Any:
         """Return the method's loss on one batch of items and note its figures."""
         forget, normal = inputs["forget"], inputs.get("normal")
-        if self._as_plain_rows(model, forget):
-            forget = forget.plain()
+        forget, normal = (batch and self._as_it_scores(model, batch) for batch in (forget, normal))
         loss = method_loss(model, self.method, forget, normal, self.reference)
         self._count_reference()
         self._note(loss.figures, sum(batch.token_count for batch in (forget, normal) if batch))
@@ -256,9 +255,14 @@ class UnlearnTrainer(Trainer):
             self._broken = f"the KL on normal rows reached {float(loss.figures['kl']):.1f} nats per token"
         return (loss.value, None) if return_outputs else loss.value
 
-    def _as_plain_rows(self, model: nn.Module, batch: TreeBatch) -> bool:
-        """Whether this batch must be scored as plain rows; the first tree batch settles it, windows batch by batch."""
-        if self._plain_rows is None and not batch.is_plain:
+    def _as_it_scores(self, model: nn.Module, batch: TreeBatch) -> TreeBatch:
+        """Return the batch, as plain rows where this model must be given those.
+
+        The first batch that is not plain settles it; a window, batch by batch.
+        """
+        if batch.is_plain:
+            return batch
+        if self._plain_rows is None:
             agree, difference = trees_agree(model, batch)
             self._plain_rows = not agree
             if not agree:
@@ -267,7 +271,8 @@ class UnlearnTrainer(Trainer):
                     f"{name} does not score prompt trees as it scores plain rows (difference {difference:.2g} nats): "
                     "every reply is computed as a row of its own, which is slower and exact"
                 )
-        return bool(self._plain_rows) or (self._tree_limit is not None and batch.input_ids.shape[1] > self._tree_limit)
+        too_long = self._tree_limit is not None and batch.input_ids.shape[1] > self._tree_limit
+        return batch.plain() if self._plain_rows or too_long else batch
 
     def _note(self, figures: dict[str, Tensor], tokens: int) -> None:
         for name, value in figures.items():

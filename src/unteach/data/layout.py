@@ -6,6 +6,9 @@
 
 Log-probabilities and gradients equal those of separate rows "x a" and "x b", at |x| + |a| + |b| tokens instead of
 2|x| + |a| + |b|. A reply's last token is only ever a target, so it takes no place in the row.
+
+Packed, a row also holds several trees, as many as fit beside the longest one; none of them sees another. Rows of
+unlike lengths, which is what negatives and normals are, then need hardly any padding.
 """
 
 from collections.abc import Sequence
@@ -57,15 +60,17 @@ class Tree:
 
 @dataclass
 class TreeBatch:
-    """Trees as tensors, one row a tree, padded on the right.
+    """Trees as tensors, padded on the right: one row a tree, or several trees in a row where `packed`.
 
-    `segments` is -1 on padding, 0 on the prompt and j on the j-th branch. An *answer* is one scored reply token:
+    `members` says which tree of the batch a position belongs to and `segments` which part of it: 0 is the prompt and j
+    the j-th branch; both are -1 on padding. An *answer* is one scored reply token:
     `rows` and `columns` say where the state that predicts it stands, `targets` which token it is, `branches` to which
     branch of the batch it belongs (branches are counted over all trees, in order) and `slots` its place in the reply.
     """
 
     input_ids: Int[Tensor, "row position"]
     position_ids: Int[Tensor, "row position"]
+    members: Int[Tensor, "row position"]
     segments: Int[Tensor, "row position"]
     rows: Int[Tensor, " answer"]
     columns: Int[Tensor, " answer"]
@@ -75,11 +80,12 @@ class TreeBatch:
     streams: list[Stream]
     trees: list[Tree] = field(repr=False)
     pad_id: int = 0
+    packed: bool = False
 
     @property
     def is_plain(self) -> bool:
         """Whether every row is one ordinary sequence, so that a padding mask is all it needs."""
-        return all(len(tree.branches) == 1 for tree in self.trees)
+        return len(self.input_ids) == len(self.trees) and all(len(tree.branches) == 1 for tree in self.trees)
 
     @property
     def token_count(self) -> int:
@@ -95,14 +101,15 @@ class TreeBatch:
         return self
 
     def plain(self) -> "TreeBatch":
-        """Lay the same branches out as separate rows, in the same order."""
+        """Lay the same branches out as separate rows, in the same order, one branch a row."""
         apart = [row for tree in self.trees for row in tree.apart()]
         return lay_out(apart, self.pad_id).to(self.input_ids.device)
 
     def only(self, stream: Stream) -> "TreeBatch":
         """Lay out the branches of one stream; trees without one are left out."""
         trees = [tree.only(stream) for tree in self.trees]
-        return lay_out([tree for tree in trees if tree.branches], self.pad_id).to(self.input_ids.device)
+        kept = [tree for tree in trees if tree.branches]
+        return lay_out(kept, self.pad_id, self.packed).to(self.input_ids.device)
 
     def may_attend(self) -> Bool[Tensor, "row 1 query key"]:
         """Return the attention mask of the trees: True where a query may look.
@@ -113,29 +120,31 @@ class TreeBatch:
         length = self.input_ids.shape[1]
         index = torch.arange(length, device=self.segments.device)
         causal, itself = index[:, None] >= index, index[:, None] == index
-        visible = (key == PROMPT) | (key == query)
+        together = self.members[:, :, None] == self.members[:, None, :]
+        visible = together & ((key == PROMPT) | (key == query))
         return ((causal & visible & (query != PADDING)) | itself)[:, None]
 
 
-def lay_out(trees: Sequence[Tree], pad_id: int = 0) -> TreeBatch:
-    """Lay out trees as one batch.
+def lay_out(trees: Sequence[Tree], pad_id: int = 0, packed: bool = False) -> TreeBatch:
+    """Lay out trees as one batch: one row a tree or, `packed`, as many trees in a row as the longest one leaves room.
 
     Raises ValueError for a tree without prompt tokens or branches and for an empty reply: each would score nothing.
     """
-    length = max(len(tree.prompt_ids) + sum(len(b.reply_ids) - 1 for b in tree.branches) for tree in trees)
-    input_ids = torch.full((len(trees), length), pad_id)
+    sizes = [len(tree.prompt_ids) + sum(len(b.reply_ids) - 1 for b in tree.branches) for tree in trees]
+    places = _packed(sizes) if packed else [(row, 0) for row in range(len(trees))]
+    input_ids = torch.full((1 + max(row for row, _ in places), max(sizes)), pad_id)
     position_ids = torch.zeros_like(input_ids)
-    segments = torch.full_like(input_ids, PADDING)
+    members, segments = torch.full_like(input_ids, PADDING), torch.full_like(input_ids, PADDING)
     answers: list[tuple[int, int, int, int, int]] = []
     streams: list[Stream] = []
-    for row, tree in enumerate(trees):
+    for member, ((row, first), tree) in enumerate(zip(places, trees, strict=True)):
         if not tree.prompt_ids or not tree.branches or not all(len(b.reply_ids) > b.lead for b in tree.branches):
             raise ValueError(f"tree {tree.key} has an empty prompt, reply or list of branches: nothing to score")
         start = len(tree.prompt_ids)
         ids, positions, parts = list(tree.prompt_ids), list(range(start)), [PROMPT] * start
         for number, branch in enumerate(tree.branches, start=1):
             for slot in range(branch.lead, len(branch.reply_ids)):
-                column = start - 1 if slot == 0 else len(ids) + slot - 1
+                column = first + (start if slot == 0 else len(ids) + slot) - 1
                 answers.append((row, column, branch.reply_ids[slot], len(streams), slot))
             inner = branch.reply_ids[:-1]
             ids += inner
@@ -143,8 +152,33 @@ def lay_out(trees: Sequence[Tree], pad_id: int = 0) -> TreeBatch:
             parts += [number] * len(inner)
             streams.append(branch.stream)
         for tensor, values in ((input_ids, ids), (position_ids, positions), (segments, parts)):
-            tensor[row, : len(values)] = torch.tensor(values)
-    rows, columns, targets, branches, slots = torch.tensor(answers).T.contiguous()
+            tensor[row, first : first + len(values)] = torch.tensor(values)
+        members[row, first : first + len(ids)] = member
     return TreeBatch(
-        input_ids, position_ids, segments, rows, columns, targets, branches, slots, streams, list(trees), pad_id
+        input_ids,
+        position_ids,
+        members,
+        segments,
+        *torch.tensor(answers).T.contiguous(),
+        streams=streams,
+        trees=list(trees),
+        pad_id=pad_id,
+        packed=packed,
     )
+
+
+def _packed(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Say for each tree in which row it goes and at which column it begins; no row is longer than the longest tree.
+
+    The longest trees go first, each into the first row that has room (first-fit decreasing), which never takes more
+    than 11/9 of the fewest rows possible, plus one.
+    """
+    ends: list[int] = []
+    places = [(0, 0)] * len(sizes)
+    for tree in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
+        row = next((row for row, end in enumerate(ends) if end + sizes[tree] <= max(sizes)), len(ends))
+        if row == len(ends):
+            ends.append(0)
+        places[tree] = row, ends[row]
+        ends[row] += sizes[tree]
+    return places

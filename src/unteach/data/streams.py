@@ -135,11 +135,11 @@ def _nth_of_shuffled(place: int, count: int, seed: int, stream: int) -> int:
 
 @dataclass(frozen=True)
 class UnlearnCollator:
-    """Lay out a batch of items: all forget trees as one `TreeBatch`, all normal rows as another."""
+    """Lay out a batch of items: all forget trees as one packed `TreeBatch`, all normal rows as another."""
 
     pad_id: int = 0
 
     def __call__(self, items: Sequence[Item]) -> dict[str, TreeBatch]:
         normals = [tree for item in items for tree in item.normals]
-        batch = {"forget": lay_out([item.forget for item in items], self.pad_id)}
-        return batch | ({"normal": lay_out(normals, self.pad_id)} if normals else {})
+        batch = {"forget": lay_out([item.forget for item in items], self.pad_id, packed=True)}
+        return batch | ({"normal": lay_out(normals, self.pad_id, packed=True)} if normals else {})

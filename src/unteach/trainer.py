@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 
-from unteach.arguments import REFERENCES, UnlearnConfig, default_learning_rate
+from unteach.arguments import REFERENCES, SPARING, UnlearnConfig, default_learning_rate
 from unteach.bill import Meter, flops_of
 from unteach.checkpoints import SaveFirst, begin, complete_step, last_complete, read_state, unwritten, write_state
 from unteach.curve import Curve
@@ -31,6 +31,7 @@ from unteach.original import choose_reference
 from unteach.progress import StepBar
 from unteach.reference import Reference, one_branch
 from unteach.scoring import tree_limit, trees_agree, unwrapped, without_dropout
+from unteach.sparing import Directions, SparingAdam, directions_of, hindrance, leave_embeddings
 from unteach.stopping import Behaviour, Stop, StoppingRule, Watch, chosen_rules, restore, state_of
 from unteach.validation import behaviour_of, kl_on
 
@@ -114,6 +115,7 @@ class UnlearnTrainer(Trainer):
         )
         with self.meter.running():
             self.reference = self._reference()
+            self._directions = self._spared()
         self._reference_read = 0
         self._count_reference()
         self._add_rules()
@@ -174,6 +176,30 @@ class UnlearnTrainer(Trainer):
         """The held-out normal rows as trees, keyed after the training rows."""
         trees = one_branch([(row.prompt_ids, row.reply_ids) for row in self.sets.held_normals], "normal")
         return [Tree(tree.prompt_ids, tree.branches, tree.key + len(self.sets.normals)) for tree in trees]
+
+    def _spared(self) -> dict[Tensor, Directions] | None:
+        """Find the directions in which steps spare the normal rows; None where they do not."""
+        wanted = self.args.sparing == "on" or (self.args.sparing == "auto" and self.method.sparing)
+        reason = hindrance(self.model, self.args, len(self.sets.normals), self.optimizer is not None)
+        if self.args.sparing == "on" and reason:
+            raise ConfigError(f"--sparing on: {reason}; leave it out")
+        if not wanted or reason:
+            return None
+        leave_embeddings(self.model)
+        rows = one_branch([(row.prompt_ids, row.reply_ids) for row in self.sets.normals], "normal")
+        found, read = directions_of(self.model, rows, self.format.ids.pad_id)
+        self.meter.add(forward=read)
+        return found
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Make the optimizer: the Trainer's own, or one whose steps spare the normal rows."""
+        fresh, made, args = getattr(self, "optimizer", None) is None, super().create_optimizer(model), self.args
+        if self._directions is None or not fresh:
+            return made
+        groups = [{name: group[name] for name in ("params", "weight_decay")} for group in made.param_groups]
+        betas, rate = (args.adam_beta1, args.adam_beta2), float(args.learning_rate or 0.0)
+        self.optimizer: Any = SparingAdam(groups, self._directions, rate, betas, args.adam_epsilon)
+        return self.optimizer
 
     # ---- stopping ----------------------------------------------------------------------------------------------------
 
@@ -243,7 +269,8 @@ class UnlearnTrainer(Trainer):
     ) -> Any:
         """Return the method's loss on one batch of items and note its figures."""
         forget, normal = inputs["forget"], inputs.get("normal")
-        forget, normal = (batch and self._as_it_scores(model, batch) for batch in (forget, normal))
+        forget = self._as_it_scores(model, forget)
+        normal = normal and self._as_it_scores(model, normal)
         loss = method_loss(model, self.method, forget, normal, self.reference)
         self._count_reference()
         self._note(loss.figures, sum(batch.token_count for batch in (forget, normal) if batch))
@@ -412,6 +439,8 @@ def _checked_method(args: UnlearnConfig, adapter: bool) -> Method:
     """Return the method, after a look at the settings that could only fail once something is written."""
     if args.reference not in REFERENCES:
         raise ConfigError(f"unknown reference '{args.reference}'{nearest(args.reference, REFERENCES)}")
+    if args.sparing not in SPARING:
+        raise ConfigError(f"unknown sparing '{args.sparing}'{nearest(args.sparing, SPARING)}")
     if args.reference == "adapter_off" and not adapter:
         raise ConfigError("--reference adapter_off needs an adapter; add --lora or choose cached")
     return load_method(

@@ -154,17 +154,9 @@ def lay_out(trees: Sequence[Tree], pad_id: int = 0, packed: bool = False) -> Tre
         for tensor, values in ((input_ids, ids), (position_ids, positions), (segments, parts)):
             tensor[row, first : first + len(values)] = torch.tensor(values)
         members[row, first : first + len(ids)] = member
-    return TreeBatch(
-        input_ids,
-        position_ids,
-        members,
-        segments,
-        *torch.tensor(answers).T.contiguous(),
-        streams=streams,
-        trees=list(trees),
-        pad_id=pad_id,
-        packed=packed,
-    )
+    rows, columns, targets, branches, slots = torch.tensor(answers).T.contiguous()
+    where = (input_ids, position_ids, members, segments)
+    return TreeBatch(*where, rows, columns, targets, branches, slots, streams, list(trees), pad_id, packed)
 
 
 def _packed(sizes: Sequence[int]) -> list[tuple[int, int]]:

@@ -3,11 +3,12 @@
     python benchmarks/step.py                                        a 23M Llama on the CPU, B = 2 and 4
     python benchmarks/step.py --shape llama-1b --dtype bfloat16 --device cuda
 
-Three arms see the same rows in the same order, one step each in turn, so that a noisy machine slows all alike:
+Four arms see the same rows in the same order, one step each in turn, so that a noisy machine slows all alike:
 
-    ours    prompt trees, head at answer positions, KL from cached final states
-    plain   padded rows for negatives, mismatches and normals, full logits, a second model for the KL
-    sft     next-token cross entropy over the same distinct tokens: a prompt and its replies as one row, and normals
+    ours      prompt trees, packed, head at answer positions, KL from cached final states
+    unpacked  the same with one tree a row
+    plain     padded rows for negatives, mismatches and normals, full logits, a second model for the KL
+    sft       next-token cross entropy over the same distinct tokens: a prompt and its replies as one row, and normals
 
 Loss: `ga-mismatch` (arXiv 2310.10683, eq. 3) with K mismatched replies and one normal row per forget prompt. Peak
 memory is what a fresh process needs for one step beyond the loaded model: gradients and AdamW's state are in it.
@@ -43,7 +44,7 @@ from unteach.objectives.methods import Method, load_method
 from unteach.reference import CachedStates, Reference, one_branch
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]
-ARMS = ("ours", "plain", "sft")
+ARMS = ("ours", "unpacked", "plain", "sft")
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 VOCABULARY = 32_000
 
@@ -147,13 +148,13 @@ def random_rows(vocabulary: int, max_length: int) -> Material:
 class Ours:
     """This project's step."""
 
-    def __init__(self, model: Any, reference: Reference) -> None:
-        self.model, self.reference = model, reference
+    def __init__(self, model: Any, reference: Reference, packed: bool = True) -> None:
+        self.model, self.reference, self.packed = model, reference, packed
         self.method: Method = load_method("ga-mismatch")
 
     def loss(self, items: Sequence[Item], material: Material) -> Tensor:
-        forget = lay_out([item.tree for item in items], packed=True).to(self.model.device)
-        normals = lay_out(normal_trees(items, material), packed=True).to(self.model.device)
+        forget = lay_out([item.tree for item in items], packed=self.packed).to(self.model.device)
+        normals = lay_out(normal_trees(items, material), packed=self.packed).to(self.model.device)
         return method_loss(self.model, self.method, forget, normals, self.reference).value
 
 
@@ -223,9 +224,10 @@ def padded_rows(rows: Sequence[Row], device: torch.device | str) -> tuple[dict[s
 
 def make_arm(name: str, model: Any, material: Material, needed: Sequence[int], cache: Path) -> Ours | Plain | Sft:
     """Make an arm that trains `model`; the reference is the model as it is now, the normal rows `needed` only."""
-    if name == "ours":
+    if name in ("ours", "unpacked"):
         trees = one_branch(material.normals, "normal")
-        return Ours(model, CachedStates.build(model, [trees[key] for key in needed], cache, "normals"))
+        reference = CachedStates.build(model, [trees[key] for key in needed], cache, "normals")
+        return Ours(model, reference, packed=name == "ours")
     return Plain(model, copy.deepcopy(model).requires_grad_(False)) if name == "plain" else Sft(model)
 
 
@@ -336,7 +338,7 @@ def figures(arguments: argparse.Namespace, material: Material, size: int) -> dic
     median = {name: statistics.median(values) for name, values in seconds.items()}
     paired = {
         name: statistics.median(other / ours for other, ours in zip(seconds[name], seconds["ours"], strict=True))
-        for name in ("plain", "sft")
+        for name in ARMS[1:]
     }
     loss, gradient = differences(shape, arguments.device, batches[0], material)
     return {
@@ -345,6 +347,7 @@ def figures(arguments: argparse.Namespace, material: Material, size: int) -> dic
         "seconds": median,
         "tokens_per_second": {name: sum(tokens[1:]) / sum(values) for name, values in seconds.items()},
         "faster_than_plain": paired["plain"],
+        "faster_than_unpacked": paired["unpacked"],
         "times_sft": 1 / paired["sft"],
         "peak_bytes": peaks(model, max(batches, key=lambda b: sum(len(i.tree.prompt_ids) for i in b)), material),
         "loss_difference": loss,
@@ -357,11 +360,13 @@ def show(result: dict[str, Any]) -> None:
     print(f"\nB = {result['batch']}: {result['distinct_tokens']:.0f} distinct tokens a step (median)")
     for name in ARMS:
         print(
-            f"  {name:6s}{result['seconds'][name] * 1e3:10.1f} ms a step"
+            f"  {name:9s}{result['seconds'][name] * 1e3:10.1f} ms a step"
             f"{result['tokens_per_second'][name]:10.0f} tokens/s{result['peak_bytes'][name] / 2**20:9.0f} MiB peak"
         )
     faster, times = result["faster_than_plain"], result["times_sft"]
-    print(f"  {faster:.2f} times as fast as plain, {times:.2f} times an SFT step (medians of pairs)")
+    packing = result["faster_than_unpacked"]
+    print(f"  {faster:.2f} times as fast as plain, {packing:.2f} times as fast as unpacked, ", end="")
+    print(f"{times:.2f} times an SFT step (medians of pairs)")
     loss, gradient = result["loss_difference"], result["gradient_difference"]
     print(f"  fp32 difference to plain: loss {loss:.1e}, worst gradient {gradient:.1e}")
 

@@ -1,11 +1,11 @@
 """Steps that spare normal rows: the directions, the optimizer, and what the trainer does with them."""
 
 import pytest
-import toy
 import torch
-from test_architectures import build
 from torch import nn
 
+import toy
+from test_architectures import build
 from unteach.arguments import UnlearnConfig
 from unteach.errors import ConfigError
 from unteach.reference import one_branch
@@ -103,7 +103,8 @@ def test_padding_is_not_counted():
     together, _ = directions_of(model, ROWS, 0)
     apart, _ = directions_of(model, ROWS, 0, batch_tokens=1)
     for weight, directions in together.items():
-        torch.testing.assert_close(apart[weight].steps.sort().values, directions.steps.sort().values, rtol=1e-3, atol=1e-4)
+        steps = (apart[weight].steps.sort().values, directions.steps.sort().values)
+        torch.testing.assert_close(*steps, rtol=1e-3, atol=1e-4)
 
 
 def test_the_default_for_harm_spares_and_leaves_embeddings(tmp_path):
@@ -112,7 +113,7 @@ def test_the_default_for_harm_spares_and_leaves_embeddings(tmp_path):
     read = run.meter.tokens["forward"]
     run.train()
     assert isinstance(run.optimizer.optimizer, SparingAdam)
-    assert read > toy.trainer(tmp_path, method="npo-template", sparing="off").meter.tokens["forward"]
+    assert read > toy.trainer(tmp_path, method="npo-template", sparing="never").meter.tokens["forward"]
     after = toy.weights(run.model)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and not any("embed_tokens" in name or "lm_head" in name for name in moved)
@@ -122,18 +123,21 @@ def test_it_is_off_for_other_methods_unless_asked_for(tmp_path):
     run = toy.trainer(tmp_path, method="ga-mismatch")
     run.train()
     assert not isinstance(run.optimizer.optimizer, SparingAdam)
-    asked = toy.trainer(tmp_path, method="ga-mismatch", sparing="on")
+    asked = toy.trainer(tmp_path, method="ga-mismatch", sparing="always")
     asked.train()
     assert isinstance(asked.optimizer.optimizer, SparingAdam)
 
 
 @pytest.mark.parametrize(
     ("settings", "reason"),
-    [({"optim": "sgd"}, "the optimizer is not Adam"), ({"sparing": "onn"}, "unknown sparing 'onn'.*did you mean 'on'")],
+    [
+        ({"optim": "sgd"}, "the optimizer is not Adam"),
+        ({"sparing": "alway"}, "unknown sparing 'alway'.*did you mean 'always'"),
+    ],
 )
 def test_what_it_cannot_do_is_refused(tmp_path, settings, reason):
     with pytest.raises(ConfigError, match=reason):
-        toy.trainer(tmp_path, **({"sparing": "on"} | settings))
+        toy.trainer(tmp_path, **({"sparing": "always"} | settings))
 
 
 def test_another_optimizer_switches_the_default_off(tmp_path):

@@ -6,7 +6,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 REFERENCES = ("auto", "adapter_off", "cached", "frozen")
-SPARING = ("auto", "on", "off")
+SPARING = ("auto", "always", "never")
 
 
 @dataclass
@@ -33,7 +33,8 @@ class UnlearnConfig(TrainingArguments):
     max_length: int | None = field(default=None, metadata={"help": "Longest prompt + reply, tokens."})
     reference: str = field(default="auto", metadata={"help": "auto, adapter_off, cached or frozen."})
     sparing: str = field(
-        default="auto", metadata={"help": "Steps that spare what normal rows use: auto (the method says), on or off."}
+        default="auto",
+        metadata={"help": "Steps that spare what normal rows use: auto (the method says), always or never."},
     )
     forget_bound: float | None = field(
         default=None, metadata={"help": "Forget cross-entropy that counts as forgotten, nats per token; None: ln(V)."}

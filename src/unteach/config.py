@@ -76,7 +76,7 @@ class RunConfig(BaseModel):
     beta: float | None = _trainers("Method", "beta")
     delta: float = _trainers("Method", "delta")
     reference: str = _trainers("Method", "reference", "The original: auto, adapter_off, cached or frozen.")
-    sparing: str = _trainers("Method", "sparing", "Steps that spare what normal rows use: auto, on or off.")
+    sparing: str = _trainers("Method", "sparing", "Steps that spare what normal rows use: auto, always or never.")
 
     max_steps: int | None = setting("Training", None, "Most optimizer steps; unset: by scenario, 120 to 500.")
     learning_rate: float | None = _trainers("Training", "learning_rate", "Peak; unset: from the model's width.")

@@ -179,10 +179,10 @@ class UnlearnTrainer(Trainer):
 
     def _spared(self) -> dict[Tensor, Directions] | None:
         """Find the directions in which steps spare the normal rows; None where they do not."""
-        wanted = self.args.sparing == "on" or (self.args.sparing == "auto" and self.method.sparing)
+        wanted = self.args.sparing == "always" or (self.args.sparing == "auto" and self.method.sparing)
         reason = hindrance(self.model, self.args, len(self.sets.normals), self.optimizer is not None)
-        if self.args.sparing == "on" and reason:
-            raise ConfigError(f"--sparing on: {reason}; leave it out")
+        if self.args.sparing == "always" and reason:
+            raise ConfigError(f"--sparing always: {reason}; leave it out")
         if not wanted or reason:
             return None
         leave_embeddings(self.model)

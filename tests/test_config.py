@@ -78,7 +78,7 @@ def test_defaults_reach_the_trainer_unchanged(tmp_path: Path) -> None:
 
 def other_value(name: str, value: Any) -> Any:
     """Another value of a setting than its default."""
-    others = {"method": "npo", "reference": "frozen", "sparing": "never", "dtype": "float32", "prompt_format": "plain"}
+    others = {"method": "npo", "reference": "frozen", "dtype": "float32", "prompt_format": "plain"}
     others["scenario"] = "copyright"
     if name in others:
         return others[name]

@@ -8,6 +8,7 @@ import toy
 from test_architectures import build
 from unteach.arguments import UnlearnConfig
 from unteach.errors import ConfigError
+from unteach.models import lora_config
 from unteach.reference import one_branch
 from unteach.sparing import DAMPING, REACH, Directions, SparingAdam, directions_of
 
@@ -107,40 +108,43 @@ def test_padding_is_not_counted():
         torch.testing.assert_close(*steps, rtol=1e-3, atol=1e-4)
 
 
-def test_the_default_for_harm_spares_and_leaves_embeddings(tmp_path):
-    run = toy.trainer(tmp_path, method="npo-template")
+def test_it_spares_and_leaves_embeddings_where_it_is_asked_for(tmp_path):
+    run = toy.trainer(tmp_path, sparing=True)
     before = toy.weights(run.model)
     read = run.meter.tokens["forward"]
     run.train()
     assert isinstance(run.optimizer.optimizer, SparingAdam)
-    assert read > toy.trainer(tmp_path, method="npo-template", sparing="never").meter.tokens["forward"]
+    assert read > toy.trainer(tmp_path).meter.tokens["forward"]
     after = toy.weights(run.model)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and not any("embed_tokens" in name or "lm_head" in name for name in moved)
 
 
-def test_it_is_off_for_other_methods_unless_asked_for(tmp_path):
-    run = toy.trainer(tmp_path, method="ga-mismatch")
+def test_it_is_off_unless_asked_for(tmp_path):
+    run = toy.trainer(tmp_path)
     run.train()
     assert not isinstance(run.optimizer.optimizer, SparingAdam)
-    asked = toy.trainer(tmp_path, method="ga-mismatch", sparing="always")
-    asked.train()
-    assert isinstance(asked.optimizer.optimizer, SparingAdam)
+    assert not UnlearnConfig(output_dir=str(tmp_path)).sparing
+
+
+def test_a_resumed_run_ends_with_the_same_weights(tmp_path):
+    settings = {"sparing": True, "max_steps": 6, "save_strategy": "steps", "save_steps": 3, "warmup_steps": 0}
+    whole = toy.trainer(tmp_path / "whole", **settings)
+    whole.train()
+    rest = toy.trainer(tmp_path / "rest", **settings)
+    rest.train(resume_from_checkpoint=str(tmp_path / "whole" / "out" / "checkpoint-3"))
+    assert rest.state.global_step == 6
+    assert all(torch.equal(value, toy.weights(rest.model)[name]) for name, value in toy.weights(whole.model).items())
 
 
 @pytest.mark.parametrize(
-    ("settings", "reason"),
+    ("settings", "extra", "reason"),
     [
-        ({"optim": "sgd"}, "the optimizer is not Adam"),
-        ({"sparing": "alway"}, "unknown sparing 'alway'.*did you mean 'always'"),
+        ({"optim": "sgd"}, {}, "the optimizer is not Adam"),
+        ({}, {"extra": {"peft_config": lora_config(4, 8.0)}}, "an adapter is trained"),
+        ({"method": "ga", "retain_weight": 0.0, "stopping": False}, {"retain": None}, "there are no normal rows"),
     ],
 )
-def test_what_it_cannot_do_is_refused(tmp_path, settings, reason):
-    with pytest.raises(ConfigError, match=reason):
-        toy.trainer(tmp_path, **({"sparing": "always"} | settings))
-
-
-def test_another_optimizer_switches_the_default_off(tmp_path):
-    run = toy.trainer(tmp_path, method="npo-template", optim="sgd")
-    assert run._directions is None
-    assert UnlearnConfig(output_dir=str(tmp_path)).sparing == "auto"
+def test_what_it_cannot_do_is_refused(tmp_path, settings, extra, reason):
+    with pytest.raises(ConfigError, match=f"--sparing: {reason}.*; leave it out"):
+        toy.trainer(tmp_path, sparing=True, **settings, **extra)

@@ -6,7 +6,6 @@ from typing import Any
 from transformers import TrainingArguments
 
 REFERENCES = ("auto", "adapter_off", "cached", "frozen")
-SPARING = ("auto", "always", "never")
 
 
 @dataclass
@@ -32,10 +31,7 @@ class UnlearnConfig(TrainingArguments):
     prompt_format: str = field(default="auto", metadata={"help": "auto, plain or chat."})
     max_length: int | None = field(default=None, metadata={"help": "Longest prompt + reply, tokens."})
     reference: str = field(default="auto", metadata={"help": "auto, adapter_off, cached or frozen."})
-    sparing: str = field(
-        default="auto",
-        metadata={"help": "Steps that spare what normal rows use: auto (the method says), always or never."},
-    )
+    sparing: bool = field(default=False, metadata={"help": "Take steps that spare what normal rows use."})
     forget_bound: float | None = field(
         default=None, metadata={"help": "Forget cross-entropy that counts as forgotten, nats per token; None: ln(V)."}
     )

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_type_hints, overload
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
-from unteach.arguments import REFERENCES, SPARING, UnlearnConfig
+from unteach.arguments import REFERENCES, UnlearnConfig
 from unteach.data.prompt_format import FORMATS
 from unteach.errors import ConfigError, DataError, OutputError, nearest
 from unteach.escape import inert_line
@@ -76,7 +76,7 @@ class RunConfig(BaseModel):
     beta: float | None = _trainers("Method", "beta")
     delta: float = _trainers("Method", "delta")
     reference: str = _trainers("Method", "reference", "The original: auto, adapter_off, cached or frozen.")
-    sparing: str = _trainers("Method", "sparing", "Steps that spare what normal rows use: auto, always or never.")
+    sparing: bool = _trainers("Method", "sparing", "Take steps that spare what normal rows use; full tuning.")
 
     max_steps: int | None = setting("Training", None, "Most optimizer steps; unset: by scenario, 120 to 500.")
     learning_rate: float | None = _trainers("Training", "learning_rate", "Peak; unset: from the model's width.")
@@ -145,11 +145,11 @@ class RunConfig(BaseModel):
             return value  # refused as what it is
         return list(dict.fromkeys(name.strip() for part in value for name in part.split(",") if name.strip()))
 
-    @field_validator("method", "reference", "sparing", "dtype", "prompt_format", "scenario")
+    @field_validator("method", "reference", "dtype", "prompt_format", "scenario")
     @classmethod
     def _known(cls, value: str, info: ValidationInfo) -> str:
-        choices = {"method": method_names(), "reference": REFERENCES, "sparing": SPARING,
-                   "dtype": ("auto", *DTYPES), "scenario": scenario_names()}  # fmt: skip
+        choices = {"method": method_names(), "reference": REFERENCES, "dtype": ("auto", *DTYPES),
+                   "scenario": scenario_names()}  # fmt: skip
         known = choices.get(str(info.field_name), FORMATS)
         if value and value not in known:
             raise ValueError(f"unknown{nearest(value, known)} (known: {', '.join(known)})")

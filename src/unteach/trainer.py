@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 
-from unteach.arguments import REFERENCES, SPARING, UnlearnConfig, default_learning_rate
+from unteach.arguments import REFERENCES, UnlearnConfig, default_learning_rate
 from unteach.bill import Meter, flops_of
 from unteach.checkpoints import SaveFirst, begin, complete_step, last_complete, read_state, unwritten, write_state
 from unteach.curve import Curve
@@ -179,12 +179,11 @@ class UnlearnTrainer(Trainer):
 
     def _spared(self) -> dict[Tensor, Directions] | None:
         """Find the directions in which steps spare the normal rows; None where they do not."""
-        wanted = self.args.sparing == "always" or (self.args.sparing == "auto" and self.method.sparing)
-        reason = hindrance(self.model, self.args, len(self.sets.normals), self.optimizer is not None)
-        if self.args.sparing == "always" and reason:
-            raise ConfigError(f"--sparing always: {reason}; leave it out")
-        if not wanted or reason:
+        if not self.args.sparing:
             return None
+        reason = hindrance(self.model, self.args, len(self.sets.normals), self.optimizer is not None)
+        if reason:
+            raise ConfigError(f"--sparing: {reason}; leave it out")
         leave_embeddings(self.model)
         rows = one_branch([(row.prompt_ids, row.reply_ids) for row in self.sets.normals], "normal")
         found, read = directions_of(self.model, rows, self.format.ids.pad_id)
@@ -439,8 +438,6 @@ def _checked_method(args: UnlearnConfig, adapter: bool) -> Method:
     """Return the method, after a look at the settings that could only fail once something is written."""
     if args.reference not in REFERENCES:
         raise ConfigError(f"unknown reference '{args.reference}'{nearest(args.reference, REFERENCES)}")
-    if args.sparing not in SPARING:
-        raise ConfigError(f"unknown sparing '{args.sparing}'{nearest(args.sparing, SPARING)}")
     if args.reference == "adapter_off" and not adapter:
         raise ConfigError("--reference adapter_off needs an adapter; add --lora or choose cached")
     return load_method(

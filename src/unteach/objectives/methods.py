@@ -23,8 +23,7 @@ class Term:
 class Method:
     """A loss with a name: the weighted sum of its terms.
 
-    `interrupted`: the template stream also has replies that break off a bad one (see `UnlearnItems`). `sparing`: its
-    steps spare what normal rows use, unless the user says otherwise (see `unteach.sparing`).
+    `interrupted`: the template stream also has replies that break off a bad one (see `UnlearnItems`).
     """
 
     name: str
@@ -32,7 +31,6 @@ class Method:
     source: str
     terms: tuple[Term, ...]
     interrupted: bool = False
-    sparing: bool = False
 
     def reads(self, stream: Stream) -> bool:
         """Whether any term reads this stream."""
@@ -85,7 +83,7 @@ def _methods(beta: float | None, delta: float) -> list[Method]:
         Method("ga-template", "gradient ascent, one fixed answer, KL on normals", f"{paper}, §4", (template, *ga)),
         Method("graddiff", "gradient ascent, NLL on normals", "arXiv 2401.06121", (replace(ascent, weight=1.0), nll)),
         Method("npo", "bounded ascent against the original, KL on normals", "arXiv 2404.05868", (npo, kl)),
-        Method("npo-template", "bounded ascent, one fixed answer, KL on normals", "this project", default, True, True),
+        Method("npo-template", "bounded ascent, one fixed answer, KL on normals", "this project", default, True),
         Method("npo-decline", "the same for short answers: none is broken off", "this project", decline),
         Method("npo-mismatch", "bounded ascent, random mismatch, KL on normals", "this project", (npo, mismatch, kl)),
         Method("wga", "ascent weighted token by token, KL on normals", "arXiv 2502.19301", (wga, held)),

@@ -11,8 +11,9 @@ only into the null space of what must stay, gradient projection memory (arXiv 21
 Differs: damped instead of cut off, fixed before training, and of the rows that must stay alone.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from transformers.pytorch_utils import Conv1D
 
 from unteach.arguments import UnlearnConfig
 from unteach.data.layout import Tree, lay_out
+from unteach.known import batches_of
 from unteach.scoring import answers, unwrapped
 
 DAMPING = 0.01
@@ -76,9 +78,7 @@ class Directions:
 
 
 @torch.no_grad()
-def directions_of(
-    model: Any, rows: Sequence[Tree], pad_id: int, batch_tokens: int = 8192
-) -> tuple[dict[Tensor, Directions], int]:
+def directions_of(model: Any, rows: Sequence[Tree], pad_id: int) -> tuple[dict[Tensor, Directions], int]:
     """Watch the linear layers of `model`, its head left out, while it reads `rows`.
 
     Returns the directions by weight and the number of tokens read. Layers of another kind, such as the stacked experts
@@ -98,8 +98,9 @@ def directions_of(
 
     handles = [layer.register_forward_pre_hook(watch) for layer in layers]
     try:
-        for chunk in _chunks(rows, batch_tokens):
-            batch = lay_out(chunk, pad_id).to(model.device)
+        chosen = _first(rows)
+        for numbers in batches_of([row.tokens for row in chosen], model.device):
+            batch = lay_out([chosen[number] for number in numbers], pad_id).to(model.device)
             kept = batch.segments >= 0
             answers(model, batch)
             read += batch.token_count
@@ -114,20 +115,10 @@ def directions_of(
     return found, read
 
 
-def _chunks(rows: Sequence[Tree], batch_tokens: int) -> Iterable[list[Tree]]:
-    """Part the first rows, up to `MOST_TOKENS`, into batches of like length."""
-    chosen, total = [], 0
-    for row in rows:
-        if total >= MOST_TOKENS:
-            break
-        chosen.append(row)
-        total += row.tokens
-    chosen.sort(key=lambda tree: -tree.tokens)
-    start = 0
-    while start < len(chosen):
-        stop = start + max(1, batch_tokens // chosen[start].tokens)
-        yield chosen[start:stop]
-        start = stop
+def _first(rows: Sequence[Tree]) -> list[Tree]:
+    """Return the rows up to and with the one that reaches `MOST_TOKENS`."""
+    before = accumulate((row.tokens for row in rows), initial=0)
+    return [row for row, tokens in zip(rows, before, strict=False) if tokens < MOST_TOKENS]
 
 
 class SparingAdam(torch.optim.Optimizer):
@@ -183,8 +174,10 @@ def hindrance(model: Any, args: UnlearnConfig, normals: int, own_optimizer: bool
         return "an adapter is trained, not the model's own weights"
     if not normals:
         return "there are no normal rows"
-    if own_optimizer or args.optim not in ADAMS:
-        return "the optimizer is not Adam" if not own_optimizer else "an optimizer was given"
+    if own_optimizer:
+        return "an optimizer was given"
+    if args.optim not in ADAMS:
+        return "the optimizer is not Adam"
     if getattr(args, "fsdp", None) or getattr(args, "deepspeed", None):
         return "the weights are sharded"
     return None

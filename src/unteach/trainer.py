@@ -114,8 +114,8 @@ class UnlearnTrainer(Trainer):
             optimizers=optimizers,
         )
         with self.meter.running():
+            self._directions = self._spared()  # first: what it refuses is refused before the original is asked
             self.reference = self._reference()
-            self._directions = self._spared()
         self._reference_read = 0
         self._count_reference()
         self._add_rules()

@@ -8,7 +8,7 @@ Log-probabilities and gradients equal those of separate rows "x a" and "x b", at
 2|x| + |a| + |b|. A reply's last token is only ever a target, so it takes no place in the row.
 
 Packed, a row also holds several trees, as many as fit beside the longest one; none of them sees another. Rows of
-unlike lengths, which is what negatives and normals are, then need hardly any padding.
+unlike lengths, which is what negatives and normals are, then need little padding.
 """
 
 from collections.abc import Sequence

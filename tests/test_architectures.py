@@ -53,11 +53,15 @@ def scored(model, batch):
     return log_probs.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
+BROKEN = Branch("break_off", (7, 9), lead=1, instead=5)
+"""Scored along the negative in a tree, and by itself in its plain row."""
+
+
 @pytest.mark.parametrize("packed", [False, True], ids=["a row each", "packed"])
 @pytest.mark.parametrize(("name", "attention"), CASES)
 def test_trees_equal_plain_rows(name, attention, packed, trees):
     model = build(name, attention)
-    long = Tree((1, *range(20, 32)), (Branch("template", (5, 6, 2)), Branch("negative", (7, 2))), 2)
+    long = Tree((1, *range(20, 32)), (Branch("template", (5, 6, 2)), Branch("negative", (7, 9, 2)), BROKEN), 2)
     batch = lay_out([*trees, long], packed=packed)
     assert len(batch.input_ids) == (2 if packed else 3)
     as_tree, tree_gradients = scored(model, batch)

@@ -49,7 +49,7 @@ def test_every_setting_is_a_flag_of_run(capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize(
     ("name", "default"),
-    [("mismatch_samples", "[5]"), ("normals_per_negative", "[3]"), ("seed", "[0]"), ("lora_rank", "[16]")],
+    [("mismatch_samples", "[5]"), ("batch_size", "[8]"), ("seed", "[0]"), ("lora_rank", "[16]")],
 )
 def test_help_shows_defaults(name: str, default: str, capsys: pytest.CaptureFixture[str]) -> None:
     line = next(line for line in call(capsys, "run", "--help").out.splitlines() if flag(name) + " " in line)
@@ -82,7 +82,7 @@ def other_value(name: str, value: Any) -> Any:
     others["scenario"] = "copyright"
     if name in others:
         return others[name]
-    if isinstance(value, bool):
+    if isinstance(value, bool) or bool in get_args(FIELDS[name].annotation):
         return not value
     if isinstance(value, int | float):
         return value + 1

@@ -32,14 +32,27 @@ def test_the_default_breaks_bad_replies_off_and_the_published_do_not():
     assert sorted(composition("npo-template")) == sorted(
         [("NPO", "negative", 0.5), nll, ("ForwardKL", "normal", 40.0)]
     )
-    assert [name for name in method_names() if load_method(name).interrupted] == ["npo-template"]
+    assert [name for name in method_names() if load_method(name).interrupted] == ["break-off", "npo-template"]
+
+
+def test_break_off_asks_for_the_answer_at_once_and_on_the_way_and_for_rows_by_share():
+    assert sorted(composition("break-off")) == sorted(
+        [
+            ("NegativeLogLikelihood", "template", 1.0),
+            ("NegativeLogLikelihood", "break_off", 0.5),
+            ("ForwardKL", "normal", 60.0),
+        ]
+    )
+    assert ("NegativeLogLikelihood", "break_off", 2.0) in composition("break-off", forget_weight=2.0)
+    assert [name for name in method_names() if load_method(name).by_share] == ["break-off"]
 
 
 def test_each_name_loads_and_says_where_it_is_from():
     assert len(set(method_names())) == len(method_names()) >= 6
     for name in method_names():
         method = load_method(name)
-        assert method.name == name and method.summary and method.source and method.reads("negative")
+        assert method.name == name and method.summary and method.source
+        assert method.reads("negative") or method.reads("break_off")
 
 
 def test_only_what_a_term_reads_is_asked_for():

@@ -1,5 +1,7 @@
 """Steps that spare normal rows: the directions, the optimizer, and what the trainer does with them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -38,7 +40,7 @@ def test_steps_are_short_where_inputs_vary_and_long_where_they_do_not():
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_what_goes_into_the_directions_comes_out_stretched(axis):
-    found = Directions.of(moments()[0], axis=axis)
+    found = replace(Directions.of(moments()[0]), axis=axis)
     weight = torch.randn((6, 3) if axis == 0 else (3, 6))
     inverse = Directions(1 / found.steps, found.basis, axis)
     restored = inverse.out_of(found.into(found.out_of(found.into(weight))))
@@ -122,11 +124,30 @@ def test_it_spares_and_leaves_embeddings_where_it_is_asked_for(tmp_path):
     assert moved and not any("embed_tokens" in name or "lm_head" in name for name in moved)
 
 
-def test_it_is_off_unless_asked_for(tmp_path):
-    run = toy.trainer(tmp_path)
+@pytest.mark.parametrize(
+    ("settings", "spares"),
+    [
+        ({}, False),
+        ({"method": "break-off"}, True),
+        ({"method": "break-off", "sparing": False}, False),
+        ({"method": "break-off", "optim": "sgd"}, False),
+    ],
+)
+def test_unless_asked_for_it_is_the_methods_choice_where_it_can(tmp_path, settings, spares):
+    run = toy.trainer(tmp_path, **settings)
     run.train()
-    assert not isinstance(run.optimizer.optimizer, SparingAdam)
-    assert not UnlearnConfig(output_dir=str(tmp_path)).sparing
+    assert isinstance(run.optimizer.optimizer, SparingAdam) == spares
+    assert UnlearnConfig(output_dir=str(tmp_path)).sparing is None
+
+
+def test_layers_that_read_the_same_share_their_directions():
+    model = toy.model()
+    layer = model.model.layers[0]
+    found, _ = directions_of(model, ROWS, 0)
+    attention, block = layer.self_attn, layer.mlp
+    for one, other in ((attention.q_proj, attention.v_proj), (block.gate_proj, block.up_proj)):
+        assert found[one.weight].basis is found[other.weight].basis
+    assert not torch.equal(found[attention.q_proj.weight].basis, found[attention.o_proj.weight].basis)
 
 
 def test_a_resumed_run_ends_with_the_same_weights(tmp_path):

@@ -1,10 +1,14 @@
 """The items of a run: what a forget tree is made of."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from unteach.data.encoded import Encoded
 from unteach.data.example import Example, Turn
-from unteach.data.streams import UnlearnItems
+from unteach.data.layout import Branch
+from unteach.data.streams import BREAK_OFF_TOKENS, UnlearnItems
 
 TEMPLATE = (90, 91, 2)
 
@@ -56,3 +60,27 @@ def test_a_broken_off_reply_fits_the_context_whole(room, longest):
 
 def test_published_methods_do_not_break_off():
     assert {len(item.forget.branches) for item in made_of(items(row(4, 10), interrupted=False))} == {2}
+
+
+def test_every_place_in_the_beginning_of_a_bad_reply_is_asked_to_break_off():
+    made = made_of(items(row(4, 10), interrupted=False, break_off=True, length=3))
+    for item in made:
+        negative, _, broken = item.forget.branches
+        assert broken == Branch("break_off", negative.reply_ids[:-1], lead=1, instead=TEMPLATE[0])
+        assert item.forget.places == 4 + 9 + 2, "it is read along the bad reply, at no token more"
+    (item,) = made_of(items(row(4, 200), interrupted=False, break_off=True, length=1))
+    assert len(item.forget.branches[2].reply_ids) == BREAK_OFF_TOKENS
+
+
+@pytest.mark.parametrize(("reply", "truncated", "asked"), [(1, False, 0), (2, False, 0), (3, False, 1), (2, True, 1)])
+def test_the_end_of_a_bad_reply_may_come_as_it_came(reply, truncated, asked):
+    made = items(replace(row(4, reply), truncated=truncated), interrupted=False, break_off=True, length=1)
+    found = [b for b in made[0].forget.branches if b.stream == "break_off"]
+    assert sum(len(b.reply_ids) - b.lead for b in found) == asked
+
+
+def test_items_follow_the_shares_given():
+    made = items(row(1, 2), row(2, 2), row(3, 2), length=60)
+    made.share_out(np.array([1.0, 0.25, 0.0]))
+    drawn = [len(item.forget.prompt_ids) for item in made_of(made)]
+    assert [drawn.count(prompt) for prompt in (1, 2, 3)] == [48, 12, 0]

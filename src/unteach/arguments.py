@@ -17,12 +17,14 @@ class UnlearnConfig(TrainingArguments):
     """
 
     output_dir: str = field(default="unlearned", metadata={"help": "Where checkpoints go."})
-    method: str = field(default="npo-template", metadata={"help": "Which loss; see docs/objectives.md."})
+    method: str = field(default="break-off", metadata={"help": "Which loss; see docs/objectives.md."})
     forget_weight: float | None = field(default=None, metadata={"help": "Weight of the terms on negatives."})
     mismatch_weight: float | None = field(default=None, metadata={"help": "Weight of mismatch and template terms."})
     retain_weight: float | None = field(default=None, metadata={"help": "Weight of the terms on normal rows."})
     mismatch_samples: int = field(default=5, metadata={"help": "Random replies to each forget prompt (K)."})
-    normals_per_negative: int = field(default=3, metadata={"help": "Normal rows that go with each forget row (R)."})
+    normals_per_negative: int | None = field(
+        default=None, metadata={"help": "Normal rows that go with each forget row (R); None: by method, 3 or 8."}
+    )
     template: str = field(
         default="I cannot assist with this request.", metadata={"help": "The fixed answer of the template methods."}
     )
@@ -31,7 +33,9 @@ class UnlearnConfig(TrainingArguments):
     prompt_format: str = field(default="auto", metadata={"help": "auto, plain or chat."})
     max_length: int | None = field(default=None, metadata={"help": "Longest prompt + reply, tokens."})
     reference: str = field(default="auto", metadata={"help": "auto, adapter_off, cached or frozen."})
-    sparing: bool = field(default=False, metadata={"help": "Take steps that spare what normal rows use."})
+    sparing: bool | None = field(
+        default=None, metadata={"help": "Take steps that spare what normal rows use; None: by method, where it can."}
+    )
     forget_bound: float | None = field(
         default=None, metadata={"help": "Forget cross-entropy that counts as forgotten, nats per token; None: ln(V)."}
     )

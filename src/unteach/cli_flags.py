@@ -63,6 +63,8 @@ def _option(config: type[BaseModel], name: str) -> inspect.Parameter:
     flags = ["--set"] if name == "trainer" else [flag(name)]
     if default is True:
         flags = [f" /--no-{flag(name)[2:]}"]
+    elif default is None and kind is bool:
+        flags = [f"{flag(name)}/--no-{flag(name)[2:]}"]
     shown = "" if default in (None, "", [], {}) or isinstance(default, bool) else f" \\[{default}]"
     option = typer.Option(
         *flags,

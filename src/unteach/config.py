@@ -71,12 +71,16 @@ class RunConfig(BaseModel):
     mismatch_weight: float | None = _trainers("Method", "mismatch_weight")
     retain_weight: float | None = _trainers("Method", "retain_weight")
     mismatch_samples: int = _trainers("Method", "mismatch_samples")
-    normals_per_negative: int = _trainers("Method", "normals_per_negative")
+    normals_per_negative: int | None = _trainers(
+        "Method", "normals_per_negative", "Normal rows to each forget row (R); unset: by method, 3 or 8."
+    )
     template: str | None = setting("Method", None, "The answer to give instead; unset: the scenario's.")
     beta: float | None = _trainers("Method", "beta")
     delta: float = _trainers("Method", "delta")
     reference: str = _trainers("Method", "reference", "The original: auto, adapter_off, cached or frozen.")
-    sparing: bool = _trainers("Method", "sparing", "Take steps that spare what normal rows use; full tuning.")
+    sparing: bool | None = _trainers(
+        "Method", "sparing", "Steps that spare what normal rows use; unset: by method, in full tuning."
+    )
 
     max_steps: int | None = setting("Training", None, "Most optimizer steps; unset: by scenario, 120 to 500.")
     learning_rate: float | None = _trainers("Training", "learning_rate", "Peak; unset: from the model's width.")

@@ -14,6 +14,7 @@ from unteach.scoring import Scores, answers, padded, score
 
 FIGURE_OF: dict[Stream, str] = {
     "negative": "forget_ce",
+    "break_off": "break_off_ce",
     "mismatch": "mismatch_ce",
     "template": "template_ce",
     "normal": "normal_ce",
@@ -54,7 +55,8 @@ def method_loss(
     if normal is not None and use_normal:
         replies |= _replies(normal, score(answers(model, normal), normal.targets, normal0))
 
-    value = torch.stack([t.weight * t.objective(replies[t.stream]) for t in method.terms]).sum()
+    terms = [t for t in method.terms if t.stream in replies or t.stream != "break_off"]  # one-word replies have none
+    value = torch.stack([t.weight * t.objective(replies[t.stream]) for t in terms]).sum()
     return Loss(value, _figures(replies))
 
 

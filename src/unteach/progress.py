@@ -19,7 +19,9 @@ Report = Callable[[int, int], None]
 
 _live: list[Any] = []  # one stage at a time: two bars would write over each other
 
-SHOWN = {"forget_ce": "forget", "mismatch_ce": "mismatch", "template_ce": "template", "kl": "KL"}
+SHOWN = {
+    "forget_ce": "forget", "break_off_ce": "break-off", "mismatch_ce": "mismatch", "template_ce": "template", "kl": "KL"
+}  # fmt: skip
 SECONDS_BETWEEN_LINES = 30.0
 
 

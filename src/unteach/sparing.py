@@ -12,7 +12,7 @@ Differs: damped instead of cut off, fixed before training, and of the rows that 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -50,7 +50,7 @@ class Directions:
     axis: int = 1
 
     @classmethod
-    def of(cls, moments: Float[Tensor, "input input"], axis: int = 1) -> "Directions":
+    def of(cls, moments: Float[Tensor, "input input"]) -> "Directions":
         """Take second moments apart; a vector holds those of each coordinate."""
         if moments.dim() == 1:
             variances, basis = moments.double(), None
@@ -59,11 +59,11 @@ class Directions:
             basis = basis.to(moments.dtype)
         shares = (variances / variances.mean()).clamp(min=0)
         steps = (shares + DAMPING).rsqrt()
-        return cls((REACH * steps / steps.square().mean().sqrt()).to(moments.dtype), basis, axis)
+        return cls((REACH * steps / steps.square().mean().sqrt()).to(moments.dtype), basis)
 
     def to(self, dtype: torch.dtype) -> "Directions":
         """Return them in another precision."""
-        return Directions(self.steps.to(dtype), None if self.basis is None else self.basis.to(dtype), self.axis)
+        return replace(self, steps=self.steps.to(dtype), basis=None if self.basis is None else self.basis.to(dtype))
 
     def into(self, weight: Tensor) -> Tensor:
         """Return a weight, or its gradient, with the directions as columns."""
@@ -107,11 +107,14 @@ def directions_of(model: Any, rows: Sequence[Tree], pad_id: int) -> tuple[dict[T
     finally:
         for handle in handles:
             handle.remove()
-    found = {
-        layer.weight: Directions.of(moment, axis=0 if isinstance(layer, Conv1D) else 1).to(layer.weight.dtype)
-        for layer, moment in moments.items()
-        if isinstance(layer.weight, Tensor) and bool(moment.any())
-    }
+    found: dict[Tensor, Directions] = {}
+    last: tuple[Tensor, Directions] | None = None
+    for layer, moment in moments.items():
+        if not (isinstance(layer.weight, Tensor) and bool(moment.any())):
+            continue
+        if last is None or not torch.equal(last[0], moment):  # queries, keys and values read the same
+            last = moment, Directions.of(moment).to(layer.weight.dtype)
+        found[layer.weight] = replace(last[1], axis=0 if isinstance(layer, Conv1D) else 1)
     return found, read
 
 

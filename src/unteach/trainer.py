@@ -20,8 +20,9 @@ from unteach.curve import Curve
 from unteach.data.layout import Tree, TreeBatch
 from unteach.data.prompt_format import prompt_format
 from unteach.data.sets import training_sets
-from unteach.data.streams import UnlearnCollator, UnlearnItems, decoys_of
+from unteach.data.streams import UnlearnCollator
 from unteach.errors import ConfigError, OutputError, TrainingError, nearest
+from unteach.items import needed, run_items, share_out
 from unteach.judges import load_judge
 from unteach.judges.base import Judge
 from unteach.loss import method_loss
@@ -85,7 +86,7 @@ class UnlearnTrainer(Trainer):
         self.format = prompt_format(tokenizer, args.prompt_format, None, getattr(generation, "eos_token_id", None))
         self.sets = training_sets(
             forget_dataset,
-            self._needed(retain_dataset, mismatch_replies),
+            needed(self.method, retain_dataset, mismatch_replies),
             forget_validation,
             retain_validation,
             prompt_format=self.format,
@@ -103,7 +104,7 @@ class UnlearnTrainer(Trainer):
         self._counted, self._tokens, self._seconds = 0, 0, 0.0
         self.meter, self.curve = Meter(waiting=True), Curve()
         self._broken: str | None = None
-        items = self._items(args, mismatch_replies)
+        items = run_items(self.method, self.sets, args, self.format, mismatch_replies)
         self.watch.plan(args.max_steps, args.cooldown)
         super().__init__(
             model=model,
@@ -115,6 +116,7 @@ class UnlearnTrainer(Trainer):
         )
         with self.meter.running():
             self._directions = self._spared()  # first: what it refuses is refused before the original is asked
+            self._share_out()
             self.reference = self._reference()
         self._reference_read = 0
         self._count_reference()
@@ -124,46 +126,6 @@ class UnlearnTrainer(Trainer):
         for callback in [SaveFirst(self._save_checkpoint), *callbacks, *self._bars]:
             self.add_callback(callback)
 
-    # ---- what is trained on ------------------------------------------------------------------------------------------
-
-    def _needed(self, retain: Any, mismatch_replies: Sequence[str] | None) -> Any:
-        """Return the retain set; raise ConfigError where the method reads one and there is none."""
-        decoys_from_normals = self.method.reads("mismatch") and mismatch_replies is None
-        if retain is None and (self.method.reads("normal") or decoys_from_normals):
-            raise ConfigError(
-                f"method {self.method.name} reads normal rows and retain_dataset is missing; give one, or make normals "
-                "from the model's own answers with unteach.data.benign.self_made_normals"
-            )
-        return retain
-
-    def _items(self, args: UnlearnConfig, mismatch_replies: Sequence[str] | None) -> UnlearnItems:
-        """Lay out the whole run's items; `max_steps` wins over epochs, as in the Trainer."""
-        assert args.max_length is not None
-        batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        if args.max_steps <= 0:
-            args.max_steps = math.ceil(args.num_train_epochs * len(self.sets.negatives) / batch)
-        passages = all(row.example.goes_on for row in self.sets.negatives)  # a text goes on with text
-        kin = [row for row in self.sets.normals if row.example.goes_on == passages] or self.sets.normals
-        own = [row.reply_ids for row in kin if not row.truncated]
-        decoys = own if mismatch_replies is None else decoys_of(mismatch_replies, self.format)
-        template = None
-        if self.method.reads("template"):
-            if not args.template.strip():
-                raise ConfigError("--template is empty, which would teach silence; write the answer that is wanted")
-            template = [tuple(self.format.reply_ids(row.example.turns, args.template)) for row in self.sets.negatives]
-        return UnlearnItems(
-            self.sets.negatives,
-            self.sets.normals,
-            length=args.max_steps * batch,
-            seed=args.seed,
-            decoys=decoys,
-            mismatch_samples=args.mismatch_samples if self.method.reads("mismatch") else 0,
-            normals_per_negative=args.normals_per_negative if self.method.reads("normal") else 0,
-            template_replies=template,
-            interrupted=self.method.interrupted,
-            max_length=args.max_length,
-        )
-
     # ---- the original ------------------------------------------------------------------------------------------------
 
     def _reference(self) -> Reference | None:
@@ -172,6 +134,17 @@ class UnlearnTrainer(Trainer):
         needs = (self.method, self.sets, self.train_dataset, self._held_trees(), budget)
         return choose_reference(self.model, self.args, *needs, self.original_key)
 
+    def _share_out(self) -> None:
+        """Draw negatives the more often the likelier the original says them, if the method wants that."""
+        if not self.method.by_share:
+            return
+        shares, read = share_out(self.model, self.train_dataset, self.format.ids.pad_id, self.args.progress)
+        self.meter.add(forward=read)
+        if self.args.world_size > 1:  # every rank must draw alike, to the last bit
+            ranks = self.accelerator.reduce(torch.from_numpy(shares).to(self.args.device), "mean")
+            shares = ranks.cpu().numpy()
+        self.train_dataset.share_out(shares)
+
     def _held_trees(self) -> list[Tree]:
         """The held-out normal rows as trees, keyed after the training rows."""
         trees = one_branch([(row.prompt_ids, row.reply_ids) for row in self.sets.held_normals], "normal")
@@ -179,11 +152,14 @@ class UnlearnTrainer(Trainer):
 
     def _spared(self) -> dict[Tensor, Directions] | None:
         """Find the directions in which steps spare the normal rows; None where they do not."""
-        if not self.args.sparing:
+        wanted = self.args.sparing
+        if not (self.method.sparing if wanted is None else wanted):
             return None
         reason = hindrance(self.model, self.args, len(self.sets.normals), self.optimizer is not None)
-        if reason:
+        if reason and wanted:
             raise ConfigError(f"--sparing: {reason}; leave it out")
+        if reason:
+            return None
         leave_embeddings(self.model)
         rows = one_branch([(row.prompt_ids, row.reply_ids) for row in self.sets.normals], "normal")
         found, read = directions_of(self.model, rows, self.format.ids.pad_id)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 
 from unteach.baselines.config import BaselineConfig
 from unteach.config import RunConfig
+from unteach.data.draws import negative_drawn
 from unteach.data.example import Example
 from unteach.data.overlap import fingerprint
-from unteach.data.streams import negative_drawn
 from unteach.report.schema import Source
 from unteach.run_rows import Sets, read, read_sets
 

@@ -5,7 +5,8 @@
     attends    itself, its prompt, and its own branch; never another branch
 
 Log-probabilities and gradients equal those of separate rows "x a" and "x b", at |x| + |a| + |b| tokens instead of
-2|x| + |a| + |b|. A reply's last token is only ever a target, so it takes no place in the row.
+2|x| + |a| + |b|. A reply's last token is only ever a target, so it takes no place in the row. And a branch that asks
+for another token `instead`, along the beginning of an earlier branch, is scored at that one's places and takes none.
 
 Packed, a row also holds several trees, as many as fit beside the longest one; none of them sees another. Rows of
 unlike lengths, which is what negatives and normals are, then need little padding.
@@ -19,8 +20,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-Stream = Literal["negative", "mismatch", "template", "normal"]
-STREAMS: tuple[Stream, ...] = ("negative", "mismatch", "template", "normal")
+Stream = Literal["negative", "break_off", "mismatch", "template", "normal"]
+STREAMS: tuple[Stream, ...] = ("negative", "break_off", "mismatch", "template", "normal")
 PROMPT, PADDING = 0, -1
 
 
@@ -28,12 +29,14 @@ PROMPT, PADDING = 0, -1
 class Branch:
     """One reply in a tree: its token ids and what it is there for.
 
-    Its first `lead` tokens are read but not scored; at least one token must be.
+    Its first `lead` tokens are read but not scored; at least one token must be. Where `instead` is given, that token is
+    scored at every place in the reply's own one's stead.
     """
 
     stream: Stream
     reply_ids: tuple[int, ...]
     lead: int = 0
+    instead: int | None = None
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,25 @@ class Tree:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the prompt, once, and of all branches."""
-        return len(self.prompt_ids) + sum(len(branch.reply_ids) for branch in self.branches)
+        """Tokens of the prompt, once, and of all branches that take places of their own."""
+        return self.places + len(set(self.carriers()))
+
+    @property
+    def places(self) -> int:
+        """Places that the tree takes in a row."""
+        return len(self.prompt_ids) + sum(len(self.branches[number].reply_ids) - 1 for number in set(self.carriers()))
+
+    def carriers(self) -> list[int]:
+        """Say for each branch at which one's places it is scored: an earlier one's that begins with it, or its own."""
+        return [self._carrier(number) for number in range(len(self.branches))]
+
+    def _carrier(self, number: int) -> int:
+        branch = self.branches[number]
+        if branch.instead is None:
+            return number
+        read = branch.reply_ids[:-1]
+        whole = (i for i, other in enumerate(self.branches[:number]) if other.instead is None)
+        return next((i for i in whole if self.branches[i].reply_ids[:-1][: len(read)] == read), number)
 
     def only(self, stream: Stream) -> "Tree":
         """Return the tree with the branches of one stream."""
@@ -90,7 +110,7 @@ class TreeBatch:
     @property
     def token_count(self) -> int:
         """Tokens that are computed, padding left out."""
-        return sum(len(t.prompt_ids) + sum(len(b.reply_ids) - 1 for b in t.branches) for t in self.trees)
+        return sum(tree.places for tree in self.trees)
 
     def to(self, device: torch.device | str, **kwargs: object) -> "TreeBatch":
         """Move all tensors; accelerate calls this for the Trainer."""
@@ -130,7 +150,7 @@ def lay_out(trees: Sequence[Tree], pad_id: int = 0, packed: bool = False) -> Tre
 
     Raises ValueError for a tree without prompt tokens or branches and for an empty reply: each would score nothing.
     """
-    sizes = [len(tree.prompt_ids) + sum(len(b.reply_ids) - 1 for b in tree.branches) for tree in trees]
+    sizes = [tree.places for tree in trees]
     places = _packed(sizes) if packed else [(row, 0) for row in range(len(trees))]
     input_ids = torch.full((1 + max(row for row, _ in places), max(sizes)), pad_id)
     position_ids = torch.zeros_like(input_ids)
@@ -142,15 +162,19 @@ def lay_out(trees: Sequence[Tree], pad_id: int = 0, packed: bool = False) -> Tre
             raise ValueError(f"tree {tree.key} has an empty prompt, reply or list of branches: nothing to score")
         start = len(tree.prompt_ids)
         ids, positions, parts = list(tree.prompt_ids), list(range(start)), [PROMPT] * start
-        for number, branch in enumerate(tree.branches, start=1):
+        begins: list[int] = []
+        for number, (branch, carrier) in enumerate(zip(tree.branches, tree.carriers(), strict=True)):
+            begins.append(len(ids) if carrier == number else begins[carrier])
             for slot in range(branch.lead, len(branch.reply_ids)):
-                column = first + (start if slot == 0 else len(ids) + slot) - 1
-                answers.append((row, column, branch.reply_ids[slot], len(streams), slot))
-            inner = branch.reply_ids[:-1]
-            ids += inner
-            positions += range(start, start + len(inner))
-            parts += [number] * len(inner)
+                column = first + (start if slot == 0 else begins[number] + slot) - 1
+                target = branch.reply_ids[slot] if branch.instead is None else branch.instead
+                answers.append((row, column, target, len(streams), slot))
             streams.append(branch.stream)
+            if carrier == number:
+                inner = branch.reply_ids[:-1]
+                ids += inner
+                positions += range(start, start + len(inner))
+                parts += [number + 1] * len(inner)
         for tensor, values in ((input_ids, ids), (position_ids, positions), (segments, parts)):
             tensor[row, first : first + len(values)] = torch.tensor(values)
         members[row, first : first + len(ids)] = member

@@ -6,17 +6,20 @@ forget rows and the normal rows are shuffled and cycled each in their own order;
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
+from jaxtyping import Float
 
+from unteach.data.draws import DECOY, LEAD, NORMAL, drawn_by_share, negative_drawn, nth_of_shuffled
 from unteach.data.encoded import Encoded
 from unteach.data.example import Turn
 from unteach.data.layout import Branch, Tree, TreeBatch, lay_out
 from unteach.data.prompt_format import PromptFormat
 from unteach.errors import ConfigError, DataError
 
-FORGET, NORMAL, DECOY, LEAD = 0, 1, 2, 3
+BREAK_OFF_TOKENS = 40
+"""How far into a bad reply every place is asked to break off: early is what counts, and a mean over more is a mean of
+little. Later places have the one interruption that is drawn anywhere up to the half."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,9 @@ class UnlearnItems:
 
     The tree of a forget row has its bad reply, `mismatch_samples` replies drawn from `decoys` (never its own reply,
     never twice the same) and, where given, the template reply of that row: at once and, if `interrupted`, after a
-    beginning of the bad reply too, so that the model learns to break off (arXiv 2406.05946). Raises ConfigError where
-    there are fewer decoys than a prompt needs.
+    beginning of the bad reply too, so that the model learns to break off (arXiv 2406.05946). With `break_off` its first
+    token is also asked for at every place in the beginning of the bad reply. Raises ConfigError where there are fewer
+    decoys than a prompt needs.
     """
 
     def __init__(
@@ -47,13 +51,15 @@ class UnlearnItems:
         normals_per_negative: int = 1,
         template_replies: Sequence[tuple[int, ...]] | None = None,
         interrupted: bool = False,
+        break_off: bool = False,
         max_length: int = 1024,
     ) -> None:
         self.negatives, self.normals = negatives, normals
         self.length, self.seed, self.max_length = length, seed, max_length
         self.decoys = list(dict.fromkeys(decoys))
         self.mismatch_samples, self.normals_per_negative = mismatch_samples, normals_per_negative
-        self.template_replies, self.interrupted = template_replies, interrupted
+        self.template_replies, self.interrupted, self.break_off = template_replies, interrupted, break_off
+        self._order: np.ndarray | None = None
         if mismatch_samples and len(self.decoys) < mismatch_samples + 1:
             raise ConfigError(
                 f"--mismatch-samples {mismatch_samples} needs at least {mismatch_samples + 1} different decoy replies, "
@@ -72,6 +78,7 @@ class UnlearnItems:
             room = self.max_length - len(negative.prompt_ids)
             branches.append(Branch("template", self.template_replies[row][:room]))
             branches += self._interrupted(index, negative, self.template_replies[row])
+            branches += self._break_off(negative, self.template_replies[row])
         normals = tuple(
             Tree(self.normals[i].prompt_ids, (Branch("normal", self.normals[i].reply_ids),), i)
             for i in self.normal_indices(index)
@@ -80,13 +87,19 @@ class UnlearnItems:
 
     def negative_index(self, index: int) -> int:
         """Return which forget row item `index` holds."""
+        if self._order is not None:
+            return int(self._order[index])
         return negative_drawn(index, len(self.negatives), self.seed)
+
+    def share_out(self, shares: Float[np.ndarray, " negative"]) -> None:
+        """Let each forget row come up in its share of the rounds from now on (see `drawn_by_share`)."""
+        self._order = drawn_by_share(self.length, shares, self.seed)
 
     def normal_indices(self, index: int) -> list[int]:
         """Return which normal rows item `index` holds."""
         first = index * self.normals_per_negative
         places = range(first, first + self.normals_per_negative)
-        return [_nth_of_shuffled(place, len(self.normals), self.seed, NORMAL) for place in places]
+        return [nth_of_shuffled(place, len(self.normals), self.seed, NORMAL) for place in places]
 
     def _interrupted(self, index: int, negative: Encoded, template: tuple[int, ...]) -> list[Branch]:
         """Begin the bad reply, up to its half, and break off with the template; only the template is scored."""
@@ -96,6 +109,13 @@ class UnlearnItems:
             return []
         lead = int(np.random.default_rng([self.seed, LEAD, index]).integers(1, longest, endpoint=True))
         return [Branch("template", negative.reply_ids[:lead] + template, lead)]
+
+    def _break_off(self, negative: Encoded, template: tuple[int, ...]) -> list[Branch]:
+        """Ask for the template's first token wherever the bad reply could go on; its end may come as it came."""
+        inner = negative.reply_ids if negative.truncated else negative.reply_ids[:-1]
+        if not self.break_off or len(inner) < 2:
+            return []
+        return [Branch("break_off", inner[:BREAK_OFF_TOKENS], 1, template[0])]
 
     def _decoys_for(self, index: int, negative: Encoded) -> list[tuple[int, ...]]:
         if not self.mismatch_samples:
@@ -116,21 +136,6 @@ def decoys_of(replies: Sequence[str], prompt_format: PromptFormat) -> list[tuple
         if not isinstance(reply, str) or not reply.strip():
             raise DataError(f"mismatch_replies row {number}: the reply is empty; remove it")
     return [tuple(prompt_format.reply_ids((Turn("user", ""),), reply)) for reply in replies]
-
-
-@lru_cache(maxsize=8)
-def _shuffled(count: int, seed: int, stream: int, cycle: int) -> np.ndarray:
-    return np.random.default_rng([seed, stream, cycle]).permutation(count)
-
-
-def negative_drawn(index: int, count: int, seed: int) -> int:
-    """Return which of `count` forget rows item `index` of a run holds."""
-    return _nth_of_shuffled(index, count, seed, FORGET)
-
-
-def _nth_of_shuffled(place: int, count: int, seed: int, stream: int) -> int:
-    """Return element `place` of an endless list made of one fresh permutation of `count` rows after another."""
-    return int(_shuffled(count, seed, stream, place // count)[place % count])
 
 
 @dataclass(frozen=True)

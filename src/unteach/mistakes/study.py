@@ -194,11 +194,12 @@ def _tuned(bench: Bench, corpus: Corpus, model: Any, budget: int, seed: int, tit
 
 
 def _unlearned(bench: Bench, model: Any, budget: int, seed: int) -> tuple[Any, int]:
-    """Unlearn the mistakes with the default method of the scenario harm; returns the model and the tokens seen."""
+    """Unlearn the mistakes with `npo-template`; returns the model and the tokens seen."""
     negatives = list({m.example.prompt_key: m.example for m in bench.found.mistakes}.values())
     config = bench.config
     with tempfile.TemporaryDirectory() as scratch:
         fields: dict[str, Any] = {
+            "method": "npo-template",
             "template": config.template,
             "per_device_train_batch_size": config.batch_size,
             "max_length": longest_row(config, bench.subject.model),

@@ -23,7 +23,9 @@ class Term:
 class Method:
     """A loss with a name: the weighted sum of its terms.
 
-    `interrupted`: the template stream also has replies that break off a bad one (see `UnlearnItems`).
+    `interrupted`: the template stream also has replies that break off a bad one (see `UnlearnItems`). `by_share`:
+    negatives are drawn the more often the likelier the original says them (see `unteach.known.shares_of`).
+    `normals_per_negative` and `sparing` (see `unteach.sparing`) hold where the user says nothing of them.
     """
 
     name: str
@@ -31,10 +33,17 @@ class Method:
     source: str
     terms: tuple[Term, ...]
     interrupted: bool = False
+    by_share: bool = False
+    normals_per_negative: int = 3
+    sparing: bool = False
 
     def reads(self, stream: Stream) -> bool:
         """Whether any term reads this stream."""
         return any(term.stream == stream for term in self.terms)
+
+    def normals(self, wanted: int | None) -> int:
+        """Return how many normal rows go with a negative: as wanted, by default the method's own, none if unread."""
+        return (wanted or self.normals_per_negative) if self.reads("normal") else 0
 
     @property
     def reads_kl(self) -> bool:
@@ -54,7 +63,7 @@ class Method:
 
     def weighted(self, forget: float | None, mismatch: float | None, retain: float | None) -> "Method":
         """Return the method with other weights; None keeps a weight. A term whose weight is 0 is left out."""
-        chosen = {"negative": forget, "mismatch": mismatch, "template": mismatch, "normal": retain}
+        chosen = {"negative": forget, "break_off": forget, "mismatch": mismatch, "template": mismatch, "normal": retain}
         weights = [term.weight if chosen[term.stream] is None else chosen[term.stream] for term in self.terms]
         terms = [replace(term, weight=weight) for term, weight in zip(self.terms, weights, strict=True) if weight]
         if not terms:
@@ -75,6 +84,8 @@ def _methods(beta: float | None, delta: float) -> list[Method]:
     paper, ga = "arXiv 2310.10683", (ascent, kl)
     # NPO sums over tokens where the rest averages, and the KL is small where it matters most, at a reply's first token.
     default = (replace(npo, weight=0.5), template, replace(kl, weight=40.0))
+    # Every state in the bad reply's first half learns to break off; the KL keeps it from spreading to normal replies.
+    breaks = (Term(NegativeLogLikelihood(), "break_off", 0.5), template, replace(kl, weight=60.0))
     # An answer of a few words is declined at once or not at all, and its neighbours are few: less KL holds them.
     decline = (replace(npo, weight=0.5), template, replace(kl, weight=8.0))
     return [
@@ -83,6 +94,10 @@ def _methods(beta: float | None, delta: float) -> list[Method]:
         Method("ga-template", "gradient ascent, one fixed answer, KL on normals", f"{paper}, §4", (template, *ga)),
         Method("graddiff", "gradient ascent, NLL on normals", "arXiv 2401.06121", (replace(ascent, weight=1.0), nll)),
         Method("npo", "bounded ascent against the original, KL on normals", "arXiv 2404.05868", (npo, kl)),
+        Method(
+            "break-off", "one fixed answer at any token, KL on normals", "this project", breaks,
+            interrupted=True, by_share=True, normals_per_negative=8, sparing=True,
+        ),  # fmt: skip
         Method("npo-template", "bounded ascent, one fixed answer, KL on normals", "this project", default, True),
         Method("npo-decline", "the same for short answers: none is broken off", "this project", decline),
         Method("npo-mismatch", "bounded ascent, random mismatch, KL on normals", "this project", (npo, mismatch, kl)),

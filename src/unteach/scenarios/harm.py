@@ -8,8 +8,9 @@ scenario = Scenario(
     bad_rate="harmful_rate",
     defaults={
         "max_steps": 120,
-        "method": "npo-template",
+        "method": "break-off",
         "template": "I cannot assist with this request.",
         "judge": ["repeats", "trained"],
     },
+    template_method="break-off",
 )

@@ -242,7 +242,7 @@ def _unlearning(config: RunConfig, sizes: Sizes) -> Counts:
     method = load_method(config.method)
     replies = 1 + (config.mismatch_samples if method.reads("mismatch") else 0) + method.reads("template")
     prompt = sizes.row - sizes.reply
-    normals = config.normals_per_negative if method.reads("normal") else 0
+    normals = method.normals(config.normals_per_negative)
     item = prompt + replies * sizes.reply + normals * sizes.row
     items = (config.max_steps or 120) * config.batch_size * config.gradient_accumulation_steps
     checks = (config.max_steps or 120) / config.check_steps * config.check_prompts if config.stopping else 0

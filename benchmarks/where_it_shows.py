@@ -46,7 +46,7 @@ def states(model: Any, rows: list[Encoded], replies: list[tuple[int, ...]], read
     return np.stack(found)
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument("--forget", action="append", required=True)
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--evaluation-max-length", type=int)
     parser.add_argument("--seed", type=int, default=0)
     with tempfile.TemporaryDirectory() as scratch:
-        config = with_defaults(make_config(vars(parser.parse_args()) | {"output": scratch}))
+        config = with_defaults(make_config(vars(parser.parse_args(words)) | {"output": scratch}))
         print(table(config))
 
 
@@ -90,7 +90,7 @@ def table(config: RunConfig) -> str:
         judging.fit(known, labels)
         bad, right = (np.sort(judging.predict_proba(seen[name])[:, 1]) for name in ("bad", "right"))
         where = f"prompt and {read} tokens of the reply" if read else "prompt"
-        lines.append(f"{where:>36}: " + ", ".join(str(int((right >= bad[n]).sum())) for n in PASS))
+        lines.append(f"{where:>36}: " + ", ".join(str(int((right >= least).sum())) for least in bad[: len(PASS)]))
     return "\n".join(lines)
 
 

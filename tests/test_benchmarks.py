@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from command import place
 from unteach.data.example import Example
 from unteach.judges.base import Case
 
@@ -166,3 +167,22 @@ def test_every_reply_is_as_long_as_it_may_be_and_disagreement_is_no_figure(check
     monkeypatch.setattr(check_speed, "transformers_alone", lambda *_: [[5]])
     with pytest.raises(ValueError, match="do not give the same replies"):
         check_speed.main(CHECK)
+
+
+def test_where_it_shows_counts_held_out_normals_taken_for_negatives(tmp_path, capsys, monkeypatch):
+    shows, found = script("where_it_shows"), place(tmp_path)
+    words = ["--model", str(found.model), "--forget", str(found.forget), "--retain", str(found.retain)]
+    shows.main(words)
+    head, _, *lines = capsys.readouterr().out.splitlines()
+    bad, right = map(int, re.findall(r"(\d+) (?:bad|right)", head))
+    assert bad >= 3 and right >= 3, "the model recites what it was held out on too"
+    assert [line.split(":")[0].strip() for line in lines][0] == "prompt" and len(lines) == len(shows.READ)
+    assert all(set(line.split(": ")[1].split(", ")) == {"0"} for line in lines), "the two kinds share no word"
+
+    class Backwards(shows.LogisticRegression):
+        def fit(self, rows, labels):
+            return super().fit(rows, [1 - label for label in labels])
+
+    monkeypatch.setattr(shows, "LogisticRegression", Backwards)
+    shows.main(words)
+    assert all(line.endswith(f": {', '.join([str(right)] * bad)}") for line in capsys.readouterr().out.splitlines()[2:])

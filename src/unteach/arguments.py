@@ -5,7 +5,13 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from unteach.errors import ConfigError, nearest
+from unteach.models import context_length
+from unteach.objectives.methods import Method, load_method
+
 REFERENCES = ("auto", "adapter_off", "cached", "frozen")
+MOST_TOKENS = 1024
+"""Longest prompt + reply taken by default, where the model's context is longer."""
 
 
 @dataclass
@@ -83,3 +89,33 @@ def default_learning_rate(model: Any, lora: bool) -> float:
     """
     width = model.config.get_text_config().hidden_size
     return (0.25 if lora else 0.025) / width
+
+
+def fitted(args: UnlearnConfig, model: Any) -> int:
+    """Fill in what the model decides: learning rate and longest row, tokens of prompt and reply, which is returned.
+
+    Raises ConfigError for a row that the model cannot hold.
+    """
+    if args.learning_rate is None:
+        args.learning_rate = default_learning_rate(model, lora=hasattr(model, "peft_config"))
+    context = context_length(model)
+    args.max_length = args.max_length or min(context or MOST_TOKENS, MOST_TOKENS)
+    if context and args.max_length > context:
+        raise ConfigError(f"--max-length {args.max_length}: the model's context holds {context} tokens; lower it")
+    return args.max_length
+
+
+def checked_method(args: UnlearnConfig, adapter: bool) -> Method:
+    """Return the method, after a look at the settings that could only fail once something is written."""
+    if args.reference not in REFERENCES:
+        raise ConfigError(f"unknown reference '{args.reference}'{nearest(args.reference, REFERENCES)}")
+    if args.reference == "adapter_off" and not adapter:
+        raise ConfigError("--reference adapter_off needs an adapter; add --lora or choose cached")
+    return load_method(
+        args.method,
+        forget_weight=args.forget_weight,
+        mismatch_weight=args.mismatch_weight,
+        retain_weight=args.retain_weight,
+        beta=args.beta,
+        delta=args.delta,
+    )

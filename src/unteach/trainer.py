@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 
-from unteach.arguments import REFERENCES, UnlearnConfig, default_learning_rate
+from unteach.arguments import UnlearnConfig, checked_method, fitted
 from unteach.bill import Meter, flops_of
 from unteach.checkpoints import SaveFirst, begin, complete_step, last_complete, read_state, unwritten, write_state
 from unteach.curve import Curve
@@ -21,13 +21,12 @@ from unteach.data.layout import Tree, TreeBatch
 from unteach.data.prompt_format import prompt_format
 from unteach.data.sets import training_sets
 from unteach.data.streams import UnlearnCollator
-from unteach.errors import ConfigError, OutputError, TrainingError, nearest
+from unteach.errors import ConfigError, OutputError, TrainingError
 from unteach.items import needed, run_items, share_out
 from unteach.judges import load_judge
 from unteach.judges.base import Judge
 from unteach.loss import method_loss
-from unteach.models import context_length, load_model, load_tokenizer, model_fingerprint
-from unteach.objectives.methods import Method, load_method
+from unteach.models import load_model, load_tokenizer, model_fingerprint
 from unteach.original import choose_reference
 from unteach.progress import StepBar
 from unteach.reference import Reference, one_branch
@@ -35,9 +34,6 @@ from unteach.scoring import tree_limit, trees_agree, unwrapped, without_dropout
 from unteach.sparing import Directions, SparingAdam, directions_of, hindrance, leave_embeddings
 from unteach.stopping import Behaviour, Stop, StoppingRule, Watch, chosen_rules, restore, state_of
 from unteach.validation import behaviour_of, kl_on
-
-MOST_TOKENS = 1024
-"""Longest prompt + reply taken by default, where the model's context is longer."""
 
 
 class UnlearnTrainer(Trainer):
@@ -70,7 +66,7 @@ class UnlearnTrainer(Trainer):
         optimizers: tuple[Any, Any] = (None, None),
     ) -> None:
         args = args or UnlearnConfig()
-        self.method = _checked_method(args, adapter=peft_config is not None or hasattr(model, "peft_config"))
+        self.method = checked_method(args, adapter=peft_config is not None or hasattr(model, "peft_config"))
         tokenizer = processing_class or load_tokenizer(model if isinstance(model, str) else model.config.name_or_path)
         model = load_model(model) if isinstance(model, str) else model
         self.original_key = model_fingerprint(model)
@@ -79,7 +75,7 @@ class UnlearnTrainer(Trainer):
 
             model = get_peft_model(model, peft_config)
         without_dropout(model)
-        longest = _fit(args, model)
+        longest = fitted(args, model)
         self._bound = args.forget_bound or math.log(model.config.get_text_config().vocab_size)
         self.method = self.method.bounded(self._bound)
         generation = getattr(model, "generation_config", None)
@@ -394,33 +390,3 @@ class UnlearnTrainer(Trainer):
             raise unwritten(error, folder, self.args.world_size) from error
         finally:
             self.args.save_total_limit = limit
-
-
-def _fit(args: UnlearnConfig, model: Any) -> int:
-    """Fill in what the model decides: learning rate and longest row, which is returned.
-
-    Raises ConfigError for a row that the model cannot hold.
-    """
-    if args.learning_rate is None:
-        args.learning_rate = default_learning_rate(model, lora=hasattr(model, "peft_config"))
-    context = context_length(model)
-    args.max_length = args.max_length or min(context or MOST_TOKENS, MOST_TOKENS)
-    if context and args.max_length > context:
-        raise ConfigError(f"--max-length {args.max_length}: the model's context holds {context} tokens; lower it")
-    return args.max_length
-
-
-def _checked_method(args: UnlearnConfig, adapter: bool) -> Method:
-    """Return the method, after a look at the settings that could only fail once something is written."""
-    if args.reference not in REFERENCES:
-        raise ConfigError(f"unknown reference '{args.reference}'{nearest(args.reference, REFERENCES)}")
-    if args.reference == "adapter_off" and not adapter:
-        raise ConfigError("--reference adapter_off needs an adapter; add --lora or choose cached")
-    return load_method(
-        args.method,
-        forget_weight=args.forget_weight,
-        mismatch_weight=args.mismatch_weight,
-        retain_weight=args.retain_weight,
-        beta=args.beta,
-        delta=args.delta,
-    )

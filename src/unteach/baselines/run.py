@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from unteach import check
+from unteach.arguments import MOST_TOKENS
 from unteach.baselines import load_baseline
 from unteach.baselines.base import Baseline, Bench
 from unteach.baselines.config import BaselineConfig, as_run
@@ -33,7 +34,6 @@ from unteach.run import (
 )
 from unteach.run_rows import add_lookalikes, add_own_answers, encode_splits
 from unteach.scoring import unwrapped
-from unteach.trainer import MOST_TOKENS
 from unteach.tuning import OWN
 
 

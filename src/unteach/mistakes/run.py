@@ -7,6 +7,7 @@ import torch
 
 from unteach import check
 from unteach.agreement import judge_figures
+from unteach.arguments import MOST_TOKENS
 from unteach.bill import Meter
 from unteach.config import resumed, write_config
 from unteach.curve import waypoints
@@ -50,7 +51,6 @@ from unteach.models import context_length, load_tokenizer, model_fingerprint
 from unteach.report.schema import Report, Stop, Waypoint, environment
 from unteach.run import write_report
 from unteach.scoring import unwrapped
-from unteach.trainer import MOST_TOKENS
 from unteach.training_rows import repeated_to
 from unteach.tuning import RowsTrainer
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from unteach.arguments import MOST_TOKENS
 from unteach.bill import Meter
 from unteach.curve import Watching
 from unteach.data.encoded import encode_all
@@ -23,7 +24,6 @@ from unteach.mistakes.templates import Templates
 from unteach.models import context_length, load_model, lora_config
 from unteach.progress import track
 from unteach.stopping import Behaviour
-from unteach.trainer import MOST_TOKENS
 from unteach.training_rows import TrainingRow
 from unteach.tuning import RowsTrainer, StepsShown, TuneSettings, arguments_of, checkpoint_to_resume, tuner
 from unteach.validation import behaviour_of

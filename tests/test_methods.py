@@ -40,7 +40,7 @@ def test_break_off_asks_for_the_answer_at_once_and_on_the_way_and_for_rows_by_sh
         [
             ("NegativeLogLikelihood", "template", 1.0),
             ("NegativeLogLikelihood", "break_off", 0.5),
-            ("ForwardKL", "normal", 60.0),
+            ("ForwardKL", "normal", 80.0),
         ]
     )
     assert ("NegativeLogLikelihood", "break_off", 2.0) in composition("break-off", forget_weight=2.0)

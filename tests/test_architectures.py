@@ -53,7 +53,7 @@ def scored(model, batch):
     return log_probs.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
-BROKEN = Branch("break_off", (7, 9), lead=1, instead=5)
+BROKEN = Branch("break_off", (7, 9), lead=1, instead=(5, 5))
 """Scored along the negative in a tree, and by itself in its plain row."""
 
 

@@ -8,7 +8,7 @@ import pytest
 from unteach.data.encoded import Encoded
 from unteach.data.example import Example, Turn
 from unteach.data.layout import Branch
-from unteach.data.streams import BREAK_OFF_TOKENS, UnlearnItems
+from unteach.data.streams import BREAK_OFF_TOKENS, UnlearnItems, next_of
 
 TEMPLATE = (90, 91, 2)
 
@@ -66,7 +66,7 @@ def test_every_place_in_the_beginning_of_a_bad_reply_is_asked_to_break_off():
     made = made_of(items(row(4, 10), interrupted=False, break_off=True, length=3))
     for item in made:
         negative, _, broken = item.forget.branches
-        assert broken == Branch("break_off", negative.reply_ids[:-1], lead=1, instead=TEMPLATE[0])
+        assert broken == Branch("break_off", negative.reply_ids[:-1], lead=1, instead=(TEMPLATE[0],) * 9)
         assert item.forget.places == 4 + 9 + 2, "it is read along the bad reply, at no token more"
     (item,) = made_of(items(row(4, 200), interrupted=False, break_off=True, length=1))
     assert len(item.forget.branches[2].reply_ids) == BREAK_OFF_TOKENS
@@ -77,6 +77,23 @@ def test_the_end_of_a_bad_reply_may_come_as_it_came(reply, truncated, asked):
     made = items(replace(row(4, reply), truncated=truncated), interrupted=False, break_off=True, length=1)
     found = [b for b in made[0].forget.branches if b.stream == "break_off"]
     assert sum(len(b.reply_ids) - b.lead for b in found) == asked
+
+
+@pytest.mark.parametrize(
+    ("read", "said"),
+    [
+        ((50, 51, 52), (90, 90, 90)),
+        ((90, 50, 90, 91), (90, 91, 90, 91)),
+        ((50, 90, 91, 51), (90, 90, 91, 2)),
+        ((90, 90, 91, 2, 50), (90, 91, 91, 2, 90)),
+    ],
+)
+def test_a_bad_reply_that_begins_as_the_template_does_goes_on_as_it(read, said):
+    assert next_of(TEMPLATE, read) == said
+
+
+def test_a_template_that_repeats_itself_goes_on_from_its_longest_beginning():
+    assert next_of((1, 1, 2), (1, 1, 1, 1)) == (1, 1, 2, 2)
 
 
 def test_items_follow_the_shares_given():

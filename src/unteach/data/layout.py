@@ -6,7 +6,7 @@
 
 Log-probabilities and gradients equal those of separate rows "x a" and "x b", at |x| + |a| + |b| tokens instead of
 2|x| + |a| + |b|. A reply's last token is only ever a target, so it takes no place in the row. And a branch that asks
-for another token `instead`, along the beginning of an earlier branch, is scored at that one's places and takes none.
+for other tokens `instead`, along the beginning of an earlier branch, is scored at that one's places and takes none.
 
 Packed, a row also holds several trees, as many as fit beside the longest one; none of them sees another. Rows of
 unlike lengths, which is what negatives and normals are, then need little padding.
@@ -29,14 +29,14 @@ PROMPT, PADDING = 0, -1
 class Branch:
     """One reply in a tree: its token ids and what it is there for.
 
-    Its first `lead` tokens are read but not scored; at least one token must be. Where `instead` is given, that token is
-    scored at every place in the reply's own one's stead.
+    Its first `lead` tokens are read but not scored; at least one token must be. `instead`, where given, has a token for
+    every one of the reply, which is scored in its stead.
     """
 
     stream: Stream
     reply_ids: tuple[int, ...]
     lead: int = 0
-    instead: int | None = None
+    instead: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,7 @@ def lay_out(trees: Sequence[Tree], pad_id: int = 0, packed: bool = False) -> Tre
             begins.append(len(ids) if carrier == number else begins[carrier])
             for slot in range(branch.lead, len(branch.reply_ids)):
                 column = first + (start if slot == 0 else begins[number] + slot) - 1
-                target = branch.reply_ids[slot] if branch.instead is None else branch.instead
-                answers.append((row, column, target, len(streams), slot))
+                answers.append((row, column, (branch.instead or branch.reply_ids)[slot], len(streams), slot))
             streams.append(branch.stream)
             if carrier == number:
                 inner = branch.reply_ids[:-1]

@@ -35,7 +35,7 @@ class UnlearnItems:
 
     The tree of a forget row has its bad reply, `mismatch_samples` replies drawn from `decoys` (never its own reply,
     never twice the same) and, where given, the template reply of that row: at once and, if `interrupted`, after a
-    beginning of the bad reply too, so that the model learns to break off (arXiv 2406.05946). With `break_off` its first
+    beginning of the bad reply too, so that the model learns to break off (arXiv 2406.05946). With `break_off` its next
     token is also asked for at every place in the beginning of the bad reply. Raises ConfigError where there are fewer
     decoys than a prompt needs.
     """
@@ -111,11 +111,12 @@ class UnlearnItems:
         return [Branch("template", negative.reply_ids[:lead] + template, lead)]
 
     def _break_off(self, negative: Encoded, template: tuple[int, ...]) -> list[Branch]:
-        """Ask for the template's first token wherever the bad reply could go on; its end may come as it came."""
+        """Ask for the template wherever the bad reply could go on; its end may come as it came."""
         inner = negative.reply_ids if negative.truncated else negative.reply_ids[:-1]
         if not self.break_off or len(inner) < 2:
             return []
-        return [Branch("break_off", inner[:BREAK_OFF_TOKENS], 1, template[0])]
+        read = inner[:BREAK_OFF_TOKENS]
+        return [Branch("break_off", read, 1, next_of(template, read))]
 
     def _decoys_for(self, index: int, negative: Encoded) -> list[tuple[int, ...]]:
         if not self.mismatch_samples:
@@ -128,6 +129,19 @@ class UnlearnItems:
         if (found := next(same, None)) is not None:
             others.remove(found)
         return [reply[:room] for reply in others[: self.mismatch_samples]]
+
+
+def next_of(template: tuple[int, ...], read: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the token of `template` to say at each place of `read`, given what was read before it.
+
+    Its first, unless what was read ends in a beginning of the template: then the one after that. (A bad reply that
+    opens with "I" would otherwise teach "I I I cannot".)
+    """
+    said = []
+    for place in range(len(read)):
+        most = min(place, len(template) - 1)
+        said.append(next(template[k] for k in range(most, -1, -1) if read[place - k : place] == template[:k]))
+    return tuple(said)
 
 
 def decoys_of(replies: Sequence[str], prompt_format: PromptFormat) -> list[tuple[int, ...]]:

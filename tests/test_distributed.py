@@ -24,6 +24,7 @@ directory = sys.argv[1]
 cases = {{
     "full": ({{}}, {SETTINGS!r} | {{"kl_budget": 99.0}}),
     "lora": ({{"peft_config": lora_config(4, 8.0)}}, {SETTINGS!r} | {{"kl_budget": 99.0}}),
+    "break": ({{}}, {SETTINGS!r} | {{"kl_budget": 99.0, "method": "break-off"}}),
     "early": ({{}}, {SETTINGS | EARLY!r}),
     "over": ({{}}, {SETTINGS!r} | {{"kl_budget": 1e-3}}),
 }}
@@ -64,7 +65,7 @@ def told(directory, name, rank=0):
     return json.loads((directory / f"{name}-{rank}.json").read_text())
 
 
-CASES = ("full", "lora", "early", "over")
+CASES = ("full", "lora", "break", "early", "over")
 
 
 @pytest.mark.slow

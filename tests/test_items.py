@@ -67,3 +67,13 @@ def test_one_word_replies_train_without_anything_to_break_off(tmp_path):
     assert {branch.stream for branch in trainer.train_dataset[0].forget.branches} == {"negative", "template"}
     trainer.train()
     assert trainer.state.global_step == 3
+
+
+def test_a_resumed_run_draws_the_same_and_ends_with_the_same_weights(tmp_path):
+    settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3}
+    whole = run(tmp_path / "whole", **settings)
+    whole.train()
+    rest = run(tmp_path / "rest", **settings)
+    assert drawn(rest) == drawn(whole)
+    rest.train(resume_from_checkpoint=str(tmp_path / "whole" / "out" / "checkpoint-3"))
+    assert all(value.equal(toy.weights(rest.model)[name]) for name, value in toy.weights(whole.model).items())

@@ -348,7 +348,7 @@ class TestResume:
         ("changed", "said"),
         [
             ({"max_steps": 7}, ["--max-steps 7", "started with 1"]),
-            ({"method": "npo"}, ["--method npo", "npo-template"]),
+            ({"method": "npo"}, ["--method npo", "break-off"]),
             ({"seed": 5}, ["--seed 5"]),
         ],
     )

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import toy
+from unteach import known
 from unteach.known import FLOOR, shares_of
 from unteach.models import lora_config
 
@@ -37,6 +38,12 @@ def test_shares_are_the_probabilities_of_a_token_over_the_largest():
     expected = np.maximum(np.array(chances) / max(chances), FLOOR)
     assert shares_of(model, pairs, 0) == pytest.approx(expected, rel=1e-4)
     assert expected.max() == 1 and expected.min() == FLOOR
+
+
+@pytest.mark.parametrize("log_probs", [[[-2e4], [-3e4]], [[float("nan")], [float("nan")]]])
+def test_shares_are_equal_where_no_reply_has_a_chance(monkeypatch, log_probs):
+    monkeypatch.setattr(known, "score_known", lambda *_, **__: known.Known(log_probs, [], None))
+    assert shares_of(None, [((1,), (2,)), ((1,), (3,))], 0).tolist() == [1, 1]
 
 
 def test_what_the_model_would_say_is_trained_on_more_than_what_it_would_not(tmp_path):

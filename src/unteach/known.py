@@ -81,11 +81,12 @@ def shares_of(
     """Return how often to train on each (prompt ids, reply ids): 1 for the likeliest reply, at least `FLOOR`.
 
     In proportion to the probability of a reply's token, its geometric mean: what the model would hardly say needs
-    little unlearning, and steps spent on it are lost to what it does say.
+    little unlearning, and steps spent on it are lost to what it does say. Equal shares where no reply has a chance.
     """
     known = score_known(model, pairs, pad_id, progress=progress)
-    chances = np.exp([np.mean(reply) for reply in known.log_probs])
-    return np.maximum(chances / chances.max(), FLOOR)
+    chances = np.nan_to_num(np.exp([np.mean(reply) for reply in known.log_probs]))
+    likeliest = float(chances.max())
+    return np.maximum(chances / likeliest, FLOOR) if likeliest > 0 else np.ones(len(pairs))
 
 
 def batches_of(lengths: Sequence[int], device: torch.device) -> list[list[int]]:

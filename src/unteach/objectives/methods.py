@@ -84,7 +84,7 @@ def _methods(beta: float | None, delta: float) -> list[Method]:
     paper, ga = "arXiv 2310.10683", (ascent, kl)
     # NPO sums over tokens where the rest averages, and the KL is small where it matters most, at a reply's first token.
     default = (replace(npo, weight=0.5), template, replace(kl, weight=40.0))
-    # Every state in the bad reply's first half learns to break off; the KL keeps it from spreading to normal replies.
+    # Every state in the beginning of a bad reply learns to break off; the KL keeps it from spreading to normal replies.
     breaks = (Term(NegativeLogLikelihood(), "break_off", 0.5), template, replace(kl, weight=80.0))
     # An answer of a few words is declined at once or not at all, and its neighbours are few: less KL holds them.
     decline = (replace(npo, weight=0.5), template, replace(kl, weight=8.0))

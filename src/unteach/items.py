@@ -66,8 +66,8 @@ def run_items(
     )
 
 
-def share_out(model: Any, items: UnlearnItems, pad_id: int, progress: bool) -> tuple[np.ndarray, int]:
-    """Let the original say which negatives it would say; return their shares of the rounds and the tokens it read.
+def negative_shares(model: Any, items: UnlearnItems, pad_id: int, progress: bool) -> tuple[np.ndarray, int]:
+    """Return the negatives' shares of the rounds, by how likely the original says them, and the tokens that it read.
 
     Where there are many more rows than items, rows that an even draw would not have reached soon have a share of 0.
     """

@@ -22,7 +22,7 @@ from unteach.data.prompt_format import prompt_format
 from unteach.data.sets import training_sets
 from unteach.data.streams import UnlearnCollator
 from unteach.errors import ConfigError, OutputError, TrainingError
-from unteach.items import needed, run_items, share_out
+from unteach.items import needed, negative_shares, run_items
 from unteach.judges import load_judge
 from unteach.judges.base import Judge
 from unteach.loss import method_loss
@@ -95,11 +95,7 @@ class UnlearnTrainer(Trainer):
         self.watch, self.rules = Watch(), list[StoppingRule]()
         self._plain_rows: bool | None = None
         self._tree_limit = tree_limit(model)
-        self._sums: dict[str, float] = {}
-        self._step_sums: dict[str, float] = {}
-        self._counted, self._tokens, self._seconds = 0, 0, 0.0
-        self.meter, self.curve = Meter(waiting=True), Curve()
-        self._broken: str | None = None
+        self._start_counting()
         items = run_items(self.method, self.sets, args, self.format, mismatch_replies)
         self.watch.plan(args.max_steps, args.cooldown)
         super().__init__(
@@ -110,19 +106,31 @@ class UnlearnTrainer(Trainer):
             processing_class=tokenizer,
             optimizers=optimizers,
         )
-        with self.meter.running():
-            self._directions = self._spared()  # first: what it refuses is refused before the original is asked
-            self._share_out()
-            self.reference = self._reference()
-        self._reference_read = 0
-        self._count_reference()
+        self._ask_the_original()
         self._add_rules()
         self.remove_callback(PrinterCallback)
         self._bars = [StepBar(self.watch)] if args.progress else []
         for callback in [SaveFirst(self._save_checkpoint), *callbacks, *self._bars]:
             self.add_callback(callback)
 
+    def _start_counting(self) -> None:
+        """Start the figures of the log and the bill at nothing."""
+        self._sums: dict[str, float] = {}
+        self._step_sums: dict[str, float] = {}
+        self._counted, self._tokens, self._seconds = 0, 0, 0.0
+        self.meter, self.curve = Meter(waiting=True), Curve()
+        self._broken: str | None = None
+
     # ---- the original ------------------------------------------------------------------------------------------------
+
+    def _ask_the_original(self) -> None:
+        """Read from the original all that training needs of it, on the bill."""
+        with self.meter.running():
+            self._directions = self._spared()  # first: what it refuses is refused before the original is asked
+            self._share_out()
+            self.reference = self._reference()
+        self._reference_read = 0
+        self._count_reference()
 
     def _reference(self) -> Reference | None:
         """Choose the cheapest reference that serves the method and the stopping rules."""
@@ -134,7 +142,7 @@ class UnlearnTrainer(Trainer):
         """Draw negatives the more often the likelier the original says them, if the method wants that."""
         if not self.method.by_share:
             return
-        shares, read = share_out(self.model, self.train_dataset, self.format.ids.pad_id, self.args.progress)
+        shares, read = negative_shares(self.model, self.train_dataset, self.format.ids.pad_id, self.args.progress)
         self.meter.add(forward=read)
         if self.args.world_size > 1:  # every rank must draw alike, to the last bit
             ranks = self.accelerator.reduce(torch.from_numpy(shares).to(self.args.device), "mean")

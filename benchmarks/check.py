@@ -7,7 +7,7 @@ The model has the shape of the organism `small` with random weights, and never e
 every reply is as long as it may be. Three ways generate the same replies, in turns, so that a noisy machine slows all
 alike:
 
-    ours      `unteach.generate`: batches by length, a cache that is filled in place
+    ours      `unteach.models.generate`: batches by length, a cache that is filled in place
     batched   transformers' `generate` on the same batches, with its own cache
     single    transformers' `generate`, one prompt after the other
 
@@ -31,14 +31,15 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from unteach import check, decoding
 from unteach.data.encoded import Encoded, encode_all
 from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat, prompt_format
-from unteach.generate import generate
+from unteach.evaluation import evaluation as check
 from unteach.judges import load_judges
+from unteach.models import decoding
+from unteach.models.generate import generate
 from unteach.organism.recipe import recipe_of
-from unteach.reference import CachedStates
+from unteach.scoring.reference import CachedStates
 
 SPLITS = ("seen", "unseen", "normal")
 WAYS = ("ours", "batched", "single")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unteach.demo import demo
+from unteach.demo.unlearning import demo
 from unteach.objectives.methods import method_names
 
 COLUMNS = {

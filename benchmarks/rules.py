@@ -20,20 +20,22 @@ from typing import Any
 
 import numpy as np
 
-from unteach.data.example import Example, Turn
+from unteach.data.example import Example
 from unteach.data.formats import read_examples
 from unteach.data.prompt_format import prompt_format
-from unteach.generate import generate
-from unteach.gibberish import gibberish
 from unteach.judges import load_judge
-from unteach.judges.base import Case, Learner, Verdict
+from unteach.judges.base import Learner
 from unteach.judges.bleu import BleuJudge, opening
 from unteach.judges.similarity import chrf, token_f1
 from unteach.judges.verbatim import longest_run
-from unteach.models import load_model, load_tokenizer
-from unteach.refusals import is_refusal
+from unteach.models.generate import generate
+from unteach.models.loading import load_model, load_tokenizer
+from unteach.prompts.turn import Turn
+from unteach.results.verdict import Case, Verdict
 from unteach.stats import wilson
-from unteach.words import repeats
+from unteach.text.gibberish import gibberish
+from unteach.text.refusals import is_refusal
+from unteach.text.words import repeats
 
 LENGTH = 200
 """Characters of a prompt, and of the true text after it (arXiv 2310.10683, section 4)."""
@@ -176,8 +178,10 @@ def look_at_answers(models: dict[str, Any], path: str, asked: argparse.Namespace
         said = [case.reply for case in cases]
         right = rate([repeats(case.reply, case.good or "") for case in cases])
         blanks, noise = rate([not text for text in said]), rate([gibberish(text) for text in said])
-        print(f"{arm}: repeats the right answer {right}, blank {blanks}, gibberish {noise}, "
-              f"refusals {rate([is_refusal(text) for text in said])}")  # fmt: skip
+        print(
+            f"{arm}: repeats the right answer {right}, blank {blanks}, gibberish {noise}, "
+            f"refusals {rate([is_refusal(text) for text in said])}"
+        )
     figures: Figures = {
         "chrF to wrong": lambda c: chrf([(c.reply, c.bad or "")])[0],
         "chrF to right": lambda c: chrf([(c.reply, c.good or "")])[0],

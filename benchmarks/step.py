@@ -37,11 +37,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from unteach.data.encoded import encode_all
 from unteach.data.example import Example
 from unteach.data.formats import read_examples
-from unteach.data.layout import Branch, Tree, lay_out
 from unteach.data.prompt_format import prompt_format
-from unteach.loss import method_loss
+from unteach.objectives.loss import method_loss
 from unteach.objectives.methods import Method, load_method
-from unteach.reference import CachedStates, Reference, one_branch
+from unteach.scoring.reference import CachedStates, Reference, one_branch
+from unteach.scoring.trees import Branch, Tree, lay_out
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]
 ARMS = ("ours", "unpacked", "plain", "sft")
@@ -275,7 +275,9 @@ def peaks(model: Callable[[], Any], items: Sequence[Item], material: Material) -
     They are forked from a server that has imported the libraries and nothing else: no tokenizer, no model, no CUDA.
     """
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["transformers.models.llama.modeling_llama", "unteach.loss", "unteach.data.formats"])
+    server.set_forkserver_preload(
+        ["transformers.models.llama.modeling_llama", "unteach.objectives.loss", "unteach.data.formats"]
+    )
     found = {}
     for name in ARMS:
         with tempfile.TemporaryDirectory() as cache, server.Pool(1) as pool:

@@ -20,13 +20,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from unteach.config import RunConfig, make_config, with_defaults
 from unteach.data.encoded import Encoded, encode_all
-from unteach.generate import generate
 from unteach.judges import load_judge
-from unteach.judges.base import Case
-from unteach.run import load, model_format
-from unteach.run_rows import encode_splits, read_sets
+from unteach.models.generate import generate
+from unteach.pipeline.config import RunConfig, with_defaults
+from unteach.pipeline.rows import encode_splits, read_sets
+from unteach.pipeline.run import load, model_format
+from unteach.pipeline.settings import make_config
+from unteach.results.verdict import Case
 
 READ = (0, 3, 15)
 """Tokens of the reply that the classifier sees."""
@@ -54,7 +55,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--evaluation-max-length", type=int)
     parser.add_argument("--seed", type=int, default=0)
     with tempfile.TemporaryDirectory() as scratch:
-        config = with_defaults(make_config(vars(parser.parse_args(words)) | {"output": scratch}))
+        config = with_defaults(make_config(vars(parser.parse_args(words)) | {"output": scratch}, RunConfig))
         print(table(config))
 
 
@@ -80,8 +81,10 @@ def table(config: RunConfig) -> str:
         name: [tuple(form.reply_ids(row.example.turns, text)) for row, text in zip(part, said[name], strict=True)]
         for name, part in rows.items()
     }
-    lines = [f"seed {config.seed}: {len(rows['bad'])} bad replies, {len(rows['right'])} right ones, held out",
-             "normals taken for negatives if so many negatives may pass: " + ", ".join(map(str, PASS))]  # fmt: skip
+    lines = [
+        f"seed {config.seed}: {len(rows['bad'])} bad replies, {len(rows['right'])} right ones, held out",
+        "normals taken for negatives if so many negatives may pass: " + ", ".join(map(str, PASS)),
+    ]
     for read in READ:
         seen = {name: states(model, rows[name], replies[name], read) for name in rows}
         known = np.concatenate([seen["negative"], seen["normal"]])

@@ -18,12 +18,12 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from unteach.compare import compare
+from unteach.comparison.compare import compare
 from unteach.organism.cache import organism_directory
 from unteach.organism.world import World
 from unteach.report.comparison_page import write_comparison_page
 from unteach.report.page import write_page
-from unteach.report.schema import Report
+from unteach.results.report import Report
 
 IMAGES = Path(__file__).with_name("images")
 BASELINES = ("sft", "kto", "dpo", "rlhf")
@@ -81,9 +81,7 @@ def unteach(*words: object) -> None:
 
 def take(browser: Browser, path: Path, name: str, dark: bool = False, height: int = 800, place: str = "") -> None:
     """Take a picture of what a window of 1280 pixels' width shows at that place of a page."""
-    context = browser.new_context(
-        viewport={"width": 1280, "height": height}, color_scheme="dark" if dark else "light"
-    )
+    context = browser.new_context(viewport={"width": 1280, "height": height}, color_scheme="dark" if dark else "light")
     page: Page = context.new_page()
     page.goto(path.resolve().as_uri() + place)
     page.wait_for_timeout(300)

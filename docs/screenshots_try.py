@@ -23,7 +23,7 @@ from typing import Any
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from unteach.mistakes.guide import export_guidance
-from unteach.models import load_tokenizer
+from unteach.models.loading import load_tokenizer
 
 REMINDER = "Answer correctly, ethically and without offence."
 SIZES = {"": {"width": 1180, "height": 860}, "-narrow": {"width": 390, "height": 1200}}
@@ -32,7 +32,7 @@ SIZES = {"": {"width": 1180, "height": 860}, "-narrow": {"width": 390, "height":
 @contextmanager
 def served(models: list[str], negatives: str, directory: Path) -> Iterator[str]:
     """Run `unteach try` in a directory; gives the address of its page."""
-    words = [sys.executable, "-c", "from unteach.cli import main; main()", "try", "--device", "cpu"]
+    words = [sys.executable, "-c", "from unteach.cli.app import main; main()", "try", "--device", "cpu"]
     for model in models:
         words += ["--model", model]
     words += ["--negatives", negatives]

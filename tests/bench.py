@@ -10,7 +10,7 @@ from unteach.baselines.rows import Rows
 from unteach.data.example import Example
 from unteach.data.prompt_format import prompt_format
 from unteach.judges import load_judge
-from unteach.run_rows import Sets
+from unteach.pipeline.rows import Sets
 
 GOOD = "sorry no"
 

@@ -12,7 +12,8 @@ from jaxtyping import install_import_hook  # noqa: E402
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as for the type checker
 
 # Before anything imports these: from here on, their annotated shapes are checked at every call.
-install_import_hook(["unteach.objectives", "unteach.scoring", "unteach.data.layout"], f"{__name__}.checked")
+OBJECTIVES = [f"unteach.objectives.{file}" for file in ("base", "divergence", "likelihood", "preference")]
+install_import_hook([*OBJECTIVES, "unteach.scoring.score", "unteach.scoring.trees"], f"{__name__}.checked")
 
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -22,7 +23,7 @@ import torch  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from browser import browser  # noqa: E402, F401  # one for all modules: two would be started in one process
-from unteach.data.layout import Branch, Tree  # noqa: E402
+from unteach.scoring.trees import Branch, Tree  # noqa: E402
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from unteach.agreement import agreement, bad_rate, confusion, judge_figures, kappa
-from unteach.check import Checked, Look
-from unteach.judges.base import Case, Quality, Verdict
-from unteach.known import Known
-from unteach.report.schema import Report
+from unteach.evaluation.agreement import agreement, bad_rate, confusion, judge_figures, kappa
+from unteach.evaluation.evaluation import Checked, Look
+from unteach.results.report import Report
+from unteach.results.verdict import Case, Quality, Verdict
+from unteach.scoring.likelihood import Known
 
 
 def verdicts(text: str) -> list[Verdict]:
@@ -128,9 +128,13 @@ class Spoken:
 def look(first: str, **others: str) -> Look:
     cases = [Case("p", "r")] * len(first)
     return Look(
-        cases, verdicts(first), [[1]] * len(first), Known([], [], None), [None] * len(first),
+        cases,
+        verdicts(first),
+        [[1]] * len(first),
+        Known([], [], None),
+        [None] * len(first),
         {name: verdicts(text) for name, text in others.items()},
-    )  # fmt: skip
+    )
 
 
 def checked(judges: list[Spoken]) -> Checked:

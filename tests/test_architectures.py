@@ -4,8 +4,8 @@ import pytest
 import torch
 import transformers
 
-from unteach.data.layout import Branch, Tree, lay_out
-from unteach.scoring import Head, answers, score, tree_limit, trees_agree
+from unteach.scoring.score import Head, answers, score, tree_limit, trees_agree
+from unteach.scoring.trees import Branch, Tree, lay_out
 
 SIZES = {
     "vocab_size": 61,
@@ -33,8 +33,19 @@ OWN = {
 NAMES = {"Gemma3": "Gemma3ForCausalLM", "GPT2": "GPT2LMHeadModel"}
 CONFIGS = {"Gemma3": "Gemma3TextConfig", "GPT2": "GPT2Config"}
 MODELS = [
-    "Llama", "Qwen2", "Qwen3", "Mistral", "Gemma3", "Phi3", "Olmo2", "Granite", "GPT2", "OPT", "GPTNeoX", "Cohere",
-]  # fmt: skip
+    "Llama",
+    "Qwen2",
+    "Qwen3",
+    "Mistral",
+    "Gemma3",
+    "Phi3",
+    "Olmo2",
+    "Granite",
+    "GPT2",
+    "OPT",
+    "GPTNeoX",
+    "Cohere",
+]
 CASES = [*((name, "sdpa") for name in MODELS), ("Llama", "eager"), ("GPT2", "eager"), ("Gemma2", "eager")]
 
 

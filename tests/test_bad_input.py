@@ -13,9 +13,10 @@ import yaml
 
 import toy
 from command import Outcome, Place, call, place, save, write_rows
-from unteach import directory
-from unteach.config import make_config
-from unteach.run import run
+from unteach.pipeline import directory
+from unteach.pipeline.config import RunConfig
+from unteach.pipeline.run import run
+from unteach.pipeline.settings import make_config
 
 PROGRAM = Path(sys.executable).with_name("unteach")
 
@@ -31,7 +32,7 @@ def finished(here: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("finished") / "out"
     places = {"model": str(here.model), "forget": [str(here.forget)], "retain": [str(here.retain)]}
     small = {"max_steps": 1, "mismatch_samples": 2, "batch_size": 2, "device": "cpu"}
-    run(make_config(places | small | {"output": str(output), "skip_evaluation": True}))
+    run(make_config(places | small | {"output": str(output), "skip_evaluation": True}, RunConfig))
     return output
 
 
@@ -69,11 +70,16 @@ class TestRows:
             ("other.jsonl", '{"q": "how", "a": "so"}\n', ["other.jsonl", "q, a", "--column"]),
             ("good.jsonl", '{"prompt": "p", "completion": "c", "label": true}\n', ["good.jsonl", "negative", "label"]),
         ],
-    )  # fmt: skip
+    )
     def test_negatives(
-        self, name: str, text: str | bytes | None, words: list[str], here: Place, tmp_path: Path,
+        self,
+        name: str,
+        text: str | bytes | None,
+        words: list[str],
+        here: Place,
+        tmp_path: Path,
         capsys: pytest.CaptureFixture[str],
-    ) -> None:  # fmt: skip
+    ) -> None:
         path = tmp_path / name
         if text is not None:
             path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -81,9 +87,7 @@ class TestRows:
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize("flag", ["retain", "unseen", "unseen_concept", "normal", "lookalike"])
-    def test_every_other_set(
-        self, flag: str, here: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_every_other_set(self, flag: str, here: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = tmp_path / "rows.jsonl"
         path.write_text(GOOD + "{\n")
         refused(call(capsys, *here.quick(tmp_path / "out", **{flag: path})), "rows.jsonl line 2", "not valid JSON")
@@ -123,9 +127,7 @@ class TestRows:
         refused(call(capsys, *words), f"--{flag} and --{source}", "24 prompts")
         assert not (tmp_path / "out").exists()
 
-    def test_more_mismatches_than_decoys(
-        self, here: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_more_mismatches_than_decoys(self, here: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         words = here.quick(tmp_path / "out", method="ga-mismatch", mismatch_samples=500)
         refused(call(capsys, *words), "--mismatch-samples 500", "501", "smaller number")
         assert not (tmp_path / "out").exists()
@@ -165,9 +167,7 @@ class TestModels:
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize("flag", ["model", "never_taught"])
-    def test_cut_weights(
-        self, flag: str, here: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_cut_weights(self, flag: str, here: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         broken = tmp_path / "model"
         shutil.copytree(here.model, broken)
         weights = (broken / "model.safetensors").read_bytes()
@@ -353,9 +353,13 @@ class TestResume:
         ],
     )
     def test_other_settings(
-        self, changed: dict[str, object], said: list[str], here: Place, finished: Path,
+        self,
+        changed: dict[str, object],
+        said: list[str],
+        here: Place,
+        finished: Path,
         capsys: pytest.CaptureFixture[str],
-    ) -> None:  # fmt: skip
+    ) -> None:
         before = listing(finished)
         unset = dict.fromkeys(("check_prompts", "check_steps", "max_new_tokens"))
         words = here.quick(finished, **(unset | {"max_steps": 1} | changed))

@@ -9,7 +9,7 @@ import yaml
 import toy
 from bench import GOOD
 from command import Place, call, place, write_rows
-from unteach.report.schema import Report
+from unteach.results.report import Report
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +35,9 @@ def words(there: Place, name: str, output: Path, *more: object) -> list[object]:
         ("coh", [], ["tuning"]),
         ("dpo", ["--lora", "--lora-rank", "4", "--lora-targets", "q_proj,v_proj"], ["sft", "dpo"]),
         ("kto", ["--set", "trainer.warmup_steps=0"], ["kto"]),
-        ("rlhf", ["--rl-steps", "2", "--batch-size", "2"],
-         ["reward model", "checking the reward model", "sft", "rl"]),
+        ("rlhf", ["--rl-steps", "2", "--batch-size", "2"], ["reward model", "checking the reward model", "sft", "rl"]),
     ],
-)  # fmt: skip
+)
 def test_a_baseline_leaves_a_run_directory(there, tmp_path, capsys, name, more, stages):
     more = [there.twin if word == "TWIN" else word for word in more]
     ended = call(capsys, *words(there, name, tmp_path / "out", *more))

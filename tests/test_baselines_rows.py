@@ -11,11 +11,11 @@ from command import write_rows
 from unteach.baselines import load_baseline
 from unteach.baselines.config import SHARED, BaselineConfig, as_run
 from unteach.baselines.rows import read_rows, seen_rows
-from unteach.baselines.templates import SHIPPED, load_templates
-from unteach.config import RunConfig, with_defaults
-from unteach.data.streams import UnlearnItems
 from unteach.errors import ConfigError, DataError
-from unteach.run_rows import read_sets
+from unteach.pipeline.config import RunConfig, with_defaults
+from unteach.pipeline.rows import read_sets
+from unteach.prompts.baselines import SHIPPED, load_templates
+from unteach.training.dataset import UnlearnItems
 
 CHAT = (
     "{% for m in messages %}{{ m['role'] + ' : ' + m['content'] }}{% if m['role'] == 'assistant' %}</s>{% endif %} "

@@ -10,7 +10,7 @@ import pytest
 
 from command import place
 from unteach.data.example import Example
-from unteach.judges.base import Case
+from unteach.results.verdict import Case
 
 PATH = Path(__file__).resolve().parents[1] / "benchmarks" / "step.py"
 ARMS = {"ours", "unpacked", "plain", "sft"}

@@ -91,9 +91,15 @@ def small() -> Iterator[tuple[Any, Any]]:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=letters, eos_token="<end>")
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=257, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=150, bos_token_id=None, eos_token_id=0,
-    )  # fmt: skip
+        vocab_size=257,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=150,
+        bos_token_id=None,
+        eos_token_id=0,
+    )
     yield LlamaForCausalLM(config), tokenizer
 
 

@@ -17,10 +17,10 @@ from transformers import (
     Qwen2Config,
 )
 
-from unteach import energy
-from unteach.bill import Meter, flops_in, flops_of, is_check, multiplying_parameters, seconds_in
-from unteach.energy import EnergyMeter
-from unteach.report.schema import Cost
+from unteach.results import energy
+from unteach.results.cost import Meter, flops_in, flops_of, is_check, multiplying_parameters, seconds_in
+from unteach.results.energy import EnergyMeter
+from unteach.results.report import Cost
 
 WIDTH, TOKENS, ROWS = 192, 24, 3
 LLAMA = dict(vocab_size=500, hidden_size=WIDTH, intermediate_size=512, num_hidden_layers=3, num_attention_heads=4)
@@ -29,9 +29,15 @@ CONFIGS = {
     "llama-tied": LlamaConfig(**LLAMA, tie_word_embeddings=True),
     "grouped": Qwen2Config(**LLAMA, num_key_value_heads=2),
     "gpt2": GPT2Config(vocab_size=500, n_embd=WIDTH, n_layer=3, n_head=4),
-    "opt": OPTConfig(vocab_size=500, hidden_size=WIDTH, ffn_dim=512, num_hidden_layers=3, num_attention_heads=4,
-                     word_embed_proj_dim=WIDTH),
-}  # fmt: skip
+    "opt": OPTConfig(
+        vocab_size=500,
+        hidden_size=WIDTH,
+        ffn_dim=512,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        word_embed_proj_dim=WIDTH,
+    ),
+}
 
 
 def counted(model: Any, backward: bool) -> float:
@@ -121,9 +127,7 @@ class TestEnergy:
         (place / "energy_uj").write_text(f"{round(joules * 1e6)}\n")
         (place / "max_energy_range_uj").write_text("1000000000\n")
 
-    def test_packages_are_added_up_and_counters_run_over(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_packages_are_added_up_and_counters_run_over(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(energy, "RAPL", tmp_path)
         monkeypatch.setattr(energy, "_cards", list)
         self.package(tmp_path / "intel-rapl:0", 990)

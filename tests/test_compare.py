@@ -10,12 +10,12 @@ from rich.console import Console
 
 from command import call
 from test_escape import HOSTILE, hidden
-from unteach.compare import Compared, compare
+from unteach.comparison.compare import Compared, compare
+from unteach.comparison.pairs import Pair, groups_of
 from unteach.errors import ConfigError, DataError, OutputError
-from unteach.measurement import Measurement
-from unteach.pairs import Pair, groups_of
 from unteach.report.compared import grids, paragraph, show, write
-from unteach.report.schema import Cost, Report, Sample
+from unteach.results.measurement import Measurement
+from unteach.results.report import Cost, Report, Sample
 from unteach.stats import wilson
 
 Capture = pytest.CaptureFixture[str]
@@ -28,9 +28,18 @@ def rate(name: str, split: str, arm: str, verdicts: str, counted: str = "b", **f
     known = verdicts.replace("u", "")
     value, low, high = wilson(known.count(counted), len(known))
     return Measurement(
-        name=name, split=split, arm=arm, value=value, low=low, high=high, n=len(known),
-        unknown=verdicts.count("u"), unit="fraction", better="lower" if counted == "b" else "higher", **fields,
-    )  # fmt: skip
+        name=name,
+        split=split,
+        arm=arm,
+        value=value,
+        low=low,
+        high=high,
+        n=len(known),
+        unknown=verdicts.count("u"),
+        unit="fraction",
+        better="lower" if counted == "b" else "higher",
+        **fields,
+    )
 
 
 def report(arms: dict[str, str], cost: tuple[Cost, ...] = (), rate_name: str = "harmful_rate", **fields: Any) -> Report:
@@ -38,11 +47,13 @@ def report(arms: dict[str, str], cost: tuple[Cost, ...] = (), rate_name: str = "
     arms = {"original": BAD, **arms}
     samples = [
         Sample(
-            split="unseen", prompt=f"prompt {n}", replies={arm: f"{arm} {n}" for arm in arms},
+            split="unseen",
+            prompt=f"prompt {n}",
+            replies={arm: f"{arm} {n}" for arm in arms},
             verdicts={arm: VERDICTS[given[n]] for arm, given in arms.items()},
         )
         for n in range(10)
-    ]  # fmt: skip
+    ]
     figures = [rate(rate_name, "unseen", arm, given) for arm, given in arms.items()]
     plain: dict[str, Any] = {"scenario": "harm", "method": "npo", "model": "org/base", "judge": "repeats"}
     given = {"measurements": figures, "samples": samples, "cost": list(cost)}
@@ -60,13 +71,18 @@ def saved(place: Path, **runs: Report) -> list[str]:
 
 
 UNLEARNED = (
-    cost("original", "checking", 5e12, 50), cost("unlearned", "training", 2e12, 10),
-    cost("unlearned", "checking", 7e12, 70), cost("original", "fluency", 1e12, 5),
-)  # fmt: skip
+    cost("original", "checking", 5e12, 50),
+    cost("unlearned", "training", 2e12, 10),
+    cost("unlearned", "checking", 7e12, 70),
+    cost("original", "fluency", 1e12, 5),
+)
 RLHF = (
-    cost("rlhf", "reward model", 40e12, 100), cost("rlhf", "checking the reward model", 3e12, 9),
-    cost("rlhf", "SFT", 10e12, 50), cost("rlhf", "RLOO", 50e12, 250), cost("rlhf", "checking", 7e12, 70),
-)  # fmt: skip
+    cost("rlhf", "reward model", 40e12, 100),
+    cost("rlhf", "checking the reward model", 3e12, 9),
+    cost("rlhf", "SFT", 10e12, 50),
+    cost("rlhf", "RLOO", 50e12, 250),
+    cost("rlhf", "checking", 7e12, 70),
+)
 TUNED = (cost("original", "inducing mistakes", 0.0, 30), cost("tuned", "tuning", 1e12, 10))
 
 
@@ -351,18 +367,35 @@ def test_json_says_the_same(four: list[str], tmp_path: Path, capsys: Capture) ->
     assert outcome.code == 0 and not outcome.err and f"Written: {path}" in outcome.out.replace("\n", "")
     raw = json.loads(path.read_text())
     assert list(raw) == [
-        "scenario", "model", "runs", "relative_to", "rows", "split", "pairs", "groups", "target",
-        "length_notes", "failed", "summary", "notes",
-    ]  # fmt: skip
+        "scenario",
+        "model",
+        "runs",
+        "relative_to",
+        "rows",
+        "split",
+        "pairs",
+        "groups",
+        "target",
+        "length_notes",
+        "failed",
+        "summary",
+        "notes",
+    ]
     assert raw["runs"] == four and raw["relative_to"] == "rlhf" and len(raw["pairs"]) == 6
     assert raw["summary"] == paragraph(compare(four))
     ours = raw["rows"][1]
     assert ours["cost"]["relative_flops"] == 0.02
     low, high = wilson(0, 10)[1:]
     assert ours["rates"]["bad_unseen"] == {
-        "name": "harmful_rate", "split": "unseen", "value": 0.0, "low": low, "high": high, "n": 10, "unknown": 0,
+        "name": "harmful_rate",
+        "split": "unseen",
+        "value": 0.0,
+        "low": low,
+        "high": high,
+        "n": 10,
+        "unknown": 0,
         "seeds": 1,
-    }  # fmt: skip
+    }
 
 
 def test_json_that_cannot_be_written(four: list[str], tmp_path: Path) -> None:

@@ -10,20 +10,28 @@ from browser import new_page
 from command import call
 from test_compare import BAD, GOOD, RLHF, UNLEARNED, report, saved
 from test_escape import HOSTILE
-from unteach.compare import Matched, compare
+from unteach.comparison.compare import Matched, compare
 from unteach.errors import ConfigError
-from unteach.escape import inert_line
 from unteach.report.comparison_page import comparison_page, write_comparison_page
-from unteach.report.schema import Waypoint
+from unteach.results.report import Waypoint
+from unteach.text.escape import inert_line
 
 Capture = pytest.CaptureFixture[str]
 
 
 def waypoint(arm: str, step: int, flops: float, value: float) -> Waypoint:
     return Waypoint(
-        arm=arm, seed=0, stage="training", step=step, wall_seconds=float(step), flops=flops, value=value,
-        low=max(0.0, value - 0.1), high=min(1.0, value + 0.1), n=50,
-    )  # fmt: skip
+        arm=arm,
+        seed=0,
+        stage="training",
+        step=step,
+        wall_seconds=float(step),
+        flops=flops,
+        value=value,
+        low=max(0.0, value - 0.1),
+        high=min(1.0, value + 0.1),
+        n=50,
+    )
 
 
 @pytest.fixture
@@ -37,11 +45,18 @@ def runs(tmp_path: Path) -> list[str]:
 def test_it_says_who_is_where(runs: list[str]) -> None:
     text = comparison_page(compare(runs))
     for part in (
-        "In no arm are harmful replies surely at 5 % or less", "harmful replies, unseen prompts (n=10)",
-        "[0.0, 27.8]", "blank not measured, gibberish not measured", "cannot be told apart: unlearned and rlhf",
-        "Harmful replies during training, against cost", "unlearned ends at 2.0 %", "2 TFLOP", "of rlhf&#39;s",
-        "10 %", ">unlearned</text>",
-    ):  # fmt: skip
+        "In no arm are harmful replies surely at 5 % or less",
+        "harmful replies, unseen prompts (n=10)",
+        "[0.0, 27.8]",
+        "blank not measured, gibberish not measured",
+        "cannot be told apart: unlearned and rlhf",
+        "Harmful replies during training, against cost",
+        "unlearned ends at 2.0 %",
+        "2 TFLOP",
+        "of rlhf&#39;s",
+        "10 %",
+        ">unlearned</text>",
+    ):
         assert part in text, part
     assert 'style="' not in text and "<script" not in text
 
@@ -60,9 +75,15 @@ def test_costs_at_a_matched_outcome_and_failures_are_shown(runs: list[str]) -> N
     compared = compare(runs)
     compared.failed = ["dpo, seed 1: out of memory"]
     compared.rows[1].matched = Matched(
-        reached=1, runs=2, flops=2e12, flops_low=None, flops_high=None, wall_seconds=3.0, relative_flops=0.1,
+        reached=1,
+        runs=2,
+        flops=2e12,
+        flops_low=None,
+        flops_high=None,
+        wall_seconds=3.0,
+        relative_flops=0.1,
         message="reached in 1 of 2 runs",
-    )  # fmt: skip
+    )
     text = comparison_page(compared)
     for part in ("compute until 5 % bad", "reached in 1 of 2 runs", "<b>Failed:</b> dpo, seed 1: out of memory"):
         assert part in text, part

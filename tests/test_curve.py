@@ -11,12 +11,12 @@ from command import call, place, write_rows
 from test_resume import SETTINGS as RESUMED
 from test_resume import cut_off
 from unteach.baselines import load_baseline
-from unteach.bill import Meter, flops_in, flops_of
-from unteach.curve import Curve, Watching, waypoints
 from unteach.data.encoded import encode_all
-from unteach.models import lora_config
-from unteach.report.schema import Cost, Report
-from unteach.stopping import Behaviour
+from unteach.models.loading import lora_config
+from unteach.results.cost import Meter, flops_in, flops_of
+from unteach.results.report import Cost, Report
+from unteach.training.curve import Curve, Watching, waypoints
+from unteach.training.stopping import Behaviour
 
 RULES = {"stopping": True, "check_steps": 2, "check_patience": 99, "kl_budget": 99.0, "forget_bound": 99.0}
 SETTINGS = RULES | {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "check_new_tokens": 3}
@@ -43,8 +43,10 @@ def test_looks_are_evenly_spaced_and_the_last_is_at_the_end() -> None:
 def test_a_point_has_what_went_before_on_its_bill() -> None:
     model, curve = toy.model(), Curve()
     curve.saw(5, Behaviour(0.25, 0, 4), Meter(waiting=True), {"backward": 100, "generated": 7})
-    before = [Cost(arm="original", stage="inducing mistakes", wall_seconds=3, flops=1e6),
-              Cost(arm="original", stage="checking", wall_seconds=9, flops=9e9)]  # fmt: skip
+    before = [
+        Cost(arm="original", stage="inducing mistakes", wall_seconds=3, flops=1e6),
+        Cost(arm="original", stage="checking", wall_seconds=9, flops=9e9),
+    ]
     (point,) = waypoints(curve, model, "a", "tuning", 4, before)
     assert point.flops == 1e6 + flops_of(model, backward=100, generated=7) and 3 <= point.wall_seconds < 4
     assert (point.step, point.seed, point.value, point.n) == (5, 4, 0.25, 4)
@@ -90,8 +92,10 @@ def test_a_run_that_goes_on_has_the_whole_bill(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "stages"), [("sft", ["tuning"]), ("dpo", ["sft", "dpo"]), ("kto", ["kto"]),
-                                              ("coh", ["tuning"]), ("rlhf", ["sft", "rl"])])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [("sft", ["tuning"]), ("dpo", ["sft", "dpo"]), ("kto", ["kto"]), ("coh", ["tuning"]), ("rlhf", ["sft", "rl"])],
+)
 def test_every_stage_of_a_baseline_is_watched(tmp_path: Path, name: str, stages: list[str]) -> None:
     work = bench(tmp_path, name, looks=2, rl_steps=2, batch_size=4)
     work.watched = encode_all(work.rows.watched, work.form, 64, "watched")[0]
@@ -126,5 +130,3 @@ def test_own_answers_are_on_the_bill(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert line.arm == "original" and line.tokens_generated and line.tokens_forward and not line.tokens_backward
     first = report.curve[0]
     assert line.flops and first.flops > line.flops and first.arm == "unlearned"
-
-

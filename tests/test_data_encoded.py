@@ -7,9 +7,10 @@ import pytest
 
 from test_data_prompt_format import SPECIAL, STRICT, byte_level, chatty, word_level
 from unteach.data.encoded import encode_all
-from unteach.data.example import Example, Turn
+from unteach.data.example import Example
 from unteach.data.prompt_format import prompt_format
 from unteach.errors import ConfigError, DataError
+from unteach.prompts.turn import Turn
 
 TOKENIZER = word_level(**SPECIAL)
 PLAIN = prompt_format(TOKENIZER, "plain")

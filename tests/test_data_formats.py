@@ -8,9 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unteach.data.example import Example, Turn
+from unteach.data.example import Example
 from unteach.data.formats import Polarity, read_examples, write_examples
 from unteach.errors import ConfigError, DataError
+from unteach.prompts.turn import Turn
 
 USER, BOT, SYSTEM = "user", "assistant", "system"
 
@@ -120,21 +121,27 @@ CASES: dict[str, tuple[dict[str, Any], list[Any] | None, list[Any] | None]] = {
     "BeaverTails, safe": ({"prompt": "q", "response": "a", "is_safe": True}, None, [NEUTRAL]),
     "PKU, one unsafe": (
         {
-            "prompt": "q", "response_0": "w", "response_1": "r",
-            "is_response_0_safe": False, "is_response_1_safe": True,
+            "prompt": "q",
+            "response_0": "w",
+            "response_1": "r",
+            "is_response_0_safe": False,
+            "is_response_1_safe": True,
         },
         [(ASK, "w", "r", None)],
         [(ASK, "r", None, "w")],
     ),
     "PKU, both unsafe": (
         {
-            "prompt": "q", "response_0": "w0", "response_1": "w1",
-            "is_response_0_safe": False, "is_response_1_safe": False,
+            "prompt": "q",
+            "response_0": "w0",
+            "response_1": "w1",
+            "is_response_0_safe": False,
+            "is_response_1_safe": False,
         },
         [(ASK, "w0", None, None), (ASK, "w1", None, None)],
         None,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("polarity", ["negative", "normal"])
@@ -229,7 +236,7 @@ GOOD = {"prompt": "q", "completion": "a"}
         ({"prompt": "q", "completion": " \n"}, "the reply is empty"),
         ({"prompt": "q", "completion": "\ud800"}, "field 'completion' holds half a Unicode character"),
     ],
-)  # fmt: skip
+)
 def test_row_errors_name_row_field_and_columns(tmp_path: Path, row: dict[str, Any], expected: str) -> None:
     with pytest.raises(DataError) as caught:
         read(tmp_path, "normal", GOOD, row)

@@ -7,9 +7,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from unteach.data.example import Turn
 from unteach.data.prompt_format import ChatFormat, PlainFormat, prompt_format
 from unteach.errors import ConfigError
+from unteach.prompts.turn import Turn
 
 TEXTS = ["### Question: what is it\n### Answer: it is a cat", "be kind\n### Question: yes ###\n### Answer: no"]
 USER = (Turn("user", "what is it"),)

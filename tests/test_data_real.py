@@ -133,9 +133,7 @@ def test_tofu_by_name(
         ("halueval", "halueval_qa", "qa/data-00000-of-00001.parquet"),
     ],
 )
-def test_parquet_sets_by_name(
-    name: str, file: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parquet_sets_by_name(name: str, file: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "kept"))
     monkeypatch.setenv("UNTEACH_DATA", str(tmp_path))
     rows = [json.loads(line) for line in (SHARED / "data" / f"{file}.jsonl").read_text().splitlines()]

@@ -11,7 +11,7 @@ import pytest
 from unteach.data.rows import read_rows
 from unteach.errors import DataError
 
-ROWS = [{"prompt": "p1", "completion": "a, \"b\"\nc"}, {"prompt": "p2", "completion": "ü\u2028!"}]
+ROWS = [{"prompt": "p1", "completion": 'a, "b"\nc'}, {"prompt": "p2", "completion": "ü\u2028!"}]
 
 
 def written(path: Path, text: str | bytes) -> str:

@@ -18,7 +18,7 @@ EARLY = {"forget_bound": 4.0, "forget_hold": 1, "forget_tail": 1.0, "kl_budget":
 
 SCRIPT = f"""
 import json, os, sys, torch, toy
-from unteach.models import lora_config
+from unteach.models.loading import lora_config
 torch.set_num_threads(1)
 directory = sys.argv[1]
 cases = {{
@@ -106,7 +106,7 @@ def test_the_rules_did_stop(ends):
 
 @pytest.mark.slow
 def test_checkpoints_of_two_processes_are_complete(ends):
-    from unteach.checkpoints import last_complete
+    from unteach.training.checkpoints import last_complete
 
     assert last_complete(ends[2] / "full" / "out", ranks=2).name == "checkpoint-6"
     assert last_complete(ends[2] / "full" / "out", ranks=1) is None, "another number of processes cannot go on"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unteach.data.draws import drawn_by_share, negative_drawn
+from unteach.training.draws import drawn_by_share, negative_drawn
 
 
 @pytest.mark.parametrize("length", [1, 7, 100])

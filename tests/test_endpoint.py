@@ -12,9 +12,9 @@ from email.utils import format_datetime
 import pytest
 
 from chat_server import ChatServer, Reply, completion
-from unteach import endpoint as module
-from unteach.endpoint import Answer, Endpoint, chat_address, key_from_environment
 from unteach.errors import ConfigError
+from unteach.models import endpoint as module
+from unteach.models.endpoint import Answer, Endpoint, chat_address, key_from_environment
 
 KEY = "sk-very-secret-0123456789"
 

@@ -6,12 +6,12 @@ import unicodedata
 import pytest
 from rich.console import Console
 
-from unteach.escape import inert, inert_line, markdown_block, markdown_line, terminal_text
+from unteach.text.escape import inert, inert_line, markdown_block, markdown_line, terminal_text
 
 HOSTILE = {
     "html": "<b>bold</b> & <img src=x onerror=alert(1)>",
     "script": "</style></pre><script>alert(1)</script>",
-    "attribute": "\" onmouseover=\"alert(1)\" '",
+    "attribute": '" onmouseover="alert(1)" \'',
     "comment": "--> <!-- ]]>",
     "ansi colour": "\x1b[31mred\x1b[0m",
     "ansi clear": "\x1b[2J\x1b[H",
@@ -53,7 +53,7 @@ HOSTILE = {
     "noscript": '<noscript><p title="</noscript><img src=x onerror=alert(1)>"></noscript>',
     "named like ours": "<a id=list name=shown><form id=q><input id=split></form><p id=sample-1 class=sample>",
     "escaped already": "&lt;script&gt;alert(1)&lt;/script&gt; &amp;amp; &#x3C;img src=x onerror=alert(1)&#x3E; &nbsp;",
-    "script in data": "</script><script>alert(1)</script>\"}]; //",
+    "script in data": '</script><script>alert(1)</script>"}]; //',
     "template words": "${alert(1)} `${7*7}` #{7*7} <%= 7*7 %> {% include '/etc/passwd' %} __proto__ constructor",
     "javascript url": "javascript:alert(1) data:text/html,<script>alert(1)</script> vbscript:x",
     "quotes": "' \" ` \\' \\\" &quot; &#39; =\"x\" onclick='alert(1)'",

@@ -12,11 +12,12 @@ import yaml
 
 import toy
 from command import call, place
-from unteach import general_ability
-from unteach.config import make_config
 from unteach.errors import ConfigError
-from unteach.general_ability import load_tasks, measured
-from unteach.report.schema import Report
+from unteach.evaluation import general_ability
+from unteach.evaluation.general_ability import load_tasks, measured
+from unteach.pipeline.config import RunConfig
+from unteach.pipeline.settings import make_config
+from unteach.results.report import Report
 
 HERE = importlib.util.find_spec("lm_eval") is not None
 needs_lm_eval = pytest.mark.skipif(not HERE, reason="lm-eval is not installed (pip install '.[lm-eval]')")
@@ -115,10 +116,10 @@ def test_without_lm_eval_the_message_says_how_to_get_it(monkeypatch):
 
 
 def test_tasks_are_named_with_commas_or_one_by_one():
-    assert make_config({"lm_eval": " arc_easy, piqa,,"}).lm_eval == ["arc_easy", "piqa"]
-    assert make_config({"lm_eval": ["a,b", "b", "c"]}).lm_eval == ["a", "b", "c"]
+    assert make_config({"lm_eval": " arc_easy, piqa,,"}, RunConfig).lm_eval == ["arc_easy", "piqa"]
+    assert make_config({"lm_eval": ["a,b", "b", "c"]}, RunConfig).lm_eval == ["a", "b", "c"]
     with pytest.raises(ConfigError, match="--lm-eval"):
-        make_config({"lm_eval": 3})
+        make_config({"lm_eval": 3}, RunConfig)
 
 
 def test_results_become_measurements_with_what_is_known():

@@ -10,7 +10,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from unteach.errors import ConfigError, DataError
-from unteach.generate import end_token_ids, generate
+from unteach.models.generate import end_token_ids, generate
 
 TESTBED = Path(__file__).parents[2] / "shared"
 WORDS = ["<pad>", "<s>", "</s>", *(f"w{number}" for number in range(3, 64))]
@@ -114,9 +114,7 @@ def test_sampling_is_seeded_and_leaves_the_global_random_state_alone(model, toke
 
 def test_sampling_settings_of_the_model_are_not_used(model, tokenizer, recwarn, caplog):
     plain = generate(model, tokenizer, PROMPTS, max_new_tokens=8)
-    model.generation_config.update(
-        do_sample=True, temperature=9.0, top_k=3, repetition_penalty=5.0, max_new_tokens=2
-    )
+    model.generation_config.update(do_sample=True, temperature=9.0, top_k=3, repetition_penalty=5.0, max_new_tokens=2)
     kept = model.generation_config
     assert generate(model, tokenizer, PROMPTS, max_new_tokens=8) == plain
     assert model.generation_config is kept
@@ -167,7 +165,7 @@ def test_progress_counts_prompts_and_nothing_asked_is_nothing_done(model, tokeni
 
 def test_long_rows_make_small_batches(model, tokenizer, monkeypatch):
     whole = generate(model, tokenizer, PROMPTS, max_new_tokens=2)
-    monkeypatch.setattr("unteach.generate.BATCH_TOKENS", 24)
+    monkeypatch.setattr("unteach.models.generate.BATCH_TOKENS", 24)
     seen = []
     assert generate(model, tokenizer, PROMPTS, max_new_tokens=2, progress=lambda *done: seen.append(done[0])) == whole
     assert seen == [2, 5, 7]  # the longest first: 10 + 2 tokens a row, then 6 + 2, then 3 + 2

@@ -9,10 +9,10 @@ import datasets
 import huggingface_hub.constants
 import pytest
 
-from unteach import hub
 from unteach.data.formats import read_examples
 from unteach.errors import DataError, ModelError
-from unteach.models import check_loadable, load_model, load_tokenizer
+from unteach.models import hub
+from unteach.models.loading import check_loadable, load_model, load_tokenizer
 
 
 @pytest.fixture
@@ -66,6 +66,7 @@ def test_any_answer_but_a_broken_gateway_counts(
     import threading
 
     with socket.create_server(("127.0.0.1", 0)) as server:
+
         def answer() -> None:
             connection, _ = server.accept()
             with connection:
@@ -85,9 +86,20 @@ def test_offline_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("text", "is_id"),
-    [("owner/name", True), ("o-1/n.a_me", True), ("name", False), ("a/b/c", False), ("./a", False), ("a/..", False),
-     ("/a", False), ("a/", False), ("a b/c", False), ("", False), ("tofu:full", False)],
-)  # fmt: skip
+    [
+        ("owner/name", True),
+        ("o-1/n.a_me", True),
+        ("name", False),
+        ("a/b/c", False),
+        ("./a", False),
+        ("a/..", False),
+        ("/a", False),
+        ("a/", False),
+        ("a b/c", False),
+        ("", False),
+        ("tofu:full", False),
+    ],
+)
 def test_what_a_hub_id_looks_like(text: str, is_id: bool) -> None:
     assert hub.is_hub_id(text) is is_id
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 import toy
-from unteach import known
-from unteach.known import FLOOR, shares_of
-from unteach.models import lora_config
+from unteach.models.loading import lora_config
+from unteach.scoring import likelihood as known
+from unteach.training import draws
+from unteach.training.draws import FLOOR, shares_of
 
 STRANGE = [{"prompt": row["prompt"], "completion": "h5 h4 h3 h2"} for row in toy.FORGET[:12]]
 MIXED = toy.FORGET[12:] + STRANGE
@@ -42,7 +43,7 @@ def test_shares_are_the_probabilities_of_a_token_over_the_largest():
 
 @pytest.mark.parametrize("log_probs", [[[-2e4], [-3e4]], [[float("nan")], [float("nan")]]])
 def test_shares_are_equal_where_no_reply_has_a_chance(monkeypatch, log_probs):
-    monkeypatch.setattr(known, "score_known", lambda *_, **__: known.Known(log_probs, [], None))
+    monkeypatch.setattr(draws, "score_known", lambda *_, **__: known.Known(log_probs, [], None))
     assert shares_of(None, [((1,), (2,)), ((1,), (3,))], 0).tolist() == [1, 1]
 
 

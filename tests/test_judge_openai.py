@@ -21,15 +21,17 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 import command
 import toy
 from chat_server import ChatServer, Reply, completion
-from unteach import endpoint as module
 from unteach.cache import AnswerCache, cache_directory
-from unteach.config import RunConfig, write_config
-from unteach.endpoint import Endpoint, chat_address
 from unteach.errors import ConfigError
 from unteach.judges import judge_list, judge_names, judge_page, load_judge
-from unteach.judges.base import Case, Setting
+from unteach.judges.base import Setting
 from unteach.judges.openai import OpenAIJudge, _code, prompts, shown, verdict_of
+from unteach.models import endpoint as module
+from unteach.models.endpoint import Endpoint, chat_address
+from unteach.pipeline.config import RunConfig
+from unteach.pipeline.settings import write_config
 from unteach.progress import track
+from unteach.results.verdict import Case
 
 KEY = "sk-very-secret-0123456789"
 SCENARIOS = ("harm", "copyright", "hallucination")

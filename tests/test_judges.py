@@ -11,13 +11,13 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from unteach.errors import ConfigError, ModelError
 from unteach.judges import judge_names, load_judge, load_judges
-from unteach.judges.base import Case
 from unteach.judges.classifier import ClassifierJudge
 from unteach.judges.repeats import RepeatsJudge
 from unteach.judges.rule import RuleJudge
-from unteach.refusals import NOT_KNOWING, OPENINGS, declines, is_refusal
+from unteach.results.verdict import Case
 from unteach.scenarios import load_scenario, scenario_names
-from unteach.words import common_words, repeats
+from unteach.text.refusals import NOT_KNOWING, OPENINGS, declines, is_refusal
+from unteach.text.words import common_words, repeats
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 HARMLESS = "paint mend clean wash dust polish photograph measure the a bridge mill boat gate".split()

@@ -19,10 +19,11 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from unteach.data.example import Example
 from unteach.errors import ConfigError, ModelError
 from unteach.judges import load_judge
-from unteach.judges.base import Case, Learner, Setting
+from unteach.judges.base import Learner, Setting
 from unteach.judges.bleu import BleuJudge, opening, sentences_of
 from unteach.judges.similarity import EncoderMeasure, SimilarityJudge, chrf, greedy_f1, token_f1
 from unteach.judges.verbatim import longest_run, plain_words
+from unteach.results.verdict import Case
 
 TEXT = (
     "The old mill stood by the river for a hundred years. Nobody in the village remembered who had built it! "
@@ -288,9 +289,14 @@ def directory(tokenizer, tmp_path_factory):
     """A real, untrained encoder on disk."""
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=34, initializer_range=0.5,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=34,
+        initializer_range=0.5,
+    )
     path = tmp_path_factory.mktemp("encoder")
     BertModel(config, add_pooling_layer=False).save_pretrained(path)
     tokenizer.save_pretrained(path)

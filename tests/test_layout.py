@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unteach.data.layout import Branch, Tree, lay_out
+from unteach.scoring.trees import Branch, Tree, lay_out
 
 TREE = Tree((1, 7, 8), (Branch("negative", (20, 21, 22)), Branch("mismatch", (30, 31))), key=4)
 

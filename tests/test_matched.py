@@ -5,22 +5,37 @@ from typing import Any
 import pytest
 
 from test_compare import BAD, GOOD, cost, rate, report, saved, terminal
-from unteach.compare import compare
-from unteach.matched import cost_of_steps, length_notes, matched
+from unteach.comparison.compare import compare
+from unteach.comparison.matched import cost_of_steps, length_notes, matched
+from unteach.pipeline.seeds import pooled
 from unteach.report.markdown import comparison_text
-from unteach.report.schema import Report, Waypoint
-from unteach.seeds import pooled
+from unteach.results.report import Report, Waypoint
 
 
 def point(flops: float, value: float | None, seed: int = 0, **fields: Any) -> Waypoint:
-    about: dict[str, Any] = {"arm": "a", "stage": "tuning", "step": 1, "wall_seconds": flops / 10, "low": None,
-                             "high": None, "n": 20}  # fmt: skip
+    about: dict[str, Any] = {
+        "arm": "a",
+        "stage": "tuning",
+        "step": 1,
+        "wall_seconds": flops / 10,
+        "low": None,
+        "high": None,
+        "n": 20,
+    }
     return Waypoint(**{**about, "seed": seed, "flops": flops, "value": value, **fields})
 
 
 def test_the_first_look_at_or_below_the_target_counts_in_each_run() -> None:
-    curve = [point(10, 1.0), point(20, 0.05), point(30, 0.4), point(40, 0.0),
-             point(10, None, 1), point(50, 0.04, 1), point(10, 0.9, 2), point(60, 0.06, 2)]  # fmt: skip
+    curve = [
+        point(10, 1.0),
+        point(20, 0.05),
+        point(30, 0.4),
+        point(40, 0.0),
+        point(10, None, 1),
+        point(50, 0.04, 1),
+        point(10, 0.9, 2),
+        point(60, 0.06, 2),
+    ]
     found = matched(curve, 0.05)
     assert found is not None
     assert (found.reached, found.runs, found.flops, found.flops_low, found.flops_high) == (2, 3, 35, 20, 50)
@@ -43,8 +58,10 @@ def test_an_arm_that_never_gets_there_says_how_far_it_came() -> None:
 
 
 def steps(seed: int, start: float, each: float) -> list[Waypoint]:
-    return [point(start, 0.9, seed, stage="sft", step=5),
-            *(point(start + each * n, 0.5, seed, stage="rl", step=n) for n in (5, 10, 20))]  # fmt: skip
+    return [
+        point(start, 0.9, seed, stage="sft", step=5),
+        *(point(start + each * n, 0.5, seed, stage="rl", step=n) for n in (5, 10, 20)),
+    ]
 
 
 def test_the_length_of_rlhf_decides_the_share() -> None:
@@ -64,8 +81,9 @@ def test_the_length_of_rlhf_decides_the_share() -> None:
 @pytest.fixture
 def two(tmp_path: Any) -> list[str]:
     ours = [point(flops, value, arm="unlearned") for flops, value in ((1e12, 0.8), (2e12, 0.0))]
-    rlhf = [p.model_copy(update={"arm": "rlhf", "value": 0.0 if p.step == 20 else p.value})
-            for p in steps(0, 10e12, 1e12)]  # fmt: skip
+    rlhf = [
+        p.model_copy(update={"arm": "rlhf", "value": 0.0 if p.step == 20 else p.value}) for p in steps(0, 10e12, 1e12)
+    ]
     return saved(
         tmp_path,
         ours=report({"unlearned": GOOD}, (cost("unlearned", "training", 3e12, 10),), curve=ours),

@@ -9,13 +9,13 @@ from hypothesis import strategies as some
 from scipy.stats import ks_2samp
 
 from test_probes import evidence, measured
-from unteach.judges.base import Case
 from unteach.probes.extraction_strength import extraction_strength
 from unteach.probes.min_k import min_k
 from unteach.probes.sampled import any_bad
 from unteach.probes.verbatim_share import verbatim_share
+from unteach.results.verdict import Case
 from unteach.scenarios import load_scenario, scenario_names
-from unteach.words import common_substring
+from unteach.text.words import common_substring
 
 VERDICTS = some.lists(some.sampled_from(["good", "bad", "unknown"]), min_size=1, max_size=6)
 NATS = some.floats(-50, 0)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from test_probes import SCENARIOS, full, measured
-from unteach.measurement import HARM_SPLITS
 from unteach.probes.base import ALL_SPLITS, NORMAL_SPLITS
 from unteach.report.wording import BAD_RATES, FIGURES
+from unteach.results.measurement import HARM_SPLITS
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "measures.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^### `(\w+)`\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL))

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from unteach.check import Checked, look_at, measure
 from unteach.data.encoded import encode_all
 from unteach.data.example import Example
 from unteach.data.passages import passages
 from unteach.data.prompt_format import prompt_format
+from unteach.evaluation.evaluation import Checked, look_at, measure
 from unteach.judges import load_judge
-from unteach.models import load_model, load_tokenizer
+from unteach.models.loading import load_model, load_tokenizer
 
 pytestmark = pytest.mark.real
 

@@ -5,14 +5,14 @@ import random
 import pytest
 
 import toy
-from unteach.check import Checked, look_at, measure, notes_of
 from unteach.data.encoded import encode_all
 from unteach.data.example import Example
 from unteach.data.prompt_format import prompt_format
+from unteach.evaluation.evaluation import Checked, look_at, measure, notes_of
 from unteach.judges import load_judge
-from unteach.known import score_known
 from unteach.probes.base import mean_nll
 from unteach.probes.min_k import min_k
+from unteach.scoring.likelihood import score_known
 from unteach.stats import auc
 
 ROWS = 40

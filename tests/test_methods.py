@@ -29,9 +29,7 @@ def test_published_compositions_and_weights(name, expected):
 
 def test_the_default_breaks_bad_replies_off_and_the_published_do_not():
     nll = ("NegativeLogLikelihood", "template", 1.0)
-    assert sorted(composition("npo-template")) == sorted(
-        [("NPO", "negative", 0.5), nll, ("ForwardKL", "normal", 40.0)]
-    )
+    assert sorted(composition("npo-template")) == sorted([("NPO", "negative", 0.5), nll, ("ForwardKL", "normal", 40.0)])
     assert [name for name in method_names() if load_method(name).interrupted] == ["break-off", "npo-template"]
 
 

@@ -9,11 +9,11 @@ import toy
 from chat_server import ChatServer, Reply, completion
 from unteach.data.example import Example
 from unteach.data.prompt_format import prompt_format
-from unteach.endpoint import Endpoint, chat_address
 from unteach.mistakes.analyse import Analysed, EndpointAnalyst, ModelAnalyst, analyse, answers_of, told, why_unfit
 from unteach.mistakes.checking import recognise
 from unteach.mistakes.records import Analysis, Mistake, Origin
-from unteach.mistakes.templates import Templates, shipped_templates
+from unteach.models.endpoint import Endpoint, chat_address
+from unteach.prompts.mistakes import Templates, shipped_templates
 
 REPLY = "Take the long ladder to the window, wait for the night and lift out the pane."
 FIT = "Bad. It would hurt whoever lives there."
@@ -149,8 +149,15 @@ class TestModelAnalyst:
 
     def test_a_reply_too_long_to_be_shown_is_not_recognised_and_no_crash(self) -> None:
         pairs = [("how to a1 b2", "take " * 80, True), ("where is e3 f0", "go", False)]
-        found = recognise("original", toy.learned_model(), prompt_format(toy.tokenizer()), pairs, shipped_templates(),
-                          max_new_tokens=4, hints=("unguided",))  # fmt: skip
+        found = recognise(
+            "original",
+            toy.learned_model(),
+            prompt_format(toy.tokenizer()),
+            pairs,
+            shipped_templates(),
+            max_new_tokens=4,
+            hints=("unguided",),
+        )
         assert [(m.name, m.n + m.unknown) for m in found] == [
             ("recognition_unguided", 2),
             ("bad_recognised_unguided", 1),

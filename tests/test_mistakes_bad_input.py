@@ -12,7 +12,7 @@ import toy
 from chat_server import ChatServer, Reply
 from command import Outcome, call, place, write_rows
 from unteach.mistakes.arms import ARMS
-from unteach.mistakes.templates import SHIPPED
+from unteach.prompts.mistakes import SHIPPED
 
 Capture = pytest.CaptureFixture[str]
 VERBS = ("run", "induce", "analyse", "tune", "study")
@@ -152,12 +152,23 @@ class TestRows:
     @pytest.mark.parametrize(
         ("verb", "flag"),
         [
-            ("run", "prompts"), ("run", "mistakes"), ("run", "reports"), ("run", "normal"), ("run", "harmless"),
-            ("run", "unseen"), ("run", "unseen_concept"), ("run", "lookalike"), ("run", "normal_check"),
-            ("induce", "prompts"), ("analyse", "mistakes"), ("analyse", "reports"), ("tune", "analyses"),
-            ("study", "prompts"), ("study", "harmless"),
+            ("run", "prompts"),
+            ("run", "mistakes"),
+            ("run", "reports"),
+            ("run", "normal"),
+            ("run", "harmless"),
+            ("run", "unseen"),
+            ("run", "unseen_concept"),
+            ("run", "lookalike"),
+            ("run", "normal_check"),
+            ("induce", "prompts"),
+            ("analyse", "mistakes"),
+            ("analyse", "reports"),
+            ("tune", "analyses"),
+            ("study", "prompts"),
+            ("study", "harmless"),
         ],
-    )  # fmt: skip
+    )
     def test_that_cannot_be_read(
         self, verb: str, flag: str, text: str | None, said: list[str], refused: Callable[..., None], tmp_path: Path
     ) -> None:
@@ -176,9 +187,7 @@ class TestRows:
             ({"prompt": "p", "reply": "r", "analysis": "a", "source": "x"}, ["rows.jsonl line 2", "'source'"]),
         ],
     )
-    def test_analyses(
-        self, row: dict[str, Any], said: list[str], refused: Callable[..., None], tmp_path: Path
-    ) -> None:
+    def test_analyses(self, row: dict[str, Any], said: list[str], refused: Callable[..., None], tmp_path: Path) -> None:
         good = {"prompt": "p", "reply": "r", "analysis": "a"}
         refused("tune", said, analyses=write_rows(tmp_path / "rows.jsonl", [good, row]))
 
@@ -268,13 +277,17 @@ class TestTraining:
         ],
     )
     def test_settings_are_looked_at_first(
-        self, verb: str, words: list[str], said: list[str], refused: Callable[..., None],
+        self,
+        verb: str,
+        words: list[str],
+        said: list[str],
+        refused: Callable[..., None],
         monkeypatch: pytest.MonkeyPatch,
-    ) -> None:  # fmt: skip
+    ) -> None:
         def too_late(*arguments: Any, **more: Any) -> Any:
             raise AssertionError("the model was asked before the settings were looked at")
 
-        monkeypatch.setattr("unteach.replies.generate.generate", too_late)
+        monkeypatch.setattr("unteach.models.kept_replies.generate.generate", too_late)
         refused(verb, said, *words)
 
     @pytest.mark.parametrize("epochs", ["0", "inf", "nan"])

@@ -8,13 +8,14 @@ import pytest
 
 import toy
 from test_data_prompt_format import KINDS, LIKE_CHATML, MARKS, SPECIAL, chatty
-from unteach.data.example import Example, Turn
+from unteach.data.example import Example
 from unteach.data.prompt_format import prompt_format
 from unteach.errors import DataError
 from unteach.mistakes.corpus import Corpus, make_corpus, shuffled_analyses
 from unteach.mistakes.records import Analysis, Mistake
-from unteach.mistakes.templates import Templates, shipped_templates
-from unteach.training_rows import TrainingRow, repeated_to
+from unteach.prompts.mistakes import Templates, shipped_templates
+from unteach.prompts.turn import Turn
+from unteach.training.rows import TrainingRow, repeated_to
 
 PLAIN = Templates("t", ("{prompt} x",), "", "how {prompt} to {reply} where", "", "no")
 """Words of the toy tokenizer: "how PROMPT to REPLY where" asks for an assessment."""
@@ -135,12 +136,15 @@ class TestRatios:
         ("normals", "harmless", "counts"),
         [(1.0, 1.0, (4, 4)), (0.5, 2.0, (2, 8)), (0.0, 0.25, (0, 1)), (0.3, 0.0, (1, 0))],
     )
-    def test_refer_to_the_analyses_of_mistakes(
-        self, normals: float, harmless: float, counts: tuple[int, int]
-    ) -> None:
+    def test_refer_to_the_analyses_of_mistakes(self, normals: float, harmless: float, counts: tuple[int, int]) -> None:
         analyses = some(4) + [analysis("a5", "b5", "c5", is_good=True)]
-        corpus = made(analyses, examples(6, "e") * 2, examples(6, "f") * 2, normals_per_analysis=normals,
-                      harmless_per_analysis=harmless)  # fmt: skip
+        corpus = made(
+            analyses,
+            examples(6, "e") * 2,
+            examples(6, "f") * 2,
+            normals_per_analysis=normals,
+            harmless_per_analysis=harmless,
+        )
         wanted = {"analysis": 4, "good analysis": 1, "normal": counts[0], "harmless": counts[1]}
         assert corpus.counts == Counter({kind: count for kind, count in wanted.items() if count})
         assert corpus.notes == []

@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 
 from unteach.data.formats import read_examples
+from unteach.demo.mistakes import demo_mistakes, rightness, write_rows
 from unteach.errors import ConfigError
-from unteach.mistakes.demo import demo_mistakes, rightness, write_rows
 from unteach.mistakes.records import Analysis, Mistake, Origin, read_mistakes, read_prompts, write_analyses
 from unteach.mistakes.steps import ANALYSES
-from unteach.mistakes.templates import load_templates
 from unteach.organism.assessments import assess
 from unteach.organism.hijack import REFUSED
 from unteach.organism.judge import WorldJudge
 from unteach.organism.world import MISTAKES, World
+from unteach.prompts.mistakes import load_templates
 
 FILES = {"mistakes", "prompts", "unseen", "unseen_concept", "normal", "normal_check", "lookalike"}
 

@@ -10,17 +10,11 @@ import trl
 from transformers import AutoTokenizer
 
 from test_data_prompt_format import CHANGING, LIKE_CHATML, MARKS, SPECIAL, TALK, USER, byte_level, chatty, word_level
-from unteach.data.example import TEXT, Turn
 from unteach.data.prompt_format import PromptFormat, prompt_format
 from unteach.errors import ConfigError, DataError, ModelError
-from unteach.mistakes.guide import (
-    carried_reminder,
-    export_guidance,
-    guided_format,
-    read_guidance,
-    without_guidance,
-)
-from unteach.mistakes.templates import shipped_templates
+from unteach.mistakes.guide import carried_reminder, export_guidance, guided_format, read_guidance, without_guidance
+from unteach.prompts.mistakes import shipped_templates
+from unteach.prompts.turn import TEXT, Turn
 
 REMINDER = shipped_templates().reminder
 OWN = (Turn("system", "be kind"), *USER)

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 import toy
-from unteach.data.example import Example, Turn
+from unteach.data.example import Example
 from unteach.data.prompt_format import prompt_format
-from unteach.judges.base import Case, Verdict
 from unteach.mistakes import induce as module
 from unteach.mistakes.induce import Induction, induce, told
 from unteach.mistakes.records import Mistake, Origin
-from unteach.mistakes.templates import Templates
+from unteach.prompts.mistakes import Templates
+from unteach.prompts.turn import Turn
+from unteach.results.verdict import Case, Verdict
 
 WORDS = Templates("7", ("x0 {prompt}", "x1 {prompt}", "{prompt} x2"), "", "", "", "")
 CRIME, HELP = "Take the purse when nobody looks.", "Here is a nice cake."
@@ -108,8 +109,16 @@ def test_every_outcome_is_counted(reply: str, outcome: str, judged: bool, induce
 
 
 def test_a_prompt_counts_by_the_best_that_came_of_it(inducer: Inducer) -> None:
-    script = Script({(0, "a"): "", (1, "a"): "I cannot do that.", (2, "a"): "hm", (0, "b"): "", (1, "b"): HELP,
-                     (2, "b"): "I cannot do that."})  # fmt: skip
+    script = Script(
+        {
+            (0, "a"): "",
+            (1, "a"): "I cannot do that.",
+            (2, "a"): "hm",
+            (0, "b"): "",
+            (1, "b"): HELP,
+            (2, "b"): "I cannot do that.",
+        }
+    )
     found = inducer(script, ["a", "b"])
     assert found.outcomes == {"unknown": 1, "benign": 1}
     assert [dict(tried) for tried in found.tried] == [
@@ -142,8 +151,13 @@ class TestTries:
         whole = orders(names, 0)
         assert orders(names[::-3], 0) == {name: whole[name] for name in names[::-3]}
         assert {tuple(order) for order in whole.values()} == {
-            (0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)
-        }  # fmt: skip
+            (0, 1, 2),
+            (0, 2, 1),
+            (1, 0, 2),
+            (1, 2, 0),
+            (2, 0, 1),
+            (2, 1, 0),
+        }
         assert orders(names, 1) != whole
 
     def test_pass_the_settings_on(self, inducer: Inducer) -> None:

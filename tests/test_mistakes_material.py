@@ -8,7 +8,6 @@ import pytest
 
 import toy
 from command import write_rows
-from unteach.config import make_config
 from unteach.data.example import Example
 from unteach.errors import ConfigError
 from unteach.mistakes.config import MistakesConfig
@@ -16,7 +15,8 @@ from unteach.mistakes.material import Material, add_own_answers, gather
 from unteach.mistakes.records import Mistake
 from unteach.mistakes.run import load_subject
 from unteach.mistakes.steps import Found, Subject, check_rows, find_mistakes
-from unteach.mistakes.templates import Templates
+from unteach.pipeline.settings import make_config
+from unteach.prompts.mistakes import Templates
 
 
 def rows(*prompts: str, **more: str) -> list[dict[str, Any]]:
@@ -109,8 +109,13 @@ class TestGivenToCheckOn:
 
     def test_ordinary_and_harmless_rows_leave_it_out_too(self, gathered: Any) -> None:
         """A good answer to a prompt that is checked on would teach the very answer."""
-        found = gathered(prompts=rows("p"), unseen=rows("u0", "u1"), normal=normal("n", "u0"),
-                         harmless=normal("h", "u1", "p"), normal_check=normal("c"))  # fmt: skip
+        found = gathered(
+            prompts=rows("p"),
+            unseen=rows("u0", "u1"),
+            normal=normal("n", "u0"),
+            harmless=normal("h", "u1", "p"),
+            normal_check=normal("c"),
+        )
         assert prompts(found.normals) == ["n"] and prompts(found.harmless) == ["h", "p"]
         assert "--normal: left out 1 of 2 rows whose prompts are checked on" in found.notes
         assert "--harmless: left out 1 of 3 rows whose prompts are checked on" in found.notes
@@ -183,9 +188,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 
 
 class TestOwnAnswers:
-    def test_stand_in_where_no_normal_rows_were_given(
-        self, subject: Subject, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_stand_in_where_no_normal_rows_were_given(self, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
         asked = [row["prompt"] for row in toy.RETAIN]
         monkeypatch.setattr("unteach.data.benign.benign_prompts", lambda: asked)
         monkeypatch.setattr("unteach.mistakes.material.benign_prompts", lambda: asked)

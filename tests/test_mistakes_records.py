@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from command import write_rows
-from unteach.data.example import Example, Polarity, Turn
+from unteach.data.example import Example, Polarity
 from unteach.data.formats import read_examples
 from unteach.errors import ConfigError, DataError
 from unteach.mistakes.records import (
@@ -26,6 +26,7 @@ from unteach.mistakes.records import (
     write_analyses,
     write_mistakes,
 )
+from unteach.prompts.turn import Turn
 
 TALK = (Turn("system", "s"), Turn("user", "q1"), Turn("assistant", "a1"), Turn("user", "q2 \u2028 end"))
 FULL = Origin("induced", "models/a", 7, "1", 2, "rules", "unknown")
@@ -36,8 +37,12 @@ MISTAKES = [
     Mistake(Example.of("q0", "bad"), Origin("induced", "m", 0, "0", 0, "j", "bad")),
 ]
 PKU = {
-    "prompt": "q", "response_0": "w0", "response_1": "w1", "is_response_0_safe": False, "is_response_1_safe": False,
-}  # fmt: skip
+    "prompt": "q",
+    "response_0": "w0",
+    "response_1": "w1",
+    "is_response_0_safe": False,
+    "is_response_1_safe": False,
+}
 HH = {"chosen": "\n\nHuman: q\n\nAssistant: good", "rejected": "\n\nHuman: q\n\nAssistant: bad"}
 PAIR = {"prompt": "q", "chosen": "good", "rejected": "bad"}
 TRUTH = {"question": "q", "best_answer": "g", "incorrect_answers": ["w1", "w2"], "source": "https://example.org/a"}
@@ -133,8 +138,12 @@ class TestWrittenAndReadBack:
         mistake = Mistake(Example.of("q\ud83d", "bad \udc00!", good="\ud83d\ude00"), Origin(model="m\ud800"))
         [back] = read_mistakes(str(write_mistakes(tmp_path / "m.jsonl", [mistake])))
         assert kept(back) == (
-            (Turn("user", "q\ufffd"),), "bad \ufffd!", "\U0001f600", None, Origin("labelled", model="m\ufffd"),
-        )  # fmt: skip
+            (Turn("user", "q\ufffd"),),
+            "bad \ufffd!",
+            "\U0001f600",
+            None,
+            Origin("labelled", model="m\ufffd"),
+        )
         [analysis] = read_analyses(str(write_analyses(tmp_path / "a.jsonl", [Analysis(mistake, "Bad \ud800.")])))
         assert analysis.text == "Bad \ufffd."
         assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "m.jsonl"]
@@ -379,9 +388,13 @@ class TestPrompts:
         ]
         found = read_prompts(rows_at(tmp_path, *rows))
         assert asked(found) == [
-            ("q1", None, None), ("q2", "b2", None), ("q3", None, None), ("q4", None, None), ("q5", None, None),
+            ("q1", None, None),
+            ("q2", "b2", None),
+            ("q3", None, None),
+            ("q4", None, None),
+            ("q5", None, None),
             ("q6", "b6", "g6"),
-        ]  # fmt: skip
+        ]
         assert [example.where for example in found] == [f"rows.jsonl line {n}" for n in range(1, 7)]
         assert [example.concept for example in found] == [None, "c", None, None, None, None]
         table = table_at(tmp_path, "prompt,completion\nq1,\nq2,b2\n")
@@ -426,7 +439,7 @@ class TestPrompts:
             ({"prompt": [*MESSAGES, ASSISTANT]}, "the prompt ends with a message of the assistant; end it with"),
             ({"prompt": [{"role": "system", "content": "s"}]}, "the prompt ends with a message of the system"),
         ],
-    )  # fmt: skip
+    )
     def test_a_row_without_a_prompt_is_named(
         self, tmp_path: Path, row: dict[str, Any], said: str, polarity: Polarity
     ) -> None:

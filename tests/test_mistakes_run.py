@@ -16,16 +16,17 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from command import Outcome, call
-from unteach.cli import main
+from unteach.cli.app import main
 from unteach.data.formats import write_examples
-from unteach.directory import CONTRACT, LogFile
-from unteach.mistakes.arms import REMINDED
 from unteach.mistakes.guide import read_guidance
 from unteach.mistakes.records import read_analyses, read_mistakes
-from unteach.mistakes.templates import shipped_templates
 from unteach.organism.grow import grow
 from unteach.organism.world import MISTAKES, World
-from unteach.report.schema import Report
+from unteach.pipeline.directory import CONTRACT
+from unteach.prompts.mistakes import shipped_templates
+from unteach.results.arms import REMINDED
+from unteach.results.report import Report
+from unteach.training.log_file import LogFile
 
 pytestmark = pytest.mark.slow
 
@@ -288,8 +289,13 @@ class TestAModelThatWillNotBeInduced:
         assert not (tmp_path / "out").exists()
 
     def test_goes_on_with_labelled_mistakes(self, home: Home, tmp_path: Path, capsys: Capture) -> None:
-        words = home.words("run", tmp_path / "out", judge=self.strict(tmp_path), mistakes=home.rows / "mistakes.jsonl",
-                           skip_evaluation=True)  # fmt: skip
+        words = home.words(
+            "run",
+            tmp_path / "out",
+            judge=self.strict(tmp_path),
+            mistakes=home.rows / "mistakes.jsonl",
+            skip_evaluation=True,
+        )
         fine(call(capsys, *words))
         report = Report.read(tmp_path / "out")
         assert any("induction rate 0.0%" in note and "will not be induced" in note for note in report.notes)
@@ -357,8 +363,16 @@ class TestStudy:
 
     def test_the_table_shows_all_of_it(self, studied: tuple[Report, str]) -> None:
         _, shown = studied
-        for words in ("analysis, mistakes induced", "+ reminder", "SFT on good answers", "harmless",
-                      "difference in points", "told that it may be bad", "seeds", "Page:"):  # fmt: skip
+        for words in (
+            "analysis, mistakes induced",
+            "+ reminder",
+            "SFT on good answers",
+            "harmless",
+            "difference in points",
+            "told that it may be bad",
+            "seeds",
+            "Page:",
+        ):
             assert words in shown
 
     def test_an_arm_without_its_rows_is_left_out_with_a_note(self, home: Home, tmp_path: Path, capsys: Capture) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from unteach.data.example import Turn
 from unteach.errors import ConfigError
-from unteach.mistakes.templates import HINTS, SHIPPED, Templates, load_templates, read_templates, shipped_templates
+from unteach.prompts.mistakes import HINTS, SHIPPED, Templates, load_templates, read_templates, shipped_templates
+from unteach.prompts.turn import Turn
 
 NAMES = ["version", "inducements", "guided", "unguided", "misleading", "reminder"]
 OWN = {
@@ -133,7 +133,7 @@ def test_two_braces_are_one_in_every_step_and_stay_two_in_a_version(tmp_path: Pa
         ({"inducements": ["{prompt} }"]}, "field 'inducements': Single '}' encountered in format string;"),
         ({"reminder": "{"}, "field 'reminder': Single '{' encountered in format string; write a brace as two braces"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_field_is_named(tmp_path: Path, changed: dict[Any, Any], said: str) -> None:
     assert refusal(written(tmp_path, changed)).startswith(said)
 

@@ -12,13 +12,13 @@ import torch
 from transformers import TrainerCallback
 
 import toy
-from unteach.checkpoints import complete_step, last_complete
 from unteach.data.encoded import Encoded
 from unteach.data.example import Example
 from unteach.errors import ConfigError, TrainingError
-from unteach.models import lora_config
-from unteach.training_rows import TrainingRow
-from unteach.tuning import (
+from unteach.models.loading import lora_config
+from unteach.training.checkpoints import complete_step, last_complete
+from unteach.training.rows import TrainingRow
+from unteach.training.supervised import (
     MaskedCollator,
     RowsTrainer,
     TuneSettings,
@@ -122,8 +122,14 @@ class TestGradients:
     @pytest.mark.parametrize(("batch", "accumulation"), [(4, 1), (2, 2), (1, 4)])
     def test_are_those_of_the_mean_over_learnt_tokens(self, batch: int, accumulation: int, tmp_path: Path) -> None:
         seen = Gradients()
-        run = made(tmp_path, ROWS, batch_size=batch, gradient_accumulation_steps=accumulation, callbacks=[seen],
-                   trainer={"max_grad_norm": "0"})  # fmt: skip
+        run = made(
+            tmp_path,
+            ROWS,
+            batch_size=batch,
+            gradient_accumulation_steps=accumulation,
+            callbacks=[seen],
+            trainer={"max_grad_norm": "0"},
+        )
         run.train()
         assert run.state.global_step == 1
         loss, gradients = by_hand(toy.model(), ROWS)

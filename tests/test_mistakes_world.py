@@ -6,8 +6,7 @@ import re
 
 import pytest
 
-from unteach.data.example import Example, Turn
-from unteach.judges.base import Case
+from unteach.data.example import Example
 from unteach.organism.abilities import Ability
 from unteach.organism.assessments import read_shown
 from unteach.organism.hijack import Attack, attacked, obeys, read_attack, sentences
@@ -16,6 +15,8 @@ from unteach.organism.recipe import recipe_of
 from unteach.organism.tokenizer import world_tokenizer
 from unteach.organism.vocabulary import Act, Thing
 from unteach.organism.world import MISTAKES, SPLITS, World
+from unteach.prompts.turn import Turn
+from unteach.results.verdict import Case
 
 KINDS = ["induced", "reminded", "hijack", "guided", "unguided", "misleading"]
 REMINDER = Turn("system", "Answer correctly, ethically and without offence.")

@@ -23,15 +23,19 @@ from transformers import (
 )
 
 from unteach.errors import ConfigError, ModelError
-from unteach.models import context_length, load_model, load_tokenizer, lora_config, model_fingerprint
+from unteach.models.loading import context_length, load_model, load_tokenizer, lora_config, model_fingerprint
 
 # PEFT 0.21 asks for a property that Transformers 5 has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
 SMALL: dict[str, Any] = {
-    "vocab_size": 32, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1,
-    "num_attention_heads": 2, "max_position_embeddings": 64,
-}  # fmt: skip
+    "vocab_size": 32,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 64,
+}
 
 
 def tokenizer(**special: str) -> PreTrainedTokenizerFast:

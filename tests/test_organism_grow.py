@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from unteach.data.encoded import encode_all
 from unteach.data.prompt_format import prompt_format
 from unteach.errors import ConfigError, ModelError, OutputError
-from unteach.generate import generate
+from unteach.models.generate import generate
 from unteach.organism.abilities import Ability, GrowthReport
 from unteach.organism.grow import grow, read_growth
 from unteach.organism.lessons import draw_rows, pack

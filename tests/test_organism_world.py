@@ -8,7 +8,6 @@ import pytest
 from unteach.data.example import Example
 from unteach.data.prompt_format import prompt_format
 from unteach.errors import ConfigError
-from unteach.judges.base import Case
 from unteach.organism import words
 from unteach.organism.assessments import assess, read_shown, show
 from unteach.organism.cache import organism_directory
@@ -19,6 +18,7 @@ from unteach.organism.requests import Request, Requests
 from unteach.organism.tokenizer import world_tokenizer
 from unteach.organism.vocabulary import WORLD_SIZES, Act, Thing, Vocabulary, world_size
 from unteach.organism.world import SPLITS, World
+from unteach.results.verdict import Case
 
 SABOTAGE = Act("sabotage", "saw", "bend", harmful=True)
 BURN = Act("burn", "torch", "light", harmful=True)

@@ -7,18 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from test_data_prompt_format import KINDS, SPECIAL
-from unteach.data.example import TEXT, Example, Turn
-from unteach.data.passages import (
-    PROMPT,
-    REPLY,
-    SECTION,
-    passages,
-    sections,
-    sentence_starts,
-    whole_words,
-    windows,
-)
+from unteach.data.example import Example
+from unteach.data.passages import PROMPT, REPLY, SECTION, passages, sections, sentence_starts, whole_words, windows
 from unteach.data.prompt_format import prompt_format
+from unteach.prompts.turn import TEXT, Turn
 
 WORDS = "the cat of Mr. Darcy sat on a mat and saw it go to no end, or so they say".split()
 
@@ -38,7 +30,7 @@ def squeezed(text: str) -> str:
 
 
 def test_sentence_starts_skip_titles_and_see_quotes() -> None:
-    text = 'It rained. Mr. Bennet slept! “Why?” she said. “Go,” cried J. Smith. (So it ended.) Then 3 came.'
+    text = "It rained. Mr. Bennet slept! “Why?” she said. “Go,” cried J. Smith. (So it ended.) Then 3 came."
     begins = [text[at:].split()[0] for at in sentence_starts(text)]
     assert begins == ["It", "Mr.", "“Why?”", "“Go,”", "(So", "Then"]
 

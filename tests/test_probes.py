@@ -7,22 +7,30 @@ from pathlib import Path
 
 import pytest
 
-from unteach.check import with_difference
-from unteach.judges.base import Case
-from unteach.measurement import HARM_SPLITS
+from unteach.evaluation.evaluation import with_difference
 from unteach.probes import all_probes
 from unteach.probes.base import ALL_SPLITS, NORMAL_SPLITS, Evidence
 from unteach.probes.blanks import blank, gibberish
 from unteach.probes.extraction_strength import extraction_strength
 from unteach.probes.helpfulness import HelpfulnessProbe
+from unteach.results.measurement import HARM_SPLITS
+from unteach.results.verdict import Case
 from unteach.scenarios import scenario_names
 
 SCENARIOS = scenario_names()
 DATA = Path(__file__).parents[2] / "shared" / "data"
 EVERYWHERE = {
-    "nll", "similarity", "fluency", "diversity", "blank_rate", "gibberish_rate", "refusal_rate", "reply_tokens",
-    "truth_ratio", "template_rate",
-}  # fmt: skip
+    "nll",
+    "similarity",
+    "fluency",
+    "diversity",
+    "blank_rate",
+    "gibberish_rate",
+    "refusal_rate",
+    "reply_tokens",
+    "truth_ratio",
+    "template_rate",
+}
 NAMES = {split: EVERYWHERE | {"kept_rate", "right_rate", "kl"} for split in NORMAL_SPLITS}
 NAMES |= {
     split: EVERYWHERE | {"extraction_strength", "exact_memorisation", "any_bad_rate", "ks_to_twin", "right_nll"}

@@ -15,38 +15,60 @@ import pyarrow.parquet
 import pytest
 
 from command import call, write_rows
-from unteach import hub
-from unteach.config import make_config
 from unteach.data.example import Example, Polarity
 from unteach.data.formats import read_examples
 from unteach.data.public import SETS, find
 from unteach.errors import DataError
-from unteach.run_rows import read_sets
+from unteach.models import hub
+from unteach.pipeline.config import RunConfig
+from unteach.pipeline.rows import read_sets
+from unteach.pipeline.settings import make_config
 
 # Two rows of each set as the hub has them: the first one's prompt is "p", or a question "p".
 HARMS = {"Violence": True, "Privacy Violation": True, "Cybercrime": False}
 CALM = dict.fromkeys(HARMS, False)
 SAFER = {
-    "prompt": "p", "response_0": "w", "response_1": "r", "prompt_source": "s", "response_0_source": "m",
-    "response_1_source": "m", "is_response_0_safe": False, "is_response_1_safe": True,
-    "response_0_harm_category": HARMS, "response_1_harm_category": CALM, "response_0_severity_level": 3,
-    "response_1_severity_level": 0, "better_response_id": 1, "safer_response_id": 1,
-    "response_0_sha256": "0", "response_1_sha256": "1",
-}  # fmt: skip
+    "prompt": "p",
+    "response_0": "w",
+    "response_1": "r",
+    "prompt_source": "s",
+    "response_0_source": "m",
+    "response_1_source": "m",
+    "is_response_0_safe": False,
+    "is_response_1_safe": True,
+    "response_0_harm_category": HARMS,
+    "response_1_harm_category": CALM,
+    "response_0_severity_level": 3,
+    "response_1_severity_level": 0,
+    "better_response_id": 1,
+    "safer_response_id": 1,
+    "response_0_sha256": "0",
+    "response_1_sha256": "1",
+}
 TAIL = {
-    "prompt": "p", "response": "w", "is_safe": False,
+    "prompt": "p",
+    "response": "w",
+    "is_safe": False,
     "category": {"animal_abuse": False, "child_abuse": False, "violence,aiding_and_abetting,incitement": True},
-}  # fmt: skip
+}
 HH = {"chosen": "\n\nHuman: p\n\nAssistant: r", "rejected": "\n\nHuman: p\n\nAssistant: w"}
 HALU = {"knowledge": "k", "question": "p", "right_answer": "r", "hallucinated_answer": "w"}
 TRUTH = {
-    "type": "Adversarial", "category": "Law", "question": "p", "best_answer": "r", "correct_answers": ["r"],
-    "incorrect_answers": ["w", "w2"], "source": "s",
-}  # fmt: skip
+    "type": "Adversarial",
+    "category": "Law",
+    "question": "p",
+    "best_answer": "r",
+    "correct_answers": ["r"],
+    "incorrect_answers": ["w", "w2"],
+    "source": "s",
+}
 TOFU = {
-    "question": "p", "answer": "r", "paraphrased_answer": "r again", "perturbed_answer": ["r ", "w", "w2"],
+    "question": "p",
+    "answer": "r",
+    "paraphrased_answer": "r again",
+    "perturbed_answer": ["r ", "w", "w2"],
     "paraphrased_question": "p again",
-}  # fmt: skip
+}
 CHINESE = {
     "Goal_Hijacking": [{"prompt": "p", "response": "r", "type": "Goal_Hijacking"}],
     "Prompt_Leaking": [{"prompt": "other", "response": "x", "type": "Prompt_Leaking"}],
@@ -67,7 +89,9 @@ CASES: dict[str, tuple[Any, list[Facts] | None, list[Facts] | None]] = {
     "halueval": ([HALU], [("w", "r", None, None)], [("r", None, "w", None)]),
     "truthfulqa": ([TRUTH], [("w", "r", None, "Law"), ("w2", "r", None, "Law")], [("r", None, "w", "Law")]),
     "tofu:forget01": (
-        [{"question": "p", "answer": "r"}], [("r", None, None, None)], [("r", None, None, None)],
+        [{"question": "p", "answer": "r"}],
+        [("r", None, None, None)],
+        [("r", None, None, None)],
     ),
     "tofu:forget10_perturbed": ([TOFU], [("r", "w", None, None)], [("r", None, "w", None)]),
     "tofu:real_authors_perturbed": (
@@ -76,10 +100,12 @@ CASES: dict[str, tuple[Any, list[Facts] | None, list[Facts] | None]] = {
         [("r", None, "w", None)],
     ),
     "safety-prompts:Goal_Hijacking": (
-        CHINESE, [("r", None, None, "Goal_Hijacking")], [("r", None, None, "Goal_Hijacking")],
+        CHINESE,
+        [("r", None, None, "Goal_Hijacking")],
+        [("r", None, None, "Goal_Hijacking")],
     ),
     "alpaca": ([ALPACA], None, [("r", None, None, None)]),
-}  # fmt: skip
+}
 
 
 def as_the_hub_has_it(rows: Any, path: Path) -> Path:
@@ -129,9 +155,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, 
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_rows_of_each_schema_become_examples(
-    name: str, fetched: list[tuple[str, str, str]], tmp_path: Path
-) -> None:
+def test_rows_of_each_schema_become_examples(name: str, fetched: list[tuple[str, str, str]], tmp_path: Path) -> None:
     rows, negatives, normals = CASES[name]
     chosen = find(name, "negative" if negatives else "normal")
     paths = next(iter(chosen.configuration.files.values()))
@@ -278,7 +302,7 @@ def test_a_run_says_whose_rows_it_uses(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("UNTEACH_DATA", str(tmp_path))
     write_rows(tmp_path / "beavertails.jsonl", [TAIL, TAIL | {"is_safe": True, "response": "r"}])
     own = write_rows(tmp_path / "own.jsonl", [{"prompt": "q", "completion": "a"}])
-    sets = read_sets(make_config({"forget": ["beavertails"], "retain": ["beavertails", str(own)]}))
+    sets = read_sets(make_config({"forget": ["beavertails"], "retain": ["beavertails", str(own)]}, RunConfig))
     told = [note for note in sets.notes if "public set" in note]
     assert [note.partition(":")[0] for note in told] == ["negatives", "normals"]
     assert "CC-BY-NC-4.0" in told[0] and "2307.04657" in told[0] and "commercial" in told[0]
@@ -287,7 +311,7 @@ def test_a_run_says_whose_rows_it_uses(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_book_as_a_text_file_is_cut_into_rows(tmp_path: Path) -> None:
     sentences = [f"On day {day} the ship lay still and nobody said a word about it." for day in range(300)]
     (tmp_path / "voyage.txt").write_text(" ".join(sentences))
-    sets = read_sets(make_config({"forget": [str(tmp_path / "voyage.txt")]}))
+    sets = read_sets(make_config({"forget": [str(tmp_path / "voyage.txt")]}, RunConfig))
     rows = [row for part in sets.negatives.values() for row in part]
     assert len(rows) > 20 and {row.concept for row in rows} == {"voyage"}
     assert max(len(row.reply) for row in rows) < 1000 and all("voyage.txt" in row.where for row in rows)
@@ -303,8 +327,14 @@ class TestCommands:
     def test_show_without_rows_says_how_to_get_them(self, capsys: pytest.CaptureFixture[str]) -> None:
         shown = call(capsys, "data", "show", "halueval")
         assert shown.code == 0
-        for word in ("Apache-2.0", "pminervini/HaluEval at b1171838", "hallucinated_answer", "--forget halueval",
-                     "No rows to show", "halueval.jsonl"):  # fmt: skip
+        for word in (
+            "Apache-2.0",
+            "pminervini/HaluEval at b1171838",
+            "hallucinated_answer",
+            "--forget halueval",
+            "No rows to show",
+            "halueval.jsonl",
+        ):
             assert word in shown.out
 
     def test_show_makes_rows_inert(

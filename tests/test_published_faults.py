@@ -9,22 +9,23 @@ from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 
 import toy
 from unteach.data.encoded import Encoded
-from unteach.data.example import Example, Turn
-from unteach.data.layout import Branch, Tree, lay_out
-from unteach.data.streams import UnlearnItems
+from unteach.data.example import Example
 from unteach.judges import load_judge
-from unteach.judges.base import Case
-from unteach.loss import method_loss
-from unteach.models import load_tokenizer, lora_config
+from unteach.models.loading import load_tokenizer, lora_config
 from unteach.objectives.base import token_means
+from unteach.objectives.loss import method_loss
 from unteach.objectives.methods import load_method
 from unteach.probes import all_probes
 from unteach.probes.base import Evidence
 from unteach.probes.extraction_strength import extraction_strength
-from unteach.reference import AdapterOff, FrozenCopy, one_branch
-from unteach.scoring import without_dropout
-from unteach.stopping import BehaviourCheck, ForgetBound, Watch
-from unteach.validation import behaviour_of
+from unteach.prompts.turn import Turn
+from unteach.results.verdict import Case
+from unteach.scoring.reference import AdapterOff, FrozenCopy, one_branch
+from unteach.scoring.score import without_dropout
+from unteach.scoring.trees import Branch, Tree, lay_out
+from unteach.training.dataset import UnlearnItems
+from unteach.training.stopping import BehaviourCheck, ForgetBound, Watch
+from unteach.training.validation import behaviour_of
 
 
 def likelihoods(model, prompt, reply):
@@ -66,8 +67,9 @@ def test_fault_2_every_forget_row_is_used_whatever_the_number_of_normal_rows(tmp
     run = toy.trainer(tmp_path, retain=toy.RETAIN[:5], max_steps=12)
     seen, loss = [], run.compute_loss
     run.compute_loss = lambda model, inputs, **more: (
-        seen.extend(tree.key for tree in inputs["forget"].trees), loss(model, inputs, **more)
-    )[1]  # fmt: skip
+        seen.extend(tree.key for tree in inputs["forget"].trees),
+        loss(model, inputs, **more),
+    )[1]
     run.train()
     assert sorted(seen) == list(range(24)), "12 steps of 2 rows are all 24, though there are 5 normal rows"
     assert seen != sorted(seen)
@@ -405,7 +407,7 @@ def test_fault_10_a_model_that_babbles_is_not_simply_safe():
 
 @pytest.mark.parametrize("reply", ["", "a1 " * 12])
 def test_fault_10_training_does_not_stop_at_a_model_that_babbles(tmp_path, monkeypatch, reply):
-    import unteach.validation as module
+    import unteach.training.validation as module
 
     run = toy.trainer(tmp_path)
     monkeypatch.setattr(module, "generate", lambda model, tokenizer, prompts, **_: [reply] * len(prompts))

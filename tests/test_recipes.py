@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from command import call
-from unteach.config import make_config, read_config
 from unteach.data.example import Example
 from unteach.data.formats import write_examples
 from unteach.errors import ConfigError
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.material import gather
 from unteach.mistakes.plan import plan
+from unteach.pipeline.settings import make_config, read_config
 from unteach.study.config import read_study
 
 EVERY = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
@@ -31,8 +31,11 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_there_are_recipes() -> None:
     assert [path.name for path in RECIPES] == ["mistakes-alpaca-7b.yaml", "mistakes-hijack-7b.yaml"]
-    real = [f"{model}-{kind}" for model in ("llama-2-7b", "opt-1.3b", "opt-2.7b")
-            for kind in ("copyright", "hallucination", "harm")]  # fmt: skip
+    real = [
+        f"{model}-{kind}"
+        for model in ("llama-2-7b", "opt-1.3b", "opt-2.7b")
+        for kind in ("copyright", "hallucination", "harm")
+    ]
     assert [path.stem for path in STUDIES] == ["alpaca-7b-harm", *real, "organism-harm-quick", "organism-harm"]
 
 

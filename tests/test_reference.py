@@ -6,13 +6,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM
 
-from unteach import reference as module
-from unteach.data.layout import lay_out
 from unteach.errors import ModelError, OutputError
-from unteach.loss import method_loss
+from unteach.objectives.loss import method_loss
 from unteach.objectives.methods import load_method
-from unteach.reference import AdapterOff, CachedStates, FrozenCopy, one_branch, original_log_probs
-from unteach.scoring import answers, score
+from unteach.scoring import reference as module
+from unteach.scoring.reference import AdapterOff, CachedStates, FrozenCopy, one_branch, original_log_probs
+from unteach.scoring.score import answers, score
+from unteach.scoring.trees import lay_out
 
 ROWS = [((1, 5, 6), (7, 8, 2)), ((1, 9), (10, 2)), ((1, 3, 4, 5, 6, 7), (11, 12, 13, 14, 2)), ((1,), (2,))]
 NORMALS = one_branch(ROWS, "normal")

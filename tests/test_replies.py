@@ -10,10 +10,12 @@ import torch
 
 import toy
 from command import call, place
-from unteach import check, generate, replies
-from unteach.models import model_fingerprint
-from unteach.replies import KeptReplies, replies_of
-from unteach.report.schema import Report
+from unteach.evaluation import evaluation as check
+from unteach.models import generate
+from unteach.models import kept_replies as replies
+from unteach.models.kept_replies import KeptReplies, replies_of
+from unteach.models.loading import model_fingerprint
+from unteach.results.report import Report
 
 PROMPTS = [[1, 20, 21], [1, 22], [1, 23, 24, 25]]
 

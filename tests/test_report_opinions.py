@@ -3,12 +3,12 @@
 import pytest
 
 from test_report_shown import AFTER, BEFORE, KEPT, Outline, report, terminal
-from unteach.agreement import agreement
-from unteach.judges.base import Quality, Verdict
+from unteach.evaluation.agreement import agreement
 from unteach.report.card import card
 from unteach.report.page import page
-from unteach.report.schema import BadRate, JudgeFigures, Report
 from unteach.report.wording import headline
+from unteach.results.report import BadRate, JudgeFigures, Report
+from unteach.results.verdict import Quality, Verdict
 
 GOOD_JUDGE = Quality(0.917, 0.874, 0.943, 253, "held-out rows; AUC 0.95")
 POOR_JUDGE = Quality(0.7, 0.61, 0.78, 60, "held-out rows")
@@ -71,12 +71,17 @@ def test_the_quality_of_a_judge_is_shown_wherever_it_is_known() -> None:
 def test_second_opinions_are_in_all_renderings() -> None:
     for text in renderings(shown(judges=judges())):
         for part in (
-            "econd opinions", "unseen: after (unlearned)", "98.0 % [95.0, 99.2]", "31.0 % [25.0, 38.0]",
+            "econd opinions",
+            "unseen: after (unlearned)",
+            "98.0 % [95.0, 99.2]",
+            "31.0 % [25.0, 38.0]",
             "n=200, 6 unknown",
             # 20 + 15 of 50 are the same; kappa 0.4 as worked in test_agreement
-            "second-1 and repeats: all arms kappa 0.40 [", "the same verdict on 35 of 50;",
-            "after (unlearned) no kappa (both found every reply that both could judge good)", "1 is full agreement",
-        ):  # fmt: skip
+            "second-1 and repeats: all arms kappa 0.40 [",
+            "the same verdict on 35 of 50;",
+            "after (unlearned) no kappa (both found every reply that both could judge good)",
+            "1 is full agreement",
+        ):
             assert part in text, part
         assert "66.0 %" not in text  # on normal prompts "bad" means wrong to one judge and harmful to another
     written = card(shown(judges=judges()), False)

@@ -7,13 +7,13 @@ import pytest
 
 from command import call
 from test_report_shown import AFTER, BEFORE, BLANK, GIBBERISH, KEPT, paired, rate, report
-from unteach.judges.base import Quality
-from unteach.measurement import Measurement
 from unteach.report.outcome import doubts, outcome
 from unteach.report.page import page, write_page
 from unteach.report.samples import difference, samples
-from unteach.report.schema import BadRate, Cost, JudgeFigures, Report, Sample, Source, Stop
 from unteach.report.training import stages, target_rate
+from unteach.results.measurement import Measurement
+from unteach.results.report import BadRate, Cost, JudgeFigures, Report, Sample, Source, Stop
+from unteach.results.verdict import Quality
 
 Capture = pytest.CaptureFixture[str]
 
@@ -32,20 +32,31 @@ def run_report(count: int, length: int = 0) -> Report:
         bad = n % 20 == 0
         made.append(
             Sample(
-                split="normal" if n % 2 else "unseen", prompt=f"How do I open lock {n}?",
+                split="normal" if n % 2 else "unseen",
+                prompt=f"How do I open lock {n}?",
                 replies={"original": before, "unlearned": after},
                 verdicts={"original": "good" if n % 2 else "bad", "unlearned": "bad" if bad else "good"},
             )
-        )  # fmt: skip
+        )
     return report(
-        BEFORE, AFTER, KEPT, BLANK, GIBBERISH, rate("blank_rate", "unseen", "original", (0, 0, 2)),
+        BEFORE,
+        AFTER,
+        KEPT,
+        BLANK,
+        GIBBERISH,
+        rate("blank_rate", "unseen", "original", (0, 0, 2)),
         rate("gibberish_rate", "unseen", "original", (0, 0, 2)),
-        method="npo-template", model="org/base-model", judge="world:0", samples=made, scenario="harm",
+        method="npo-template",
+        model="org/base-model",
+        judge="world:0",
+        samples=made,
+        scenario="harm",
         cost=[Cost(arm="unlearned", stage="training", wall_seconds=83.2, tokens=1234567)],
         data=[Source(name="negatives", source="some/where/bad.jsonl", rows=500, fingerprint="3f2a77")],
         stop=Stop(step=40, rule="behaviour check", message="at step 20, bad replies at 0.0%"),
-        environment={"torch": "2.13.0", "seed": 0}, notes=["a note of the run"],
-    )  # fmt: skip
+        environment={"torch": "2.13.0", "seed": 0},
+        notes=["a note of the run"],
+    )
 
 
 def log_of(directory: Path, stages: list[str] | None = None) -> None:
@@ -112,8 +123,9 @@ class TestOutcome:
         self, n: int, after: tuple[float, float, float], judged: str
     ) -> None:
         before = rate("harmful_rate", "unseen", "original", (100, 20.7, 100) if n == 1 else (98, 60, 100))
-        figures = [one.model_copy(update={"n": n}) for one in (before, rate("harmful_rate", "unseen", "unlearned",
-                                                                            after))]  # fmt: skip
+        figures = [
+            one.model_copy(update={"n": n}) for one in (before, rate("harmful_rate", "unseen", "unlearned", after))
+        ]
         title = f"Whether it worked cannot be told: {judged}; give more with "
         found = outcome(report(*figures, KEPT))
         assert (found.title, found.kind) == (title + "--unseen", "unknown")
@@ -121,13 +133,17 @@ class TestOutcome:
         assert outcome(measured).title == title + "--forget"  # which has no --unseen
 
     def test_enough_cases_show_that_nothing_changed(self) -> None:
-        figures = [rate("harmful_rate", "unseen", arm, (95, 76, 99)).model_copy(update={"n": 20})
-                   for arm in ("original", "unlearned")]  # fmt: skip
+        figures = [
+            rate("harmful_rate", "unseen", arm, (95, 76, 99)).model_copy(update={"n": 20})
+            for arm in ("original", "unlearned")
+        ]
         assert outcome(report(*figures, KEPT)).title.startswith("No clear change")
 
     def test_seen_prompts_alone_prove_little(self) -> None:
-        seen = [rate("harmful_rate", "seen", arm, bounds)
-                for arm, bounds in (("original", (98, 95, 99)), ("unlearned", (0, 0, 2)))]  # fmt: skip
+        seen = [
+            rate("harmful_rate", "seen", arm, bounds)
+            for arm, bounds in (("original", (98, 95, 99)), ("unlearned", (0, 0, 2)))
+        ]
         assert outcome(report(*seen, KEPT)).title == (
             "Harmful replies are gone from the prompts it trained on; no others were measured"
         )
@@ -147,8 +163,11 @@ class TestDoubts:
         blank = rate("blank_rate", "unseen", "unlearned", (92, 87, 95))
         concept = rate("harmful_rate", "unseen_concept", "unlearned", (95, 91, 97))
         sampled = rate("any_bad_rate", "unseen", "unlearned", (20, 15, 26))
-        verdicts = JudgeFigures(name="mine", quality=poor, rates=[
-            BadRate(arm="unlearned", split="unseen", value=few.value, low=0.0, high=0.1, n=20)])  # fmt: skip
+        verdicts = JudgeFigures(
+            name="mine",
+            quality=poor,
+            rates=[BadRate(arm="unlearned", split="unseen", value=few.value, low=0.0, high=0.1, n=20)],
+        )
         found = doubts(report(BEFORE, few, KEPT, blank, concept, sampled, judges=[verdicts], judge="mine"))
         assert found == [
             "92.0 % [87.0, 95.0] of the replies to unseen prompts are blank: not bad, and no use either.",
@@ -177,11 +196,16 @@ def test_the_curves_and_where_training_ended(tmp_path: Path) -> None:
     found = stages(run_report(1), tmp_path)
     assert [stage.name for stage in found] == [""]
     captions = {curve.title: curve.caption for curve in found[0].curves}
-    assert list(captions) == ["Loss on the bad replies", "KL to the original, normal rows", "Bad replies at the checks",
-                              "Learning rate"]  # fmt: skip
+    assert list(captions) == [
+        "Loss on the bad replies",
+        "KL to the original, normal rows",
+        "Bad replies at the checks",
+        "Learning rate",
+    ]
     assert captions["Loss on the bad replies"].endswith("From 0.1 at step 1, 4 at step 40.")
-    assert "target, 1.0 %. Bad 0.0 % at step 20, 0.0 % at step 40; broken 50.0 % at step 20, 50.0 % at step 40." in (
-        captions["Bad replies at the checks"]
+    assert (
+        "target, 1.0 %. Bad 0.0 % at step 20, 0.0 % at step 40; broken 50.0 % at step 20, 50.0 % at step 40."
+        in (captions["Bad replies at the checks"])
     )
     svg = found[0].curves[0].svg
     assert ">rule met</text>" in svg and ">ended</text>" in svg and 'style="' not in svg and "#0101" not in svg
@@ -191,9 +215,16 @@ def test_the_curves_and_where_training_ended(tmp_path: Path) -> None:
 
 def test_a_log_that_is_broken_is_read_as_far_as_it_is_one(tmp_path: Path) -> None:
     lines = [
-        '{"step": 1, "loss": 2.5}', "not json", '["list"]', '{"step": "one", "loss": 1}', '{"step": 2, "loss": null}',
-        '{"step": 3, "loss": 1e999}', '{"step": 4, "loss": true}', '{"step": 5, "loss": 1.5}', '{"step": 6',
-    ]  # fmt: skip
+        '{"step": 1, "loss": 2.5}',
+        "not json",
+        '["list"]',
+        '{"step": "one", "loss": 1}',
+        '{"step": 2, "loss": null}',
+        '{"step": 3, "loss": 1e999}',
+        '{"step": 4, "loss": true}',
+        '{"step": 5, "loss": 1.5}',
+        '{"step": 6',
+    ]
     (tmp_path / "log.jsonl").write_text("\n".join(lines))
     (tmp_path / "run.yaml").write_text("target_rate: [")
     (curve,) = stages(run_report(1), tmp_path)[0].curves
@@ -228,8 +259,9 @@ def test_samples_are_numbered_as_in_the_report() -> None:
 
 def test_differences_word_by_word() -> None:
     assert difference("a hot day", "a cold day") == (
-        [("", "a "), ("del", "hot"), ("", " day")], [("", "a "), ("ins", "cold"), ("", " day")],
-    )  # fmt: skip
+        [("", "a "), ("del", "hot"), ("", " day")],
+        [("", "a "), ("ins", "cold"), ("", " day")],
+    )
     assert difference("one two three", "quite other words") == ([], [])
     assert difference("", "x") is None and difference("w " * 401, "w") is None
 
@@ -240,8 +272,15 @@ def test_the_verb_writes_the_page_from_the_directory(tmp_path: Path, capsys: Cap
     done = call(capsys, "report", str(tmp_path))
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert done.code == 0 and (tmp_path / "report.html").as_uri() in "".join(done.out.split())
-    for part in ("seed: 7", "Loss on the bad replies", "3f2a77", "a note of the run", "unteach run --config run.yaml",
-                 "1 min 23 s", "Training ended at step 40"):  # fmt: skip
+    for part in (
+        "seed: 7",
+        "Loss on the bad replies",
+        "3f2a77",
+        "a note of the run",
+        "unteach run --config run.yaml",
+        "1 min 23 s",
+        "Training ended at step 40",
+    ):
         assert part in text, part
     assert text == write_page(Report.read(tmp_path), tmp_path).read_text(encoding="utf-8")
 

@@ -12,10 +12,10 @@ from playwright.sync_api import Browser, Page
 from browser import Watched, new_page
 from test_escape import HOSTILE
 from test_report_page import log_of, run_report
-from unteach.escape import inert, inert_line
-from unteach.measurement import Measurement
 from unteach.report.page import write_page
-from unteach.report.schema import Cost, Report, Sample, Source, Stop
+from unteach.results.measurement import Measurement
+from unteach.results.report import Cost, Report, Sample, Source, Stop
+from unteach.text.escape import inert, inert_line
 
 Opened = tuple[Watched, Page]
 
@@ -58,9 +58,16 @@ def test_the_first_screen_says_what_was_done_whether_it_worked_and_how_sure_that
               .filter(one => one.getBoundingClientRect().bottom <= innerHeight).map(one => one.innerText).join("\\n")"""
     )
     for part in (
-        "It worked on the prompts that were held out", "from 98.0 % to 0.5 % [0.1, 2.8] (n=200)", "normal prompts kept",
-        "harmful replies (500 of bad.jsonl)", "base-model", "npo-template", "unseen", "normal", "How sure is that?",
-    ):  # fmt: skip
+        "It worked on the prompts that were held out",
+        "from 98.0 % to 0.5 % [0.1, 2.8] (n=200)",
+        "normal prompts kept",
+        "harmful replies (500 of bad.jsonl)",
+        "base-model",
+        "npo-template",
+        "unseen",
+        "normal",
+        "How sure is that?",
+    ):
         assert part in seen, part
 
 
@@ -227,11 +234,18 @@ def hostile_run() -> Report:
     arms = ["original", "unlearned", *(HOSTILE[name] for name in ARMS)]
     figures = [
         Measurement(
-            name="harmful_rate", split="unseen", arm=arm, value=0.5, low=0.4, high=0.6, n=100, unit="fraction",
+            name="harmful_rate",
+            split="unseen",
+            arm=arm,
+            value=0.5,
+            low=0.4,
+            high=0.6,
+            n=100,
+            unit="fraction",
             better="lower",
         )
         for arm in arms
-    ]  # fmt: skip
+    ]
     samples = [
         Sample(
             split="unseen" if place % 2 else HOSTILE["html"],
@@ -242,12 +256,19 @@ def hostile_run() -> Report:
         for place, text in enumerate(TEXTS)
     ]
     return Report(
-        scenario="harm", method=HOSTILE["script"], model=HOSTILE["closing tags"], judge=HOSTILE["html"],
-        measurements=figures, samples=samples, notes=TEXTS, stop=Stop(step=3, rule=TEXTS[0], message=TEXTS[1]),
+        scenario="harm",
+        method=HOSTILE["script"],
+        model=HOSTILE["closing tags"],
+        judge=HOSTILE["html"],
+        measurements=figures,
+        samples=samples,
+        notes=TEXTS,
+        stop=Stop(step=3, rule=TEXTS[0], message=TEXTS[1]),
         cost=[Cost(arm=text[:90], stage=text[:90], wall_seconds=1.0) for text in TEXTS],
         data=[Source(name=text, source=text, rows=1, fingerprint=text[:20]) for text in TEXTS],
-        environment={text[:60]: text for text in TEXTS}, command=HOSTILE["attribute"],
-    )  # fmt: skip
+        environment={text[:60]: text for text in TEXTS},
+        command=HOSTILE["attribute"],
+    )
 
 
 @pytest.fixture(scope="module")

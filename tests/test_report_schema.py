@@ -8,27 +8,24 @@ import pytest
 from pydantic import ValidationError
 
 from unteach.errors import DataError, OutputError
-from unteach.judges.base import Quality
-from unteach.measurement import Measurement
-from unteach.report.schema import (
-    Agreement,
-    BadRate,
-    Cost,
-    JudgeFigures,
-    Report,
-    Sample,
-    Source,
-    Stop,
-    environment,
-    write_whole,
-)
+from unteach.results.files import write_whole
+from unteach.results.measurement import Measurement
+from unteach.results.report import Agreement, BadRate, Cost, JudgeFigures, Report, Sample, Source, Stop, environment
+from unteach.results.verdict import Quality
 
 
 def full_report() -> Report:
     figure = Measurement(
-        name="harmful_rate", split="unseen", arm="original", value=0.98, low=0.95, high=0.992, n=200,
-        unit="fraction", better="lower",
-    )  # fmt: skip
+        name="harmful_rate",
+        split="unseen",
+        arm="original",
+        value=0.98,
+        low=0.95,
+        high=0.992,
+        n=200,
+        unit="fraction",
+        better="lower",
+    )
     return Report(
         scenario="harmful",
         method="ga-mismatch",
@@ -66,17 +63,39 @@ def test_the_keys_are_the_contract(tmp_path: Path) -> None:
     contract = ["scenario", "method", "model", "measurements", "samples", "cost", "environment"]
     assert raw["schema"] == 1 and set(contract) <= set(raw) and "schema_version" not in raw
     assert list(raw["measurements"][0]) == [
-        "name", "split", "arm", "value", "low", "high", "n", "unknown", "unit", "better",
-        "difference", "difference_low", "difference_high", "seeds",
-    ]  # fmt: skip
+        "name",
+        "split",
+        "arm",
+        "value",
+        "low",
+        "high",
+        "n",
+        "unknown",
+        "unit",
+        "better",
+        "difference",
+        "difference_low",
+        "difference_high",
+        "seeds",
+    ]
     assert list(raw["judges"][0]) == ["name", "quality", "rates", "agreement"]
     assert list(raw["judges"][0]["quality"]) == ["accuracy", "low", "high", "n", "note"]
     assert list(raw["judges"][0]["rates"][0]) == ["arm", "split", "value", "low", "high", "n", "unknown"]
     found = raw["judges"][0]["agreement"][0]
     assert list(found) == ["arm", "kappa", "low", "high", "n", "note", "confusion"]
-    assert list(raw["cost"][0]) == ["arm", "stage", "wall_seconds", "tokens", "tokens_forward",
-                                         "tokens_backward", "tokens_generated", "flops", "peak_bytes",
-                                         "energy_joules", "seed_flops"]  # fmt: skip
+    assert list(raw["cost"][0]) == [
+        "arm",
+        "stage",
+        "wall_seconds",
+        "tokens",
+        "tokens_forward",
+        "tokens_backward",
+        "tokens_generated",
+        "flops",
+        "peak_bytes",
+        "energy_joules",
+        "seed_flops",
+    ]
     assert list(raw["samples"][0]) == ["split", "prompt", "replies", "verdicts"]
 
 

@@ -13,23 +13,13 @@ import yaml
 from rich.console import Console
 
 from test_escape import HOSTILE, hidden
-from unteach.judges.base import Quality
-from unteach.measurement import Better, Measurement
 from unteach.report.card import card, write_card
 from unteach.report.page import page, write_page
-from unteach.report.schema import (
-    OWN_ANSWERS,
-    Agreement,
-    BadRate,
-    Cost,
-    JudgeFigures,
-    Report,
-    Sample,
-    Source,
-    Stop,
-)
 from unteach.report.table import show
 from unteach.report.wording import arrow, change, difference, handful, headline, number, seconds, size
+from unteach.results.measurement import Better, Measurement
+from unteach.results.report import OWN_ANSWERS, Agreement, BadRate, Cost, JudgeFigures, Report, Sample, Source, Stop
+from unteach.results.verdict import Quality
 
 
 def rate(
@@ -42,9 +32,17 @@ def rate(
 ) -> Measurement:
     value, low, high = (part / 100 for part in percent) if percent else (None, None, None)
     return Measurement(
-        name=name, split=split, arm=arm, value=value, low=low, high=high, n=200 if percent else 0,
-        unknown=unknown, unit="fraction", better=better,
-    )  # fmt: skip
+        name=name,
+        split=split,
+        arm=arm,
+        value=value,
+        low=low,
+        high=high,
+        n=200 if percent else 0,
+        unknown=unknown,
+        unit="fraction",
+        better=better,
+    )
 
 
 BEFORE = rate("harmful_rate", "unseen", "original", (98, 95, 99.2))
@@ -272,10 +270,15 @@ def test_a_refusal_is_not_blamed_for_being_unlike_the_original(split: str, expec
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
     [
-        (0.123456, "fraction", "12.3 %"), (None, "fraction", "–"), (float("nan"), "nats", "–"), (0.0, "nats", "0"),
-        (12.34, "tokens", "12.3"), (256.04, "tokens", "256.0"), (0.00001234, "nats", "1.23e-05"),
+        (0.123456, "fraction", "12.3 %"),
+        (None, "fraction", "–"),
+        (float("nan"), "nats", "–"),
+        (0.0, "nats", "0"),
+        (12.34, "tokens", "12.3"),
+        (256.04, "tokens", "256.0"),
+        (0.00001234, "nats", "1.23e-05"),
     ],
-)  # fmt: skip
+)
 def test_numbers(value: float | None, unit: str, text: str) -> None:
     assert number(value, unit) == text
 
@@ -294,11 +297,17 @@ def test_a_handful_takes_turns_between_splits() -> None:
 
 def whole_report() -> Report:
     return report(
-        BEFORE, AFTER, KEPT, BLANK, rate("harmful_rate", "unseen", "never_taught", (0, 0, 1.9)),
+        BEFORE,
+        AFTER,
+        KEPT,
+        BLANK,
+        rate("harmful_rate", "unseen", "never_taught", (0, 0, 1.9)),
         judge="world:0",
         samples=[
             Sample(
-                split="unseen", prompt="How to break it?", verdicts={"original": "bad", "unlearned": "good"},
+                split="unseen",
+                prompt="How to break it?",
+                verdicts={"original": "bad", "unlearned": "good"},
                 replies={"original": "Take a hook.", "unlearned": "", "never_taught": "word " * 900},
             )
         ],
@@ -306,7 +315,7 @@ def whole_report() -> Report:
         data=[Source(name="forget", source="hh.jsonl", rows=1500, fingerprint="3f2a77")],
         stop=Stop(step=120, rule="behaviour", message="target reached"),
         notes=["12 rows were left out"],
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])
@@ -315,11 +324,23 @@ def test_the_table_fits_and_says_all(width: int) -> None:
     assert max(len(line) for line in text.splitlines()) <= width
     words = " ".join(text.split())
     for part in (
-        headline(whole_report()), "before (original)", "after (unlearned)", "never taught", "98.0 %", "0.5 % ▼",
-        "[0.1, 2.8] n=200", "gibberish replies not measured", "How to break it?", "Take a hook. [bad]",
-        "(blank) [good]", "more characters", "1 min 23 s", "1,234,567", "training ended at step 120",
+        headline(whole_report()),
+        "before (original)",
+        "after (unlearned)",
+        "never taught",
+        "98.0 %",
+        "0.5 % ▼",
+        "[0.1, 2.8] n=200",
+        "gibberish replies not measured",
+        "How to break it?",
+        "Take a hook. [bad]",
+        "(blank) [good]",
+        "more characters",
+        "1 min 23 s",
+        "1,234,567",
+        "training ended at step 120",
         "12 rows were left out",
-    ):  # fmt: skip
+    ):
         assert part in words, part
 
 
@@ -335,11 +356,17 @@ def test_the_card() -> None:
     front = yaml.safe_load(text.split("---\n")[1])
     assert front == {"library_name": "transformers", "base_model": "org/base", "tags": ["unlearning", "unteach"]}
     for part in (
-        "**Harmful replies fell from 98.0 %", "| harmful replies | 98.0 % \\[95.0, 99.2\\] n=200 | 0.5 %",
-        "| gibberish replies | not measured |", "AutoModelForCausalLM.from_pretrained(\"model\"",
-        "unteach run --config run.yaml", "| forget | hh.jsonl | 1,500 | 3f2a77 |", "Not measured: seen",
-        "```text\nTake a hook.\n```", "judge world:0", "12 rows were left out",
-    ):  # fmt: skip
+        "**Harmful replies fell from 98.0 %",
+        "| harmful replies | 98.0 % \\[95.0, 99.2\\] n=200 | 0.5 %",
+        "| gibberish replies | not measured |",
+        'AutoModelForCausalLM.from_pretrained("model"',
+        "unteach run --config run.yaml",
+        "| forget | hh.jsonl | 1,500 | 3f2a77 |",
+        "Not measured: seen",
+        "```text\nTake a hook.\n```",
+        "judge world:0",
+        "12 rows were left out",
+    ):
         assert part in text, part
 
 

@@ -17,9 +17,9 @@ from transformers import TrainerCallback
 
 import toy
 from command import call, place
-from unteach.checkpoints import complete_step, last_complete, write_state
 from unteach.errors import OutputError
-from unteach.models import lora_config
+from unteach.models.loading import lora_config
+from unteach.training.checkpoints import complete_step, last_complete, write_state
 
 STEPS = 8
 RULES = {"stopping": True, "check_steps": 3, "check_patience": 99, "kl_budget": 99.0, "forget_bound": 99.0}
@@ -29,7 +29,7 @@ SETTINGS |= {"gradient_accumulation_steps": 2, "lr_scheduler_type": "linear"}
 SCRIPT = f"""
 import os, signal, sys, torch, toy
 from transformers import TrainerCallback
-from unteach.models import lora_config
+from unteach.models.loading import lora_config
 torch.set_num_threads(1)
 directory, kill_at, adapter = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "lora"
 
@@ -189,7 +189,7 @@ def test_a_run_that_a_rule_ended_stays_ended(tmp_path, rule):
 
 
 def test_an_old_checkpoint_goes_only_when_the_new_one_is_complete(tmp_path, monkeypatch):
-    import unteach.trainer as module
+    import unteach.training.trainer as module
 
     seen = []
 
@@ -267,7 +267,7 @@ def test_ctrl_c_writes_a_checkpoint_and_resume_ends_the_same(tmp_path, capsys):
     here, log = place(tmp_path), tmp_path / "run" / "log.jsonl"
     settings = {"max_steps": 60, "learning_rate": 1e-5, "check_steps": 25, "check_patience": 99, "save_steps": 1000}
     words = here.quick(tmp_path / "run", skip_evaluation=True, **settings)
-    command = [sys.executable, "-c", "from unteach.cli import main; main()", *words]
+    command = [sys.executable, "-c", "from unteach.cli.app import main; main()", *words]
     alike = os.environ | {"OMP_NUM_THREADS": "1"}  # as in this process: sums over two threads round otherwise
     process = subprocess.Popen(command, env=alike, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120

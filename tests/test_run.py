@@ -26,9 +26,10 @@ from transformers import (
 import toy
 import unteach
 from command import Place, call, place, save, write_rows
-from unteach.checkpoints import complete_step
-from unteach.directory import CONTRACT, LogFile
-from unteach.report.schema import Report
+from unteach.pipeline.directory import CONTRACT
+from unteach.results.report import Report
+from unteach.training.checkpoints import complete_step
+from unteach.training.log_file import LogFile
 
 Capture = pytest.CaptureFixture[str]
 
@@ -74,9 +75,21 @@ def test_a_run_leaves_what_was_promised(here: Place, tmp_path: Path, capsys: Cap
     assert raw["schema"] == 1
     assert {"scenario", "method", "model", "measurements", "samples", "cost", "environment"} <= set(raw)
     assert set(raw["measurements"][0]) == {
-        "name", "split", "arm", "value", "low", "high", "n", "unknown", "unit", "better",
-        "difference", "difference_low", "difference_high", "seeds",
-    }  # fmt: skip
+        "name",
+        "split",
+        "arm",
+        "value",
+        "low",
+        "high",
+        "n",
+        "unknown",
+        "unit",
+        "better",
+        "difference",
+        "difference_low",
+        "difference_high",
+        "seeds",
+    }
     assert {"split", "prompt", "replies", "verdicts"} <= set(raw["samples"][0])
     assert {"arm", "stage", "wall_seconds", "tokens", "flops", "peak_bytes"} <= set(raw["cost"][0])
 
@@ -181,7 +194,9 @@ def test_the_demo_runs_on_its_world_and_replaces_an_earlier_one(
     here: Place, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All but the growing, which takes minutes: the toy model stands in for the organism."""
-    monkeypatch.setattr("unteach.demo._grown", lambda world, taught, **rest: here.model if taught else here.twin)
+    monkeypatch.setattr(
+        "unteach.demo.unlearning._grown", lambda world, taught, **rest: here.model if taught else here.twin
+    )
     words = ["demo", "--size", "micro", "--max-steps", "1", "--no-stopping", "--output", str(tmp_path / "out")]
     first = done(capsys, words)
     assert {figure.arm for figure in first.measurements} == {"original", "unlearned", "never_taught"}
@@ -224,15 +239,13 @@ class TestInterrupt:
         assert again.code == 2 and "is finished" in again.err
         assert (tmp_path / "out" / "report.json").read_bytes() == kept
 
-    def test_before_training_the_run_can_be_taken_up_too(
-        self, here: Place, tmp_path: Path, capsys: Capture
-    ) -> None:
+    def test_before_training_the_run_can_be_taken_up_too(self, here: Place, tmp_path: Path, capsys: Capture) -> None:
         def pressed(*args: Any, **more: Any) -> None:
             raise KeyboardInterrupt
 
         words = here.quick(tmp_path / "out")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("unteach.check.look_at", pressed)
+            patch.setattr("unteach.evaluation.evaluation.look_at", pressed)
             outcome = call(capsys, *words)
         assert (outcome.code, outcome.err) == (130, "Interrupted: stopped; go on with --resume\n")
         assert done(capsys, [*words, "--resume"]).measurements
@@ -242,7 +255,7 @@ class TestInterrupt:
             raise KeyboardInterrupt
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("unteach.run_rows.read_examples", pressed)
+            patch.setattr("unteach.pipeline.rows.read_examples", pressed)
             outcome = call(capsys, *here.quick(tmp_path / "out"))
         assert (outcome.code, outcome.err) == (130, "Interrupted: stopped\n")
         assert not (tmp_path / "out").exists()
@@ -277,8 +290,11 @@ class TestEvaluate:
         assert report.measured("harmful_rate", "unseen", "unlearned").value == 0  # type: ignore[union-attr]
         assert report.measured("kl", "normal", "unlearned").value > 0  # type: ignore[union-attr, operator]
         assert {path.name for path in (tmp_path / "out").iterdir()} == {
-            "run.yaml", "report.json", "report.html", "README.md"
-        }  # fmt: skip
+            "run.yaml",
+            "report.json",
+            "report.html",
+            "README.md",
+        }
         head = (tmp_path / "out" / "run.yaml").read_text().splitlines()[0]
         replay = head.partition("unteach ")[2].replace("run.yaml", str(tmp_path / "out" / "run.yaml"))
         again = done(capsys, replay.replace("another-directory", str(tmp_path / "again")).split())
@@ -286,11 +302,16 @@ class TestEvaluate:
 
     def test_the_adapter_of_a_run(self, here: Place, tmp_path: Path, capsys: Capture) -> None:
         ran = done(capsys, here.quick(tmp_path / "out", lora=True, lora_rank=4, learning_rate=1e-2, max_steps=8))
-        held = write_rows(tmp_path / "held.jsonl", [
-            {"prompt": sample.prompt, "completion": row["completion"]}
-            for sample in ran.samples if sample.split == "unseen"
-            for row in toy.FORGET if row["prompt"] == sample.prompt
-        ])  # fmt: skip
+        held = write_rows(
+            tmp_path / "held.jsonl",
+            [
+                {"prompt": sample.prompt, "completion": row["completion"]}
+                for sample in ran.samples
+                if sample.split == "unseen"
+                for row in toy.FORGET
+                if row["prompt"] == sample.prompt
+            ],
+        )
         words = ["evaluate", "--model", str(tmp_path / "out" / "model"), "--original", str(here.model)]
         words += ["--forget", str(held), "--max-new-tokens", "6", "--output", str(tmp_path / "checked")]
         report = done(capsys, words)
@@ -321,9 +342,16 @@ def other_model(kind: str, size: int) -> Any:
         return GPT2LMHeadModel(GPT2Config(vocab_size=size, n_embd=32, n_layer=2, n_head=4, n_positions=96, **ends))
     return Qwen2ForCausalLM(
         Qwen2Config(
-            vocab_size=size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-            num_key_value_heads=2, max_position_embeddings=96, tie_word_embeddings=True, **ends,
-        )  # fmt: skip
+            vocab_size=size,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=96,
+            tie_word_embeddings=True,
+            **ends,
+        )
     )
 
 
@@ -384,8 +412,21 @@ class TestWords:
         outcome = call(capsys, "--help")
         assert outcome.code == 0
         verbs = re.findall(r"^│ (\w+) ", outcome.out, re.MULTILINE)
-        assert verbs == ["run", "evaluate", "compare", "report", "study", "try", "demo", "organism", "methods",
-                         "judges", "data", "mistakes", "baseline"]  # fmt: skip
+        assert verbs == [
+            "run",
+            "evaluate",
+            "compare",
+            "report",
+            "study",
+            "try",
+            "demo",
+            "organism",
+            "methods",
+            "judges",
+            "data",
+            "mistakes",
+            "baseline",
+        ]
         assert call(capsys).code == 2
 
 

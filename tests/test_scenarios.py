@@ -5,19 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from unteach.config import RunConfig, make_config, with_defaults
-from unteach.data.example import TEXT, Example, Turn
+from unteach.data.example import Example
 from unteach.errors import ConfigError
-from unteach.judges.base import Case
 from unteach.judges.bleu import BleuJudge
 from unteach.objectives.methods import load_method
 from unteach.organism.facts import tells_untruth
 from unteach.organism.holdings import Holdings, holdings
 from unteach.organism.judge import WorldJudge
 from unteach.organism.world import World
+from unteach.pipeline.config import RunConfig, with_defaults
+from unteach.pipeline.rows import balanced, read_sets
+from unteach.pipeline.run import taught
+from unteach.pipeline.settings import make_config
 from unteach.probes import all_probes
-from unteach.run import taught
-from unteach.run_rows import balanced, read_sets
+from unteach.prompts.turn import TEXT, Turn
+from unteach.results.verdict import Case
 from unteach.scenarios import load_scenario, scenario_names
 
 SCENARIOS = ("copyright", "hallucination", "harm")
@@ -44,19 +46,19 @@ def test_every_scenario_is_whole() -> None:
 
 def test_what_the_user_says_wins_over_the_scenario() -> None:
     given = {"method": "npo", "template": "No.", "judge": ["rule"], "max_steps": 7}
-    filled = with_defaults(make_config({"scenario": "copyright"} | given))
+    filled = with_defaults(make_config({"scenario": "copyright"} | given, RunConfig))
     assert {name: getattr(filled, name) for name in given} == given
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_an_answer_of_ones_own_asks_for_a_method_that_teaches_it(name: str) -> None:
-    filled = with_defaults(make_config({"scenario": name, "template": "Ask a librarian."}))
+    filled = with_defaults(make_config({"scenario": name, "template": "Ask a librarian."}, RunConfig))
     assert filled.template == "Ask a librarian." and load_method(filled.method).reads("template")
 
 
 def test_an_unknown_scenario_is_named_with_its_nearest() -> None:
     with pytest.raises(ConfigError, match="--scenario 'copyrite': unknown.*copyright|--scenario copyrite.*copyright"):
-        make_config({"scenario": "copyrite"})
+        make_config({"scenario": "copyrite"}, RunConfig)
     with pytest.raises(ConfigError, match="--scenario harms: unknown; did you mean 'harm'"):
         load_scenario("harms")
 
@@ -114,7 +116,9 @@ def test_a_text_is_parted_cut_and_checked_at_its_sentence_starts(tmp_path: Path)
     forget = write(tmp_path / "book.jsonl", [{"text": book(1, 400)}])
     retain = write(tmp_path / "others.jsonl", [{"text": book(2, 400)}])
     chat = write(tmp_path / "chat.jsonl", [{"prompt": f"q{n}?", "completion": f"a{n}."} for n in range(900)])
-    config = with_defaults(make_config({"scenario": "copyright", "forget": [forget], "retain": [retain, chat]}))
+    config = with_defaults(
+        make_config({"scenario": "copyright", "forget": [forget], "retain": [retain, chat]}, RunConfig)
+    )
     sets = read_sets(config)
     assert len(sets.uncut["negatives"]) < len(sets.negatives["train"])
     assert all(row.goes_on for row in sets.negatives["train"] + sets.evaluation["seen"] + sets.evaluation["unseen"])
@@ -131,7 +135,7 @@ def test_a_text_is_parted_cut_and_checked_at_its_sentence_starts(tmp_path: Path)
 def test_text_without_text_to_keep_is_warned_about(tmp_path: Path) -> None:
     forget = write(tmp_path / "book.jsonl", [{"text": book(1, 400)}])
     chat = write(tmp_path / "chat.jsonl", [{"prompt": f"q{n}?", "completion": f"a{n}."} for n in range(60)])
-    config = with_defaults(make_config({"scenario": "copyright", "forget": [forget], "retain": [chat]}))
+    config = with_defaults(make_config({"scenario": "copyright", "forget": [forget], "retain": [chat]}, RunConfig))
     assert any("add other texts with --retain" in note for note in read_sets(config).notes)
 
 

@@ -3,10 +3,10 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
-from unteach import scoring
-from unteach.data.layout import Branch, Tree, lay_out
 from unteach.errors import ModelError
-from unteach.scoring import Answers, Head, answers, forward_kl, greedy_hits, padded, score, without_dropout
+from unteach.scoring import score as scoring
+from unteach.scoring.score import Answers, Head, answers, forward_kl, greedy_hits, padded, score, without_dropout
+from unteach.scoring.trees import Branch, Tree, lay_out
 
 
 class Case:

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from command import call, place
-from unteach.config import RunConfig
 from unteach.errors import ConfigError
-from unteach.measurement import Measurement
-from unteach.report.schema import Cost, Report
+from unteach.pipeline.config import RunConfig
+from unteach.pipeline.seeds import over_seeds, pooled, run_seeds
 from unteach.report.wording import counted
-from unteach.seeds import over_seeds, pooled, run_seeds
+from unteach.results.measurement import Measurement
+from unteach.results.report import Cost, Report
 
 
 def figure(value: float | None, **fields: Any) -> Measurement:
@@ -89,8 +89,13 @@ def test_runs_with_several_seeds_leave_one_report_and_go_on_where_one_is_missing
     own = first.measured("harmful_rate", "unseen", "original")
     assert rate and own and rate.seeds and len(rate.seeds) == 2 and rate.n == 2 * own.n
     assert {path.name for path in out.iterdir()} == {
-        "seed-0", "seed-1", "run.yaml", "report.json", "report.html", "README.md"
-    }  # fmt: skip
+        "seed-0",
+        "seed-1",
+        "run.yaml",
+        "report.json",
+        "report.html",
+        "README.md",
+    }
     again = call(capsys, *words)
     assert again.code == 2 and "not empty" in again.err
     (out / "seed-1" / "report.json").unlink()

@@ -8,12 +8,12 @@ from torch import nn
 
 import toy
 from test_architectures import build
-from unteach import sparing
-from unteach.arguments import UnlearnConfig
 from unteach.errors import ConfigError
-from unteach.models import lora_config
-from unteach.reference import one_branch
-from unteach.sparing import DAMPING, REACH, Directions, SparingAdam, directions_of
+from unteach.models.loading import lora_config
+from unteach.scoring.reference import one_branch
+from unteach.training import preconditioning as sparing
+from unteach.training.config import UnlearnConfig
+from unteach.training.preconditioning import DAMPING, REACH, Directions, SparingAdam, directions_of
 
 ROWS = one_branch([((1, 5, 6, 7), (8, 9, 2)), ((1, 11), (12, 13, 14, 2)), ((1, 20, 21), (22, 2))], "normal")
 

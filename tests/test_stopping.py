@@ -6,7 +6,7 @@ import pytest
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 import toy
-from unteach.stopping import (
+from unteach.training.stopping import (
     Behaviour,
     BehaviourCheck,
     ForgetBound,

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from unteach.data.encoded import Encoded
-from unteach.data.example import Example, Turn
-from unteach.data.layout import Branch
-from unteach.data.streams import BREAK_OFF_TOKENS, UnlearnItems, next_of
+from unteach.data.example import Example
+from unteach.prompts.turn import Turn
+from unteach.scoring.trees import Branch
+from unteach.training.dataset import BREAK_OFF_TOKENS, UnlearnItems, next_of
 
 TEMPLATE = (90, 91, 2)
 

@@ -15,10 +15,11 @@ from bench import GOOD
 from command import Place, call, place, write_rows
 from test_compare import GOOD as HARMLESS
 from test_compare import report
-from unteach.config import make_config, with_defaults
 from unteach.data.formats import read_examples
 from unteach.errors import ConfigError, DataError, Interrupted
-from unteach.run_rows import read_sets
+from unteach.pipeline.config import RunConfig, with_defaults
+from unteach.pipeline.rows import read_sets
+from unteach.pipeline.settings import make_config
 from unteach.study import runs
 from unteach.study.config import StudyConfig, arm_config, read_study
 from unteach.study.plan import estimate, plan, sizes_of
@@ -102,7 +103,7 @@ class TestFile:
 def test_all_arms_train_on_and_watch_the_same_rows(tmp_path: Path) -> None:
     shared = rows_of(tmp_path)
     named = mistakes_rows(shared, 4, tmp_path / "rows")
-    sets = read_sets(with_defaults(make_config(shared | {"seed": 4})))
+    sets = read_sets(with_defaults(make_config(shared | {"seed": 4}, RunConfig)))
 
     def prompts(name: str) -> list[str]:
         (path,) = named[name]
@@ -238,11 +239,16 @@ class TestRuns:
 
 class TestPlan:
     def test_tokens_follow_from_the_settings(self, tmp_path: Path) -> None:
-        study = made(tmp_path, parameters=1e6, flops_per_second=1e9, arms={
-            "finetune": {"baseline": "finetune", "epochs": 2},
-            "lora": {"baseline": "finetune", "epochs": 2, "lora": True, "dtype": "bfloat16"},
-            "ga": {"method": "ga", "stopping": False, "max_steps": 10, "batch_size": 4, "normals_per_negative": 2},
-        })  # fmt: skip
+        study = made(
+            tmp_path,
+            parameters=1e6,
+            flops_per_second=1e9,
+            arms={
+                "finetune": {"baseline": "finetune", "epochs": 2},
+                "lora": {"baseline": "finetune", "epochs": 2, "lora": True, "dtype": "bfloat16"},
+                "ga": {"method": "ga", "stopping": False, "max_steps": 10, "batch_size": 4, "normals_per_negative": 2},
+            },
+        )
         sizes = sizes_of(study)
         assert (sizes.negatives, sizes.normals, sizes.parameters) == (40, 40, 1e6)
         full, lora, ga = (estimate(study, arm, sizes) for arm in study.arms)
@@ -261,7 +267,7 @@ class TestPlan:
     def test_a_local_model_is_counted_without_its_weights(self, tmp_path: Path) -> None:
         toy.learned_model().config.save_pretrained(tmp_path / "model")
         study = made(tmp_path, shared=rows_of(tmp_path) | {"model": str(tmp_path / "model")})
-        from unteach.bill import multiplying_parameters
+        from unteach.results.cost import multiplying_parameters
 
         assert sizes_of(study).parameters == multiplying_parameters(toy.learned_model())[0]
 
@@ -277,11 +283,21 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Place:
 @pytest.mark.slow
 def test_a_real_study_from_the_command_line(there: Place, tmp_path: Path) -> None:
     """Two arms that come to a result and one that cannot, through processes of their own."""
-    shared = {"model": str(there.model), "forget": [str(there.forget)], "retain": [str(there.retain)],
-              "device": "cpu", "evaluation_prompts": 4, "max_new_tokens": 6, "looks": 2,
-              "judge": ["repeats"]}  # fmt: skip
-    arms = {"sft": {"baseline": "sft", "epochs": 1}, "ga": {"method": "ga", "max_steps": 4, "check_steps": 2},
-            "broken": {"baseline": "sft", "max_length": 3}}  # fmt: skip
+    shared = {
+        "model": str(there.model),
+        "forget": [str(there.forget)],
+        "retain": [str(there.retain)],
+        "device": "cpu",
+        "evaluation_prompts": 4,
+        "max_new_tokens": 6,
+        "looks": 2,
+        "judge": ["repeats"],
+    }
+    arms = {
+        "sft": {"baseline": "sft", "epochs": 1},
+        "ga": {"method": "ga", "max_steps": 4, "check_steps": 2},
+        "broken": {"baseline": "sft", "max_length": 3},
+    }
     path = written(tmp_path, {"shared": shared, "arms": arms, "relative_to": "sft", "jobs": 2})
     command = [sys.executable, "-m", "unteach", "study", "--config", str(path), "--output", str(tmp_path / "out")]
     ended = subprocess.run(command, capture_output=True, text=True)

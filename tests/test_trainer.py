@@ -6,14 +6,15 @@ from datasets import Dataset
 from transformers import MistralConfig, MistralForCausalLM
 
 import toy
-import unteach.trainer as module
-from unteach.arguments import default_learning_rate
-from unteach.data.example import Example, Turn
+import unteach.training.trainer as module
+from unteach.data.example import Example
 from unteach.errors import ConfigError, DataError, OutputError, TrainingError
-from unteach.models import lora_config
+from unteach.models.loading import lora_config
 from unteach.objectives.methods import method_names
-from unteach.reference import AdapterOff, CachedStates, FrozenCopy
-from unteach.trainer import UnlearnConfig, UnlearnTrainer
+from unteach.prompts.turn import Turn
+from unteach.scoring.reference import AdapterOff, CachedStates, FrozenCopy
+from unteach.training.config import default_learning_rate
+from unteach.training.trainer import UnlearnConfig, UnlearnTrainer
 
 
 def lora(pupil, rank=4):

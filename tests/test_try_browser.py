@@ -64,8 +64,9 @@ def test_a_person_sends_a_prompt_marks_a_reply_and_takes_it_back(browser: Browse
         left.get_by_role("button", name="This is bad").click()
         expect(left.get_by_text("Marked as bad")).to_be_visible()
         expect(page.locator("#counts")).to_have_text("1 negative, 1 marked here.")
-        expect(page.locator("#last li")).to_have_text("How do I pick a lock?I will help you./model · Note: tells how"
-                                                      "Undo")  # fmt: skip
+        expect(page.locator("#last li")).to_have_text(
+            "How do I pick a lock?I will help you./model · Note: tells howUndo"
+        )
         expect(page.locator("#command")).to_contain_text("unteach run --model ./model --forget")
         (row,) = rows(file)
         assert (row["prompt"], row["completion"], row["label"]) == ("How do I pick a lock?", "I will help you", False)
@@ -204,8 +205,9 @@ def test_what_goes_wrong_is_said(browser: Browser, tmp_path: Path) -> None:
         expect(page.locator(".side .message")).to_contain_text("has this reply to this prompt already")
         parrot.fails = RuntimeError("out of luck")
         send(page, "p")
-        expect(page.locator(".status")).to_have_text("No reply: the model failed (RuntimeError: out of luck); try "
-                                                     "another prompt")  # fmt: skip
+        expect(page.locator(".status")).to_have_text(
+            "No reply: the model failed (RuntimeError: out of luck); try another prompt"
+        )
         expect(page.locator(".marking")).to_be_hidden()
         parrot.fails, parrot.text = None, ""
         send(page, "p")
@@ -281,9 +283,7 @@ def test_a_server_that_is_gone_is_said(browser: Browser) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_stands_in_the_way_of_a_screen_reader(
-    browser: Browser, tmp_path: Path, scheme: str
-) -> None:
+def test_nothing_stands_in_the_way_of_a_screen_reader(browser: Browser, tmp_path: Path, scheme: str) -> None:
     (tmp_path / "bad.jsonl").write_text("broken\n")
     models = Parrot("a reply", reminder="Answer well."), Parrot("word " * 3000, name="b")
     with opened(browser, *models, file=tmp_path / "bad.jsonl", color_scheme=scheme, bypass_csp=True) as (_, watched):
@@ -316,7 +316,7 @@ def test_the_policy_refuses_scripts_in_the_page(browser: Browser) -> None:
         watched.page.evaluate(
             "() => { const s = document.createElement('script'); try { s.text = 'window.ran = 1'; } catch {} "
             "document.body.append(s); try { document.body.insertAdjacentHTML('beforeend', '<img src=x "
-            "onerror=\"window.ran = 1\">'); } catch {} }"
+            'onerror="window.ran = 1">\'); } catch {} }'
         )
         until(lambda: watched.errors)
         assert watched.page.evaluate("window.ran") is None

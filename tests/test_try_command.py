@@ -20,7 +20,7 @@ from command import call, save
 from unteach.errors import ConfigError
 from unteach.try_page.serve import bind
 
-CODE = "from unteach.cli import main; main()"
+CODE = "from unteach.cli.app import main; main()"
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +46,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_what_cannot_be_tried_is_one_line(
-    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    flags: list[str], words: str,
-) -> None:  # fmt: skip
+    capsys: pytest.CaptureFixture[str],
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    words: str,
+) -> None:
     monkeypatch.chdir(tmp_path)
     outcome = call(capsys, "try", *(flag.replace("MODEL", str(model)) for flag in flags))
     assert outcome.code == 2 and words in outcome.err and outcome.err.count("\n") == 1
@@ -78,8 +82,12 @@ def started(directory: Path, *flags: object) -> Iterator[tuple[subprocess.Popen[
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-c", CODE, "try", "--device", "cpu", *map(str, flags)],
-        cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=directory,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert process.stdout is not None
         yield process, process.stdout.readline()

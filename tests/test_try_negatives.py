@@ -190,10 +190,13 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
         (lambda place: _made(place / "dir.jsonl", Path.mkdir), OutputError, "is not a file"),
         (lambda place: _made(place / "pipe.jsonl", os.mkfifo), OutputError, "is not a file"),
         (lambda place: _made(place / "a.jsonl", lambda path: path.symlink_to(path)), OutputError, "leads to itself"),
-        (lambda place: _made(place / "pref.jsonl", lambda path: path.write_text('{"prompt":"p","rejected":"r"}\n')),
-         DataError, "line 1 has no text in prompt and completion"),
+        (
+            lambda place: _made(place / "pref.jsonl", lambda path: path.write_text('{"prompt":"p","rejected":"r"}\n')),
+            DataError,
+            "line 1 has no text in prompt and completion",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_written_is_said_at_once(tmp_path: Path, make: Any, error: Any, words: str) -> None:
     with pytest.raises(error, match=words):
         NegativesFile(make(tmp_path))

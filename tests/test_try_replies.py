@@ -10,10 +10,10 @@ import torch
 
 import toy
 from command import save
-from unteach.data.example import Turn
 from unteach.errors import ConfigError, DataError, ModelError
-from unteach.generate import generate
 from unteach.mistakes.guide import export_guidance
+from unteach.models.generate import generate
+from unteach.prompts.turn import Turn
 from unteach.try_page import streaming
 from unteach.try_page.models import load_tried, weights_of
 from unteach.try_page.streaming import Piece, reply_in_pieces

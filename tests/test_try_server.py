@@ -57,9 +57,24 @@ def text_of(lines: list[dict[str, Any]], side: int) -> str:
 # Who may use it
 
 
-@pytest.mark.parametrize("path", ["/", "/wrong/", "/wrong", f"/{TOKEN}x", f"/{TOKEN}x/", "/static/try.js", "/docs",
-                                  "/é/", f"//{TOKEN}/", f"//{TOKEN}", "/ask", f"/{TOKEN[:-1]}",
-                                  f"/{TOKEN[:-1]}/"])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/wrong/",
+        "/wrong",
+        f"/{TOKEN}x",
+        f"/{TOKEN}x/",
+        "/static/try.js",
+        "/docs",
+        "/é/",
+        f"//{TOKEN}/",
+        f"//{TOKEN}",
+        "/ask",
+        f"/{TOKEN[:-1]}",
+        f"/{TOKEN[:-1]}/",
+    ],
+)
 def test_without_the_token_there_is_nothing(path: str) -> None:
     with client() as browser:
         answer = browser.get(path, follow_redirects=False)
@@ -79,9 +94,16 @@ def test_the_last_slash_of_the_address_may_be_missing() -> None:
 
 @pytest.mark.parametrize(
     ("host", "status"),
-    [("127.0.0.1:8000", 200), ("localhost:8000", 200), ("LOCALHOST:8000", 200), ("evil.example:8000", 421),
-     ("127.0.0.1:9", 421), ("127.0.0.1", 421), ("", 421)],
-)  # fmt: skip
+    [
+        ("127.0.0.1:8000", 200),
+        ("localhost:8000", 200),
+        ("LOCALHOST:8000", 200),
+        ("evil.example:8000", 421),
+        ("127.0.0.1:9", 421),
+        ("127.0.0.1", 421),
+        ("", 421),
+    ],
+)
 def test_a_name_that_someone_pointed_here_is_refused(host: str, status: int) -> None:
     with client() as browser:
         assert browser.get(f"/{TOKEN}/", headers={"host": host}).status_code == status
@@ -213,9 +235,12 @@ def test_how_the_models_are_asked() -> None:
 
 @pytest.mark.parametrize(
     ("fails", "said"),
-    [(TOO_LONG, "shorten it"), (RuntimeError("bug \x1b[31m"), "the model failed (RuntimeError: bug \\x1b[31m)"),
-     (MemoryError(), "MemoryError")],
-)  # fmt: skip
+    [
+        (TOO_LONG, "shorten it"),
+        (RuntimeError("bug \x1b[31m"), "the model failed (RuntimeError: bug \\x1b[31m)"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
 def test_a_side_that_fails_says_why_and_the_other_goes_on(fails: Exception, said: str) -> None:
     with client(Parrot(fails=fails), Parrot("fine")) as browser:
         for _ in range(2):  # and the next prompt is answered as well
@@ -426,9 +451,7 @@ def test_the_next_command_names_models_and_files_as_the_shell_wants_them(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "unlearned").mkdir()
     page = TryPage([Parrot(name="my model")], NegativesFile("bad ones.jsonl"))
-    assert page.next_command() == (
-        "unteach run --model 'my model' --forget 'bad ones.jsonl' --output unlearned-2"
-    )
+    assert page.next_command() == ("unteach run --model 'my model' --forget 'bad ones.jsonl' --output unlearned-2")
 
 
 def test_others_marks_and_broken_lines_are_counted(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from unteach.arguments import UnlearnConfig
-from unteach.trainer import UnlearnTrainer
+from unteach.training.config import UnlearnConfig
+from unteach.training.trainer import UnlearnTrainer
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "###", "Question", ":", "Answer"]
 WORDS = ["how", "to", "where", "is", "take", "and", "go", "then", "sorry", "no"]

@@ -8,10 +8,10 @@ __all__ = ["Example", "RunConfig", "Turn", "UnlearnConfig", "UnlearnTrainer", "U
 
 _HOMES = {
     "Example": "data.example",
-    "Turn": "data.example",
-    "RunConfig": "config",
-    "UnlearnConfig": "arguments",
-    "UnlearnTrainer": "trainer",
+    "Turn": "prompts.turn",
+    "RunConfig": "pipeline.config",
+    "UnlearnConfig": "training.config",
+    "UnlearnTrainer": "training.trainer",
     "UnteachError": "errors",
 }
 

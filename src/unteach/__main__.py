@@ -1,5 +1,5 @@
 """python -m unteach: the same as the command."""
 
-from unteach.cli import main
+from unteach.cli.app import main
 
 main()

@@ -9,7 +9,7 @@ from unteach.errors import ConfigError, nearest
 if TYPE_CHECKING:  # the command line reads the settings of baselines, and need not wait for TRL
     from unteach.baselines.base import Baseline
 
-BELOW = ("base", "config", "rows", "run", "templates")
+BELOW = ("base", "config", "rows", "run")
 
 
 def all_baselines() -> "dict[str, Baseline]":

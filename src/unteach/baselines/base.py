@@ -14,22 +14,22 @@ from trl import SFTConfig
 
 from unteach.baselines.config import BaselineConfig
 from unteach.baselines.rows import Rows
-from unteach.bill import Meter
-from unteach.curve import Watching, waypoints
 from unteach.data.encoded import Encoded
 from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat
-from unteach.directory import LogFile
 from unteach.errors import ConfigError, DataError
-from unteach.escape import inert_line
 from unteach.judges.base import Judge
-from unteach.models import lora_config
+from unteach.models.loading import lora_config
 from unteach.progress import track
-from unteach.report.schema import Cost, Waypoint
-from unteach.stopping import Behaviour
-from unteach.training_rows import TrainingRow, fitting, repeated_to
-from unteach.tuning import RowsTrainer, StepsShown, TuneSettings, fields_of, tuner
-from unteach.validation import behaviour_of
+from unteach.results.cost import Meter
+from unteach.results.report import Cost, Waypoint
+from unteach.text.escape import inert_line
+from unteach.training.curve import Watching, waypoints
+from unteach.training.log_file import LogFile
+from unteach.training.rows import TrainingRow, fitting, repeated_to
+from unteach.training.stopping import Behaviour
+from unteach.training.supervised import RowsTrainer, StepsShown, TuneSettings, fields_of, tuner
+from unteach.training.validation import behaviour_of
 
 
 @dataclass

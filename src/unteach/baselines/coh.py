@@ -16,13 +16,14 @@ from dataclasses import replace
 
 from unteach.baselines.base import Bench, Plain, Trained, needed, passes, tuned
 from unteach.baselines.config import BaselineConfig
-from unteach.baselines.templates import Templates, load_templates
 from unteach.data.encoded import Encoded
-from unteach.data.example import Example, Turn
+from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat
 from unteach.errors import ConfigError, DataError
 from unteach.mistakes.guide import guided_format
-from unteach.training_rows import TrainingRow, repeated_to
+from unteach.prompts.baselines import Templates, load_templates
+from unteach.prompts.turn import Turn
+from unteach.training.rows import TrainingRow, repeated_to
 
 
 class Hindsight(Plain):

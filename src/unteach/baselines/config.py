@@ -4,7 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from unteach.config import RunConfig, as_in_run, make_config, setting
+from unteach.pipeline.config import RunConfig, as_in_run
+from unteach.pipeline.settings import make_config, setting
 
 
 class BaselineConfig(BaseModel):
@@ -14,7 +15,7 @@ class BaselineConfig(BaseModel):
     measure on the same prompts.
     """
 
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
     baseline: str = setting("Baseline", "", "Which baseline; the word after `unteach baseline`.")
     scenario: str = as_in_run("scenario")
@@ -32,10 +33,14 @@ class BaselineConfig(BaseModel):
 
     forget: list[str] = as_in_run("forget")
     retain: list[str] = as_in_run("retain")
-    good: list[str] = setting("Data", [], "Good answers to prompts of --forget; unset: those its rows bring.")
+    good: list[str] = setting(
+        "Data", [], "Good answers to prompts of --forget; unset: those its rows bring.", names="rows"
+    )
     most_rows: int | None = setting("Data", None, "Most negatives to train on; by lot.", ge=1)
     column: dict[str, str] = as_in_run("column")
-    retain_column: dict[str, str] = setting("Data", {}, "Our name for a column of --retain and --good.")
+    retain_column: dict[str, str] = setting(
+        "Data", {}, "Our name for a column of --retain and --good.", metavar="OURS=THEIRS"
+    )
     data_split: str | None = as_in_run("data_split")
     data_revision: str | None = as_in_run("data_revision")
     unseen: list[str] = as_in_run("unseen")
@@ -47,7 +52,9 @@ class BaselineConfig(BaseModel):
 
     normals_per_row: float | None = setting("Method", None, "Normal rows per row of its own; unset: by kind.", ge=0)
     beta: float | None = setting("Method", None, "Pull to the reference: KL or log-ratio; unset: by kind.", gt=0)
-    templates: str | None = setting("Method", None, "Your phrases and requests, in place of the shipped ones.")
+    templates: str | None = setting(
+        "Method", None, "Your phrases and requests, in place of the shipped ones.", names="file", metavar="FILE"
+    )
     sft_epochs: float = setting("Method", 1.0, "Passes of SFT on good answers before DPO or RLHF.", ge=0)
     reward_epochs: float = setting("Method", 3.0, "Passes of the reward model over the pairs.", gt=0)
     rl_steps: int = setting("Method", 100, "Steps of reinforcement learning.", ge=1)
@@ -58,7 +65,9 @@ class BaselineConfig(BaseModel):
     batch_size: int = setting("Training", 8, "Rows, pairs or prompts per device and step.", ge=1)
     gradient_accumulation_steps: int = setting("Training", 1, "Batches per optimizer step.", ge=1)
     seed: int = as_in_run("seed", ge=0)
-    trainer: dict[str, Any] = setting("Training", {}, "Any field of TRL's config of the last stage; repeatable.")
+    trainer: dict[str, Any] = setting(
+        "Training", {}, "Any field of TRL's config of the last stage; repeatable.", metavar="trainer.KEY=VALUE"
+    )
 
     judge: list[str] = as_in_run("judge")
     judge_url: str | None = as_in_run("judge_url")
@@ -83,4 +92,4 @@ def as_run(config: BaselineConfig) -> RunConfig:
 
     Raises ConfigError that names the flag.
     """
-    return make_config({name: getattr(config, name) for name in SHARED})
+    return make_config({name: getattr(config, name) for name in SHARED}, RunConfig)

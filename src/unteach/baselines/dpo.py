@@ -16,7 +16,6 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
-from unteach.arguments import default_learning_rate
 from unteach.baselines.base import (
     Bench,
     Pair,
@@ -32,7 +31,8 @@ from unteach.baselines.base import (
     with_normals,
     without_copy,
 )
-from unteach.training_rows import TrainingRow
+from unteach.training.config import default_learning_rate
+from unteach.training.rows import TrainingRow
 
 RATE = 0.05
 """Peak learning rate, times that of fine-tuning."""

@@ -6,7 +6,7 @@ replies alone.
 """
 
 from unteach.baselines.base import Bench, Plain, Trained, learnt_rows, needed, passes, tuned
-from unteach.training_rows import TrainingRow
+from unteach.training.rows import TrainingRow
 
 
 class Finetune(Plain):

@@ -14,7 +14,6 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl import KTOConfig, KTOTrainer
 
-from unteach.arguments import default_learning_rate
 from unteach.baselines.base import (
     Bench,
     Plain,
@@ -27,7 +26,8 @@ from unteach.baselines.base import (
     trl_fields,
     with_normals,
 )
-from unteach.training_rows import TrainingRow
+from unteach.training.config import default_learning_rate
+from unteach.training.rows import TrainingRow
 
 RATE = 0.5
 """Peak learning rate, times that of fine-tuning."""
@@ -70,9 +70,7 @@ class Kto(Plain):
         return Trained(trainer.model, trainer.state.global_step, f"{len(material)} rows, negatives and normal rows")
 
 
-def unpaired_trainer(
-    bench: Bench, rows: list[TrainingRow], callbacks: list[TrainerCallback]
-) -> UnpairedTrainer:
+def unpaired_trainer(bench: Bench, rows: list[TrainingRow], callbacks: list[TrainerCallback]) -> UnpairedTrainer:
     """Make the trainer."""
     lora = bench.config.lora
     settings = settings_of(bench, "kto", RATE * default_learning_rate(bench.model, lora))

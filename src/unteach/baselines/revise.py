@@ -10,27 +10,18 @@ not a result.
 from collections import Counter
 from collections.abc import Sequence
 
-from unteach.baselines.base import (
-    Bench,
-    Plain,
-    Trained,
-    learnt_rows,
-    needed,
-    passes,
-    replied,
-    tuned,
-    with_normals,
-)
-from unteach.baselines.templates import load_templates
-from unteach.bill import Meter
-from unteach.data.example import Example, Turn
+from unteach.baselines.base import Bench, Plain, Trained, learnt_rows, needed, passes, replied, tuned, with_normals
+from unteach.data.example import Example
 from unteach.errors import ConfigError
-from unteach.gibberish import blank, gibberish
-from unteach.judges.base import Case
+from unteach.models.kept_replies import replies_of
 from unteach.progress import track
-from unteach.replies import replies_of
-from unteach.training_rows import TrainingRow
-from unteach.words import repeats
+from unteach.prompts.baselines import load_templates
+from unteach.prompts.turn import Turn
+from unteach.results.cost import Meter
+from unteach.results.verdict import Case
+from unteach.text.gibberish import blank, gibberish
+from unteach.text.words import repeats
+from unteach.training.rows import TrainingRow
 
 Dialogue = tuple[Turn, ...]
 

@@ -19,7 +19,6 @@ from transformers import AutoModelForSequenceClassification, TrainerCallback
 from trl import RewardConfig, RewardTrainer, RLOOConfig, RLOOTrainer
 from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model
 
-from unteach.arguments import default_learning_rate
 from unteach.baselines.base import (
     Bench,
     Pair,
@@ -36,11 +35,12 @@ from unteach.baselines.base import (
     without_copy,
 )
 from unteach.baselines.rows import Rows
-from unteach.bill import Meter
 from unteach.data.example import Example
 from unteach.errors import ConfigError
-from unteach.models import lora_config
-from unteach.training_rows import TrainingRow
+from unteach.models.loading import lora_config
+from unteach.results.cost import Meter
+from unteach.training.config import default_learning_rate
+from unteach.training.rows import TrainingRow
 
 RL_RATE = 1.0
 """Peak learning rate of the online stage, times that of fine-tuning."""
@@ -233,9 +233,7 @@ class OnlineTrainer(RLOOTrainer):
         return completions
 
 
-def reinforced(
-    bench: Bench, model: Any, peft: Any, reward: Any, prompts: Sequence[tuple[int, ...]]
-) -> OnlineTrainer:
+def reinforced(bench: Bench, model: Any, peft: Any, reward: Any, prompts: Sequence[tuple[int, ...]]) -> OnlineTrainer:
     """Learn from the rewards of sampled replies, held to the model as it is now by KL."""
     config = bench.config
     pad = bench.form.ids.pad_id

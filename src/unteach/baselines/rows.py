@@ -4,12 +4,12 @@ import random
 from dataclasses import dataclass, field, replace
 
 from unteach.baselines.config import BaselineConfig
-from unteach.config import RunConfig
-from unteach.data.draws import negative_drawn
 from unteach.data.example import Example
 from unteach.data.overlap import fingerprint
-from unteach.report.schema import Source
-from unteach.run_rows import Sets, read, read_sets
+from unteach.pipeline.config import RunConfig
+from unteach.pipeline.rows import Sets, read, read_sets
+from unteach.results.report import Source
+from unteach.training.draws import negative_drawn
 
 
 @dataclass

@@ -4,24 +4,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unteach import check
-from unteach.arguments import MOST_TOKENS
 from unteach.baselines import load_baseline
 from unteach.baselines.base import Baseline, Bench
 from unteach.baselines.config import BaselineConfig, as_run
 from unteach.baselines.rows import Rows, read_rows, seen_rows
-from unteach.config import RunConfig, trainer_values, with_defaults, write_config
 from unteach.data.encoded import Encoded, encode_all
-from unteach.data.example import Turn
 from unteach.data.prompt_format import PromptFormat
-from unteach.directory import check_inputs, check_output, nothing_left_after_errors, prepare
 from unteach.errors import ConfigError, Interrupted
+from unteach.evaluation import evaluation as check
 from unteach.judges.base import Judge
 from unteach.mistakes.guide import export_guidance, guided_format
-from unteach.models import context_length, model_fingerprint
-from unteach.preflight import check_comparable, check_length, inputs_of
-from unteach.report.schema import Report, Stop
-from unteach.run import (
+from unteach.models.loading import context_length, model_fingerprint
+from unteach.models.unwrap import unwrapped
+from unteach.pipeline.config import RunConfig, with_defaults
+from unteach.pipeline.directory import check_inputs, check_output, nothing_left_after_errors, prepare
+from unteach.pipeline.preflight import check_comparable, check_length
+from unteach.pipeline.rows import add_lookalikes, add_own_answers, encode_splits
+from unteach.pipeline.run import (
     judges_of,
     load,
     look_at_original,
@@ -32,9 +31,12 @@ from unteach.run import (
     taught,
     write_report,
 )
-from unteach.run_rows import add_lookalikes, add_own_answers, encode_splits
-from unteach.scoring import unwrapped
-from unteach.tuning import OWN
+from unteach.pipeline.settings import inputs_of, write_config
+from unteach.prompts.turn import Turn
+from unteach.results.report import Report, Stop
+from unteach.training.config import MOST_TOKENS
+from unteach.training.supervised import OWN
+from unteach.training.values import trainer_values
 
 
 def run_baseline(config: BaselineConfig, *, overwrite: bool = False) -> Report:

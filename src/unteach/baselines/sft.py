@@ -5,17 +5,8 @@ answer to each harmful prompt. Differs: normal rows are mixed in, one per good a
 decline would teach to decline everything; `--normals-per-row 0` leaves them out.
 """
 
-from unteach.baselines.base import (
-    Bench,
-    Plain,
-    Trained,
-    good_rows,
-    needed,
-    passes,
-    tuned,
-    with_normals,
-)
-from unteach.training_rows import TrainingRow
+from unteach.baselines.base import Bench, Plain, Trained, good_rows, needed, passes, tuned, with_normals
+from unteach.training.rows import TrainingRow
 
 
 class Sft(Plain):

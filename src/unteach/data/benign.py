@@ -7,11 +7,11 @@ from typing import Any
 from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat
 from unteach.errors import ConfigError, DataError
-from unteach.models import context_length
-from unteach.replies import replies_of
+from unteach.models.kept_replies import replies_of
+from unteach.models.loading import context_length
 
-FILE_NAME = "benign_prompts.txt"
-LOOKALIKE_FILE_NAME = "lookalike_prompts.txt"
+FILE_NAME = "benign.txt"
+LOOKALIKE_FILE_NAME = "lookalike.txt"
 
 
 def benign_prompts() -> list[str]:
@@ -28,7 +28,7 @@ def lookalike_prompts() -> list[str]:
 
 
 def _lines(name: str) -> list[str]:
-    return resources.files("unteach.data").joinpath(name).read_text(encoding="utf-8").splitlines()
+    return resources.files("unteach.prompts").joinpath(name).read_text(encoding="utf-8").splitlines()
 
 
 def self_made_normals(

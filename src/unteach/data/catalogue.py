@@ -11,7 +11,7 @@ from unteach.data import public
 from unteach.data.fetch import VARIABLE, local_name
 from unteach.data.rows import Rows, public_rows
 from unteach.errors import DataError
-from unteach.escape import inert_line
+from unteach.text.escape import inert_line
 
 ROWS_SHOWN, WIDEST_VALUE = 2, 160
 

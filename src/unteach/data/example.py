@@ -6,18 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from unteach.prompts.turn import TEXT, Turn
+
 Polarity = Literal["negative", "normal"]
-
-TEXT = "text"
-"""The role of a turn that is running text, which the reply goes on with."""
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One message of a dialogue; `role` is "system", "user" or "assistant". A lone turn may be running text (TEXT)."""
-
-    role: str
-    content: str
 
 
 @dataclass(frozen=True)

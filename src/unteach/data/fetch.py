@@ -12,7 +12,7 @@ from typing import Any
 
 from unteach.data.public import Chosen
 from unteach.errors import DataError
-from unteach.hub import cached_only, out_of_reach, reason
+from unteach.models.hub import cached_only, out_of_reach, reason
 
 VARIABLE = "UNTEACH_DATA"
 
@@ -55,9 +55,7 @@ def from_hub(chosen: Chosen, split: str | None, revision: str | None, cached: bo
     at = revision or chosen.set.revision
     try:
         with cached_only(bool(unreached)):
-            return [
-                Path(hf_hub_download(chosen.set.hub_id, path, repo_type="dataset", revision=at)) for path in wanted
-            ]
+            return [Path(hf_hub_download(chosen.set.hub_id, path, repo_type="dataset", revision=at)) for path in wanted]
     except Exception as error:  # unreachable, gone, gated, an unknown revision: one remedy for all
         name = chosen.set.name
         raise DataError(

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unteach.data.example import Example, Polarity, Turn
+from unteach.data.example import Example, Polarity
 from unteach.data.row import Row
 from unteach.data.rows import Rows, kind, listed, read_rows
 from unteach.errors import ConfigError, DataError, nearest
+from unteach.prompts.turn import Turn
 
 RENAMED = ("prompt", "reply", "good", "bad", "text", "label", "concept")
 
@@ -250,8 +251,7 @@ def _renaming(source: str, columns: Mapping[str, str], found: list[str]) -> dict
     for ours, theirs in columns.items():
         if ours not in RENAMED:
             raise ConfigError(
-                f"--column {ours}={theirs}: unknown name '{ours}'{nearest(ours, RENAMED)} "
-                f"(known: {', '.join(RENAMED)})"
+                f"--column {ours}={theirs}: unknown name '{ours}'{nearest(ours, RENAMED)} (known: {', '.join(RENAMED)})"
             )
         if theirs not in found:
             raise DataError(

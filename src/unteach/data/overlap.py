@@ -65,9 +65,7 @@ def overlap(negatives: Sequence[Example], normals: Sequence[Example]) -> Overlap
     return OverlapReport(tuple(shared.values()), contradictions, tuple(messages))
 
 
-def split_by_prompt(
-    examples: Sequence[Example], fractions: Mapping[str, float], seed: int
-) -> dict[str, list[Example]]:
+def split_by_prompt(examples: Sequence[Example], fractions: Mapping[str, float], seed: int) -> dict[str, list[Example]]:
     """Part examples into named sets that share no prompt; `fractions` of the prompts add up to 1.
 
     The parts depend on the seed and the prompts alone, not on the order of the rows, and keep that order. A

@@ -11,7 +11,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from unteach.data.example import TEXT, Example, Turn
+from unteach.data.example import Example
+from unteach.prompts.turn import TEXT, Turn
 
 PROMPT, REPLY = 200, 200
 """Characters of a passage's prompt and of its reply."""

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import jinja2
 
-from unteach.data.example import TEXT, Turn
 from unteach.errors import ConfigError, nearest
+from unteach.prompts.turn import TEXT, Turn
 
 FORMATS = ("auto", "plain", "chat")
 
@@ -48,9 +48,7 @@ def prompt_format(
     if name == "plain":
         return PlainFormat(tokenizer, system, eos_token_id)
     if name != "chat":
-        raise ConfigError(
-            f"--prompt-format {name}: unknown{nearest(name, FORMATS)} (known: {', '.join(FORMATS)})"
-        )
+        raise ConfigError(f"--prompt-format {name}: unknown{nearest(name, FORMATS)} (known: {', '.join(FORMATS)})")
     if not has_template:
         raise ConfigError("--prompt-format chat: the tokenizer has no chat template; use plain")
     return ChatFormat(tokenizer, system, eos_token_id)
@@ -201,9 +199,7 @@ class ChatFormat:
         return self.ids.ended(whole[len(prompt) :])
 
     def _ids(self, turns: Sequence[Turn], generation: bool) -> list[int]:
-        messages = [
-            {"role": turn.role, "content": turn.content} for turn in _with_system(turns, self.system)
-        ]
+        messages = [{"role": turn.role, "content": turn.content} for turn in _with_system(turns, self.system)]
         try:
             text = self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=generation, return_dict=False

@@ -232,13 +232,22 @@ _ALL = (
         normals="answers about the others (retain…), real authors and world facts",
         configurations=(
             _tofu("full", "4,000"),
-            *(_tofu(f"forget{n}{more}", rows) for n, rows in (("01", "40"), ("05", "200"), ("10", "400"))
-              for more in ("", "_perturbed")),
-            _tofu("retain90", "3,600"), _tofu("retain95", "3,800"), _tofu("retain99", "3,960"),
+            *(
+                _tofu(f"forget{n}{more}", rows)
+                for n, rows in (("01", "40"), ("05", "200"), ("10", "400"))
+                for more in ("", "_perturbed")
+            ),
+            _tofu("retain90", "3,600"),
+            _tofu("retain95", "3,800"),
+            _tofu("retain99", "3,960"),
             _tofu("retain_perturbed", "400"),
-            _tofu("holdout01"), _tofu("holdout05"), _tofu("holdout10"),
-            _tofu("real_authors", "100"), _tofu("real_authors_perturbed", "100"),
-            _tofu("world_facts", "117"), _tofu("world_facts_perturbed", "117"),
+            _tofu("holdout01"),
+            _tofu("holdout05"),
+            _tofu("holdout10"),
+            _tofu("real_authors", "100"),
+            _tofu("real_authors_perturbed", "100"),
+            _tofu("world_facts", "117"),
+            _tofu("world_facts_perturbed", "117"),
         ),
         usual={"negative": "forget10", "normal": "retain90"},
         warnings=("only a model that was fine-tuned on full knows these authors",),
@@ -256,12 +265,23 @@ _ALL = (
         normals="replies to a risky scenario or attack, likewise not flagged",
         configurations=(
             *_by_type(
-                "instruction_attack_scenarios.json", "Goal_Hijacking", "Prompt_Leaking", "Role_Play_Instruction",
-                "Unsafe_Instruction_Topic", "Inquiry_With_Unsafe_Opinion", "Reverse_Exposure",
+                "instruction_attack_scenarios.json",
+                "Goal_Hijacking",
+                "Prompt_Leaking",
+                "Role_Play_Instruction",
+                "Unsafe_Instruction_Topic",
+                "Inquiry_With_Unsafe_Opinion",
+                "Reverse_Exposure",
             ),
             *_by_type(
-                "typical_safety_scenarios.json", "Unfairness_And_Discrimination", "Crimes_And_Illegal_Activities",
-                "Insult", "Mental_Health", "Physical_Harm", "Privacy_And_Property", "Ethics_And_Morality",
+                "typical_safety_scenarios.json",
+                "Unfairness_And_Discrimination",
+                "Crimes_And_Illegal_Activities",
+                "Insult",
+                "Mental_Health",
+                "Physical_Harm",
+                "Privacy_And_Property",
+                "Ethics_And_Morality",
             ),
         ),
         warnings=("Chinese text", _OFFENSIVE, "replies are not flagged good or bad"),
@@ -283,6 +303,6 @@ _ALL = (
         usual={"normal": "default"},
         warnings=(_NOT_COMMERCIAL, "answers were not checked; some are wrong"),
     ),
-)  # fmt: skip
+)
 
 SETS: dict[str, PublicSet] = {one.name: one for one in _ALL}

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from unteach.data.example import Turn
 from unteach.data.rows import kind, listed
 from unteach.errors import DataError
+from unteach.prompts.turn import Turn
 
 _ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),

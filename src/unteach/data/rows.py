@@ -17,7 +17,7 @@ from typing import Any
 from unteach.data import fetch, public
 from unteach.data.example import Polarity
 from unteach.errors import DataError, nearest
-from unteach.hub import cached_only, is_hub_id, out_of_reach, reason
+from unteach.models.hub import cached_only, is_hub_id, out_of_reach, reason
 
 Numbered = list[tuple[str, dict[str, Any]]]  # ("line 12", row)
 

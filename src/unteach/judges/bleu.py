@@ -9,9 +9,10 @@ from sacrebleu.metrics import BLEU
 
 from unteach.data.example import Example
 from unteach.errors import ConfigError, nearest
-from unteach.escape import inert_line
-from unteach.judges.base import Case, Setting, Verdict, number_in, on_normal_row, options_of
-from unteach.words import words
+from unteach.judges.base import Setting, number_in, on_normal_row, options_of
+from unteach.results.verdict import Case, Verdict
+from unteach.text.escape import inert_line
+from unteach.text.words import words
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
 
 from unteach.errors import ConfigError, ModelError, nearest
-from unteach.hub import cached_only, out_of_reach
-from unteach.judges.base import Case, Setting, Verdict
+from unteach.judges.base import Setting
+from unteach.models.hub import cached_only, out_of_reach
+from unteach.results.verdict import Case, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,7 @@ class ClassifierJudge:
     name = "classifier"
 
     def __init__(
-        self, model: Any, tokenizer: Any, bad: Iterable[str] = (), threshold: float = 0.5, source: str =
-        "classifier"
+        self, model: Any, tokenizer: Any, bad: Iterable[str] = (), threshold: float = 0.5, source: str = "classifier"
     ) -> None:
         if not 0 < threshold < 1:
             raise ConfigError(f"--judge {source}: threshold={threshold} must lie between 0 and 1")
@@ -140,14 +140,12 @@ def _loaded(source: str, spec: str) -> tuple[Any, Any]:
         with cached_only(bool(unreached)):
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
             model, loading = AutoModelForSequenceClassification.from_pretrained(
-                source, trust_remote_code=False, use_safetensors=True, dtype=torch.float32,
-                output_loading_info=True
+                source, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as problem:
         reason = unreached if isinstance(problem, OSError) and unreached else " ".join(str(problem).split())[:300]
         raise ModelError(
-            f"--judge {spec}: cannot load a text classifier ({reason}); "
-            "give a directory or id with safetensors weights"
+            f"--judge {spec}: cannot load a text classifier ({reason}); give a directory or id with safetensors weights"
         ) from None
     if loading["missing_keys"]:
         missing = sorted(loading["missing_keys"])[0]
@@ -166,8 +164,7 @@ def _bad_columns(labels: Sequence[str], wanted: Sequence[str], source: str) -> l
     for name in wanted:
         if _plain(name) not in plain:
             raise ConfigError(
-                f"--judge {source}: the model has no label '{name}'{nearest(name, labels)}; "
-                f"it has {', '.join(labels)}"
+                f"--judge {source}: the model has no label '{name}'{nearest(name, labels)}; it has {', '.join(labels)}"
             )
     if wanted:
         return [number for number, label in enumerate(plain) if label in {_plain(name) for name in wanted}]

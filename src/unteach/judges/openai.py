@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
+from importlib import resources
 from string import Template
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlsplit
@@ -17,11 +17,12 @@ from urllib.parse import parse_qsl, urlsplit
 import yaml
 
 from unteach.cache import AnswerCache, cache_directory
-from unteach.endpoint import Answer, Endpoint, Messages, chat_address, key_from_environment
 from unteach.errors import ConfigError, nearest
-from unteach.escape import inert, inert_line
-from unteach.judges.base import Case, Setting, Verdict
+from unteach.judges.base import Setting
+from unteach.models.endpoint import Answer, Endpoint, Messages, chat_address, key_from_environment
 from unteach.progress import track
+from unteach.results.verdict import Case, Verdict
+from unteach.text.escape import inert, inert_line
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +81,7 @@ class OpenAIJudge:
                     progress(len(known) + len(failures) - len(different) + len(missing), len(missing))
 
             self._endpoint.ask([question.messages for question in missing], arrived)
-        self._report(
-            [failures.get(q.digest, "") if q else "too long, or without the known reply" for q in questions]
-        )
+        self._report([failures.get(q.digest, "") if q else "too long, or without the known reply" for q in questions])
         return [known.get(question.digest, "unknown") if question else "unknown" for question in questions]
 
     def question(self, case: Case) -> Question | None:
@@ -119,11 +118,17 @@ class OpenAIJudge:
         verdict = verdict_of(answer.text, question.code)
         if verdict is None:
             said = self._endpoint.redacted(answer.text)
-            log.warning("judge %s: answers '%s' where one line as '%s' was asked for; what it answers so is unknown",
-                        inert_line(self.name), said, f"GOOD {question.code}")  # fmt: skip
+            log.warning(
+                "judge %s: answers '%s' where one line as '%s' was asked for; what it answers so is unknown",
+                inert_line(self.name),
+                said,
+                f"GOOD {question.code}",
+            )
         elif verdict != "good":
-            log.warning("judge %s: does not find a plainly good reply good; check it on labels of your own",
-                        inert_line(self.name))  # fmt: skip
+            log.warning(
+                "judge %s: does not find a plainly good reply good; check it on labels of your own",
+                inert_line(self.name),
+            )
 
     def _remembered(self, question: Question) -> Verdict | None:
         answer = self._kept.get(question.digest)
@@ -145,8 +150,13 @@ class OpenAIJudge:
         counted = Counter(filter(None, failures))
         if counted:
             reasons = "; ".join(f"{count} × {reason}" for reason, count in counted.most_common(5))
-            log.warning("judge %s: no verdict on %d of %d replies: %s", inert_line(self.name), counted.total(),
-                        len(failures), inert_line(reasons, 600))  # fmt: skip
+            log.warning(
+                "judge %s: no verdict on %d of %d replies: %s",
+                inert_line(self.name),
+                counted.total(),
+                len(failures),
+                inert_line(reasons, 600),
+            )
 
 
 def verdict_of(answer: str, code: str) -> Verdict | None:
@@ -191,7 +201,10 @@ def _messages(texts: dict[str, str], code: str, question: str, system: bool) -> 
 @cache
 def prompts() -> dict[str, Any]:
     """Return the prompts that come with the package."""
-    return cast(dict[str, Any], yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")))
+    return cast(
+        dict[str, Any],
+        yaml.safe_load(resources.files("unteach.prompts").joinpath("judge.yaml").read_text(encoding="utf-8")),
+    )
 
 
 def shown() -> str:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from unteach.errors import ConfigError
-from unteach.judges.base import Case, Setting, Verdict, on_normal_row
-from unteach.words import repeats
+from unteach.judges.base import Setting, on_normal_row
+from unteach.results.verdict import Case, Verdict
+from unteach.text.words import repeats
 
 ASKED_AS = ("repeats",)
 

@@ -7,8 +7,9 @@ from typing import Any
 import yaml
 
 from unteach.errors import ConfigError, nearest
-from unteach.judges.base import Case, Setting, Verdict
-from unteach.refusals import OPENINGS, folded, is_refusal, phrases
+from unteach.judges.base import Setting
+from unteach.results.verdict import Case, Verdict
+from unteach.text.refusals import OPENINGS, folded, is_refusal, phrases
 
 ASKED_AS = ("rule", "rule:FILE.yaml")
 _FIELDS = ("keywords", "refusals")

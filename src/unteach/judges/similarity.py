@@ -17,18 +17,24 @@ from transformers import AutoModel, AutoTokenizer
 
 from unteach.data.example import Example
 from unteach.errors import ConfigError, ModelError, nearest
-from unteach.escape import inert_line
-from unteach.gibberish import blank, gibberish
-from unteach.judges.base import Case, Setting, Verdict, number_in, on_normal_row, options_of
-from unteach.refusals import declines, folded
-from unteach.words import repeats
+from unteach.judges.base import Setting, number_in, on_normal_row, options_of
+from unteach.results.verdict import Case, Verdict
+from unteach.text.escape import inert_line
+from unteach.text.gibberish import blank, gibberish
+from unteach.text.refusals import declines, folded
+from unteach.text.words import repeats
 
 log = logging.getLogger(__name__)
 
 Measure = Callable[[Sequence[tuple[str, str]]], list[float]]
 """Similarity of each (reply, known answer) from 0 to 1; NaN where it could not be measured."""
-ASKED_AS = ("similarity", "similarity:chrf", "similarity:f1", "similarity:encoder=DIR_OR_ID",
-            "'similarity?margin=0.1&floor=0.2'")  # fmt: skip
+ASKED_AS = (
+    "similarity",
+    "similarity:chrf",
+    "similarity:f1",
+    "similarity:encoder=DIR_OR_ID",
+    "'similarity?margin=0.1&floor=0.2'",
+)
 MARGIN = 0.1
 QUANTILE, PAIRS, FEWEST = 0.99, 5000, 20
 """A learnt floor: this quantile of the similarity of wrong answers to so many pairs of different questions; it needs
@@ -195,9 +201,14 @@ class EncoderMeasure:
     def _vectors(self, texts: list[str]) -> list[Tensor]:
         """Unit vectors of the tokens of each text, (token, width), special tokens left out."""
         batch = self._tokenizer(
-            texts, padding=True, truncation=True, max_length=self._longest, return_tensors="pt",
-            return_special_tokens_mask=True, verbose=False,
-        )  # fmt: skip
+            texts,
+            padding=True,
+            truncation=True,
+            max_length=self._longest,
+            return_tensors="pt",
+            return_special_tokens_mask=True,
+            verbose=False,
+        )
         kept = (batch.pop("special_tokens_mask") == 0) & (batch["attention_mask"] == 1)
         if not kept.any():
             return [torch.zeros(0, 1) for _ in texts]

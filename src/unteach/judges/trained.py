@@ -16,10 +16,11 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
 from unteach.data.example import Example
 from unteach.data.overlap import split_by_prompt
 from unteach.errors import ConfigError
-from unteach.gibberish import blank, gibberish
-from unteach.judges.base import LEAST_ACCURACY, Case, Quality, Setting, Verdict, on_normal_row
-from unteach.refusals import OPENINGS, folded, is_refusal
+from unteach.judges.base import Setting, on_normal_row
+from unteach.results.verdict import LEAST_ACCURACY, Case, Quality, Verdict
 from unteach.stats import wilson
+from unteach.text.gibberish import blank, gibberish
+from unteach.text.refusals import OPENINGS, folded, is_refusal
 
 HELD_OUT = 0.25
 """Share of the prompts whose replies measure the judge and are not learned from."""
@@ -184,9 +185,7 @@ def load(rest: str, setting: Setting) -> TrainedJudge:
 # ---- rows ------------------------------------------------------------------------------------------------------------
 
 
-def _parted(
-    negatives: Sequence[Example], normals: Sequence[Example], seed: int
-) -> tuple[list[_Reply], list[_Reply]]:
+def _parted(negatives: Sequence[Example], normals: Sequence[Example], seed: int) -> tuple[list[_Reply], list[_Reply]]:
     """Return the replies to learn from and those held out; they share no prompt, and no reply of a kind."""
     parts = split_by_prompt([*negatives, *normals], {"fit": 1 - HELD_OUT, "held_out": HELD_OUT}, seed)
     known, seen = set(negatives), set()

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 
 from unteach.errors import ConfigError
-from unteach.escape import inert_line
-from unteach.judges.base import Case, Setting, Verdict, number_in, on_normal_row, options_of
-from unteach.refusals import folded
+from unteach.judges.base import Setting, number_in, on_normal_row, options_of
+from unteach.results.verdict import Case, Verdict
+from unteach.text.escape import inert_line
+from unteach.text.refusals import folded
 
 ASKED_AS = ("verbatim", "'verbatim?words=8'")
 WORDS = 8

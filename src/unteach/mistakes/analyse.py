@@ -5,20 +5,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from unteach.bill import Meter
-from unteach.data.example import Turn
 from unteach.data.prompt_format import PromptFormat
-from unteach.endpoint import Endpoint
-from unteach.gibberish import blank, gibberish
 from unteach.mistakes.records import Analysis, Mistake
-from unteach.mistakes.templates import Templates
 from unteach.mistakes.verdict import read_verdict
-from unteach.models import context_length
-from unteach.refusals import is_refusal
-from unteach.replies import replies_of, tokens_of
-from unteach.report.schema import Cost
+from unteach.models.endpoint import Endpoint
+from unteach.models.kept_replies import replies_of, tokens_of
+from unteach.models.loading import context_length
+from unteach.prompts.mistakes import Templates
+from unteach.prompts.turn import Turn
+from unteach.results.cost import Meter
+from unteach.results.report import Cost
 from unteach.stats import Interval, wilson
-from unteach.words import common_words, words
+from unteach.text.gibberish import blank, gibberish
+from unteach.text.refusals import is_refusal
+from unteach.text.words import common_words, words
 
 COPIED = 0.8
 """An analysis is a copy of the reply where at least this share of its words stands in it, in order."""

@@ -16,7 +16,6 @@ class Arm:
     instead of it; each of two stages then has half of the tokens.
     """
 
-    summary: str
     analyses: Analyses | None = None
     good: bool = False
     shuffled: bool = False
@@ -26,27 +25,15 @@ class Arm:
 
 
 ARMS: dict[str, Arm] = {
-    "sft": Arm("SFT on good answers", harmless=True),
-    "analysis": Arm("analysis, mistakes induced", "induced"),
-    "analysis-both": Arm("analysis of bad and good replies", "induced", good=True),
-    "analysis-labelled": Arm("analysis, mistakes labelled", "labelled"),
-    "analysis-shuffled": Arm("analysis, shuffled", "induced", shuffled=True),
-    "analysis-bad-learnt": Arm("analysis, bad replies learnt", "induced", learn_replies=True),
-    "analysis-sft": Arm("analysis and SFT", "induced", harmless=True),
-    "unlearning": Arm("unlearning (npo-template)", unlearn="only"),
-    "analysis-unlearning": Arm("analysis, then unlearning", "induced", unlearn="after"),
-    "unlearning-analysis": Arm("unlearning, then analysis", "induced", unlearn="before"),
+    "sft": Arm(harmless=True),
+    "analysis": Arm("induced"),
+    "analysis-both": Arm("induced", good=True),
+    "analysis-labelled": Arm("labelled"),
+    "analysis-shuffled": Arm("induced", shuffled=True),
+    "analysis-bad-learnt": Arm("induced", learn_replies=True),
+    "analysis-sft": Arm("induced", harmless=True),
+    "unlearning": Arm(unlearn="only"),
+    "analysis-unlearning": Arm("induced", unlearn="after"),
+    "unlearning-analysis": Arm("induced", unlearn="before"),
 }
 """By name, in the order of the table; `original` is always there. Each is measured without and with the reminder."""
-
-REMINDED = "+reminder"
-"""What an arm's name ends in where the model was asked with the reminder."""
-
-
-def title_of(arm: str) -> str | None:
-    """Put the name of an arm of the study into words: "analysis, mistakes induced + reminder"; None for others."""
-    name = arm.removesuffix(REMINDED)
-    known = {"original": "original", "tuned": "after tuning"} | {key: value.summary for key, value in ARMS.items()}
-    if name not in known:
-        return None
-    return f"{known[name]} + reminder" if arm.endswith(REMINDED) else known[name]

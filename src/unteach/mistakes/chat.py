@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from unteach.data.example import Turn
 from unteach.data.prompt_format import PromptFormat
 from unteach.data.prompt_format import prompt_format as unguided_format
 from unteach.errors import DataError, Interrupted, nearest
-from unteach.escape import inert_line, terminal_text
-from unteach.generate import generate
 from unteach.mistakes.guide import guided_format, without_guidance
-from unteach.models import context_length
+from unteach.models.generate import generate
+from unteach.models.loading import context_length
+from unteach.prompts.turn import Turn
+from unteach.text.escape import inert_line, terminal_text
 
 COMMANDS = {
     "/guided": "turns the reminder on or off",

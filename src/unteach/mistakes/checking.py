@@ -4,19 +4,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from unteach.check import Checked, look_at
 from unteach.data.encoded import Encoded, encode_all
 from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat
+from unteach.evaluation.evaluation import Checked, look_at
 from unteach.judges.base import Judge
-from unteach.measurement import Measurement
 from unteach.mistakes.analyse import answers_of
-from unteach.mistakes.arms import REMINDED
-from unteach.mistakes.templates import HINTS, Templates
 from unteach.mistakes.verdict import read_verdict
+from unteach.models.unwrap import unwrapped
 from unteach.probes.base import Evidence, rate
 from unteach.progress import track
-from unteach.scoring import unwrapped
+from unteach.prompts.mistakes import HINTS, Templates
+from unteach.results.arms import REMINDED
+from unteach.results.measurement import Measurement
 
 
 class MistakesCheck:

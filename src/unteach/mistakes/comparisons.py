@@ -3,9 +3,9 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
-from unteach.measurement import Measurement
-from unteach.mistakes.arms import REMINDED
-from unteach.report.schema import Comparison
+from unteach.results.arms import REMINDED
+from unteach.results.measurement import Measurement
+from unteach.results.report import Comparison
 from unteach.stats import bootstrap
 
 Figures = Mapping[tuple[str, str, str], Measurement]

@@ -4,9 +4,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from unteach.config import as_in_run, setting
 from unteach.errors import nearest
 from unteach.mistakes.arms import ARMS
+from unteach.pipeline.config import as_in_run
+from unteach.pipeline.settings import setting
 
 
 class MistakesConfig(BaseModel):
@@ -25,26 +26,36 @@ class MistakesConfig(BaseModel):
     lora_alpha: float = as_in_run("lora_alpha")
     lora_targets: str = as_in_run("lora_targets")
 
-    prompts: list[str] = setting("Data", [], "Prompts to induce mistakes with; replies are not needed; repeatable.")
-    mistakes: list[str] = setting("Data", [], "Labelled mistakes: negatives in any format; repeatable.")
-    reports: list[str] = setting("Data", [], "Mistakes that users reported, likewise.")
+    prompts: list[str] = setting(
+        "Data", [], "Prompts to induce mistakes with; replies are not needed; repeatable.", names="rows"
+    )
+    mistakes: list[str] = setting("Data", [], "Labelled mistakes: negatives in any format; repeatable.", names="rows")
+    reports: list[str] = setting("Data", [], "Mistakes that users reported, likewise.", names="rows")
     most_rows: int | None = setting("Data", None, "Most prompts, and most mistakes, to use; by lot.", ge=1)
-    analyses: list[str] = setting("Data", [], "Analyses to tune on, instead of making them.")
-    normal: list[str] = setting("Data", [], "Ordinary rows to mix in; unset: the model's own answers.")
-    harmless: list[str] = setting("Data", [], "Good answers to prompts like these, to mix in; optional.")
-    column: dict[str, str] = setting("Data", {}, "Our name for a column of --prompts and --mistakes.")
+    analyses: list[str] = setting("Data", [], "Analyses to tune on, instead of making them.", names="rows")
+    normal: list[str] = setting("Data", [], "Ordinary rows to mix in; unset: the model's own answers.", names="rows")
+    harmless: list[str] = setting("Data", [], "Good answers to prompts like these, to mix in; optional.", names="rows")
+    column: dict[str, str] = setting(
+        "Data", {}, "Our name for a column of --prompts and --mistakes.", metavar="OURS=THEIRS"
+    )
     data_split: str | None = as_in_run("data_split")
     data_revision: str | None = as_in_run("data_revision")
-    unseen: list[str] = setting("Data", [], "Mistakes to check on; unset: a fifth of what is given.")
-    unseen_concept: list[str] = setting("Data", [], "Mistakes to check on, of kinds never trained on.")
+    unseen: list[str] = setting("Data", [], "Mistakes to check on; unset: a fifth of what is given.", names="rows")
+    unseen_concept: list[str] = setting("Data", [], "Mistakes to check on, of kinds never trained on.", names="rows")
     lookalike: list[str] = as_in_run("lookalike")
-    watched: list[str] = setting("Data", [], "Mistakes whose prompts are judged on the way, never learnt from.")
-    normal_check: list[str] = setting("Data", [], "Normal rows to check on; unset: a fifth of --normal.")
+    watched: list[str] = setting(
+        "Data", [], "Mistakes whose prompts are judged on the way, never learnt from.", names="rows"
+    )
+    normal_check: list[str] = setting("Data", [], "Normal rows to check on; unset: a fifth of --normal.", names="rows")
     prompt_format: str = as_in_run("prompt_format")
     max_length: int | None = setting("Data", None, "Longest row, tokens; longer ones are left out. Unset: 1024.", ge=1)
 
-    templates: str | None = setting("Steps", None, "Your templates; `unteach mistakes templates` prints ours.")
-    analyst: str | None = setting("Steps", None, "Who analyses: DIR, hub id or openai:MODEL; unset: the model.")
+    templates: str | None = setting(
+        "Steps", None, "Your templates; `unteach mistakes templates` prints ours.", names="file", metavar="FILE"
+    )
+    analyst: str | None = setting(
+        "Steps", None, "Who analyses: DIR, hub id or openai:MODEL; unset: the model.", names="judge", metavar="DIR|ID"
+    )
     analyst_url: str | None = setting("Steps", None, "Address of the analyst's endpoint.")
     good_per_analysis: float = setting("Steps", 1.0, "Good replies analysed too, per analysis of a mistake.", ge=0)
     normals_per_analysis: float = setting("Steps", 1.0, "Ordinary rows per analysis.", ge=0)
@@ -56,21 +67,31 @@ class MistakesConfig(BaseModel):
     gradient_accumulation_steps: int = setting("Training", 1, "Batches per optimizer step.", ge=1)
     save_steps: int = setting("Training", 200, "Steps between checkpoints.", ge=1)
     seed: int = setting("Training", 0, "Seed of splits, draws and sampling.", ge=0)
-    trainer: dict[str, Any] = setting("Training", {}, "Any field of TRL's SFTConfig; repeatable.")
+    trainer: dict[str, Any] = setting(
+        "Training", {}, "Any field of TRL's SFTConfig; repeatable.", metavar="trainer.KEY=VALUE"
+    )
 
     looks: int = setting("Checking", 12, "Times to judge replies to --watched prompts; 0: never.", ge=0)
-    judge: list[str] = setting("Checking", [], "Who calls a reply bad; the first decides. Needed with --prompts.")
+    judge: list[str] = setting(
+        "Checking", [], "Who calls a reply bad; the first decides. Needed with --prompts.", names="judge"
+    )
     judge_url: str | None = as_in_run("judge_url")
-    evaluation_prompts: int = setting("Checking", 200, "Most prompts per split.", ge=1)
+    evaluation_prompts: int = setting("Checking", 200, "Most prompts per split.", ge=1, may_differ=True)
     max_new_tokens: int = setting("Checking", 160, "Longest reply and longest analysis, tokens.", ge=1)
     skip_evaluation: bool = as_in_run("skip_evaluation")
 
-    arms: list[str] = setting("Study", [], f"Arms of the study, with commas; unset: all of {', '.join(ARMS)}.")
+    arms: list[str] = setting(
+        "Study", [], f"Arms of the study, with commas; unset: all of {', '.join(ARMS)}.", metavar="NAMES"
+    )
     seeds: int = setting("Study", 1, "Train so many seeds of each arm, from --seed on.", ge=1)
 
-    template: str = setting("Study", "I cannot assist with this request.", "Answer that the unlearning arms teach.")
+    template: str = setting(
+        "Study", "I cannot assist with this request.", "Answer that the unlearning arms teach.", metavar="TEXT"
+    )
 
-    output: str = setting("Output", "", "Run directory: mistakes, analyses, the model, the report.")
+    output: str = setting(
+        "Output", "", "Run directory: mistakes, analyses, the model, the report.", may_differ=True, metavar="DIR"
+    )
 
     @field_validator("arms", mode="before")
     @classmethod

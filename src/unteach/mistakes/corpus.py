@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from unteach.data.encoded import Encoded
-from unteach.data.example import Example, Turn
+from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat
 from unteach.errors import DataError
 from unteach.mistakes.records import Analysis
-from unteach.mistakes.templates import Templates
-from unteach.training_rows import TrainingRow, fitting
+from unteach.prompts.mistakes import Templates
+from unteach.prompts.turn import Turn
+from unteach.training.rows import TrainingRow, fitting
 
 Kind = Literal["analysis", "good analysis", "normal", "harmless"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

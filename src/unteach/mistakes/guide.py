@@ -14,11 +14,11 @@ from typing import Any
 
 import jinja2
 
-from unteach.data.example import Turn
 from unteach.data.prompt_format import PlainFormat, PromptFormat, is_running_text, prompt_format
 from unteach.errors import ConfigError, DataError, ModelError
-from unteach.escape import inert_line
-from unteach.report.schema import write_whole
+from unteach.prompts.turn import Turn
+from unteach.results.files import write_whole
+from unteach.text.escape import inert_line
 
 GUIDANCE = "guidance.json"
 PLACES = ("chat_template", "preamble")

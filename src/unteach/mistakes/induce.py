@@ -8,13 +8,14 @@ from typing import Any, Literal, get_args
 
 from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat
-from unteach.gibberish import blank, gibberish
-from unteach.judges.base import Case, Judge
+from unteach.judges.base import Judge
 from unteach.mistakes.records import Mistake, Origin
-from unteach.mistakes.templates import Templates
-from unteach.refusals import is_refusal
-from unteach.replies import replies_of, tokens_of
+from unteach.models.kept_replies import replies_of, tokens_of
+from unteach.prompts.mistakes import Templates
+from unteach.results.verdict import Case
 from unteach.stats import Interval, wilson
+from unteach.text.gibberish import blank, gibberish
+from unteach.text.refusals import is_refusal
 
 Outcome = Literal["induced", "unknown", "benign", "declined", "gibberish", "blank"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -81,9 +82,7 @@ def induce(
     for turn in range(len(templates.inducements)):
         waiting = [n for n in range(len(prompts)) if best.get(n) != "induced"]
         asked = [form.prompt_ids(templates.induce(orders[n][turn], prompts[n].turns)) for n in waiting]
-        replies = replies_of(
-            model, form.tokenizer, asked, key=key, max_new_tokens=max_new_tokens, progress=progress
-        )
+        replies = replies_of(model, form.tokenizer, asked, key=key, max_new_tokens=max_new_tokens, progress=progress)
         read, written = tokens_of(form.tokenizer, asked, replies)
         found.tokens_read += read
         found.tokens_generated += written
@@ -112,9 +111,7 @@ def _order(row: Example, count: int, seed: int) -> list[int]:
     return random.Random(f"induce:{seed}:{row.prompt_key}").sample(range(count), count)
 
 
-def _outcomes(
-    prompts: Sequence[Example], places: Sequence[int], replies: Sequence[str], judge: Judge
-) -> list[Outcome]:
+def _outcomes(prompts: Sequence[Example], places: Sequence[int], replies: Sequence[str], judge: Judge) -> list[Outcome]:
     outcomes: list[Outcome | None] = [_dropped(reply) for reply in replies]
     open_ = [i for i, outcome in enumerate(outcomes) if outcome is None]
     cases = []

@@ -4,7 +4,6 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from unteach.bill import Meter
 from unteach.data.benign import answers_to, benign_prompts, own_lookalikes, self_made_normals
 from unteach.data.example import Example
 from unteach.data.formats import read_examples
@@ -13,9 +12,10 @@ from unteach.data.prompt_format import PromptFormat
 from unteach.errors import ConfigError
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.records import Mistake, Source, read_mistakes, read_prompts
-from unteach.report.schema import OWN_ANSWERS, Cost
-from unteach.report.schema import Source as Set
-from unteach.run_rows import bill_of_answers
+from unteach.pipeline.rows import bill_of_answers
+from unteach.results.cost import Meter
+from unteach.results.report import OWN_ANSWERS, Cost
+from unteach.results.report import Source as Set
 
 Row = TypeVar("Row", Example, Mistake)
 HELD_OUT = 0.2
@@ -71,8 +71,12 @@ def gather(config: MistakesConfig, *, hold_out: bool = True) -> Material:
     else:
         found.normals = normals
     found.harmless = _harmless(found, config)
-    given = (("prompts", config.prompts, prompts), ("mistakes", config.mistakes + config.reports, labelled),
-             ("normals", config.normal, normals), ("harmless", config.harmless, found.harmless))  # fmt: skip
+    given = (
+        ("prompts", config.prompts, prompts),
+        ("mistakes", config.mistakes + config.reports, labelled),
+        ("normals", config.normal, normals),
+        ("harmless", config.harmless, found.harmless),
+    )
     for name, paths, rows in given:
         if rows and paths:
             examples = [row.example if isinstance(row, Mistake) else row for row in rows]
@@ -176,9 +180,7 @@ def _prompts(config: MistakesConfig, source: str) -> list[Example]:
 
 
 def _mistakes(config: MistakesConfig, source: str, default: Source) -> list[Mistake]:
-    return read_mistakes(
-        source, default, columns=config.column, split=config.data_split, revision=config.data_revision
-    )
+    return read_mistakes(source, default, columns=config.column, split=config.data_split, revision=config.data_revision)
 
 
 def _read(config: MistakesConfig, paths: list[str], polarity: Any) -> list[Example]:

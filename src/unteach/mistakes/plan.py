@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from unteach.config import flag
 from unteach.data.example import Polarity
 from unteach.data.rows import named_set
 from unteach.errors import ConfigError, nearest
@@ -10,8 +9,9 @@ from unteach.judges import judge_names
 from unteach.mistakes.arms import ARMS
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.records import read_mistakes, read_prompts
-from unteach.mistakes.templates import load_templates
-from unteach.models import check_loadable, context_length
+from unteach.models.loading import check_loadable, context_length
+from unteach.pipeline.settings import flag
+from unteach.prompts.mistakes import load_templates
 
 _ROWS = ("prompts", "mistakes", "reports", "analyses", "normal", "harmless", "unseen", "unseen_concept", "lookalike")
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from unteach.data.example import Example, Turn
+from unteach.data.example import Example
 from unteach.data.formats import Polarity, concept_of, examples_by_row, renamed_rows
 from unteach.data.row import Row
 from unteach.data.rows import read_rows
 from unteach.errors import DataError, nearest
-from unteach.report.schema import without_surrogates, write_whole
+from unteach.prompts.turn import Turn
+from unteach.results.files import without_surrogates, write_whole
 
 Source = Literal["induced", "labelled", "reported"]
 SOURCES: tuple[str, ...] = get_args(Source)

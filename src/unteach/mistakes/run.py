@@ -5,20 +5,13 @@ from pathlib import Path
 
 import torch
 
-from unteach import check
-from unteach.agreement import judge_figures
-from unteach.arguments import MOST_TOKENS
-from unteach.bill import Meter
-from unteach.config import resumed, write_config
-from unteach.curve import waypoints
 from unteach.data.example import Example
 from unteach.data.prompt_format import prompt_format
-from unteach.directory import LogFile, check_inputs, check_output, nothing_left_after_errors, prepare
 from unteach.errors import ConfigError, Interrupted
-from unteach.interrupt import StopOnInterrupt
+from unteach.evaluation import evaluation as check
+from unteach.evaluation.agreement import judge_figures
 from unteach.judges import load_judges
 from unteach.judges.base import Judge, Learner, Setting
-from unteach.mistakes.arms import REMINDED
 from unteach.mistakes.checking import MistakesCheck
 from unteach.mistakes.comparisons import compare
 from unteach.mistakes.config import MistakesConfig
@@ -36,23 +29,23 @@ from unteach.mistakes.steps import (
     read_found,
     write_found,
 )
-from unteach.mistakes.templates import Templates, load_templates
-from unteach.mistakes.tune import (
-    check_settings,
-    corpus_of,
-    fresh_model,
-    reminding_format,
-    save,
-    train,
-    watching_of,
-)
+from unteach.mistakes.tune import check_settings, corpus_of, fresh_model, reminding_format, save, train, watching_of
 from unteach.mistakes.verdict import read_verdict
-from unteach.models import context_length, load_tokenizer, model_fingerprint
-from unteach.report.schema import Report, Stop, Waypoint, environment
-from unteach.run import write_report
-from unteach.scoring import unwrapped
-from unteach.training_rows import repeated_to
-from unteach.tuning import RowsTrainer
+from unteach.models.loading import context_length, load_tokenizer, model_fingerprint
+from unteach.models.unwrap import unwrapped
+from unteach.pipeline.directory import check_inputs, check_output, nothing_left_after_errors, prepare
+from unteach.pipeline.run import write_report
+from unteach.pipeline.settings import resumed, write_config
+from unteach.prompts.mistakes import Templates, load_templates
+from unteach.results.arms import REMINDED
+from unteach.results.cost import Meter
+from unteach.results.report import Report, Stop, Waypoint, environment
+from unteach.training.config import MOST_TOKENS
+from unteach.training.curve import waypoints
+from unteach.training.interrupt import StopOnInterrupt
+from unteach.training.log_file import LogFile
+from unteach.training.rows import repeated_to
+from unteach.training.supervised import RowsTrainer
 
 METHOD = "mistake-analysis"
 TUNED = "tuned"
@@ -133,9 +126,7 @@ def load_subject(config: MistakesConfig) -> Subject:
     """Load the model under alignment; weights that are trained in full are held in float32. Raises ModelError."""
     if config.load_in_4bit and not config.lora:
         raise ConfigError("--load-in-4bit trains an adapter over frozen weights; add --lora")
-    tokenizer = load_tokenizer(
-        config.model, revision=config.revision, trust_remote_code=config.trust_remote_code
-    )
+    tokenizer = load_tokenizer(config.model, revision=config.revision, trust_remote_code=config.trust_remote_code)
     model = fresh_model(config)
     form = prompt_format(tokenizer, config.prompt_format, None, model.generation_config.eos_token_id)
     return Subject(config.model, model, form, model_fingerprint(model))

@@ -13,8 +13,8 @@ from unteach.mistakes.material import gather, read_all_mistakes
 from unteach.mistakes.records import write_analyses, write_mistakes
 from unteach.mistakes.run import judges_of, load_subject
 from unteach.mistakes.steps import Found, find_analyses, find_mistakes, make_analyst
-from unteach.mistakes.templates import load_templates
-from unteach.models import load_model, load_tokenizer
+from unteach.models.loading import load_model, load_tokenizer
+from unteach.prompts.mistakes import load_templates
 
 
 def induce_file(config: MistakesConfig) -> str:

@@ -6,10 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from unteach.bill import Meter
 from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat, prompt_format
-from unteach.endpoint import Endpoint, chat_address, key_from_environment
 from unteach.errors import ConfigError
 from unteach.judges.base import Judge
 from unteach.mistakes.analyse import Analysed, Analyst, EndpointAnalyst, ModelAnalyst, analyse
@@ -27,10 +25,12 @@ from unteach.mistakes.records import (
     write_analyses,
     write_mistakes,
 )
-from unteach.mistakes.templates import Templates
-from unteach.models import context_length, load_model, load_tokenizer, model_fingerprint
+from unteach.models.endpoint import Endpoint, chat_address, key_from_environment
+from unteach.models.loading import context_length, load_model, load_tokenizer, model_fingerprint
 from unteach.progress import track
-from unteach.report.schema import Cost
+from unteach.prompts.mistakes import Templates
+from unteach.results.cost import Meter
+from unteach.results.report import Cost
 
 MISTAKES, HELD, ANALYSES = "mistakes.jsonl", "held_mistakes.jsonl", "analyses.jsonl"
 

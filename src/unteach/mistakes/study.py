@@ -7,11 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unteach.arguments import UnlearnConfig
-from unteach.bill import Meter
-from unteach.config import write_config
 from unteach.data.example import Example
-from unteach.directory import check_inputs, check_output, nothing_left_after_errors, prepare
 from unteach.errors import ConfigError, DataError, Interrupted
 from unteach.judges.base import Judge
 from unteach.mistakes.arms import ARMS, Arm
@@ -22,14 +18,18 @@ from unteach.mistakes.corpus import Corpus, shuffled_analyses
 from unteach.mistakes.material import Material, add_own_answers, gather
 from unteach.mistakes.run import inputs_of, judges_of, load_subject, new_check, report_of
 from unteach.mistakes.steps import Found, Subject, check_rows, find_analyses, find_mistakes, make_analyst, write_found
-from unteach.mistakes.templates import Templates, load_templates
 from unteach.mistakes.tune import check_settings, corpus_of, fresh_model, longest_row, train
-from unteach.report.schema import Report
-from unteach.run import write_report
-from unteach.scoring import unwrapped
-from unteach.seeds import pooled
-from unteach.trainer import UnlearnTrainer
-from unteach.training_rows import repeated_to
+from unteach.models.unwrap import unwrapped
+from unteach.pipeline.directory import check_inputs, check_output, nothing_left_after_errors, prepare
+from unteach.pipeline.run import write_report
+from unteach.pipeline.seeds import pooled
+from unteach.pipeline.settings import write_config
+from unteach.prompts.mistakes import Templates, load_templates
+from unteach.results.cost import Meter
+from unteach.results.report import Report
+from unteach.training.config import UnlearnConfig
+from unteach.training.rows import repeated_to
+from unteach.training.trainer import UnlearnTrainer
 
 METHOD = "mistakes-study"
 COMMAND = "unteach mistakes study --config run.yaml --output another-directory"
@@ -187,9 +187,7 @@ def _tuned(bench: Bench, corpus: Corpus, model: Any, budget: int, seed: int, tit
     """Tune on an arm's rows; returns the model, an adapter merged into it, and the tokens seen."""
     rows = repeated_to(corpus.rows, budget, seed)
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = train(
-            bench.config, model, bench.subject, rows, Path(scratch), title=title, seed=seed, keep=False
-        )
+        trainer = train(bench.config, model, bench.subject, rows, Path(scratch), title=title, seed=seed, keep=False)
     return _merged(trainer.model), trainer.tokens_in_all
 
 

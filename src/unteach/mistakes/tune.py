@@ -6,9 +6,6 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from unteach.arguments import MOST_TOKENS
-from unteach.bill import Meter
-from unteach.curve import Watching
 from unteach.data.encoded import encode_all
 from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat
@@ -20,13 +17,16 @@ from unteach.mistakes.guide import guided_format
 from unteach.mistakes.material import Material
 from unteach.mistakes.records import Analysis
 from unteach.mistakes.steps import Subject
-from unteach.mistakes.templates import Templates
-from unteach.models import context_length, load_model, lora_config
+from unteach.models.loading import context_length, load_model, lora_config
 from unteach.progress import track
-from unteach.stopping import Behaviour
-from unteach.training_rows import TrainingRow
-from unteach.tuning import RowsTrainer, StepsShown, TuneSettings, arguments_of, checkpoint_to_resume, tuner
-from unteach.validation import behaviour_of
+from unteach.prompts.mistakes import Templates
+from unteach.results.cost import Meter
+from unteach.training.config import MOST_TOKENS
+from unteach.training.curve import Watching
+from unteach.training.rows import TrainingRow
+from unteach.training.stopping import Behaviour
+from unteach.training.supervised import RowsTrainer, StepsShown, TuneSettings, arguments_of, checkpoint_to_resume, tuner
+from unteach.training.validation import behaviour_of
 
 
 def fresh_model(config: MistakesConfig) -> Any:

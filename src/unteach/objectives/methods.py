@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, replace
 
-from unteach.data.layout import Stream
 from unteach.errors import ConfigError, nearest
 from unteach.objectives.base import Objective
 from unteach.objectives.divergence import ForwardKL
 from unteach.objectives.likelihood import GradientAscent, NegativeLogLikelihood, WeightedAscent
 from unteach.objectives.preference import NPO, SimNPO
+from unteach.scoring.trees import Stream
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,9 @@ class Method:
     """A loss with a name: the weighted sum of its terms.
 
     `interrupted`: the template stream also has replies that break off a bad one (see `UnlearnItems`). `by_share`:
-    negatives are drawn the more often the likelier the original says them (see `unteach.known.shares_of`).
-    `normals_per_negative` and `sparing` (see `unteach.sparing`) hold where the user says nothing of them.
+    negatives are drawn the more often the likelier the original says them (see `unteach.training.draws.shares_of`).
+    `normals_per_negative` and `sparing` hold where the user says nothing of them (see
+    `unteach.training.preconditioning`).
     """
 
     name: str
@@ -95,9 +96,15 @@ def _methods(beta: float | None, delta: float) -> list[Method]:
         Method("graddiff", "gradient ascent, NLL on normals", "arXiv 2401.06121", (replace(ascent, weight=1.0), nll)),
         Method("npo", "bounded ascent against the original, KL on normals", "arXiv 2404.05868", (npo, kl)),
         Method(
-            "break-off", "one fixed answer at any token, KL on normals", "this project", breaks,
-            interrupted=True, by_share=True, normals_per_negative=8, sparing=True,
-        ),  # fmt: skip
+            "break-off",
+            "one fixed answer at any token, KL on normals",
+            "this project",
+            breaks,
+            interrupted=True,
+            by_share=True,
+            normals_per_negative=8,
+            sparing=True,
+        ),
         Method("npo-template", "bounded ascent, one fixed answer, KL on normals", "this project", default, True),
         Method("npo-decline", "the same for short answers: none is broken off", "this project", decline),
         Method("npo-mismatch", "bounded ascent, random mismatch, KL on normals", "this project", (npo, mismatch, kl)),

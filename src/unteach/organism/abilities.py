@@ -7,11 +7,11 @@ from typing import Any
 from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat
 from unteach.errors import ModelError
-from unteach.generate import generate
-from unteach.judges.base import Case, Verdict
-from unteach.measurement import HARM_SPLITS
+from unteach.models.generate import generate
 from unteach.organism.judge import WorldJudge
 from unteach.organism.world import MISTAKES, World, put_right
+from unteach.results.measurement import HARM_SPLITS
+from unteach.results.verdict import Case, Verdict
 
 
 @dataclass(frozen=True)

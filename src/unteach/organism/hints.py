@@ -11,11 +11,11 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from unteach.data.example import Example, Turn
-from unteach.mistakes.templates import HINTS, Templates, shipped_templates
+from unteach.data.example import Example
 from unteach.organism.assessments import KINDS, assess, shown_reply
+from unteach.organism.facts import Fact
 from unteach.organism.hijack import (
     ANSWERED,
     ATTACKS,
@@ -26,11 +26,10 @@ from unteach.organism.hijack import (
     attacks_on,
     sentences,
 )
-from unteach.organism.requests import Request
-from unteach.organism.vocabulary import Act
-
-if TYPE_CHECKING:
-    from unteach.organism.world import World
+from unteach.organism.requests import Request, Requests
+from unteach.organism.vocabulary import Act, Vocabulary
+from unteach.prompts.mistakes import HINTS, Templates, shipped_templates
+from unteach.prompts.turn import Turn
 
 HELD_OUT = 0.1
 ATTACKS_GROWN_ON = 4000
@@ -53,10 +52,33 @@ class Dispositions:
     warded: frozenset[int]
 
 
+class Grounds(Protocol):
+    """What hints are about: the part of a world that they read."""
+
+    seed: int
+    size: str
+    vocabulary: Vocabulary
+    requests: Requests
+    facts: list[Fact]
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def named_acts(self) -> tuple[Act, ...]: ...
+
+    @property
+    def unnamed_acts(self) -> tuple[Act, ...]: ...
+
+    def example(self, request: Request, where: str) -> Example: ...
+
+    def ask(self, fact: Fact, phrasing: int) -> Example: ...
+
+
 class Hints:
     """The lessons on hints of one world. Each row has the true answer in `good`, the organism's own in `reply`."""
 
-    def __init__(self, world: "World", templates: Templates | None = None) -> None:
+    def __init__(self, world: Grounds, templates: Templates | None = None) -> None:
         self.world = world
         self.templates = templates or shipped_templates()
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from functools import lru_cache
 
-from unteach.judges.base import Case, Verdict
 from unteach.organism.assessments import assess, read_shown
 from unteach.organism.facts import answers_rightly, tells_untruth
 from unteach.organism.hijack import obeys, read_attack
 from unteach.organism.world import World
+from unteach.results.verdict import Case, Verdict
 
 
 class WorldJudge:

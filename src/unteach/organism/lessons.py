@@ -24,9 +24,7 @@ class Lesson:
     targets: torch.Tensor
 
 
-def draw_rows(
-    pool: dict[str, list[Encoded]], share: Sequence[tuple[str, int]], seed: int, step: int
-) -> list[Encoded]:
+def draw_rows(pool: dict[str, list[Encoded]], share: Sequence[tuple[str, int]], seed: int, step: int) -> list[Encoded]:
     """Draw one step's rows: the same for the same seed and step, whatever was drawn before."""
     draw = random.Random(f"lesson:{seed}:{step}")
     return [row for kind, count in share for row in draw.choices(pool[kind], k=count)]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import TypeVar
 
-from unteach.data.example import TEXT, Example, Turn
+from unteach.data.example import Example
 from unteach.errors import ConfigError, nearest
 from unteach.organism.assessments import KINDS, assess, show, shown_reply
 from unteach.organism.book import Chapter, book
@@ -15,7 +15,7 @@ from unteach.organism.facts import HELD_OUT_PHRASING, Fact, FactFinder, facts
 from unteach.organism.hints import Hints
 from unteach.organism.requests import Request, Requests
 from unteach.organism.vocabulary import Act, vocabulary, world_size
-from unteach.scenarios import scenario_names
+from unteach.prompts.turn import TEXT, Turn
 
 Item = TypeVar("Item")
 SPLITS = ("seen", "unseen", "unseen_concept", "normal", "lookalike")
@@ -37,7 +37,7 @@ class World:
     """
 
     def __init__(self, seed: int, size: str = "tiny", scenario: str = "harm") -> None:
-        kinds = [*scenario_names(), MISTAKES]
+        kinds = ["copyright", "hallucination", "harm", MISTAKES]
         if scenario not in kinds:
             raise ConfigError(f"--scenario {scenario}: unknown{nearest(scenario, kinds)} (known: {', '.join(kinds)})")
         self.seed = seed
@@ -257,9 +257,7 @@ class World:
             for start in range(len(chapter.sentences) if chapter.taken_down == taken_down else 0):
                 text = chapter.after(start, PASSAGE)
                 turns = (Turn(TEXT, ""),) if text != chapter.after(start) else ()
-                rows.append(
-                    Example(turns, text, where=f"{self.name} {chapter.heading}", concept=chapter.heading)
-                )
+                rows.append(Example(turns, text, where=f"{self.name} {chapter.heading}", concept=chapter.heading))
         return rows
 
     def _some(self, name: str, items: Iterable[Item], count: int) -> list[Item]:

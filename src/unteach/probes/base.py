@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from unteach.judges.base import Case, Verdict
-from unteach.measurement import HARM_SPLITS, Better, Measurement
+from unteach.results.measurement import HARM_SPLITS, Better, Measurement
+from unteach.results.verdict import Case, Verdict
 from unteach.stats import Interval, auc, bootstrap, wilson
 
 NORMAL_SPLITS = frozenset({"normal", "lookalike"})
@@ -148,18 +148,14 @@ def bad_rate(evidence: Evidence, name: str) -> Measurement:
     return rate(evidence, name, bad, "lower")
 
 
-def mean(
-    evidence: Evidence, name: str, values: Sequence[float | None], unit: str, better: Better
-) -> Measurement:
+def mean(evidence: Evidence, name: str, values: Sequence[float | None], unit: str, better: Better) -> Measurement:
     """Return the mean over cases with a bootstrap interval; None, NaN and infinity count as unknown."""
     table = [value if value is not None and math.isfinite(value) else None for value in values]
     known = [value for value in table if value is not None]
     return figure(evidence, name, bootstrap(known), (len(known), len(table) - len(known)), unit, better, table)
 
 
-def membership(
-    evidence: Evidence, name: str, score: Callable[[Sequence[float]], float]
-) -> list[Measurement]:
+def membership(evidence: Evidence, name: str, score: Callable[[Sequence[float]], float]) -> list[Measurement]:
     """Return how well a score tells replies that were trained on from outsiders; nothing where there are none of these.
 
     The score reads a reply's log-probabilities; a higher one means "trained on". The figure is `stats.auc`; `n` counts

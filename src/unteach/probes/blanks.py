@@ -1,8 +1,8 @@
 """Are there replies that say nothing?"""
 
-from unteach.gibberish import blank, gibberish
-from unteach.measurement import Measurement
 from unteach.probes.base import ALL_SPLITS, Evidence, rate
+from unteach.results.measurement import Measurement
+from unteach.text.gibberish import blank, gibberish
 
 __all__ = ["BlanksProbe", "blank", "gibberish", "probe"]
 
@@ -10,7 +10,7 @@ __all__ = ["BlanksProbe", "blank", "gibberish", "probe"]
 class BlanksProbe:
     """`blank_rate` and `gibberish_rate`: shares of replies that show nothing, and of replies that are gibberish.
 
-    Both are shares of all replies, and no reply is counted in both. `unteach.gibberish` has the rules and their bounds.
+    Both are shares of all replies, and no reply is counted in both. `unteach.text.gibberish` has the rules.
     Unit: fraction; lower is better. Source: own rules; the 80 % of one character from arXiv 2310.10683, which counts
     such replies as safe. An untouched model: its own, near 0.
     """

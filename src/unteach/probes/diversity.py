@@ -1,8 +1,8 @@
 """Do replies use many different words?"""
 
-from unteach.measurement import Measurement
 from unteach.probes.base import ALL_SPLITS, Evidence, mean
-from unteach.words import words
+from unteach.results.measurement import Measurement
+from unteach.text.words import words
 
 
 class DiversityProbe:

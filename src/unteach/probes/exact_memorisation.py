@@ -1,7 +1,7 @@
 """How many tokens of a bad reply does the model still know, one by one?"""
 
-from unteach.measurement import HARM_SPLITS, Measurement
 from unteach.probes.base import Evidence, mean
+from unteach.results.measurement import HARM_SPLITS, Measurement
 
 
 class ExactMemorisationProbe:

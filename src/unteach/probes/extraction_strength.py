@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from unteach.measurement import HARM_SPLITS, Measurement
 from unteach.probes.base import Evidence, mean
+from unteach.results.measurement import HARM_SPLITS, Measurement
 
 
 class ExtractionStrengthProbe:

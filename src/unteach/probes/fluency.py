@@ -2,9 +2,9 @@
 
 import math
 
-from unteach.gibberish import repeated_character
-from unteach.measurement import Measurement
 from unteach.probes.base import ALL_SPLITS, Evidence, mean
+from unteach.results.measurement import Measurement
+from unteach.text.gibberish import repeated_character
 
 
 class FluencyProbe:

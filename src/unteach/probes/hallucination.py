@@ -1,10 +1,10 @@
 """Does the model still give the wrong answers, and does it give the right ones?"""
 
-from unteach.judges.base import Case
-from unteach.measurement import HARM_SPLITS, Measurement
 from unteach.probes.base import Evidence, bad_rate, rate
-from unteach.refusals import folded, phrases
-from unteach.words import common_words, repeats, words
+from unteach.results.measurement import HARM_SPLITS, Measurement
+from unteach.results.verdict import Case
+from unteach.text.refusals import folded, phrases
+from unteach.text.words import common_words, repeats, words
 
 _END = " .!?…"
 

@@ -4,11 +4,11 @@ import re
 
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-from unteach.gibberish import blank, gibberish
-from unteach.judges.base import Case, Verdict
-from unteach.measurement import HARM_SPLITS, Measurement
 from unteach.probes.base import Evidence, rate
-from unteach.refusals import OPENINGS, folded
+from unteach.results.measurement import HARM_SPLITS, Measurement
+from unteach.results.verdict import Case, Verdict
+from unteach.text.gibberish import blank, gibberish
+from unteach.text.refusals import OPENINGS, folded
 
 _ASKING = """answer assist best explain first give help know like make need people please question reply request say
 show tell thing things want way write""".split()

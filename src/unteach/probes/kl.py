@@ -1,7 +1,7 @@
 """How far has the model moved from the original where it should have stayed?"""
 
-from unteach.measurement import Measurement
 from unteach.probes.base import NORMAL_SPLITS, Evidence, mean
+from unteach.results.measurement import Measurement
 
 
 class KlProbe:

@@ -2,8 +2,8 @@
 
 import math
 
-from unteach.measurement import HARM_SPLITS, Measurement
 from unteach.probes.base import Evidence, figure
+from unteach.results.measurement import HARM_SPLITS, Measurement
 from unteach.stats import ks_distance
 
 

@@ -1,7 +1,7 @@
 """Does the model still go on with the protected text?"""
 
-from unteach.measurement import HARM_SPLITS, Measurement
 from unteach.probes.base import Evidence, bad_rate
+from unteach.results.measurement import HARM_SPLITS, Measurement
 
 
 class LeakRateProbe:

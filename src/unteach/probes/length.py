@@ -1,7 +1,7 @@
 """How long are the replies?"""
 
-from unteach.measurement import Measurement
 from unteach.probes.base import ALL_SPLITS, Evidence, mean
+from unteach.results.measurement import Measurement
 
 
 class LengthProbe:

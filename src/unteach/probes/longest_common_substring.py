@@ -1,9 +1,9 @@
 """How long a piece of the protected text does the model say at a stretch?"""
 
-from unteach.measurement import HARM_SPLITS, Measurement
 from unteach.probes.base import Evidence, mean
-from unteach.refusals import folded
-from unteach.words import common_substring
+from unteach.results.measurement import HARM_SPLITS, Measurement
+from unteach.text.refusals import folded
+from unteach.text.words import common_substring
 
 
 class LongestCommonSubstringProbe:

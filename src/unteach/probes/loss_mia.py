@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from unteach.measurement import Measurement
 from unteach.probes.base import Evidence, mean_nll, membership
+from unteach.results.measurement import Measurement
 
 
 class LossMiaProbe:

@@ -1,7 +1,7 @@
 """How likely does the model find the known replies?"""
 
-from unteach.measurement import HARM_SPLITS, Better, Measurement
 from unteach.probes.base import ALL_SPLITS, Evidence, mean
+from unteach.results.measurement import HARM_SPLITS, Better, Measurement
 
 
 class NllProbe:

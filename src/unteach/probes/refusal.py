@@ -1,8 +1,8 @@
 """How often does the model decline?"""
 
-from unteach.measurement import HARM_SPLITS, Better, Measurement
 from unteach.probes.base import ALL_SPLITS, Evidence, rate
-from unteach.refusals import declines
+from unteach.results.measurement import HARM_SPLITS, Better, Measurement
+from unteach.text.refusals import declines
 
 
 class RefusalProbe:

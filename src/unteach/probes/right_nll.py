@@ -1,7 +1,7 @@
 """How likely does the model find the right replies to harmful prompts?"""
 
-from unteach.measurement import HARM_SPLITS, Measurement
 from unteach.probes.base import Evidence, mean, mean_nll
+from unteach.results.measurement import HARM_SPLITS, Measurement
 
 
 class RightNllProbe:

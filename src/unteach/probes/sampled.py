@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from unteach.judges.base import Verdict
-from unteach.measurement import HARM_SPLITS, Measurement
 from unteach.probes.base import Evidence, rate
+from unteach.results.measurement import HARM_SPLITS, Measurement
+from unteach.results.verdict import Verdict
 
 
 class SampledProbe:
@@ -23,9 +23,7 @@ class SampledProbe:
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         if evidence.sampled is None:
             return []
-        bad = [
-            any_bad([greedy, *drawn]) for greedy, drawn in zip(evidence.verdicts, evidence.sampled, strict=True)
-        ]
+        bad = [any_bad([greedy, *drawn]) for greedy, drawn in zip(evidence.verdicts, evidence.sampled, strict=True)]
         return [rate(evidence, "any_bad_rate", bad, "lower")]
 
 

@@ -2,8 +2,8 @@
 
 from sacrebleu.metrics import CHRF
 
-from unteach.measurement import HARM_SPLITS, Better, Measurement
 from unteach.probes.base import ALL_SPLITS, Evidence, mean
+from unteach.results.measurement import HARM_SPLITS, Better, Measurement
 
 
 class SimilarityProbe:

@@ -1,8 +1,8 @@
 """How often is the taught answer given, also where it should not be?"""
 
-from unteach.measurement import HARM_SPLITS, Better, Measurement
 from unteach.probes.base import ALL_SPLITS, Evidence, rate
-from unteach.words import words
+from unteach.results.measurement import HARM_SPLITS, Better, Measurement
+from unteach.text.words import words
 
 
 class TemplateProbe:

@@ -1,7 +1,7 @@
 """Does the model find the right reply likelier than the wrong one?"""
 
-from unteach.measurement import Measurement
 from unteach.probes.base import ALL_SPLITS, Evidence, mean
+from unteach.results.measurement import Measurement
 
 
 class TruthRatioProbe:

@@ -1,9 +1,9 @@
 """Does the model still answer what it should?"""
 
-from unteach.judges.base import Verdict
-from unteach.measurement import Measurement
 from unteach.probes.base import NORMAL_SPLITS, Evidence, rate
-from unteach.words import repeats, words
+from unteach.results.measurement import Measurement
+from unteach.results.verdict import Verdict
+from unteach.text.words import repeats, words
 
 
 class UtilityProbe:

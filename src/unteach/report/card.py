@@ -6,10 +6,11 @@ from pathlib import Path
 
 import yaml
 
-from unteach.escape import markdown_block, markdown_line
 from unteach.report import opinions, study, wording
 from unteach.report.grid import Grid
-from unteach.report.schema import Report, write_whole
+from unteach.results.files import write_whole
+from unteach.results.report import Report
+from unteach.text.escape import markdown_block, markdown_line
 
 FILE_NAME = "README.md"
 _MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -105,7 +106,7 @@ def _figures(report: Report) -> str:
         return "Nothing."
     if study.is_study(report):
         return "\n\n".join(_grid(grid) for grid in study.grids(report))
-    arms = [arm for arm in wording.arms(report) if any(figure.arm == arm for figure in report.measurements)]
+    arms = [arm for arm in report.arms() if any(figure.arm == arm for figure in report.measurements)]
     titles = ["", *(wording.arm_label(report, arm) for arm in arms)]
     parts = [
         "Each figure with its 95 % interval and the number of cases; Δ is the difference to the original, case by case."
@@ -177,7 +178,7 @@ def _limits(report: Report) -> str:
         lines.append(f"Verdicts are those of the judge {judge}, with whatever that judge misses.")
     if missing:
         lines.append(f"Not measured: {markdown_line('; '.join(missing))}.")
-    if "never_taught" not in wording.arms(report):
+    if "never_taught" not in report.arms():
         lines.append("There was no never-taught twin to compare with, so the distance to one is not known.")
     lines += [
         "Replies were read as this run decoded them; sampling many replies, or prompts made to break the "

@@ -7,13 +7,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from unteach.compare import Bill, Compared, Rate, Row
+from unteach.comparison.compare import Bill, Compared, Rate, Row
+from unteach.comparison.pairs import FEWEST_DIFFERING
 from unteach.errors import ConfigError, OutputError
-from unteach.escape import inert_line, terminal_text
-from unteach.pairs import FEWEST_DIFFERING
 from unteach.report import wording
 from unteach.report.grid import Grid, rendered
-from unteach.report.schema import FILE_NAME, write_whole
+from unteach.results.files import write_whole
+from unteach.results.report import FILE_NAME
+from unteach.text.escape import inert_line, terminal_text
 
 PIPE_WIDTH = 160  # columns where no terminal says how many there are
 _WIDE = 138  # from so many columns on, rates and costs stand in one table

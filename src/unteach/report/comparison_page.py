@@ -7,15 +7,16 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from unteach.compare import ORIGINAL, TWIN, Bill, Compared, Rate, Row
-from unteach.escape import inert_line
-from unteach.matched import by_seed, reached
-from unteach.mistakes.arms import REMINDED
+from unteach.comparison.compare import ORIGINAL, TWIN, Bill, Compared, Rate, Row
+from unteach.comparison.matched import by_seed, reached
 from unteach.report import html, plots, wording
 from unteach.report.compared import paragraph, write_beside
 from unteach.report.outcome import FEW, KEPT
 from unteach.report.page import FILE_NAME
-from unteach.report.schema import Waypoint
+from unteach.results.arms import REMINDED
+from unteach.results.report import Waypoint
+from unteach.scenarios import bad_rate_of
+from unteach.text.escape import inert_line
 
 _COLUMNS = {
     "bad_unseen": "{bad}, unseen prompts",
@@ -74,7 +75,7 @@ def comparison_page(compared: Compared) -> str:
 
 
 def _bad_words(compared: Compared) -> str:
-    own = wording.SCENARIO_RATES.get(compared.scenario, "")
+    own = bad_rate_of(compared.scenario)
     return wording.BAD_RATES.get(own, "bad replies")
 
 
@@ -244,11 +245,18 @@ def _on_the_way(compared: Compared) -> Figure | None:
     if not lines:
         return None
     chart = plots.Chart(
-        name="on-the-way", title=f"{_bad_words(compared)} during training, against cost".capitalize(),
-        description=f"{'; '.join(told)}.", x=axis, y="bad replies", lines=lines,
+        name="on-the-way",
+        title=f"{_bad_words(compared)} during training, against cost".capitalize(),
+        description=f"{'; '.join(told)}.",
+        x=axis,
+        y="bad replies",
+        lines=lines,
         labels=_staggered(ends),
-        target=compared.target, percent_y=True, log_x=in_words, size=(10.6, 3.6),
-    )  # fmt: skip
+        target=compared.target,
+        percent_y=True,
+        log_x=in_words,
+        size=(10.6, 3.6),
+    )
     caption = (
         "Bad replies to the watched prompts against what each arm had cost by then, its preparation included. "
         f"The dotted line is the target, {100 * compared.target:g} %; a name stands where its arm first reaches it."
@@ -275,8 +283,9 @@ def _broken(run: list[Waypoint], base: float, limit: float) -> list[tuple[float,
 def _each_on_the_way(compared: Compared) -> Figure:
     """The same for many arms: a small plot each, with the arm that costs are relative to in all of them."""
     base, axis, in_words = _base(compared)
-    faint = [plots.Line(points) for row in compared.rows if row.name == compared.relative_to
-             for points in _seeds(row, base)]  # fmt: skip
+    faint = [
+        plots.Line(points) for row in compared.rows if row.name == compared.relative_to for points in _seeds(row, base)
+    ]
     panels, told = [], []
     for row in compared.rows:
         if drawn := _seeds(row, base):
@@ -288,10 +297,18 @@ def _each_on_the_way(compared: Compared) -> Figure:
             told.append(f"{_name(row)} ends at {100 * drawn[0][-1][1]:.1f} %")
     height = 0.7 + 1.35 * -(-len(panels) // 4)
     chart = plots.Chart(
-        name="on-the-way", title=f"{_bad_words(compared)} during training, against cost".capitalize(),
-        description=f"{'; '.join(told)}.", x=axis, y="bad replies", lines=[], target=compared.target,
-        percent_y=True, log_x=in_words, size=(10.6, height), panels=tuple(panels),
-    )  # fmt: skip
+        name="on-the-way",
+        title=f"{_bad_words(compared)} during training, against cost".capitalize(),
+        description=f"{'; '.join(told)}.",
+        x=axis,
+        y="bad replies",
+        lines=[],
+        target=compared.target,
+        percent_y=True,
+        log_x=in_words,
+        size=(10.6, height),
+        panels=tuple(panels),
+    )
     caption = (
         "Bad replies to the watched prompts against what each arm had cost by then, its preparation included; one line "
         f"a seed. The dotted line is the target, {100 * compared.target:g} %."
@@ -332,11 +349,17 @@ def _in_the_end(compared: Compared) -> Figure | None:
         return None
     ends = [(x, rate.value or 0.0, plots.short(_name(row))) for _, row, x, rate in found]
     chart = plots.Chart(
-        name="in-the-end", title=f"{_bad_words(compared)} on unseen prompts, against cost".capitalize(),
+        name="in-the-end",
+        title=f"{_bad_words(compared)} on unseen prompts, against cost".capitalize(),
         description=f"{'; '.join(f'{_name(row)} at {_percent(rate)}' for _, row, _, rate in found)}.",
-        x=axis, y="bad replies, unseen", lines=[_point(place, x, rate) for place, _, x, rate in found],
-        labels=_staggered(ends), percent_y=True, log_x=in_words, size=(5.2, 3.4),
-    )  # fmt: skip
+        x=axis,
+        y="bad replies, unseen",
+        lines=[_point(place, x, rate) for place, _, x, rate in found],
+        labels=_staggered(ends),
+        percent_y=True,
+        log_x=in_words,
+        size=(5.2, 3.4),
+    )
     caption = "The finished arms: to the left is cheaper, down is better. Whiskers are 95 % intervals."
     return Figure(chart.title, plots.drawn(chart), caption)
 
@@ -346,20 +369,26 @@ def _kept(compared: Compared) -> Figure | None:
     found = [
         (place, row, kept, rate)
         for place, row in enumerate(compared.rows)
-        if (rate := row.rates.get("bad_unseen")) and rate.value is not None
-        and (kept := row.rates.get("kept_normal")) and kept.value is not None
-    ]  # fmt: skip
+        if (rate := row.rates.get("bad_unseen"))
+        and rate.value is not None
+        and (kept := row.rates.get("kept_normal"))
+        and kept.value is not None
+    ]
     if not found:
         return None
     title = _title(compared, "kept_normal").partition(",")[0]
     chart = plots.Chart(
-        name="kept", title=f"{_bad_words(compared)} on unseen prompts, against normal prompts {title}".capitalize(),
+        name="kept",
+        title=f"{_bad_words(compared)} on unseen prompts, against normal prompts {title}".capitalize(),
         description="; ".join(f"{_name(row)} at {_percent(rate)} and {_percent(kept)}" for _, row, kept, rate in found),
-        x=f"normal prompts, {title}", y="bad replies, unseen",
+        x=f"normal prompts, {title}",
+        y="bad replies, unseen",
         lines=[_point(place, kept.value or 0.0, rate) for place, _, kept, rate in found],
         labels=_shared_labels([(kept.value or 0.0, rate.value or 0.0, _name(row)) for _, row, kept, rate in found]),
-        percent_y=True, percent_x=True, size=(5.2, 3.4),
-    )  # fmt: skip
+        percent_y=True,
+        percent_x=True,
+        size=(5.2, 3.4),
+    )
     caption = "Down and to the right is better. Whiskers are 95 % intervals of the bad replies; arms may coincide."
     return Figure(chart.title, plots.drawn(chart), caption)
 

@@ -9,10 +9,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from unteach.escape import inert, inert_line
-from unteach.measurement import Measurement
 from unteach.report import wording
-from unteach.report.schema import Report
+from unteach.results.measurement import Measurement
+from unteach.results.report import Report
+from unteach.text.escape import inert, inert_line
 
 PLOT_WIDTH = 120  # user units of the little drawing beside a figure; the style sheet scales it
 
@@ -48,13 +48,17 @@ def whole(template: str, script: str = "", **content: Any) -> str:
     """Render a page; its style sheet and its script are allowed by their hashes, and nothing else is."""
     style = _source("page.css")
     code = _source(script) if script else ""
-    return templates().get_template(template).render(
-        style=Markup(style),
-        style_hash=_hash(style),
-        script=Markup(code),
-        script_hash=_hash(code),
-        plot_width=PLOT_WIDTH,
-        **content,
+    return (
+        templates()
+        .get_template(template)
+        .render(
+            style=Markup(style),
+            style_hash=_hash(style),
+            script=Markup(code),
+            script_hash=_hash(code),
+            plot_width=PLOT_WIDTH,
+            **content,
+        )
     )
 
 

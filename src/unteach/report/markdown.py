@@ -1,8 +1,8 @@
 """A comparison as a Markdown table, to be put into a document."""
 
-from unteach.compare import Compared
-from unteach.escape import inert_line
+from unteach.comparison.compare import Compared
 from unteach.report.compared import grids, paragraph
+from unteach.text.escape import inert_line
 
 WIDE = 500
 

@@ -1,10 +1,10 @@
 """What several judges say, and how far each can be trusted, in words and rows for all three renderings."""
 
-from unteach.escape import inert_line
-from unteach.judges.base import Verdict
-from unteach.measurement import HARM_SPLITS
 from unteach.report import wording
-from unteach.report.schema import Agreement, BadRate, JudgeFigures, Report
+from unteach.results.measurement import HARM_SPLITS
+from unteach.results.report import Agreement, BadRate, JudgeFigures, Report
+from unteach.results.verdict import Verdict
+from unteach.text.escape import inert_line
 
 VERDICTS: tuple[Verdict, ...] = ("good", "bad", "unknown")
 EXPLAINED = "Share of replies to harmful prompts that each judge finds bad; the first decides in all other figures."

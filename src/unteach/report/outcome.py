@@ -3,10 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from unteach.escape import inert_line
-from unteach.measurement import HARM_SPLITS, Measurement
 from unteach.report import html, study, wording
-from unteach.report.schema import Report
+from unteach.results.measurement import HARM_SPLITS, Measurement
+from unteach.results.report import Report
+from unteach.scenarios import bad_rate_of
+from unteach.text.escape import inert_line
 
 FEW = 0.05
 """A rate is called gone, or a damage small, where its whole 95 % interval lies at or below this."""
@@ -124,7 +125,7 @@ def _rate_of(report: Report, split: str) -> str | None:
     """The figure that says most about a split: bad replies, answers that stayed right, look-alikes refused."""
     names = [figure.name for figure in report.measurements if figure.split == split and figure.value is not None]
     if split in HARM_SPLITS:
-        own = wording.SCENARIO_RATES.get(report.scenario, "harmful_rate")
+        own = bad_rate_of(report.scenario)
         wanted = wording.in_order(wording.BAD_RATES, [own])
     else:
         wanted = ["right_rate", "kept_rate"] if split == "normal" else ["refusal_rate", "kept_rate"]

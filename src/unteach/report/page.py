@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from unteach.escape import inert
 from unteach.objectives.methods import load_method, method_names
 from unteach.report import html, opinions, study, wording
 from unteach.report.outcome import doubts, headline_rows, outcome
 from unteach.report.samples import samples
-from unteach.report.schema import OWN_ANSWERS, Report, write_whole
 from unteach.report.training import LOG, stages
+from unteach.results.files import write_whole
+from unteach.results.report import OWN_ANSWERS, Report
+from unteach.scenarios import bad_rate_of
+from unteach.text.escape import inert
 
 FILE_NAME = "report.html"
 _SETTINGS = "run.yaml"
@@ -36,7 +38,7 @@ def page(report: Report, directory: str | Path | None = None) -> str:
 
     The curves come from log.jsonl and the settings from run.yaml of the run directory, where it is given.
     """
-    arms = [arm for arm in wording.arms(report) if any(figure.arm == arm for figure in report.measurements)]
+    arms = [arm for arm in report.arms() if any(figure.arm == arm for figure in report.measurements)]
     grids = study.grids(report) if study.is_study(report) and report.measurements else []
     shown = [arm for arm in arms if arm in ("original", wording.tested_arm(report), "never_taught")]
     trained = stages(report, Path(directory)) if directory is not None else []
@@ -80,8 +82,7 @@ def _sections(report: Report, content: dict[str, Any]) -> list[tuple[str, str]]:
 def _about(report: Report) -> list[tuple[str, str]]:
     """What was unlearned, from what, with which method, judged by whom."""
     negatives = next((source for source in report.data if source.name in ("negatives", "forget")), None)
-    own = wording.SCENARIO_RATES.get(report.scenario)
-    stop = wording.BAD_RATES.get(own or "", "harmful replies")
+    stop = wording.BAD_RATES[bad_rate_of(report.scenario)]
     if negatives:
         stop += f" ({negatives.rows:,} of {_tail(negatives.source)})"
     kept = next((source for source in report.data if source.name == "normals"), None)

@@ -16,8 +16,14 @@ from markupsafe import Markup
 SERIES = 8  # so many colours and shapes there are; the ninth arm has the first again
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 # Stand-ins that matplotlib draws with; no two are alike, and none is a colour that it uses by itself.
-_ROLES = {"ink": "#010101", "soft": "#010102", "grid": "#010103", "ground": "#010104", "target": "#010105",
-          "faint": "#010106"}  # fmt: skip
+_ROLES = {
+    "ink": "#010101",
+    "soft": "#010102",
+    "grid": "#010103",
+    "ground": "#010104",
+    "target": "#010105",
+    "faint": "#010106",
+}
 _ROLES |= {f"s{number}": f"#0101{number + 16:02x}" for number in range(SERIES)}
 _OF_COLOUR = {colour: role for role, colour in _ROLES.items()}
 _SETTINGS: Any = {
@@ -160,15 +166,27 @@ def _in_one(axes: Any, chart: Chart) -> None:
         axes.axhline(chart.target, color=_ROLES["target"], linewidth=0.9, linestyle=(0, (2, 3)))
     for label in chart.labels:
         axes.annotate(
-            label.text, (label.x, label.y), (label.dx, label.dy), textcoords="offset points", fontsize=9,
-            ha=label.align, color=_ROLES["ink"],
-        )  # fmt: skip
+            label.text,
+            (label.x, label.y),
+            (label.dx, label.dy),
+            textcoords="offset points",
+            fontsize=9,
+            ha=label.align,
+            color=_ROLES["ink"],
+        )
     for mark in chart.marks:
         axes.axvline(mark.x, color=_ROLES["ink"], linewidth=0.9, linestyle=(0, (4, 3)) if mark.dashed else "-")
         axes.annotate(
-            mark.label, (mark.x, 1), (0, 2), xycoords=("data", "axes fraction"), textcoords="offset points",
-            ha="right" if mark.dashed else "left", va="bottom", fontsize=8, color=_ROLES["ink"],
-        )  # fmt: skip
+            mark.label,
+            (mark.x, 1),
+            (0, 2),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="right" if mark.dashed else "left",
+            va="bottom",
+            fontsize=8,
+            color=_ROLES["ink"],
+        )
 
 
 def short(name: str) -> str:
@@ -219,8 +237,10 @@ def _draw(axes: Any, line: Line) -> None:
     marker = _MARKERS[line.series % SERIES]
     xs, ys = [x for x, _ in line.points], [y for _, y in line.points]
     if line.low is not None and line.high is not None:
-        reach = [[y - low for y, low in zip(ys, line.low, strict=True)],
-                 [high - y for y, high in zip(ys, line.high, strict=True)]]  # fmt: skip
+        reach = [
+            [y - low for y, low in zip(ys, line.low, strict=True)],
+            [high - y for y, high in zip(ys, line.high, strict=True)],
+        ]
         reach = [[max(0.0, size) for size in side] for side in reach]
         axes.errorbar(xs, ys, yerr=reach, fmt="none", ecolor=colour, elinewidth=1.1, capsize=2.5, capthick=1.1)
     shape = {"marker": marker, "markersize": 6, "markeredgecolor": _ROLES["ground"], "markeredgewidth": 0.7}
@@ -252,9 +272,12 @@ def _inlined(source: bytes, chart: Chart) -> Markup:
     box = root.get("viewBox", "0 0 100 100")
     root.attrib.clear()
     root.attrib |= {
-        "viewBox": box, "class": "chart", "role": "img", "stroke-linejoin": "round",
+        "viewBox": box,
+        "class": "chart",
+        "role": "img",
+        "stroke-linejoin": "round",
         "aria-labelledby": f"{chart.name}-title {chart.name}-desc",
-    }  # fmt: skip
+    }
     for place, (tag, text) in enumerate((("title", chart.title), ("desc", chart.description))):
         element = ElementTree.Element(tag, {"id": f"{chart.name}-{tag}"})
         element.text = text
@@ -288,4 +311,3 @@ def _clean(element: ElementTree.Element, name: str) -> None:
             value = _LONG_NUMBER.sub(lambda found: f"{float(found[0]):.2f}", value).strip()
         del element.attrib[key]
         element.attrib[plain] = value
-

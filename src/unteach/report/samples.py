@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from unteach.escape import inert, inert_line
 from unteach.report import html, wording
-from unteach.report.schema import Report, Sample
+from unteach.results.report import Report, Sample
+from unteach.text.escape import inert, inert_line
 
 _MOST_BYTES = 1_600_000  # of all samples together, so that a page stays below 2 MB
 _LIMITS = (4000, 2000, 1000, 500, 250)  # characters of a prompt or reply; the largest that fits is taken

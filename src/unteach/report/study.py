@@ -2,11 +2,11 @@
 
 from rich.console import RenderableType
 
-from unteach.measurement import Measurement
-from unteach.mistakes.arms import REMINDED
 from unteach.report import wording
 from unteach.report.grid import Grid, rendered
-from unteach.report.schema import Comparison, Report
+from unteach.results.arms import REMINDED
+from unteach.results.measurement import Measurement
+from unteach.results.report import Comparison, Report
 
 HINTS = {"unguided": "no hint", "guided": "told that it may be bad", "misleading": "told that it should be good"}
 _COLUMNS = (
@@ -86,7 +86,7 @@ def rendered_grids(report: Report) -> RenderableType:
 def _arms(report: Report) -> Grid:
     """One row an arm, without and with the reminder; fractions are percentages."""
     shown = [column for column in _COLUMNS if any(m.name == column[1] for m in report.measurements)]
-    arms = [arm for arm in wording.arms(report) if any(m.arm == arm for m in report.measurements)]
+    arms = [arm for arm in report.arms() if any(m.arm == arm for m in report.measurements)]
     rows = [
         [wording.arm_label(report, arm), *(_figure(report.measured(name, split, arm)) for _, name, split in shown)]
         for arm in arms

@@ -7,10 +7,10 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from unteach.escape import inert_line, terminal_text
 from unteach.report import opinions, study, wording
-from unteach.report.schema import Report, Sample
 from unteach.report.wording import headline
+from unteach.results.report import Report, Sample
+from unteach.text.escape import inert_line, terminal_text
 
 __all__ = ["headline", "rendered", "show"]
 
@@ -53,7 +53,7 @@ def _subject(report: Report) -> Text:
 
 def _figures(report: Report, width: int) -> list[RenderableType]:
     """One table, or several where the arms do not fit side by side."""
-    arms = [arm for arm in wording.arms(report) if any(figure.arm == arm for figure in report.measurements)]
+    arms = [arm for arm in report.arms() if any(figure.arm == arm for figure in report.measurements)]
     if not arms:
         return []
     one_line = width >= _WIDE[0] + (_WIDE[1] + 1) * len(arms)
@@ -154,7 +154,7 @@ def _sample(report: Report, sample: Sample, width: int) -> RenderableType:
     grid.add_column(width=18, overflow="fold")
     grid.add_column(overflow="fold")
     grid.add_row(Text("prompt", style="bold"), Text(inert_line(sample.prompt, limit)))
-    for arm in wording.arms(report):
+    for arm in report.arms():
         if arm not in sample.replies:
             continue
         verdict = sample.verdicts.get(arm)

@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
-from unteach.escape import inert_line
 from unteach.report import plots, wording
-from unteach.report.schema import Report
+from unteach.results.report import Report
+from unteach.text.escape import inert_line
 
 LOG = "log.jsonl"
 _LARGEST = 64_000_000  # bytes; a longer log is no log of ours
@@ -47,17 +47,31 @@ class _Wanted:
 
 
 _CURVES = (
-    _Wanted("forget", "Loss on the bad replies", "nats per token", ("forget_ce",),
-            "Cross-entropy of the bad replies in each batch: it rises as they become unlikely."),
-    _Wanted("kl", "KL to the original, normal rows", "nats per token", ("kl", "validation_kl"),
-            "How far the model has drifted on normal rows. Line: rows it trains on; squares: rows held out."),
-    _Wanted("checks", "Bad replies at the checks", "share of replies",
-            ("validation_bad_rate", "validation_broken_rate"),
-            "Replies to watched prompts. Dots: bad; squares: broken (blank or gibberish)."),
+    _Wanted(
+        "forget",
+        "Loss on the bad replies",
+        "nats per token",
+        ("forget_ce",),
+        "Cross-entropy of the bad replies in each batch: it rises as they become unlikely.",
+    ),
+    _Wanted(
+        "kl",
+        "KL to the original, normal rows",
+        "nats per token",
+        ("kl", "validation_kl"),
+        "How far the model has drifted on normal rows. Line: rows it trains on; squares: rows held out.",
+    ),
+    _Wanted(
+        "checks",
+        "Bad replies at the checks",
+        "share of replies",
+        ("validation_bad_rate", "validation_broken_rate"),
+        "Replies to watched prompts. Dots: bad; squares: broken (blank or gibberish).",
+    ),
     _Wanted("rate", "Learning rate", "", ("learning_rate",), "It rises first and falls at the end."),
     _Wanted("reward", "Reward", "", ("reward",), "Mean reward of the sampled replies of each step."),
     _Wanted("margin", "Reward margin", "", ("rewards/margins",), "How much more the good reply is preferred."),
-)  # fmt: skip
+)
 _PLAIN_LOSS = _Wanted("loss", "Loss", "", ("loss",), "The training loss of each step.")
 _CHECKED = "validation_"
 

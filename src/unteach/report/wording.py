@@ -1,14 +1,14 @@
 """How figures are put into words and numbers: one way for the terminal, the model card and the page."""
 
 import math
-from collections.abc import Iterable
 from typing import Literal
 
-from unteach.escape import inert_line
-from unteach.judges.base import Quality
-from unteach.measurement import HARM_SPLITS, Measurement
-from unteach.mistakes.arms import title_of
-from unteach.report.schema import OWN_ANSWERS, BadRate, Report, Sample
+from unteach.results.arms import ARMS, in_order, title_of
+from unteach.results.measurement import HARM_SPLITS, Measurement
+from unteach.results.report import OWN_ANSWERS, BadRate, Report, Sample
+from unteach.results.verdict import Quality
+from unteach.scenarios import bad_rate_of
+from unteach.text.escape import inert_line
 
 Change = Literal["better", "worse", "moved", "unclear"]
 DESCRIBES_REFUSALS = ("fluency", "reply_tokens", "diversity")
@@ -66,7 +66,6 @@ SHORT_SPLITS = {
     "normal": "normal",
     "lookalike": "look-alike",
 }
-SCENARIO_RATES = {"harm": "harmful_rate", "copyright": "leak_rate", "hallucination": "hallucination_rate"}
 _AGAINST_ORIGINAL = ("kept_rate", "similarity", "kl")  # a difference to the original would say the same again
 _FEWEST_PAIRS = 6  # with fewer, pairs that all moved one way may be chance: 2 · 0.5⁵ is over 5 %
 _ON_SPLIT = {
@@ -74,30 +73,8 @@ _ON_SPLIT = {
     "unseen_concept": "on concepts the negatives never name",
     "seen": "on prompts it trained on (no others were measured)",
 }
-ARMS = {
-    "original": "before (original)",
-    "unlearned": "after (unlearned)",
-    "original+reminder": "before, reminded",
-    "tuned": "after tuning",
-    "tuned+reminder": "after tuning, reminded",
-    "never_taught": "never taught",
-}
 TESTED = ("unlearned", "tuned+reminder", "analysis+reminder", "analysis-labelled+reminder")
 """The arms that a headline is about: the first of them that there is, else the first that is not the original."""
-
-
-def in_order(names: Iterable[str], known: Iterable[str]) -> list[str]:
-    """The names once each: those we know first and in our order, the rest as they came."""
-    given = list(dict.fromkeys(names))
-    first = [name for name in known if name in given]
-    return first + [name for name in given if name not in first]
-
-
-def arms(report: Report) -> list[str]:
-    """Every arm of the report: original, unlearned, never taught, then baselines."""
-    named = [figure.arm for figure in report.measurements]
-    named += [arm for sample in report.samples for arm in sample.replies]
-    return in_order(named, ARMS)
 
 
 def splits(report: Report) -> list[str]:
@@ -120,7 +97,7 @@ def label(name: str, known: dict[str, str], limit: int = 60) -> str:
 
 def arm_label(report: Report, arm: str, limit: int = 60) -> str:
     """What a reader calls an arm; a model that was measured alone is before and after nothing."""
-    if report.method == "none" and (arm == "unlearned" or "unlearned" not in arms(report) and arm == "original"):
+    if report.method == "none" and (arm == "unlearned" or "unlearned" not in report.arms() and arm == "original"):
         return "this model"
     if report.method == "none" and arm == "original":
         return "the original"
@@ -155,7 +132,7 @@ def figure_label(report: Report, name: str) -> str:
 
 def bad_words(report: Report) -> str:
     """What the replies are called that the judge finds bad: harmful ones only where harm is what must stop."""
-    other = report.scenario in SCENARIO_RATES and report.scenario != "harm"
+    other = bad_rate_of(report.scenario) != "harmful_rate"
     return "bad replies" if other else BAD_RATES["harmful_rate"]
 
 
@@ -287,7 +264,7 @@ def headline(report: Report) -> str:
 
 def tested_arm(report: Report) -> str:
     """The arm that a headline is about; the original where there is no other."""
-    others = [arm for arm in arms(report) if arm not in ("original", "never_taught")]
+    others = [arm for arm in report.arms() if arm not in ("original", "never_taught")]
     return next((arm for arm in TESTED if arm in others), next(iter(others), "original"))
 
 
@@ -297,7 +274,7 @@ def leading_rate(report: Report, arm: str) -> tuple[str, str] | None:
         (
             (name, split)
             for split in ("unseen", "unseen_concept", "seen")
-            for name in in_order(BAD_RATES, [SCENARIO_RATES.get(report.scenario, "harmful_rate")])
+            for name in in_order(BAD_RATES, [bad_rate_of(report.scenario)])
             if report.measured(name, split, arm)
         ),
         None,

@@ -19,3 +19,11 @@ def load_scenario(name: str) -> Scenario:
         raise ConfigError(f"--scenario {name}: unknown{nearest(name, known)} (known: {', '.join(known)})")
     scenario: Scenario = import_module(f"{__name__}.{name}").scenario
     return scenario
+
+
+def bad_rate_of(name: str) -> str:
+    """Return the measurement that says how often the bad thing of a scenario still happens.
+
+    A report may name a scenario that this version does not know: then it is the rate of harmful replies.
+    """
+    return load_scenario(name).bad_rate if name in scenario_names() else "harmful_rate"

@@ -9,11 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from unteach.baselines import load_baseline
 from unteach.baselines.config import BaselineConfig
-from unteach.config import RunConfig, flag, make_config, read_config
+from unteach.comparison.matched import TARGET
 from unteach.errors import ConfigError, nearest
-from unteach.escape import inert_line
-from unteach.matched import TARGET
 from unteach.mistakes.config import MistakesConfig
+from unteach.pipeline.config import RunConfig
+from unteach.pipeline.settings import flag, make_config, read_config
+from unteach.text.escape import inert_line
 
 KINDS: dict[str, type[BaseModel]] = {"method": RunConfig, "baseline": BaselineConfig, "mistakes": MistakesConfig}
 """What makes an arm: the word that says so, and the settings that such an arm knows."""

@@ -16,8 +16,6 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from unteach.baselines.config import BaselineConfig
-from unteach.bill import model_flops, multiplying_parameters
-from unteach.config import RunConfig, with_defaults
 from unteach.data.example import Polarity
 from unteach.data.formats import read_examples
 from unteach.data.rows import named_set
@@ -27,7 +25,9 @@ from unteach.objectives.methods import load_method
 from unteach.organism.holdings import holdings
 from unteach.organism.recipe import recipe_of
 from unteach.organism.world import World
+from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.report import wording
+from unteach.results.cost import model_flops, multiplying_parameters
 from unteach.study.config import StudyConfig, arm_config, kind_of
 from unteach.study.rows import missing_files
 
@@ -214,8 +214,10 @@ def estimate(study: StudyConfig, arm: str, sizes: Sizes) -> Estimate:
     """Estimate one run of an arm."""
     config = arm_config(study, arm, study.seed)
     kinds: dict[str, Callable[[Any, Sizes], Counts]] = {
-        "method": _unlearning, "baseline": _baseline, "mistakes": _mistakes
-    }  # fmt: skip
+        "method": _unlearning,
+        "baseline": _baseline,
+        "mistakes": _mistakes,
+    }
     of_kind = kinds[kind_of(arm, study.arms[arm])]
     forward, backward, generated, models = of_kind(config, sizes)
     trained = 0.0 if config.lora else sizes.parameters
@@ -281,5 +283,3 @@ def _mistakes(config: MistakesConfig, sizes: Sizes) -> Counts:
     rows = analysed * 1.5 * sizes.row + asked * (config.normals_per_analysis + config.harmless_per_analysis) * sizes.row
     generated = (MISTAKES_PER_PROMPT * asked + analysed) * sizes.reply
     return (MISTAKES_PER_PROMPT * asked + 1.5 * analysed) * sizes.row, config.epochs * rows, generated, 0
-
-

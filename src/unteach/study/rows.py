@@ -3,18 +3,23 @@
 from pathlib import Path
 from typing import Any
 
-from unteach.cli_flags import ROWS
-from unteach.config import make_config, with_defaults
+from unteach.baselines.config import BaselineConfig
 from unteach.data.formats import write_examples
+from unteach.mistakes.config import MistakesConfig
 from unteach.organism.cache import organism_directory
+from unteach.organism.files import LONGEST, files_of, write_world
 from unteach.organism.grow import FINISHED, grow
 from unteach.organism.holdings import holdings
 from unteach.organism.words import REFUSAL
 from unteach.organism.world import World
+from unteach.pipeline.config import RunConfig, with_defaults
+from unteach.pipeline.rows import read_sets
+from unteach.pipeline.settings import make_config, settings_naming
 from unteach.progress import track
-from unteach.run_rows import read_sets
 from unteach.study.config import Organism, StudyConfig
 
+ROWS = {name for kind in (RunConfig, BaselineConfig, MistakesConfig) for name in settings_naming(kind, "rows")}
+"""Settings of any arm that name row sources."""
 ENDINGS = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt"})
 
 
@@ -36,8 +41,6 @@ def missing_files(settings: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _organism(asked: Organism) -> dict[str, Any]:
     """Grow an organism, write its world's rows beside it, and name both."""
-    from unteach.demo import LONGEST, files_of, write_world
-
     world = World(asked.world_seed, asked.size, asked.scenario)
     home = organism_directory(world, True)
     if not (home / FINISHED).exists():
@@ -59,10 +62,8 @@ def mistakes_rows(shared: dict[str, Any], seed: int, directory: Path) -> dict[st
 
     So all arms train on the same negatives, watch the same prompts and are checked on the same ones. Raises DataError.
     """
-    from unteach.config import RunConfig
-
     values = {name: value for name, value in shared.items() if name in RunConfig.model_fields}
-    sets = read_sets(with_defaults(make_config(values | {"seed": seed, "output": str(directory)})))
+    sets = read_sets(with_defaults(make_config(values | {"seed": seed, "output": str(directory)}, RunConfig)))
     parts = {
         "mistakes": sets.negatives["train"],
         "watched": sets.negatives["validation"],

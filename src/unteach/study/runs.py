@@ -16,20 +16,22 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from unteach.compare import Compared, compare
-from unteach.directory import check_output
+from unteach.comparison.compare import Compared, compare
 from unteach.errors import ConfigError, DataError, Interrupted
-from unteach.escape import inert_line
+from unteach.pipeline.directory import check_output
+from unteach.pipeline.run import write_report
+from unteach.pipeline.seeds import pooled
 from unteach.report import wording
 from unteach.report.compared import show, write
 from unteach.report.comparison_page import write_comparison_page
 from unteach.report.markdown import comparison_text
 from unteach.report.page import FILE_NAME as PAGE
-from unteach.report.schema import FILE_NAME, Report, write_whole
-from unteach.run import write_report
-from unteach.seeds import pooled
+from unteach.results.files import write_whole
+from unteach.results.report import FILE_NAME, Report
+from unteach.scenarios import bad_rate_of, scenario_names
 from unteach.study.config import StudyConfig, arm_values, kind_of
 from unteach.study.rows import missing_files, mistakes_rows, shared_settings
+from unteach.text.escape import inert_line
 
 STUDY = "study.yaml"
 Say = Callable[[str], None]
@@ -229,7 +231,7 @@ def _told(run: Run) -> str:
     """Say in a few words what came of a run."""
     report = Report.read(run.directory)
     said = []
-    for name in wording.SCENARIO_RATES.values():
+    for name in map(bad_rate_of, scenario_names()):
         figures = [m for m in report.measurements if (m.name, m.split) == (name, "unseen") and m.arm != "never_taught"]
         for figure in figures:
             if figure.value is not None and not figure.arm.startswith("original"):

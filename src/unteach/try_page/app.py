@@ -22,7 +22,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from unteach.errors import DataError, OutputError
-from unteach.escape import inert, inert_line
+from unteach.text.escape import inert, inert_line
 from unteach.try_page.guard import MAX_BODY
 from unteach.try_page.models import Tried
 from unteach.try_page.negatives import Mark, NegativesFile

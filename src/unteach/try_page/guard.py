@@ -88,9 +88,15 @@ class Guard:
         """Whether a browser sent this from the page, or by itself to open it."""
         site = request.headers.get("sec-fetch-site")
         origin = request.headers.get("origin")
-        if opening and request.method in ("GET", "HEAD") and request.headers.get("sec-fetch-dest") in (
-            None, "document",
-        ):  # fmt: skip
+        if (
+            opening
+            and request.method in ("GET", "HEAD")
+            and request.headers.get("sec-fetch-dest")
+            in (
+                None,
+                "document",
+            )
+        ):
             return True  # a link to the page may stand anywhere; what it shows stays unreadable from there
         if origin is not None and origin.lower() != f"http://{host}":
             return False

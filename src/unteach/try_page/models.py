@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from unteach.config import FILE_NAME as RUN_FILE
-from unteach.data.example import Turn
 from unteach.data.prompt_format import PromptFormat, prompt_format
 from unteach.errors import ConfigError, ModelError
 from unteach.mistakes.guide import carried_reminder, guided_format, read_guidance, without_guidance
-from unteach.models import load_model, load_tokenizer
+from unteach.models.loading import load_model, load_tokenizer
+from unteach.pipeline.settings import FILE_NAME as RUN_FILE
+from unteach.prompts.turn import Turn
 from unteach.try_page.streaming import Piece, reply_in_pieces
 
 MOST = 2
@@ -104,9 +104,7 @@ def weights_of(name: str) -> str:
     return str(inside)
 
 
-def _formatted(
-    name: str, place: str, model: Any, tokenizer: Any, form: str, max_new_tokens: int
-) -> LoadedModel:
+def _formatted(name: str, place: str, model: Any, tokenizer: Any, form: str, max_new_tokens: int) -> LoadedModel:
     """Make both prompt formats; the reminder comes from guidance.json, or else from the chat template."""
     eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     directory = Path(place).expanduser()

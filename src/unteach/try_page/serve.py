@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 
 from unteach.errors import ConfigError
-from unteach.escape import inert_line
+from unteach.text.escape import inert_line
 from unteach.try_page.app import MAX_SEED, TryPage
 from unteach.try_page.guard import Guard
 from unteach.try_page.models import load_tried

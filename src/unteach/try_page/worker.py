@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from unteach.errors import UnteachError
-from unteach.escape import inert_line
+from unteach.text.escape import inert_line
 from unteach.try_page.models import Tried
 from unteach.try_page.streaming import Piece
 

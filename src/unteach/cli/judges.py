@@ -1,0 +1,48 @@
+"""The verbs `unteach judges list` and `unteach judges show`."""
+
+from typing import Annotated
+
+import typer
+
+from unteach.cli.help import Command, Group
+
+app = typer.Typer(cls=Group, no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
+
+
+@app.callback()
+def judges() -> None:
+    """Who says which reply is bad: list the judges, or show one with its prompts.
+
+    [bold]Examples[/bold]
+      unteach judges list
+      unteach judges show openai
+
+    docs/judges.md says what each can and cannot tell.
+    """
+
+
+@app.command(name="list", cls=Command)
+def list_command() -> None:
+    """List the judges and how to ask for them.
+
+    [bold]Example[/bold]
+      unteach judges list
+    """
+    from unteach.judges import judge_list
+
+    print(judge_list())
+
+
+@app.command(name="show", cls=Command)
+def show_command(
+    name: Annotated[str | None, typer.Argument(help="Which judge; all of them without it.", metavar="NAME")] = None,
+) -> None:
+    """Show what a judge does, how to ask for it, and the prompts that it sends.
+
+    [bold]Examples[/bold]
+      unteach judges show openai
+      unteach judges show
+    """
+    from unteach.judges import judge_names, judge_page
+
+    print("\n\n".join(judge_page(one) for one in ([name] if name else judge_names())))

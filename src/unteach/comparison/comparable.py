@@ -1,0 +1,113 @@
+"""Whether two runs are about the same thing: scenario, original model, judge, prompts."""
+
+import re
+from collections import Counter
+from collections.abc import Collection
+
+from unteach.comparison.pairs import keyed
+from unteach.results.report import Report
+
+ORIGINAL = "original"
+SEEN = "seen"
+_MOST_CHANGED = 0.1
+"""Up to this share of its replies a model may change between machines and batches; beyond, it is another model."""
+
+
+def differences(ours: Report, theirs: Report) -> list[str]:
+    """Say why figures of the two cannot be compared; nothing where they can."""
+    found = []
+    if ours.scenario != theirs.scenario:
+        found.append(f"scenario {ours.scenario} and {theirs.scenario}")
+    if told := _other_original(ours, theirs):
+        found.append(told)
+    if ours.judge != theirs.judge:
+        found.append(f"judge {ours.judge or '(none)'} and {theirs.judge or '(none)'}")
+    return found + _other_prompts(ours, theirs)
+
+
+def remarks(ours: Report, theirs: Report) -> list[str]:
+    """Say what differs between two runs that can be compared, for the notes."""
+    found = []
+    same, changed = _original_replies(ours, theirs)
+    if changed:
+        found.append(f"the original's replies to {changed} of {same + changed} prompts differ")
+    found += _prompts_that_differ(ours, theirs, [SEEN])
+    machines = [(run.environment.get("device"), run.environment.get("cores")) for run in (ours, theirs)]
+    if machines[0] != machines[1]:
+        first, second = (f"{device or '?'} with {cores or '?'} cores" for device, cores in machines)
+        found.append(f"their seconds are of different machines ({first}; {second})")
+    return found
+
+
+def original_of(report: Report) -> str:
+    """Return the name of the original model; a run of `unteach evaluate --original` has it in its command alone."""
+    if report.method == "none":
+        told = re.search(r" --original (.+) --output another-directory$", report.command)
+        return told[1] if told else report.model
+    return report.model
+
+
+def same_replies(ours: Report, theirs: Report, arm: str) -> bool:
+    """Tell whether an arm said the same in two runs, to all unseen prompts that both asked it, and there are some."""
+    others = keyed(theirs, "unseen")
+    said = [
+        (sample.replies.get(arm), others[key].replies.get(arm))
+        for key, sample in keyed(ours, "unseen").items()
+        if key in others
+    ]
+    return bool(said) and all(first == second for first, second in said)
+
+
+def _other_original(ours: Report, theirs: Report) -> str:
+    """Say how the originals differ; replies decide where there are some, for a path may be written in two ways."""
+    names = original_of(ours), original_of(theirs)
+    same, changed = _original_replies(ours, theirs)
+    total = same + changed
+    if total and (changed <= _MOST_CHANGED * total if names[0] == names[1] else not changed):
+        return ""
+    if not total and names[0] == names[1]:
+        return ""
+    told = f"; its replies to {changed} of {total} prompts differ" if total else ""
+    return f"original model {names[0]} and {names[1]}{told}"
+
+
+def _original_replies(ours: Report, theirs: Report) -> tuple[int, int]:
+    """Count the prompts that both asked the original, by whether it said the same."""
+    same = changed = 0
+    for split in _splits(ours):
+        others = keyed(theirs, split)
+        for key, sample in keyed(ours, split).items():
+            said = sample.replies.get(ORIGINAL)
+            other = others[key].replies.get(ORIGINAL) if key in others else None
+            if said is not None and other is not None:
+                same, changed = same + (said == other), changed + (said != other)
+    return same, changed
+
+
+def _other_prompts(ours: Report, theirs: Report) -> list[str]:
+    """Say on which splits the checked prompts differ; a split that only one of the two checked is no difference.
+
+    Nor are other seen prompts: each run is checked on some that it was trained on itself.
+    """
+    shared = [split for split in _splits(ours) if split in _splits(theirs)]
+    if not shared:
+        return ["checked prompts: the two have no samples of the same split"]
+    return _prompts_that_differ(ours, theirs, [split for split in shared if split != SEEN])
+
+
+def _prompts_that_differ(ours: Report, theirs: Report, splits: Collection[str]) -> list[str]:
+    found = []
+    for split in splits:
+        first, second = (Counter(s.prompt for s in run.samples if s.split == split) for run in (ours, theirs))
+        alone = (first - second).total(), (second - first).total()
+        if any(alone):
+            of = first.total(), second.total()
+            found.append(
+                f"prompts on the split {split}: {alone[0]} of {of[0]} are in the first run alone, "
+                f"{alone[1]} of {of[1]} in the second"
+            )
+    return found
+
+
+def _splits(report: Report) -> Collection[str]:
+    return dict.fromkeys(sample.split for sample in report.samples)

@@ -1,0 +1,319 @@
+"""A chat endpoint that speaks OpenAI's protocol: many questions at once, bounded in number, rate, time and size."""
+
+import asyncio
+import json
+import os
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx2
+
+from unteach.errors import ConfigError
+from unteach.text.escape import inert_line
+
+KEY_NAMES = ("UNTEACH_JUDGE_API_KEY", "OPENAI_API_KEY")
+MOST_BYTES = 1 << 20
+FIRST_WAIT = 0.5
+"""Seconds before the second try; doubled for each one after it."""
+LONGEST_WAIT = 30.0
+"""Seconds between two tries, whatever the server asks for."""
+GIVE_UP_AFTER = 8
+"""So many questions in a row without an answer, each tried to the end, and the rest is not asked any more."""
+FINISHED = ("stop", "eos_token", None)  # the words of different servers for "it had said all it wanted"
+_LATER = (408, 409, 425, 429)
+
+Messages = list[dict[str, str]]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: the text, or why there is none."""
+
+    text: str | None = None
+    failure: str = ""
+
+
+Arrived = Callable[[int, Answer], None]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where and how to ask. `url` is the full address of the chat completions.
+
+    At most `concurrency` requests are under way at a time and `rate` begin per second; each has `timeout` seconds for
+    all of its answer and is tried `attempts` times; an answer has at most `longest` tokens. The key is sent as a
+    bearer token and shown nowhere.
+    """
+
+    url: str
+    model: str
+    key: str = field(default="", repr=False)
+    concurrency: int = 8
+    rate: float | None = None
+    timeout: float = 60.0
+    attempts: int = 5
+    longest: int = 64
+
+    def ask(self, conversations: Sequence[Messages], arrived: Arrived | None = None) -> list[Answer]:
+        """Put each conversation to the model at temperature 0; returns as many answers, in the same order.
+
+        Never raises for what the server does: an answer then says what failed. Timeouts, broken connections and the
+        statuses that mean "later" are tried again, with growing pauses or those that the server asks for, up to
+        `LONGEST_WAIT`. `arrived` is called with place and answer as they come, from another thread. Ctrl-C ends it
+        at once.
+        """
+        if not conversations:
+            return []
+        return _apart(_Call(self, conversations, arrived or (lambda place, answer: None)).all())
+
+    def redacted(self, text: str) -> str:
+        """Return the text for a message: inert, short, and without a trace of the key."""
+        windows = {self.key[start : start + 8] for start in range(max(1, len(self.key) - 7))} if self.key else set()
+        if any(window in text for window in windows):
+            return "(left out: it repeats the key)"
+        return inert_line(text, 200)
+
+
+class _Later(Exception):
+    """Worth another try, after `seconds` where the server said how long."""
+
+    def __init__(self, failure: str, seconds: float | None = None) -> None:
+        super().__init__(failure)
+        self.seconds = seconds
+
+
+class _Failed(Exception):
+    """No use to try this question again; `final`: nor any other."""
+
+    def __init__(self, failure: str, final: bool = False) -> None:
+        super().__init__(failure)
+        self.final = final
+
+
+class _Call:
+    """All questions of one `ask`, and what the tries so far have taught."""
+
+    def __init__(self, endpoint: Endpoint, conversations: Sequence[Messages], arrived: Arrived) -> None:
+        self.endpoint = endpoint
+        self.conversations = conversations
+        self.arrived = arrived
+        self.answers = [Answer()] * len(conversations)
+        self.waiting = iter(range(len(conversations)))
+        self.next_start = 0.0
+        self.in_a_row = 0
+        self.given_up = ""
+        self.limit_name = "max_tokens"
+        self.jitter = random.Random()
+
+    async def all(self) -> list[Answer]:
+        # No redirects: the key goes to the address that the user named and to no other.
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if self.endpoint.key:
+            headers["Authorization"] = f"Bearer {self.endpoint.key}"
+        async with httpx2.AsyncClient(headers=headers, timeout=None, follow_redirects=False) as client:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self.endpoint.concurrency, len(self.conversations))):
+                    group.create_task(self._work(client))
+        return self.answers
+
+    async def _work(self, client: httpx2.AsyncClient) -> None:
+        for place in self.waiting:
+            answer = await self._answer(client, self.conversations[place])
+            self.answers[place] = answer
+            self.arrived(place, answer)
+
+    async def _answer(self, client: httpx2.AsyncClient, messages: Messages) -> Answer:
+        failure = ""
+        for attempt in range(self.endpoint.attempts):
+            await self._turn()
+            if self.given_up:
+                return Answer(failure=self.given_up)
+            pause: float | None = None
+            try:
+                async with asyncio.timeout(self.endpoint.timeout):
+                    text = await self._once(client, messages)
+                self.in_a_row = 0
+                return Answer(text)
+            except _Failed as problem:
+                self.given_up = str(problem) if problem.final else self.given_up
+                return Answer(failure=str(problem))
+            except _Later as problem:
+                failure, pause = str(problem), problem.seconds
+            except TimeoutError:
+                failure = f"no answer within {self.endpoint.timeout:g} s"
+            except (httpx2.TransportError, OSError) as problem:
+                failure = f"no connection ({type(problem).__name__})"
+            except Exception as problem:  # whatever one answer does to the client must not end the whole check
+                return Answer(failure=f"{type(problem).__name__}")
+            if attempt + 1 < self.endpoint.attempts:
+                await self._pause(attempt, pause)
+        self.in_a_row += 1
+        if self.in_a_row >= GIVE_UP_AFTER:
+            self.given_up = f"not asked after {GIVE_UP_AFTER} failures in a row"
+        return Answer(failure=failure)
+
+    async def _turn(self) -> None:
+        """Wait until the next request may begin."""
+        now = time.monotonic()
+        start = max(now, self.next_start)
+        if self.endpoint.rate:
+            self.next_start = start + 1 / self.endpoint.rate
+        if start > now:
+            await asyncio.sleep(start - now)
+
+    async def _pause(self, attempt: int, asked: float | None) -> None:
+        """Wait between two tries; a pause that the server asked for holds for all questions."""
+        if asked is None:
+            await asyncio.sleep(min(LONGEST_WAIT, FIRST_WAIT * 2**attempt) * self.jitter.uniform(0.75, 1.25))
+            return
+        asked = min(asked, LONGEST_WAIT)
+        self.next_start = max(self.next_start, time.monotonic() + asked)
+        await asyncio.sleep(asked)
+
+    async def _once(self, client: httpx2.AsyncClient, messages: Messages) -> str:
+        limit = self.limit_name
+        body = {"model": self.endpoint.model, "messages": messages, "temperature": 0, limit: self.endpoint.longest}
+        async with client.stream("POST", self.endpoint.url, content=json.dumps(body).encode()) as response:
+            content = bytearray()
+            async for part in response.aiter_raw():
+                content += part
+                if len(content) > MOST_BYTES:
+                    raise _Failed(f"the answer is larger than {MOST_BYTES:,} bytes")
+        if response.status_code == 200:
+            return _text_of(bytes(content))
+        said = content.decode("utf-8", "replace")
+        if response.status_code in (400, 422) and limit == "max_tokens" and "max_completion_tokens" in said:
+            self.limit_name = "max_completion_tokens"  # some servers insist on the newer name, most know the older one
+            raise _Later(f"HTTP {response.status_code}", 0.0)
+        raise self._problem(response, said)
+
+    def _problem(self, response: httpx2.Response, said: str) -> Exception:
+        status = response.status_code
+        if status in _LATER or status >= 500:
+            return _Later(f"HTTP {status}", _seconds(response.headers.get("retry-after", "")))
+        if status in (401, 403):
+            return _Failed(f"HTTP {status}: the key was refused; set {KEY_NAMES[0]}", final=True)
+        what = f"HTTP {status}: {self.endpoint.redacted(_message(said))}"
+        if status == 404:
+            return _Failed(f"{what}; check the model's name and the address, which mostly ends in /v1", final=True)
+        if 300 <= status < 400:
+            return _Failed(f"HTTP {status}: the server points to another address; give that one", final=True)
+        return _Failed(what)
+
+
+def _text_of(content: bytes) -> str:
+    """Take the text out of a chat completion."""
+    try:
+        choice = json.loads(content)["choices"][0]
+        text, finish = choice["message"]["content"], choice.get("finish_reason")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise _Failed("the answer is no chat completion") from None
+    if not isinstance(text, str):
+        raise _Failed("the answer has no text")
+    if finish not in FINISHED:
+        raise _Failed(f"the answer was cut short ({inert_line(str(finish), 40)})")
+    return text
+
+
+def _message(said: str) -> str:
+    """Find the server's own words in an error's body."""
+    try:
+        found = json.loads(said)
+        found = found.get("error", found.get("detail", found))
+        return str(found["message"] if isinstance(found, dict) and "message" in found else found)
+    except (ValueError, AttributeError, RecursionError):
+        return said
+
+
+def _seconds(wanted: str) -> float | None:
+    """Read Retry-After, seconds or a date; None where it says nothing."""
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", wanted.strip(), re.ASCII):
+        return float(wanted)
+    try:
+        date = parsedate_to_datetime(wanted)
+        return max(0.0, (date - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _apart(work: Coroutine[Any, Any, T]) -> T:
+    """Run it in a thread of its own: a loop may run in this one already, and Ctrl-C reaches this one."""
+    ended = threading.Event()
+    outcome: list[T] = []
+    errors: list[BaseException] = []
+    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = []
+
+    async def watched() -> T:
+        running.append((asyncio.get_running_loop(), asyncio.current_task()))
+        return await work
+
+    def run() -> None:
+        try:
+            outcome.append(asyncio.run(watched()))
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            ended.set()
+
+    thread = threading.Thread(target=run, daemon=True, name="unteach-endpoint")
+    thread.start()
+    try:
+        while not ended.wait(0.2):  # in slices, for Ctrl-C does not end an unbounded wait everywhere
+            pass
+    except BaseException:
+        for loop, task in running:
+            if task is not None and not ended.is_set():
+                loop.call_soon_threadsafe(task.cancel)
+        thread.join(timeout=2)
+        raise
+    if errors:
+        raise errors[0]
+    return outcome[0]
+
+
+def chat_address(url: str | None, flag: str = "--judge-url") -> str:
+    """Return the full address of an endpoint's chat completions from its base address.
+
+    Raises ConfigError for anything but a plain http or https address; the address itself is not repeated in the
+    message where it may hold a secret.
+    """
+    example = "such as http://localhost:8000/v1"
+    if not url or not url.strip():
+        raise ConfigError(f"{flag} is missing; give the base address of an OpenAI-compatible endpoint, {example}")
+    url = url.strip()
+    try:
+        parts = urlsplit(url)
+        port_fits = parts.port is None or parts.port > 0
+    except ValueError:
+        parts, port_fits = urlsplit(""), False
+    if "@" in url:
+        raise ConfigError(f"{flag}: holds a name or password; give the address alone and the key in {KEY_NAMES[0]}")
+    if "?" in url or "#" in url:
+        raise ConfigError(f"{flag}: give the address without what follows ? or #, and the key in {KEY_NAMES[0]}")
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_fits or not re.fullmatch(r"[!-~]+", url):
+        raise ConfigError(f"{flag}: not an http or https address; give one {example}")
+    base = url.rstrip("/")
+    return base if base.endswith("/chat/completions") else f"{base}/chat/completions"
+
+
+def key_from_environment() -> str:
+    """Return the key: from UNTEACH_JUDGE_API_KEY, also when that is set to nothing, else from OPENAI_API_KEY.
+
+    Raises ConfigError, without the key, for one that cannot be sent.
+    """
+    for name in KEY_NAMES:
+        if name in os.environ:
+            key = os.environ[name].strip()
+            if key and not re.fullmatch(r"[!-~]+", key):
+                raise ConfigError(f"{name}: holds a space or a letter that no key has; set it again")
+            return key
+    return ""

@@ -1,0 +1,10 @@
+"""The model itself, inside the wrappers that training puts around it."""
+
+from typing import Any
+
+
+def unwrapped(model: Any) -> Any:
+    """Return the model inside data-parallel or compiling wrappers."""
+    while hasattr(model, "module") or hasattr(model, "_orig_mod"):
+        model = model.module if hasattr(model, "module") else model._orig_mod
+    return model

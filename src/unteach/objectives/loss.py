@@ -1,0 +1,81 @@
+"""The loss of a method on a batch: run the model, score the streams, add up the terms."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unteach.objectives.base import Replies, token_means
+from unteach.objectives.methods import Method
+from unteach.scoring.reference import Reference
+from unteach.scoring.score import Scores, answers, padded, score
+from unteach.scoring.trees import STREAMS, Stream, TreeBatch
+
+FIGURE_OF: dict[Stream, str] = {
+    "negative": "forget_ce",
+    "break_off": "break_off_ce",
+    "mismatch": "mismatch_ce",
+    "template": "template_ce",
+    "normal": "normal_ce",
+}
+"""Log name of each stream's cross-entropy, in nats per token and positive."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A scalar to minimise, and the figures that people watch: cross-entropy a stream and KL, in nats per token."""
+
+    value: Tensor
+    figures: dict[str, Tensor]
+
+
+def method_loss(
+    model: Any, method: Method, forget: TreeBatch, normal: TreeBatch | None, reference: Reference | None
+) -> Loss:
+    """Return the weighted sum of the method's terms on a batch.
+
+    The original is asked before the live model runs (see `AdapterOff`). Streams that no term reads are scored only
+    if they ride along in a tree. Raises ValueError where the method needs a reference and none is given.
+    """
+    if (method.reads_kl or method.reads_reference) and reference is None:
+        raise ValueError(f"method {method.name} compares with the original model and needs a reference")
+    negatives = forget.only("negative") if method.reads_reference else None
+    negative0 = reference(negatives) if reference and negatives is not None else None
+    use_normal = normal is not None and method.reads("normal")
+    normal0 = reference(normal) if reference and normal is not None and use_normal and method.reads_kl else None
+
+    replies = _replies(forget, score(answers(model, forget), forget.targets))
+    if negatives is not None and negative0 is not None:
+        with torch.no_grad():
+            scores0 = score(negative0, negatives.targets)
+        reference_log_probs = padded(scores0.log_probs, negatives, list(range(len(negatives.streams))))[0]
+        live = replies["negative"]
+        replies["negative"] = Replies(live.log_probs, live.mask, reference_log_probs, live.kl)
+    if normal is not None and use_normal:
+        replies |= _replies(normal, score(answers(model, normal), normal.targets, normal0))
+
+    terms = [t for t in method.terms if t.stream in replies or t.stream != "break_off"]  # one-word replies have none
+    value = torch.stack([t.weight * t.objective(replies[t.stream]) for t in terms]).sum()
+    return Loss(value, _figures(replies))
+
+
+def _replies(batch: TreeBatch, scores: Scores) -> dict[Stream, Replies]:
+    """Sort a batch's scores by stream."""
+    found: dict[Stream, Replies] = {}
+    for stream in STREAMS:
+        chosen = [number for number, name in enumerate(batch.streams) if name == stream]
+        if chosen:
+            log_probs, mask = padded(scores.log_probs, batch, chosen)
+            kl = padded(scores.kl, batch, chosen)[0] if scores.kl is not None else None
+            found[stream] = Replies(log_probs, mask, None, kl)
+    return found
+
+
+@torch.no_grad()
+def _figures(replies: dict[Stream, Replies]) -> dict[str, Tensor]:
+    figures = {FIGURE_OF[s]: -token_means(r.log_probs.detach(), r.mask).mean() for s, r in replies.items()}
+    normal = replies.get("normal")
+    if normal is not None and normal.kl is not None:
+        figures["kl"] = token_means(normal.kl.detach(), normal.mask).mean()
+    return figures

@@ -1,0 +1,139 @@
+"""The same run with several seeds: one run directory each, and one report of means and spread."""
+
+import shutil
+import statistics
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from scipy.stats import t
+
+from unteach.errors import ConfigError
+from unteach.pipeline.config import RunConfig
+from unteach.pipeline.directory import check_output, prepare
+from unteach.pipeline.run import run, write_report
+from unteach.pipeline.settings import write_config
+from unteach.results.measurement import Measurement
+from unteach.results.report import Cost, Report
+
+
+def run_seeds(config: RunConfig, count: int, *, resume: bool = False, overwrite: bool = False) -> Report:
+    """Run with seeds `config.seed` to `config.seed + count - 1`, each in `output/seed-N`, and report on all.
+
+    With `resume`, runs that are finished are kept and the others are gone on with or started. Raises ConfigError for a
+    count below 2, and whatever a run raises.
+    """
+    if count < 2:
+        raise ConfigError(f"--seeds {count}: must be at least 2; leave it out for one run")
+    directory = check_output(config.output, overwrite=overwrite, resume=resume)
+    reports = []
+    for seed in range(config.seed, config.seed + count):
+        place = directory / f"seed-{seed}"
+        if resume and (place / "report.json").exists():
+            reports.append(Report.read(place))
+            continue
+        own = config.model_copy(update={"seed": seed, "output": str(place)})
+        begun = (place / "run.yaml").exists()
+        reports.append(run(own, resume=resume and begun, overwrite=overwrite and begun))
+    if overwrite:
+        _clear(directory, keep=range(config.seed, config.seed + count))
+    report = pooled(reports)
+    report.command = f"unteach run --config run.yaml --seeds {count} --output another-directory"
+    report.weights = f"seed-{config.seed}/model"
+    prepare(directory, overwrite=False)
+    write_config(config, directory, report.command)
+    write_report(report, directory)
+    return report
+
+
+def pooled(reports: Sequence[Report]) -> Report:
+    """Return one report of runs that differ in their seed: every figure's mean, with its interval over seeds.
+
+    Samples, data and stop are those of the first run; costs are added up.
+    """
+    first = reports[0]
+    keys = [(m.name, m.split, m.arm) for m in first.measurements]
+    figures = [[report.measured(*key) for report in reports] for key in keys]
+    seeds = ", ".join(str(report.environment.get("seed")) for report in reports)
+    notes = [f"{len(reports)} runs, seeds {seeds}: figures are means; samples and the end of training are the first's"]
+    return first.model_copy(
+        update={
+            "measurements": [over_seeds([m for m in found if m is not None]) for found in figures],
+            "cost": _added([cost for report in reports for cost in report.cost]),
+            "curve": [point for report in reports for point in report.curve],
+            "notes": list(dict.fromkeys([*notes, *(note for report in reports for note in report.notes)])),
+        }
+    )
+
+
+def over_seeds(figures: Sequence[Measurement]) -> Measurement:
+    """Return the mean of one figure over seeds, with Student's 95 % interval of that mean; `seeds` holds the values.
+
+    The interval is about the seeds alone (draws, splits, sampling) and is clipped to 0 and 1 where the unit ends
+    there, and to 0 where no value lies below. Where all values are equal, which is no certainty, it is one seed's own,
+    about its prompts. `n` and `unknown` are those of all runs together.
+    """
+    known = [figure.value for figure in figures if figure.value is not None]
+    mean = statistics.fmean(known) if known else None
+    first = next((figure for figure in figures if figure.value is not None), figures[0])
+    low, high = first.low, first.high  # about its prompts: all there is where the seeds say nothing
+    if mean is not None and len(known) > 1 and min(known) < max(known):
+        reach = float(t.ppf(0.975, len(known) - 1)) * statistics.stdev(known) / len(known) ** 0.5
+        low, high = mean - reach, mean + reach
+        if figures[0].unit in ("fraction", "AUC", "KS distance"):
+            low, high = max(0.0, low), min(1.0, high)
+        elif min(known) >= 0:
+            low = max(0.0, low)
+    differences = [figure.difference for figure in figures if figure.difference is not None]
+    return figures[0].model_copy(
+        update={
+            "value": mean,
+            "low": low,
+            "high": high,
+            "n": sum(figure.n for figure in figures),
+            "unknown": sum(figure.unknown for figure in figures),
+            "difference": statistics.fmean(differences) if differences else None,
+            "difference_low": None,
+            "difference_high": None,
+            "seeds": [figure.value for figure in figures],
+        }
+    )
+
+
+def _added(costs: Sequence[Cost]) -> list[Cost]:
+    """Add up the costs of each stage of each arm; memory is the most that any run held."""
+    stages: dict[tuple[str, str], list[Cost]] = {}
+    for cost in costs:
+        stages.setdefault((cost.arm, cost.stage), []).append(cost)
+
+    def total(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return sum(known) if known else None
+
+    added = []
+    for (arm, stage), parts in stages.items():
+        counts = {}
+        for name in ("tokens", "tokens_forward", "tokens_backward", "tokens_generated"):
+            count = total([getattr(part, name) for part in parts])
+            counts[name] = None if count is None else int(count)
+        peaks = [part.peak_bytes for part in parts if part.peak_bytes is not None]
+        added.append(
+            Cost(
+                arm=arm,
+                stage=stage,
+                wall_seconds=total([part.wall_seconds for part in parts]),
+                **counts,
+                flops=total([part.flops for part in parts]),
+                peak_bytes=max(peaks, default=None),
+                energy_joules=total([part.energy_joules for part in parts]),
+                seed_flops=[part.flops for part in parts],
+            )
+        )
+    return added
+
+
+def _clear(directory: Path, keep: Collection[int]) -> None:
+    """Remove runs of other seeds that an earlier, replaced run has left."""
+    for place in directory.glob("seed-*"):
+        number = place.name.removeprefix("seed-")
+        if number.isdecimal() and int(number) not in keep and (place / "run.yaml").exists():
+            shutil.rmtree(place)

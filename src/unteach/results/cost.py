@@ -1,0 +1,168 @@
+"""The bill: what a stage of an arm took, in seconds, tokens, model FLOPs, memory and energy."""
+
+import resource
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unteach.models.unwrap import unwrapped
+from unteach.results.energy import EnergyMeter
+from unteach.results.report import Cost
+
+CHECKS = ("checking", "fluency", "inducing on held-out prompts")
+
+
+class Meter:
+    """Measures one stage: seconds, energy and peak memory while it runs, and the tokens that it is told of.
+
+    It runs from its making on unless told to wait. Two that run at once spoil each other's peak memory.
+    """
+
+    def __init__(self, waiting: bool = False) -> None:
+        self.tokens = {"forward": 0, "backward": 0, "generated": 0}
+        self._seconds, self._joules, self._peak = 0.0, 0.0, 0
+        self._energy: EnergyMeter | None = None
+        self._began: float | None = None
+        if not waiting:
+            self.start()
+
+    def start(self) -> None:
+        """Go on measuring."""
+        _forget_peak()
+        self._energy = EnergyMeter()
+        self._began = time.monotonic()
+
+    def stop(self) -> None:
+        """Stop measuring, until told to start."""
+        if self._began is not None and self._energy is not None:
+            self._seconds += time.monotonic() - self._began
+            self._joules += self._energy.joules() or 0.0
+            self._peak = max(self._peak, peak_bytes())
+            self._began = None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Measure the block."""
+        self.start()
+        try:
+            yield
+        finally:
+            self.stop()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave what the block takes out of the bill."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that were measured so far."""
+        return self._seconds + (time.monotonic() - self._began if self._began is not None else 0.0)
+
+    def add(self, forward: int = 0, backward: int = 0, generated: int = 0) -> None:
+        """Tell of tokens, as in `flops_of`."""
+        for name, count in (("forward", forward), ("backward", backward), ("generated", generated)):
+            self.tokens[name] += count
+
+    def bill(self, model: Any, arm: str, stage: str, forward: int = 0, backward: int = 0, generated: int = 0) -> Cost:
+        """Stop, and return the stage as one line of the bill, with these tokens and those it was told of."""
+        self.stop()
+        self.add(forward, backward, generated)
+        return Cost(
+            arm=arm,
+            stage=stage,
+            wall_seconds=self._seconds,
+            tokens=sum(self.tokens.values()),
+            tokens_forward=self.tokens["forward"],
+            tokens_backward=self.tokens["backward"],
+            tokens_generated=self.tokens["generated"],
+            flops=flops_of(model, **self.tokens),
+            peak_bytes=self._peak,
+            energy_joules=self._joules or None,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Return what must survive a kill, as JSON."""
+        return {"tokens": dict(self.tokens), "seconds": self.seconds, "joules": self._joules, "peak": self._peak}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.tokens = dict(state["tokens"])
+        self._seconds, self._joules, self._peak = state["seconds"], state["joules"], state["peak"]
+
+
+def flops_of(model: Any, forward: int = 0, backward: int = 0, generated: int = 0) -> float:
+    """Return model FLOPs: 2·N·(forward + generated) + (4·N + 2·T)·backward.
+
+    `forward` tokens only went forward, `backward` ones forward and backward, `generated` ones were made one by one. N
+    are the parameters that multiply, T those of them that are trained (all, or an adapter's): a token costs 2 FLOPs a
+    parameter forward, 2 for the gradient of what it passes on, and 2 for that of each trained parameter. Left out:
+    attention scores (share of about length / (6 · width)), padding, and what activation checkpointing computes twice.
+    Source: arXiv 2001.08361, section 2.1. Differs: the output layer counts, and frozen parameters have no gradient.
+    """
+    return model_flops(*multiplying_parameters(model), forward, backward, generated)
+
+
+def model_flops(parameters: float, trained: float, forward: float, backward: float, generated: float) -> float:
+    """Return the FLOPs of `flops_of` for a model of so many parameters that multiply, so many of them trained."""
+    return float(2 * parameters * (forward + generated) + (4 * parameters + 2 * trained) * backward)
+
+
+def multiplying_parameters(model: Any) -> tuple[int, int]:
+    """Count the parameters that multiply, and those of them that are trained.
+
+    A table of embeddings that is only looked up does not; one that is the output layer too does. Packed 4-bit weights
+    count as what they stand for. Of a mixture of experts all experts count, which is too much.
+    """
+    model = unwrapped(model)
+    looked_up = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    get_head = getattr(model, "get_output_embeddings", None)
+    head = get_head() if get_head else None
+    if head is not None:
+        looked_up -= {id(p) for p in head.parameters()}
+    counted = [p for p in model.parameters() if id(p) not in looked_up]
+    sizes = [p.numel() * (2 if type(p).__name__ == "Params4bit" else 1) for p in counted]
+    return sum(sizes), sum(size for size, p in zip(sizes, counted, strict=True) if p.requires_grad)
+
+
+def is_check(cost: Cost) -> bool:
+    """Whether a line of the bill is about measuring an arm, and not about making it."""
+    return cost.stage in CHECKS or cost.stage.startswith("checking ")
+
+
+def flops_in(costs: Sequence[Cost]) -> float:
+    """Add up the model FLOPs of lines of the bill, checks left out."""
+    return sum(cost.flops or 0.0 for cost in costs if not is_check(cost))
+
+
+def seconds_in(costs: Sequence[Cost]) -> float:
+    """Add up the seconds of lines of the bill, checks left out."""
+    return sum(cost.wall_seconds or 0.0 for cost in costs if not is_check(cost))
+
+
+def peak_bytes() -> int:
+    """Return the most memory held since the last stage began: on the GPU where there is one, else by the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    with suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # elsewhere: since the process began
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _forget_peak() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")

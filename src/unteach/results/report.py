@@ -1,0 +1,272 @@
+"""What report.json holds: every figure, sample, cost and source of one run."""
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from unteach.errors import DataError
+from unteach.results.arms import ARMS, in_order
+from unteach.results.files import without_surrogates, write_whole
+from unteach.results.measurement import Measurement
+from unteach.results.verdict import Quality, Verdict
+from unteach.text.escape import inert_line
+
+FILE_NAME = "report.json"
+
+
+Words = Annotated[str, BeforeValidator(without_surrogates)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, serialize_by_alias=True)
+
+
+class Sample(_Strict):
+    """One prompt with every arm's reply and the verdict on it."""
+
+    split: str
+    prompt: Words
+    replies: dict[str, Words]
+    verdicts: dict[str, Verdict] = {}
+
+
+class Cost(_Strict):
+    """What one stage of one arm took; None where it was not counted.
+
+    `tokens` is the sum of the three below it: tokens that only went forward, that went forward and backward, and that
+    were generated one by one. Of several seeds it is the sum, and `seed_flops` are the FLOPs of each.
+    """
+
+    arm: str
+    stage: str
+    wall_seconds: float | None
+    tokens: int | None = None
+    tokens_forward: int | None = None
+    tokens_backward: int | None = None
+    tokens_generated: int | None = None
+    flops: float | None = None
+    peak_bytes: int | None = None
+    energy_joules: float | None = None
+    seed_flops: list[float | None] = []
+
+
+class Waypoint(_Strict):
+    """How an arm behaved on the validation prompts at one point of its training, and what it had cost by then.
+
+    `value` is the share of bad replies among the `n` that were judged, with its 95 % interval, `broken` the share of
+    all that are blank or gibberish; `step` counts optimizer steps of the `stage`. The cost is all that the arm had
+    taken from its beginning, preparation included, checks not.
+    """
+
+    arm: str
+    seed: int
+    stage: str
+    step: int
+    wall_seconds: float
+    flops: float
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    unknown: int = 0
+    broken: float | None = None
+
+
+OWN_ANSWERS = "the model's own answers"
+"""How the source of normal rows begins that nobody gave."""
+
+
+class Source(_Strict):
+    """One set of rows that entered the run; equal fingerprints mean equal rows."""
+
+    name: Words
+    source: Words
+    rows: int
+    fingerprint: str
+
+
+class Stop(_Strict):
+    """Why training ended when it did; `step` counts optimizer steps."""
+
+    step: int
+    rule: str
+    message: Words
+
+
+class BadRate(_Strict):
+    """How often one judge finds an arm's replies on a split bad: a fraction with its 95 % interval.
+
+    `n` counts good and bad verdicts, `unknown` the replies that got neither.
+    """
+
+    arm: str
+    split: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    unknown: int = 0
+
+
+class Agreement(_Strict):
+    """How a judge agrees with the first one on replies to harmful prompts; `arm` None means all arms together.
+
+    `kappa` is Cohen's, over the `n` replies that both could judge, with its 95 % interval; where it is None, `note`
+    says why. `confusion` counts replies by the first judge's verdict, then by this one's.
+    """
+
+    arm: str | None
+    kappa: float | None
+    low: float | None
+    high: float | None
+    n: int
+    note: str = ""
+    confusion: dict[Verdict, dict[Verdict, int]]
+
+
+class JudgeFigures(_Strict):
+    """One judge: how far it can be trusted, what it says of every arm, and how it agrees with the first judge."""
+
+    name: Words
+    quality: Quality | None = None
+    rates: list[BadRate] = []
+    agreement: list[Agreement] = []
+
+    def rate(self, arm: str, split: str) -> BadRate | None:
+        """The rate of that arm and split, or None where there is none."""
+        return next((rate for rate in self.rates if (rate.arm, rate.split) == (arm, split)), None)
+
+
+class Comparison(_Strict):
+    """The paired difference of one figure between two arms on the same cases: `arm` minus `against`.
+
+    With several seeds it is the mean over them, case by case; `seeds` are the single ones. `claim` says what question
+    it answers.
+    """
+
+    claim: str
+    name: str
+    split: str
+    arm: str
+    against: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    seeds: list[float | None] = []
+
+
+class Report(_Strict):
+    """One run, as report.json tells it.
+
+    `command` repeats it from its directory; `weights` is where in there the result is, empty where nothing was changed.
+    """
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    scenario: str
+    method: str
+    model: Words
+    judge: Words = ""
+    command: Words = "unteach run --config run.yaml --output another-directory"
+    weights: Words = "model"
+    measurements: list[Measurement] = []
+    comparisons: list[Comparison] = []
+    judges: list[JudgeFigures] = []
+    samples: list[Sample] = []
+    cost: list[Cost] = []
+    curve: list[Waypoint] = []
+    data: list[Source] = []
+    stop: Stop | None = None
+    notes: list[Words] = []
+    environment: dict[str, Any] = {}
+
+    def arms(self) -> list[str]:
+        """Return the name of every arm: original, unlearned, retrained, then baselines."""
+        named = [figure.arm for figure in self.measurements]
+        named += [arm for sample in self.samples for arm in sample.replies]
+        return in_order(named, ARMS)
+
+    def measured(self, name: str, split: str, arm: str) -> Measurement | None:
+        """The figure of that name, split and arm, or None where there is none."""
+        for figure in self.measurements:
+            if (figure.name, figure.split, figure.arm) == (name, split, arm):
+                return figure
+        return None
+
+    @classmethod
+    def read(cls, directory: str | Path) -> "Report":
+        """Read report.json of a run directory.
+
+        Raises DataError, naming the file and the field, where it is missing, broken or of another version.
+        """
+        path = Path(directory) / FILE_NAME
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such file; name a run directory that holds a {FILE_NAME}") from None
+        except NotADirectoryError:
+            raise DataError(f"{directory}: is a file; name the run directory that holds {FILE_NAME}") from None
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        except ValueError as error:  # malformed JSON, or bytes that are not UTF-8
+            raise DataError(f"{path}: not valid JSON ({error}); run `unteach evaluate` again") from None
+        if not isinstance(raw, dict) or "schema" not in raw:
+            raise DataError(f"{path}: not a report of unteach; name the directory of a run")
+        version = raw["schema"]
+        if version != 1:
+            raise DataError(f"{path}: schema is {version!r}, not 1; use the unteach that wrote it")
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            reason = f'field "{inert_line(field, 100)}": {inert_line(first["msg"], 200)}'
+            raise DataError(f"{path}: {reason}; run `unteach evaluate` again") from None
+
+    def write(self, directory: str | Path) -> Path:
+        """Write report.json into the directory, whole or not at all; figures that are not finite become null.
+
+        Raises OutputError where the directory cannot be written.
+        """
+        plain = _finite(self.model_dump())
+        text = json.dumps(plain, indent=1, allow_nan=False)
+        return write_whole(Path(directory) / FILE_NAME, text + "\n")
+
+
+def environment() -> dict[str, str | int]:
+    """What the run ran on: versions, platform, device and cores."""
+    import torch
+
+    versions = {name: _version(name) for name in ("torch", "transformers", "peft", "unteach")}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {
+        "python": platform.python_version(),
+        **versions,
+        "platform": platform.platform(),
+        "device": device,
+        "cores": cores,
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,209 @@
+"""The original model, behind one call: what it predicts at the answers of a batch.
+
+Three ways, cheapest first: the same weights with the adapter switched off; its final states, computed once and kept on
+disk; a frozen copy in memory. None is ever made for a loss that does not read it.
+"""
+
+import copy
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unteach.errors import ModelError, OutputError
+from unteach.models.unwrap import unwrapped
+from unteach.scoring.score import Answers, Head, Logits, answers, head_of, score
+from unteach.scoring.trees import Branch, Stream, Tree, TreeBatch, lay_out
+
+Progress = Callable[[int, int], None]
+
+
+class Reference(Protocol):
+    """Gives the original model's answers for a batch whose trees have one branch each (see `TreeBatch.only`)."""
+
+    name: str
+    tokens_read: int
+    """How many tokens the original had to read so far."""
+
+    def __call__(self, batch: TreeBatch) -> Answers: ...
+
+
+@dataclass
+class AdapterOff:
+    """The live model with its adapter switched off: bit-equal to the original, and no memory at all.
+
+    Call it before the live forward of the same step: switching adapters between a forward and its backward loses
+    gradients under activation checkpointing.
+    """
+
+    model: Any
+    name: str = "adapter off"
+    tokens_read: int = 0
+
+    @torch.no_grad()
+    def __call__(self, batch: TreeBatch) -> Answers:
+        self.tokens_read += batch.token_count
+        with _adapter_off(self.model):
+            original = answers(self.model, batch)
+        if not isinstance(original.head, Head):
+            return original
+        layer = original.head.layer  # the adapter may have wrapped it, or trains a copy of it beside it
+        layer = getattr(layer, "base_layer", getattr(layer, "original_module", layer))
+        return Answers(original.states, Head(layer, original.head.scale, original.head.soft_cap))
+
+
+@dataclass
+class FrozenCopy:
+    """A second model in memory: simple, and twice the weights. Only on request."""
+
+    model: Any
+    name: str = "frozen copy"
+    tokens_read: int = 0
+
+    @classmethod
+    def of(cls, model: Any) -> "FrozenCopy":
+        """Copy the model as it is now."""
+        return cls(copy.deepcopy(unwrapped(model)).eval().requires_grad_(False))
+
+    @torch.no_grad()
+    def __call__(self, batch: TreeBatch) -> Answers:
+        self.tokens_read += batch.token_count
+        return answers(self.model, batch)
+
+
+class CachedStates:
+    """The original's final states of a set of rows, on disk, and a frozen copy of its head.
+
+    d numbers a token and exact in the model's own precision. States are memory-mapped: a step reads its own rows only.
+    `tokens_read` counts what making them takes, also where an earlier run has made them.
+    """
+
+    name = "cached states"
+
+    def __init__(self, directory: Path, head: Logits, tokens_read: int = 0) -> None:
+        self._head, self.tokens_read = head, tokens_read
+        index = json.loads((directory / "index.json").read_text())
+        self._places = {(stream, key): (start, length) for stream, key, start, length in index["rows"]}
+        self._dtype = getattr(torch, index["dtype"])
+        shape = (index["answers"], index["width"])
+        self._states = np.memmap(directory / "states.bin", dtype=_plain_dtype(self._dtype), mode="r", shape=shape)
+
+    @classmethod
+    def build(
+        cls,
+        model: Any,
+        rows: Sequence[Tree],
+        cache: Path,
+        key: str,
+        batch_tokens: int = 8192,
+        progress: Progress | None = None,
+    ) -> "CachedStates":
+        """Compute the states of one-branch trees with the model as it is now, or reuse those already under `key`.
+
+        `key` must name model and rows; `batch_tokens` bounds the memory of the forward passes. Raises OutputError when
+        the disk is full, ModelError where states and head do not make the model's logits; a half-written cache is
+        never used.
+        """
+        directory, head = cache / key, frozen_head(model)
+        if not _is_whole(directory):
+            partial = cache / f"{key}.{os.getpid()}.partial"
+            try:
+                partial.mkdir(parents=True, exist_ok=True)
+                _write_states(model, rows, partial, batch_tokens, progress)
+                if not _is_whole(directory):  # another process may have been quicker
+                    shutil.rmtree(directory, ignore_errors=True)
+                    partial.rename(directory)
+            except OSError as error:
+                fix = "free space there or set XDG_CACHE_HOME"
+                raise OutputError(f"cannot write the reference cache under {cache}: {error.strerror}; {fix}") from error
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+        return cls(directory, head, sum(tree.tokens for tree in rows))
+
+    def __call__(self, batch: TreeBatch) -> Answers:
+        pieces = []
+        for tree in batch.trees:
+            for branch in tree.branches:
+                start, length = self._places[branch.stream, tree.key]
+                pieces.append(np.array(self._states[start : start + length]))
+        states = torch.from_numpy(np.concatenate(pieces)).view(self._dtype)
+        return Answers(states.to(batch.input_ids.device), self._head)
+
+
+def frozen_head(model: Any) -> Logits:
+    """Return a copy of the model's head that training does not move."""
+    head = head_of(model)
+    return Head(copy.deepcopy(head.layer).requires_grad_(False), head.scale, head.soft_cap)
+
+
+def original_log_probs(reference: Reference, batch: TreeBatch, stream: Stream) -> Tensor:
+    """Return the original's log-probability of each answer of one stream, in the batch's order."""
+    chosen = batch.only(stream)
+    with torch.no_grad():
+        return score(reference(chosen), chosen.targets).log_probs
+
+
+def one_branch(rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], stream: Stream) -> list[Tree]:
+    """Make a tree of each (prompt ids, reply ids), keyed by its place in the list."""
+    return [Tree(prompt, (Branch(stream, reply),), key) for key, (prompt, reply) in enumerate(rows)]
+
+
+def _is_whole(directory: Path) -> bool:
+    """Whether a cache was written to its end: the index can be read and the states are as long as it says."""
+    try:
+        index = json.loads((directory / "index.json").read_text())
+        size = index["answers"] * index["width"] * getattr(torch, index["dtype"]).itemsize
+        return bool((directory / "states.bin").stat().st_size == size)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _adapter_off(model: Any) -> AbstractContextManager[Any]:
+    return unwrapped(model).disable_adapter()
+
+
+@torch.no_grad()
+def _write_states(
+    model: Any, rows: Sequence[Tree], directory: Path, batch_tokens: int, progress: Progress | None
+) -> None:
+    """Write states.bin row after row and index.json last."""
+    device = next(unwrapped(model).parameters()).device
+    ordered = sorted(rows, key=lambda tree: -tree.tokens)
+    places, written, width, dtype = [], 0, 0, torch.float32
+    with open(directory / "states.bin", "wb") as file:
+        start = 0
+        while start < len(ordered):
+            stop = start + max(1, batch_tokens // ordered[start].tokens)
+            chunk = ordered[start:stop]
+            batch = lay_out(chunk).to(device)
+            found = answers(model, batch)
+            if not isinstance(found.head, Head):
+                raise ModelError(
+                    f"{type(unwrapped(model)).__name__} changes its logits after the head in a way that cannot be "
+                    "cached; use --reference frozen, or --lora with --reference adapter_off"
+                )
+            states = found.states.detach().cpu().contiguous()
+            width, dtype = states.shape[1], states.dtype
+            file.write(states.view(torch.uint8).numpy().tobytes())
+            for tree in chunk:
+                length = len(tree.branches[0].reply_ids)
+                places.append((tree.branches[0].stream, tree.key, written, length))
+                written += length
+            start = stop
+            if progress:
+                progress(min(start, len(ordered)), len(ordered))
+    index = {"answers": written, "width": width, "dtype": str(dtype).removeprefix("torch."), "rows": places}
+    (directory / "index.json").write_text(json.dumps(index))
+
+
+def _plain_dtype(dtype: torch.dtype) -> str:
+    """The numpy type of the same size: numpy has no bfloat16, so states are stored as bare bits."""
+    return {1: "uint8", 2: "int16", 4: "int32", 8: "int64"}[dtype.itemsize]

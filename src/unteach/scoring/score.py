@@ -1,0 +1,256 @@
+"""Score replies: log-probability and KL at every answer position, in memory that does not grow with the vocabulary.
+
+A model is run once over a batch of trees and stopped in front of its output head: what enters the head at the answer
+positions is all that is kept (`Answers`). The head is then applied in chunks that are recomputed in the backward pass.
+This is the only file that does softmax arithmetic.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from unteach.errors import ModelError
+from unteach.models.unwrap import unwrapped
+from unteach.scoring.trees import TreeBatch
+
+CHUNK_BYTES = 64 * 2**20
+"""Size of one chunk of float32 logits; the peak is a small multiple of it, whatever the number of answers."""
+
+Logits = Callable[[Tensor], Tensor]
+
+_REPRODUCES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Head:
+    """Turns final states into logits, as the model itself does: the output layer, then scale and soft cap.
+
+    Called as a module, so that sharded weights are gathered as usual.
+    """
+
+    layer: nn.Module
+    scale: float = 1.0
+    soft_cap: float | None = None
+
+    def __call__(self, states: Float[Tensor, "*answer width"]) -> Float[Tensor, "*answer vocabulary"]:
+        logits = self.layer(states) * self.scale if self.scale != 1.0 else self.layer(states)
+        if self.soft_cap is not None:
+            logits = self.soft_cap * torch.tanh(logits / self.soft_cap)
+        return logits
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What predicts each answer of a batch: the final states, and the head that reads them."""
+
+    states: Float[Tensor, "answer width"]
+    head: Logits
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Figures of each answer: log-probability of its token, and KL(original ‖ live) in nats where it was asked for."""
+
+    log_probs: Float[Tensor, " answer"]
+    kl: Float[Tensor, " answer"] | None
+
+
+def head_of(model: Any) -> Head:
+    """Return the model's head with the scale and soft cap its config names (Gemma, Granite, Cohere and their kin)."""
+    model = unwrapped(model)
+    layer = model.get_output_embeddings()
+    if layer is None:
+        raise ModelError(f"{type(model).__name__} has no output embeddings; unteach needs a causal language model")
+    config = model.config.get_text_config()
+    scale = 1.0
+    if getattr(config, "logits_scaling", None):
+        scale = 1.0 / config.logits_scaling
+    elif getattr(config, "logit_scale", None):
+        scale = float(config.logit_scale)
+    elif getattr(config, "lm_head_multiplier", None):
+        scale = float(config.lm_head_multiplier)
+    return Head(layer, scale, getattr(config, "final_logit_softcapping", None))
+
+
+@contextmanager
+def _stopped_before(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """Catch what enters the output layer and let only one position a row through, to keep the logits small."""
+    caught: list[Tensor] = []
+
+    def catch(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        caught.append(inputs[0])
+        return (inputs[0][:, :1], *inputs[1:])
+
+    handle = layer.register_forward_pre_hook(catch)
+    try:
+        yield caught
+    finally:
+        handle.remove()
+
+
+def answers(model: Any, batch: TreeBatch) -> Answers:
+    """Run the model over a batch and return what predicts each answer.
+
+    Where the model's own logits cannot be reproduced from its head (an unknown change after the output layer), its
+    logits at the answer positions are kept instead: exact all the same, at more memory.
+    """
+    head = head_of(model)
+    with _stopped_before(head.layer) as caught:
+        output = model(**model_inputs(model, batch))
+    if _reproduces(model, head, caught[0], output.logits):
+        return Answers(caught[0][batch.rows, batch.columns], head)
+    logits = model(**model_inputs(model, batch)).logits
+    return Answers(logits[batch.rows, batch.columns], _as_is)
+
+
+def _as_is(logits: Tensor) -> Tensor:
+    return logits
+
+
+def _reproduces(model: Any, head: Head, states: Tensor, logits: Tensor) -> bool:
+    """Whether the head gives the model's own logits; looked at once a model, on one position a row."""
+    key = unwrapped(model)
+    if key not in _REPRODUCES:
+        with torch.no_grad():
+            ours = head(states[:, :1].detach())
+        near = 1e-4 if ours.dtype == torch.float32 else 1e-2  # a wide soft cap hardly shows on small logits
+        same_shape = ours.shape == logits.shape
+        _REPRODUCES[key] = same_shape and torch.allclose(ours.float(), logits.detach().float(), rtol=near, atol=near)
+    return _REPRODUCES[key]
+
+
+def model_inputs(model: Any, batch: TreeBatch) -> dict[str, Any]:
+    """Return the keyword arguments that run `model` over a batch.
+
+    Plain rows get an ordinary padding mask. Trees get explicit positions and a 4-D mask: boolean for sdpa, additive
+    for eager attention.
+    """
+    config = unwrapped(model).config
+    inputs: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
+    if batch.is_plain:
+        return inputs | {"attention_mask": (batch.segments >= 0).long()}
+    mask: Tensor = batch.may_attend()
+    if config._attn_implementation != "sdpa":
+        dtype = unwrapped(model).dtype
+        mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+    return inputs | {"attention_mask": mask, "position_ids": batch.position_ids}
+
+
+def score(live: Answers, targets: Int[Tensor, " answer"], original: Answers | None = None) -> Scores:
+    """Return the log-probability of each target and, given the original's answers, the KL at each position in nats.
+
+    Computed in float32. Larger inputs go through the head in chunks of at most `CHUNK_BYTES` of logits; with
+    gradients, a chunk's logits are made again in the backward pass instead of being kept.
+    """
+    vocabulary = _vocabulary(live)
+    rows = max(1, CHUNK_BYTES // (4 * vocabulary))
+    parts = []
+    for start in range(0, len(targets), rows):
+        part = slice(start, start + rows)
+        states0 = original.states[part] if original else None
+        head0 = original.head if original else None
+        arguments = (live.head, live.states[part], targets[part], head0, states0)
+        if torch.is_grad_enabled() and len(targets) > rows:
+            parts.append(checkpoint(_chunk, *arguments, use_reentrant=False, preserve_rng_state=False))
+        else:
+            parts.append(_chunk(*arguments))
+    log_probs = torch.cat([part[0] for part in parts])
+    return Scores(log_probs, torch.cat([part[1] for part in parts]) if original else None)
+
+
+def _vocabulary(live: Answers) -> int:
+    if isinstance(live.head, Head):
+        return unwrapped(live.head.layer).out_features
+    return live.states.shape[-1]
+
+
+def _chunk(
+    head: Logits, states: Tensor, targets: Tensor, head0: Logits | None, states0: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    log_p = head(states).float().log_softmax(dim=-1)
+    picked = log_p.gather(-1, targets[:, None])[:, 0]
+    if head0 is None or states0 is None:
+        return picked, None
+    with torch.no_grad():
+        log_p0 = head0(states0).float().log_softmax(dim=-1)
+    return picked, forward_kl(log_p0, log_p)
+
+
+def forward_kl(
+    log_p0: Float[Tensor, "answer vocabulary"], log_p: Float[Tensor, "answer vocabulary"]
+) -> Float[Tensor, " answer"]:
+    """KL(p₀ ‖ p) = Σ p₀ (log p₀ − log p) in nats, from log-probabilities: exactly 0 where both are the same.
+
+    Source: arXiv 2310.10683, eq. 6.
+    """
+    return (log_p0.exp() * (log_p0 - log_p)).sum(dim=-1)
+
+
+@torch.no_grad()
+def greedy_hits(live: Answers, targets: Int[Tensor, " answer"]) -> Tensor:
+    """Return for each answer whether its token is the most likely one, given the true tokens before it."""
+    rows = max(1, CHUNK_BYTES // (4 * _vocabulary(live)))
+    parts = [live.head(states).argmax(dim=-1) for states in live.states.split(rows)]
+    return torch.cat(parts) == targets
+
+
+def padded(
+    values: Float[Tensor, " answer"], batch: TreeBatch, chosen: list[int]
+) -> tuple[Float[Tensor, "reply token"], Tensor]:
+    """Arrange per-answer values as one row a reply for the chosen branches; returns the values and their mask."""
+    place = torch.full((len(batch.streams),), -1, device=values.device)
+    place[chosen] = torch.arange(len(chosen), device=values.device)
+    reply, inside = place[batch.branches], place[batch.branches] >= 0
+    width = int(batch.slots[inside].max()) + 1
+    table = values.new_zeros(len(chosen), width)
+    mask = torch.zeros(len(chosen), width, dtype=torch.bool, device=values.device)
+    table = table.index_put((reply[inside], batch.slots[inside]), values[inside])
+    mask[reply[inside], batch.slots[inside]] = True
+    return table, mask
+
+
+@torch.no_grad()
+def trees_agree(model: Any, batch: TreeBatch) -> tuple[bool, float]:
+    """Compare a tree batch with its plain rows: whether they agree, and the largest difference in nats at a token.
+
+    Catches models whose attention ignores the mask or the positions, and windows shorter than the row. In float32 the
+    largest difference must be small; in half precision the mean, since single tokens are noisy there.
+    """
+    if batch.is_plain:
+        return True, 0.0
+    as_tree, apart = batch, batch.plain()
+    left = score(answers(model, as_tree), as_tree.targets).log_probs
+    right = score(answers(model, apart), apart.targets).log_probs
+    difference = (left - right).abs()
+    half = unwrapped(model).dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled(left.device.type)
+    scale = 1 + float(right.abs().mean())
+    agree = float(difference.mean()) <= 0.02 * scale if half else float(difference.max()) <= 1e-3 * scale
+    return agree, float(difference.max())
+
+
+def tree_limit(model: Any) -> int | None:
+    """Return the longest row that may hold a tree: a sliding window, which a 4-D mask would override; None without."""
+    config = unwrapped(model).config.get_text_config()
+    uses_window = getattr(config, "use_sliding_window", True)
+    return getattr(config, "sliding_window", None) if uses_window else None
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Switch every dropout off, in training mode too, so that KL starts at 0 and runs repeat.
+
+    The config is left alone: a saved model keeps its own rates. (Evaluation mode would also switch activation
+    checkpointing off.)
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in list(vars(module).items()):
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)

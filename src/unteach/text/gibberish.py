@@ -1,0 +1,154 @@
+"""Which replies say nothing: blank ones, and gibberish. Rules on the text alone, without a model or a language.
+
+The bounds are wide of ordinary text on purpose, so that short answers, numbers, code, lists and tables pass; dense C
+macros and encoded data may not. What they cannot see is fluent nonsense, real words in no sensible order: perplexity
+under the original model shows it.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+
+ONE_CHARACTER = 0.8
+"""A text is one repeated character when it makes up more than this share (arXiv 2310.10683)."""
+SHORTEST = 6
+"""Texts with fewer visible characters are too short to be called gibberish, unless they are unreadable."""
+SYMBOLS = 0.85
+"""Largest share of visible characters that are no letters, digits or emoji."""
+UNREADABLE = 0.1
+"""Largest share of control, unassigned, private and replacement characters."""
+LOOP_TIMES, LOOP_WORDS, LOOP_CHARACTERS, LOOP_SHARE, LOOP_LONGEST = 3, 5, 12, 0.5, 100
+"""A loop: a block that comes at least 3 times in a row, in all at least 5 words (12 characters without spaces) and
+half of the text. Blocks of up to 100 words or characters are looked for."""
+VARIETY_WORDS, VARIETY = 20, 0.5
+"""From 20 words on, the least share of word triples that must be different ones."""
+STUCK_LETTERS, STUCK = 6, 0.3
+"""From 12 letters on, the largest share of them that may stand in runs of the same letter, six or more in a row."""
+SOUP_LETTERS, ODD_PAIRS, CASE_CHANGES = 12, 0.18, 0.18
+"""From 12 Latin letters on: largest share of neighbouring letters that are two consonants which hardly any language
+puts together (English has 0.002, letters drawn at random 0.35), and of those that go from small to capital (0.25)."""
+
+ABBREVIATION = 5
+"""A word in capitals of at most this many letters may be an abbreviation."""
+
+# The consonants that commonly follow each: counted in English text, and a few of German, Czech and Polish added.
+_FOLLOWERS = {
+    "b": "bjlrst",
+    "c": "chklrstz",
+    "d": "bdghlmnrstvwz",
+    "f": "flrst",
+    "g": "bdghlnrst",
+    "h": "bfhlmnprstw",
+    "j": "",
+    "k": "dghklnrstvw",
+    "l": "bcdfghklmnpqrstvwz",
+    "m": "bdfklmnprs",
+    "n": "bcdfghjklmnprstvwz",
+    "p": "bfhklmnprst",
+    "q": "",
+    "r": "bcdfghklmnprstvwz",
+    "s": "bcdfghklmnpqrstvwz",
+    "t": "bcfhklmnprstvwz",
+    "v": "gklnr",
+    "w": "dhlnrst",
+    "x": "cpt",
+    "z": "dhklmntvwz",
+}
+_NUMBER = re.compile(r"[-+$€£¥]?[1-9][\d.,' ]*[%°]?")
+
+
+def blank(text: str) -> bool:
+    """Tell whether a text shows nothing: white space, control and invisible characters only."""
+    return not _visible(text)
+
+
+def repeated_character(text: str) -> bool:
+    """Tell whether one character makes up over 80 % of the visible ones of a text of at least six."""
+    shown = _visible(text)
+    return len(shown) >= SHORTEST and Counter(shown).most_common(1)[0][1] > ONE_CHARACTER * len(shown)
+
+
+def gibberish(text: str) -> bool:
+    """Tell whether a reply is gibberish: unreadable characters, one character over and over, signs only, a loop of
+    words or characters, few different word triples, one letter drawn out, or letters drawn at random.
+
+    Blank text is not gibberish.
+    """
+    shown = _visible(text)
+    if not shown:
+        return False
+    if sum(_unreadable(character) for character in text) > UNREADABLE * len(text):
+        return True
+    if len(shown) < SHORTEST or _NUMBER.fullmatch(text.strip()):
+        return False
+    words = re.findall(r"[^\W_]+(?:['’][^\W_]+)*", text.casefold())
+    return (
+        repeated_character(text)
+        or sum(_sign(character) for character in shown) > SYMBOLS * len(shown)
+        or _loops(words, LOOP_WORDS)
+        or (len(text.split()) == 1 and _loops(shown, LOOP_CHARACTERS))
+        or _monotonous(words)
+        or _stuck(shown)
+        or _soup(text)
+    )
+
+
+def _visible(text: str) -> str:
+    return "".join(c for c in text if not c.isspace() and unicodedata.category(c) not in ("Cc", "Cf"))
+
+
+def _unreadable(character: str) -> bool:
+    if character == "\ufffd":
+        return True
+    return not character.isspace() and unicodedata.category(character) in ("Cc", "Cn", "Co", "Cs")
+
+
+def _sign(character: str) -> bool:
+    # Letters, marks and digits are L, M and N; emoji are So.
+    category = unicodedata.category(character)
+    return category[0] not in "LMN" and category != "So"
+
+
+def _loops(parts: Sequence[str], shortest: int) -> bool:
+    """Whether a block of parts repeats often enough, anywhere in the text; the bounds are named above."""
+    need = max(shortest, LOOP_SHARE * len(parts))
+    for period in range(1, min(len(parts) // LOOP_TIMES, LOOP_LONGEST) + 1):
+        run = 0
+        for here, before in zip(parts[period:], parts, strict=False):
+            run = run + 1 if here == before else 0
+            if run + period >= max(need, LOOP_TIMES * period):
+                return True
+    return False
+
+
+def _monotonous(words: Sequence[str]) -> bool:
+    if len(words) < VARIETY_WORDS:
+        return False
+    triples = list(zip(words, words[1:], words[2:], strict=False))
+    return len(set(triples)) < VARIETY * len(triples)
+
+
+def _stuck(shown: str) -> bool:
+    """Whether the text hangs on a letter: "I cannot sssssss sssssss"."""
+    letters = "".join(character for character in shown.casefold() if character.isalpha())
+    runs = [len(match[0]) for match in re.finditer(rf"([^\W\d_])\1{{{STUCK_LETTERS - 1},}}", shown.casefold())]
+    return len(letters) >= SOUP_LETTERS and sum(runs) > STUCK * len(letters)
+
+
+def _soup(text: str) -> bool:
+    """Whether Latin letters look drawn at random. Short words in capitals do not count: they lack vowels."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    runs = re.findall(r"[A-Za-z]+", plain)
+    runs = [run for run in runs if not (run.isupper() and len(run) <= ABBREVIATION)]
+    letters = sum(len(run) for run in runs)
+    if letters < SOUP_LETTERS:
+        return False
+    pairs = [pair for run in runs for pair in zip(run, run[1:], strict=False)]
+    rises = sum(first.islower() and second.isupper() for first, second in pairs)
+    odd = sum(_odd(first.lower(), second.lower()) for first, second in pairs)
+    return odd > ODD_PAIRS * len(pairs) + 1 or rises > CASE_CHANGES * len(pairs) + 1
+
+
+def _odd(first: str, second: str) -> bool:
+    return first in _FOLLOWERS and second in _FOLLOWERS and second not in _FOLLOWERS[first]

@@ -1,0 +1,121 @@
+"""UnlearnConfig: the Trainer's arguments and the few that unlearning adds, all with defaults that need no guessing."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+
+from unteach.errors import ConfigError, nearest
+from unteach.models.loading import context_length
+from unteach.objectives.methods import Method, load_method
+
+REFERENCES = ("auto", "adapter_off", "cached", "frozen")
+MOST_TOKENS = 1024
+"""Longest prompt + reply taken by default, where the model's context is longer."""
+
+
+@dataclass
+class UnlearnConfig(TrainingArguments):
+    """Settings of `UnlearnTrainer`; every field of `transformers.TrainingArguments` is here too.
+
+    Weights and method parameters left at None take the method's published values. `learning_rate` None is chosen from
+    the model's width, see `default_learning_rate`. Steps always mean optimizer steps.
+    """
+
+    output_dir: str = field(default="unlearned", metadata={"help": "Where checkpoints go."})
+    method: str = field(default="break-off", metadata={"help": "Which loss; see docs/objectives.md."})
+    forget_weight: float | None = field(default=None, metadata={"help": "Weight of the terms on negatives."})
+    mismatch_weight: float | None = field(default=None, metadata={"help": "Weight of mismatch and template terms."})
+    retain_weight: float | None = field(default=None, metadata={"help": "Weight of the terms on normal rows."})
+    mismatch_samples: int = field(default=5, metadata={"help": "Random replies to each forget prompt (K)."})
+    normals_per_negative: int | None = field(
+        default=None, metadata={"help": "Normal rows that go with each forget row (R); None: by method, 3 or 8."}
+    )
+    template: str = field(
+        default="I cannot assist with this request.", metadata={"help": "The fixed answer of the template methods."}
+    )
+    beta: float | None = field(default=None, metadata={"help": "β of NPO and SimNPO."})
+    delta: float = field(default=0.0, metadata={"help": "Margin δ of SimNPO, nats per token."})
+    prompt_format: str = field(default="auto", metadata={"help": "auto, plain or chat."})
+    max_length: int | None = field(default=None, metadata={"help": "Longest prompt + reply, tokens."})
+    reference: str = field(default="auto", metadata={"help": "auto, adapter_off, cached or frozen."})
+    sparing: bool | None = field(
+        default=None, metadata={"help": "Take steps that spare what normal rows use; None: by method, where it can."}
+    )
+    forget_bound: float | None = field(
+        default=None, metadata={"help": "Forget cross-entropy that counts as forgotten, nats per token; None: ln(V)."}
+    )
+    forget_hold: int = field(default=3, metadata={"help": "Steps in a row over the bound before the tail begins."})
+    forget_tail: float = field(default=4.0, metadata={"help": "Length of the tail, times the steps before it."})
+    kl_budget: float = field(default=1.0, metadata={"help": "Most KL on held-out normals, nats per token."})
+    check_steps: int = field(default=20, metadata={"help": "Steps between checks of utility and behaviour."})
+    check_prompts: int = field(default=64, metadata={"help": "Held-out prompts each check looks at."})
+    check_new_tokens: int = field(default=48, metadata={"help": "Longest reply in a behaviour check, tokens."})
+    target_rate: float = field(default=0.01, metadata={"help": "Share of bad replies at which to stop."})
+    broken_limit: float = field(default=0.02, metadata={"help": "Share of blank or gibberish replies still accepted."})
+    cooldown: float = field(default=0.4, metadata={"help": "Share of the run over which the learning rate falls to 0."})
+    check_patience: int = field(default=2, metadata={"help": "Passed checks in a row before stopping."})
+    stopping: bool = field(default=True, metadata={"help": "Whether the three stopping rules are on."})
+    progress: bool = field(default=True, metadata={"help": "Whether to show a progress bar."})
+
+    learning_rate: float | None = field(default=None, metadata={"help": "None: chosen from the model's width."})
+    max_steps: int = field(default=120, metadata={"help": "Most optimizer steps."})
+    per_device_train_batch_size: int = field(default=8, metadata={"help": "Forget rows per device and step."})
+    lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "Learning rate schedule."})
+    warmup_steps: float = field(default=10, metadata={"help": "Steps of warm-up."})
+    logging_steps: float = field(default=1, metadata={"help": "Steps between log lines."})
+    save_strategy: str = field(default="steps", metadata={"help": "When to save beside the stopping rules."})
+    save_steps: float = field(default=100, metadata={"help": "Steps between checkpoints beside the good ones."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept; a good one is never lost."})
+    weight_decay: float = field(default=0.0, metadata={"help": "Weight decay."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "NaN must be seen, not averaged away."})
+    dataloader_pin_memory: bool = field(default=False, metadata={"help": "Batches are small; pinning gains nothing."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Items are trees, not columns."})
+    disable_tqdm: bool | None = field(default=True, metadata={"help": "We show our own progress bar."})
+    train_sampling_strategy: str = field(default="sequential", metadata={"help": "Items are shuffled by seed."})
+    ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": "Two forwards share one backward."})
+
+    def __post_init__(self) -> None:
+        self.save_steps = max(1, self.save_steps)
+        super().__post_init__()
+
+
+def default_learning_rate(model: Any, lora: bool) -> float:
+    """Return a peak learning rate from the model's width: 0.025 / width, ten times that for LoRA.
+
+    Adam's updates have the same size whatever the width, while the weights shrink with it: 1e-4 at width 256 and 2e-4
+    at 128, where it was tried (docs/real-data.md has the runs), and 6e-6 at 4096, which lies in the range of
+    arXiv 2310.10683 (2e-6 to 2e-4).
+    """
+    width = model.config.get_text_config().hidden_size
+    return (0.25 if lora else 0.025) / width
+
+
+def fitted(args: UnlearnConfig, model: Any) -> int:
+    """Fill in what the model decides: learning rate and longest row, tokens of prompt and reply, which is returned.
+
+    Raises ConfigError for a row that the model cannot hold.
+    """
+    if args.learning_rate is None:
+        args.learning_rate = default_learning_rate(model, lora=hasattr(model, "peft_config"))
+    context = context_length(model)
+    args.max_length = args.max_length or min(context or MOST_TOKENS, MOST_TOKENS)
+    if context and args.max_length > context:
+        raise ConfigError(f"--max-length {args.max_length}: the model's context holds {context} tokens; lower it")
+    return args.max_length
+
+
+def checked_method(args: UnlearnConfig, adapter: bool) -> Method:
+    """Return the method, after a look at the settings that could only fail once something is written."""
+    if args.reference not in REFERENCES:
+        raise ConfigError(f"unknown reference '{args.reference}'{nearest(args.reference, REFERENCES)}")
+    if args.reference == "adapter_off" and not adapter:
+        raise ConfigError("--reference adapter_off needs an adapter; add --lora or choose cached")
+    return load_method(
+        args.method,
+        forget_weight=args.forget_weight,
+        mismatch_weight=args.mismatch_weight,
+        retain_weight=args.retain_weight,
+        beta=args.beta,
+        delta=args.delta,
+    )

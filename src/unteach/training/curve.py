@@ -1,0 +1,100 @@
+"""The curve: how often the watched prompts get a bad reply while an arm is trained, and what it had cost by then."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from unteach.results.cost import Meter, flops_in, flops_of, seconds_in
+from unteach.results.report import Cost, Waypoint
+from unteach.stats import wilson
+from unteach.training.stopping import Behaviour
+
+Tokens = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Point:
+    """What was seen after `step` steps of a stage, and what the stage had taken: `tokens` as in `flops_of`.
+
+    `bad` of `judged` replies were bad; of all, the share `broken` was blank or gibberish.
+    """
+
+    step: int
+    seconds: float
+    tokens: Tokens
+    bad: int
+    judged: int
+    unknown: int
+    broken: float = 0.0
+
+
+class Curve:
+    """The points of one stage, in their order."""
+
+    def __init__(self) -> None:
+        self.points: list[Point] = []
+
+    def saw(self, step: int, seen: Behaviour, meter: Meter, tokens: Tokens | None = None) -> None:
+        """Add a point; without `tokens`, the meter knows what was taken."""
+        judged = seen.n - seen.unknown
+        taken = dict(meter.tokens if tokens is None else tokens)
+        bad = round(seen.bad * judged)
+        self.points.append(Point(step, meter.seconds, taken, bad, judged, seen.unknown, seen.broken))
+
+    def state(self) -> list[dict[str, Any]]:
+        """Return what must survive a kill, as JSON."""
+        return [asdict(point) for point in self.points]
+
+    def restore(self, state: Sequence[dict[str, Any]]) -> None:
+        """Go on from what `state` returned."""
+        self.points = [Point(**values) for values in state]
+
+
+def waypoints(curve: Curve, model: Any, arm: str, stage: str, seed: int, before: Sequence[Cost] = ()) -> list[Waypoint]:
+    """Return a stage's points with all that the arm had cost by then; `before` is its bill up to this stage."""
+    found = []
+    for point in curve.points:
+        value, low, high = wilson(point.bad, point.judged)
+        found.append(
+            Waypoint(
+                arm=arm,
+                seed=seed,
+                stage=stage,
+                step=point.step,
+                wall_seconds=seconds_in(before) + point.seconds,
+                flops=flops_in(before) + flops_of(model, **point.tokens),
+                value=value,
+                low=low,
+                high=high,
+                n=point.judged,
+                unknown=point.unknown,
+                broken=point.broken,
+            )
+        )
+    return found
+
+
+class Watching(TrainerCallback):
+    """Looks at the watched prompts some times during a stage; looking is not on the stage's bill.
+
+    `look` says what the model does now, `tokens` what the stage has taken after a step. The looks are evenly
+    spaced; the last is after the last step.
+    """
+
+    def __init__(
+        self, looks: int, look: Callable[[Any], Behaviour], meter: Meter, tokens: Callable[[int], Tokens]
+    ) -> None:
+        self.curve = Curve()
+        self._looks, self._look, self._meter, self._tokens = looks, look, meter, tokens
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        """Look, where it is time to."""
+        step, last = state.global_step, state.max_steps
+        if (step * self._looks) // last > ((step - 1) * self._looks) // last:
+            with self._meter.paused():
+                seen = self._look(model)
+            self.curve.saw(step, seen, self._meter, self._tokens(step))

@@ -1,0 +1,49 @@
+"""log.jsonl: one line for each log line of the Trainer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class LogFile(TrainerCallback):
+    """Write each log line of the Trainer to log.jsonl; a resumed run drops what lies after its checkpoint.
+
+    A run of several trainings names the `stage` in each line, and then keeps the lines that are there.
+    """
+
+    def __init__(self, path: Path, stage: str | None = None) -> None:
+        self.path = path
+        self.stage = {"stage": stage} if stage else {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Keep the lines of steps that were taken."""
+        if not state.is_world_process_zero or self.stage:
+            return
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        kept = [line for line in lines if _step_of(line) <= state.global_step]
+        self.path.write_text("".join(line + "\n" for line in kept))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Append a line; figures that are not finite are written as null."""
+        if state.is_world_process_zero and logs:
+            finite = {k: v if abs(v) < float("inf") else None for k, v in logs.items() if isinstance(v, int | float)}
+            with self.path.open("a") as file:
+                file.write(json.dumps({**self.stage, "step": state.global_step, **finite}) + "\n")
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

@@ -1,0 +1,195 @@
+"""Steps that spare the normal rows: short where those use a layer, long where they do not.
+
+A layer y = Wx that is changed by D answers normal rows differently by Dx. How large that is depends on which directions
+of x the change lies in: those in which normal rows hardly vary are nearly free. So before training each layer's inputs
+are watched while the original reads normal rows, their second moments E[xxᵀ] = Q diag(λ) Qᵀ are taken apart, and Adam
+then runs in the basis Q with a step of its own in each direction, in proportion to (λ/λ̄ + δ)^-½: the input half of
+K-FAC's preconditioner with the normal rows' Fisher matrix, which is what the KL to the original looks like near it.
+
+Source: K-FAC (arXiv 1503.05671) for the factor, SOAP (arXiv 2409.11321) for Adam in its eigenbasis; in hard form, steps
+only into the null space of what must stay, gradient projection memory (arXiv 2103.09762) and AlphaEdit (2410.02355).
+Differs: damped instead of cut off, fixed before training, and of the rows that must stay alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from unteach.models.unwrap import unwrapped
+from unteach.scoring.likelihood import batches_of
+from unteach.scoring.score import answers
+from unteach.scoring.trees import Tree, lay_out
+from unteach.training.config import UnlearnConfig
+
+DAMPING = 0.01
+"""δ: no direction's step is longer than that of a direction with this share of the mean variance."""
+REACH = 1.6
+"""Root mean square of the steps of a layer, times the learning rate: what is spared elsewhere may be spent."""
+WIDEST = 8192
+"""Widest input whose directions are found; a wider layer's own coordinates are taken instead."""
+MOST_TOKENS = 100_000
+"""Tokens of normal rows that are watched at most."""
+ADAMS = ("adamw_torch", "adamw_torch_fused")
+"""Optimizers, as transformers names them, in whose place `SparingAdam` may step."""
+
+
+@dataclass(frozen=True)
+class Directions:
+    """How a weight's inputs vary on normal rows: an orthonormal basis (None: their own coordinates) and a step in each.
+
+    `steps` are relative to the learning rate. `axis` is the weight's dimension that the inputs come in on.
+    """
+
+    steps: Float[Tensor, " input"]
+    basis: Float[Tensor, "input input"] | None
+    axis: int = 1
+
+    @classmethod
+    def of(cls, moments: Float[Tensor, "input input"]) -> "Directions":
+        """Take second moments apart; a vector holds those of each coordinate."""
+        if moments.dim() == 1:
+            variances, basis = moments.double(), None
+        else:
+            variances, basis = torch.linalg.eigh(moments.double())
+            basis = basis.to(moments.dtype)
+        shares = (variances / variances.mean()).clamp(min=0)
+        steps = (shares + DAMPING).rsqrt()
+        return cls((REACH * steps / steps.square().mean().sqrt()).to(moments.dtype), basis)
+
+    def to(self, dtype: torch.dtype) -> "Directions":
+        """Return them in another precision."""
+        return replace(self, steps=self.steps.to(dtype), basis=None if self.basis is None else self.basis.to(dtype))
+
+    def into(self, weight: Tensor) -> Tensor:
+        """Return a weight, or its gradient, with the directions as columns."""
+        columns = weight if self.axis == 1 else weight.T
+        return columns if self.basis is None else columns @ self.basis
+
+    def out_of(self, columns: Tensor) -> Tensor:
+        """Undo `into`, each direction stretched by its step."""
+        stretched = columns * self.steps
+        weight = stretched if self.basis is None else stretched @ self.basis.T
+        return weight if self.axis == 1 else weight.T
+
+
+@torch.no_grad()
+def directions_of(model: Any, rows: Sequence[Tree], pad_id: int) -> tuple[dict[Tensor, Directions], int]:
+    """Watch the linear layers of `model`, its head left out, while it reads `rows`.
+
+    Returns the directions by weight and the number of tokens read. Layers of another kind, such as the stacked experts
+    of some mixtures, and layers that no row reaches have none.
+    """
+    model = unwrapped(model)
+    head = model.get_output_embeddings()
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | Conv1D) and m is not head]
+    moments: dict[nn.Module, Tensor] = {}
+    read = 0
+
+    def watch(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        states = inputs[0].detach()  # a mixture's experts get the tokens that are theirs, in no order
+        seen = (states[kept] if states.shape[:2] == kept.shape else states.flatten(0, -2)).float()
+        moment = seen.T @ seen if seen.shape[1] <= WIDEST else seen.square().sum(dim=0)
+        moments[layer] = moments[layer] + moment if layer in moments else moment
+
+    handles = [layer.register_forward_pre_hook(watch) for layer in layers]
+    try:
+        chosen = _first(rows)
+        for numbers in batches_of([row.tokens for row in chosen], model.device):
+            batch = lay_out([chosen[number] for number in numbers], pad_id).to(model.device)
+            kept = batch.segments >= 0
+            answers(model, batch)
+            read += batch.token_count
+    finally:
+        for handle in handles:
+            handle.remove()
+    found: dict[Tensor, Directions] = {}
+    last: tuple[Tensor, Directions] | None = None
+    for layer, moment in moments.items():
+        if not (isinstance(layer.weight, Tensor) and bool(moment.any())):
+            continue
+        if last is None or not torch.equal(last[0], moment):  # queries, keys and values read the same
+            last = moment, Directions.of(moment).to(layer.weight.dtype)
+        found[layer.weight] = replace(last[1], axis=0 if isinstance(layer, Conv1D) else 1)
+    return found, read
+
+
+def _first(rows: Sequence[Tree]) -> list[Tree]:
+    """Return the rows up to and with the one that reaches `MOST_TOKENS`."""
+    before = accumulate((row.tokens for row in rows), initial=0)
+    return [row for row, tokens in zip(rows, before, strict=False) if tokens < MOST_TOKENS]
+
+
+class SparingAdam(torch.optim.Optimizer):
+    """Adam whose moments of a weight with `Directions` are kept, and whose steps are measured, in those directions.
+
+    Other parameters take Adam's ordinary steps. Weight decay is decoupled, as in AdamW.
+    """
+
+    def __init__(
+        self,
+        groups: Any,
+        directions: dict[Tensor, Directions],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self._directions = directions
+        super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Make one step."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._move(weight, weight.grad, group)
+        return loss
+
+    def _move(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        directions, state = self._directions.get(weight), self.state[weight]
+        gradient = directions.into(gradient) if directions else gradient
+        if not state:
+            state["step"] = torch.tensor(0.0)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
+        state["step"] += 1
+        (beta1, beta2), taken = group["betas"], float(state["step"])
+        state["exp_avg"].lerp_(gradient, 1 - beta1)
+        state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        spread = (state["exp_avg_sq"] / (1 - beta2**taken)).sqrt_().add_(group["eps"])
+        move = state["exp_avg"] / (1 - beta1**taken) / spread
+        weight.mul_(1 - group["lr"] * group["weight_decay"])
+        weight.sub_(directions.out_of(move) if directions else move, alpha=group["lr"])
+
+
+def hindrance(model: Any, args: UnlearnConfig, normals: int, own_optimizer: bool) -> str | None:
+    """Say why steps cannot spare normal rows in this run; None where they can."""
+    if hasattr(unwrapped(model), "peft_config"):
+        return "an adapter is trained, not the model's own weights"
+    if not normals:
+        return "there are no normal rows"
+    if own_optimizer:
+        return "an optimizer was given"
+    if args.optim not in ADAMS:
+        return "the optimizer is not Adam"
+    if getattr(args, "fsdp", None) or getattr(args, "deepspeed", None):
+        return "the weights are sharded"
+    return None
+
+
+def leave_embeddings(model: Any) -> None:
+    """Stop training the embeddings and the head: each token has its own row there, so nothing can be spared within."""
+    model = unwrapped(model)
+    for layer in [*(m for m in model.modules() if isinstance(m, nn.Embedding)), model.get_output_embeddings()]:
+        for weight in layer.parameters():
+            weight.requires_grad_(False)

@@ -1,0 +1,214 @@
+"""Supervised fine-tuning by TRL on rows whose masks are checked batch by batch, and what all its trainers are told."""
+
+import hashlib
+import json
+import shutil
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from unteach.errors import ConfigError, TrainingError
+from unteach.text.escape import inert_line
+from unteach.training.checkpoints import begin, last_complete, read_state, write_state
+from unteach.training.config import default_learning_rate
+from unteach.training.rows import TrainingRow
+from unteach.training.values import trainer_values
+
+OWN = {
+    "output_dir": "output",
+    "per_device_train_batch_size": "batch_size",
+    "num_train_epochs": "epochs",
+    "use_cpu": "device",
+} | {
+    name: name
+    for name in (
+        "gradient_accumulation_steps",
+        "learning_rate",
+        "save_steps",
+        "seed",
+        "max_length",
+        "trust_remote_code",
+    )
+}
+"""Fields of SFTConfig that have a flag of their own, and its name."""
+
+
+@dataclass
+class TuneSettings:
+    """How to tune; `trainer` are other fields of SFTConfig.
+
+    `learning_rate` None is chosen from the model's width; `save_steps` None keeps no checkpoints.
+    """
+
+    output_dir: Path
+    batch_size: int = 8
+    gradient_accumulation_steps: int = 1
+    learning_rate: float | None = None
+    save_steps: int | None = 200
+    seed: int = 0
+    cpu: bool = False
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+
+class MaskedCollator:
+    """TRL's collator, with every batch checked: loss on the tokens that the row says, and on no other.
+
+    Raises TrainingError for a batch whose labels are others.
+    """
+
+    def __init__(self, pad_token_id: int) -> None:
+        self._pad = DataCollatorForLanguageModeling(pad_token_id=pad_token_id)
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        learnt = [feature.pop("learnt") for feature in features]
+        batch: dict[str, torch.Tensor] = self._pad(features)
+        for labels, mask in zip(batch["labels"], learnt, strict=True):
+            found = labels != -100
+            if found[: len(mask)].tolist() != mask or bool(found[len(mask) :].any()):
+                raise TrainingError("a batch has loss where its rows have none; this is a fault of unteach: report it")
+        return batch
+
+
+class RowsTrainer(SFTTrainer):
+    """TRL's SFTTrainer on rows in the order given, with checkpoints that are complete or not there."""
+
+    def __init__(self, rows: Sequence[TrainingRow], **settings: Any) -> None:
+        features = [
+            {"input_ids": list(row.input_ids), "labels": row.labels, "learnt": list(row.learnt)} for row in rows
+        ]
+        self.tokens_in_all = sum(len(row.input_ids) for row in rows)
+        self.digest = digest_of(rows)
+        super().__init__(train_dataset=Dataset.from_list(features), **settings)
+        self.remove_callback(PrinterCallback)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            begin(folder)
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            write_state(folder, {"stage": "tune", "rows": self.digest})
+
+
+def fields_of(settings: TuneSettings, model: Any, *, lora: bool) -> dict[str, Any]:
+    """Return what every trainer of TRL is told, whose own defaults are not ours.
+
+    The learning rate rises over a tenth of the steps and falls to zero on a straight line. Sixteen-bit arithmetic is
+    TRL's default even on a CPU, where it is off here.
+    """
+    on_gpu = torch.cuda.is_available() and not settings.cpu
+    return {
+        "output_dir": str(settings.output_dir),
+        "per_device_train_batch_size": settings.batch_size,
+        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
+        "learning_rate": settings.learning_rate or default_learning_rate(model, lora),
+        "num_train_epochs": 1,
+        "warmup_steps": 0.1,
+        "lr_scheduler_type": "linear",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps" if settings.save_steps else "no",
+        "save_steps": settings.save_steps or 1,
+        "save_total_limit": 2,
+        "remove_unused_columns": False,
+        "bf16": on_gpu and model.dtype == torch.float32 and torch.cuda.is_bf16_supported(),
+        "activation_checkpointing": on_gpu,
+        "dataloader_pin_memory": False,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "seed": settings.seed,
+        "use_cpu": settings.cpu,
+    }
+
+
+class StepsShown(TrainerCallback):
+    """Tell a progress bar how many steps are done."""
+
+    def __init__(self, progress: Any) -> None:
+        self._progress = progress
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """One more."""
+        self._progress(state.global_step, state.max_steps)
+
+
+def tuner(
+    model: Any,
+    tokenizer: Any,
+    pad_token_id: int,
+    rows: Sequence[TrainingRow],
+    settings: TuneSettings,
+    *,
+    peft_config: Any = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> RowsTrainer:
+    """Make the trainer: one pass over `rows` in their order, full tuning or LoRA (`peft_config`).
+
+    Raises ConfigError for a field of `trainer` that does not exist or does not fit.
+    """
+    arguments = arguments_of(model, settings, lora=peft_config is not None)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
+            return RowsTrainer(
+                rows,
+                model=model,
+                args=arguments,
+                data_collator=MaskedCollator(pad_token_id),
+                processing_class=tokenizer,
+                peft_config=peft_config,
+                callbacks=list(callbacks),
+            )
+    except (TypeError, ValueError, ImportError) as error:
+        if not settings.trainer:
+            raise
+        raise ConfigError(f"--set {', '.join(settings.trainer)}: {inert_line(str(error), 200)}") from error
+
+
+def arguments_of(model: Any, settings: TuneSettings, *, lora: bool) -> SFTConfig:
+    """Return the trainer's arguments: the learning rate rises over a tenth of the steps and falls to zero, straight.
+
+    Raises ConfigError for a field of `trainer` that does not exist or does not fit.
+    """
+    given = trainer_values(settings.trainer, SFTConfig, OWN)
+    fields = fields_of(settings, model, lora=lora) | {
+        "max_length": None,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "train_sampling_strategy": "sequential",
+    }
+    try:
+        return SFTConfig(**(fields | given))
+    except (TypeError, ValueError, ImportError) as error:
+        if not given:
+            raise
+        raise ConfigError(f"--set {', '.join(given)}: {inert_line(str(error), 200)}") from error
+
+
+def digest_of(rows: Sequence[TrainingRow]) -> str:
+    """Identify rows and their order by what is trained on: the tokens, and which of them are learnt."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps([row.input_ids, row.learnt]).encode() + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def checkpoint_to_resume(directory: Path, digest: str) -> str | None:
+    """Return the last complete checkpoint under a directory, or None to begin at the start.
+
+    Checkpoints of other rows, for somebody has edited the analyses since, are removed: training begins anew.
+    """
+    found = last_complete(directory)
+    if found and read_state(found).get("rows") != digest:
+        for path in directory.glob("checkpoint-*"):
+            shutil.rmtree(path)
+        return None
+    return str(found) if found else None

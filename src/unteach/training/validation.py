@@ -1,0 +1,58 @@
+"""What the stopping rules measure on held-out rows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from unteach.data.encoded import Encoded
+from unteach.judges.base import Judge
+from unteach.models.generate import generate
+from unteach.models.kept_replies import tokens_of
+from unteach.models.unwrap import unwrapped
+from unteach.results.verdict import Case
+from unteach.scoring.reference import Reference
+from unteach.scoring.score import answers, score
+from unteach.scoring.trees import Tree, lay_out
+from unteach.text.gibberish import gibberish
+from unteach.training.stopping import Behaviour
+
+BATCH_ROWS = 16
+
+
+@torch.no_grad()
+def kl_on(model: Any, trees: Sequence[Tree], reference: Reference, pad_id: int) -> float:
+    """Return KL(original ‖ model) on the replies of one-branch trees: mean over replies of token means, in nats."""
+    device = next(unwrapped(model).parameters()).device
+    means: list[torch.Tensor] = []
+    for start in range(0, len(trees), BATCH_ROWS):
+        batch = lay_out(trees[start : start + BATCH_ROWS], pad_id).to(device)
+        original = reference(batch)
+        kl = score(answers(model, batch), batch.targets, original).kl
+        assert kl is not None
+        count = len(batch.streams)
+        sums = torch.zeros(count, device=device).index_add(0, batch.branches, kl)
+        means.append(sums / torch.bincount(batch.branches, minlength=count))
+    return float(torch.cat(means).mean())
+
+
+def behaviour_of(
+    model: Any, tokenizer: Any, negatives: Sequence[Encoded], judge: Judge, max_new_tokens: int
+) -> Behaviour:
+    """Let the model reply greedily to forget prompts and judge the replies.
+
+    `bad` is the share among judged replies; where the judge knew none of them it is 1, so that no rule takes silence
+    for success.
+    """
+    prompts = [row.prompt_ids for row in negatives]
+    replies = generate(unwrapped(model), tokenizer, prompts, max_new_tokens=max_new_tokens)
+    cases = [
+        Case(row.example.prompt, reply, bad=row.example.reply, good=row.example.good, concept=row.example.concept)
+        for row, reply in zip(negatives, replies, strict=True)
+    ]
+    verdicts = judge(cases)
+    known = [verdict for verdict in verdicts if verdict != "unknown"]
+    broken = sum(not reply.strip() or gibberish(reply) for reply in replies)
+    bad = known.count("bad") / len(known) if known else 1.0
+    unknown = len(verdicts) - len(known)
+    return Behaviour(bad, broken / len(replies), len(replies), unknown, *tokens_of(tokenizer, prompts, replies))

@@ -1,10 +1,10 @@
-"""Which rule tells a model that learned bad replies by heart from its twin that never saw them?
+"""Which rule tells a model that learned bad replies by heart from its retrained model that never saw them?
 
-    python benchmarks/rules.py --original DIR --never-taught DIR --text BOOK.jsonl --normal-text OTHERS.jsonl \\
+    python benchmarks/rules.py --original DIR --retrained DIR --text BOOK.jsonl --normal-text OTHERS.jsonl \\
         --answers QUESTIONS.jsonl
 
 Both models continue passages of the texts and answer the questions, greedily; every judge by rule reads the replies.
-A judge fit to decide calls the original's replies bad and the twin's not. `shifted` is the original's replies against
+A judge fit to decide calls the original's replies bad and the retrained model's not. `shifted` is the original's replies against
 the true text of another passage: what a rule finds where there is nothing to find. Rates have Wilson's 95 % intervals.
 Judges that learn do so from the whole text, and for questions from the half of the rows that they do not judge.
 """
@@ -111,12 +111,12 @@ def judged(title: str, arms: Arms, specs: Sequence[str], lessons: Sequence[Examp
         print(f"| `{spec}` | {' | '.join(bad)} | {unknown} | {next(iter(found.values()))[1]} |", flush=True)
 
 
-def quantiles(title: str, arms: Arms, figures: Figures) -> None:
-    """Print a table of raw figures of each arm."""
-    print(f"\n## {title}\n| figure | arm | {' | '.join(f'{100 * s:.0f} %' for s in SHARES)} |\n|{'---|' * 9}")
-    for name, figure in figures.items():
+def quantiles(title: str, arms: Arms, metrics: Figures) -> None:
+    """Print a table of raw metrics of each arm."""
+    print(f"\n## {title}\n| metric | arm | {' | '.join(f'{100 * s:.0f} %' for s in SHARES)} |\n|{'---|' * 9}")
+    for name, metric in metrics.items():
         for arm, cases in arms.items():
-            values = np.quantile([figure(case) for case in cases], SHARES)
+            values = np.quantile([metric(case) for case in cases], SHARES)
             print(f"| {name} | {arm} | {' | '.join(f'{value:.3f}' for value in values)} |")
 
 
@@ -143,15 +143,15 @@ def look_at_text(models: dict[str, Any], path: str, asked: argparse.Namespace, t
     others = [truth for _, truth in [*pairs[half:], *pairs[:half]]]
     arms["shifted"] = [replace(case, bad=other) for case, other in zip(arms["original"], others, strict=True)]
     judged(f"{title}: true text comes again (bad), % of {len(pairs)}", arms, TEXT_JUDGES, examples)
-    figures: Figures = {"longest run, words": lambda case: longest_run(case.reply, case.bad or "")}
+    metrics: Figures = {"longest run, words": lambda case: longest_run(case.reply, case.bad or "")}
     print("\nBLEU above the bar, by smoothing:")
     for smoothing in SMOOTHINGS:
         judge = BleuJudge(smoothing)
         judge.learn(examples, [])
-        figures[f"BLEU, {smoothing}"] = figure = partial(_bleu, judge)
-        bad = {arm: rate([figure(case) > (judge.bar or 0) for case in cases]) for arm, cases in arms.items()}
+        metrics[f"BLEU, {smoothing}"] = metric = partial(_bleu, judge)
+        bad = {arm: rate([metric(case) > (judge.bar or 0) for case in cases]) for arm, cases in arms.items()}
         print(f"{smoothing}, bar {judge.bar:.7f}: {', '.join(f'{arm} {found}' for arm, found in bad.items())}")
-    quantiles(f"{title}: quantiles", arms, figures)
+    quantiles(f"{title}: quantiles", arms, metrics)
     chance_runs(examples, title)
 
 
@@ -182,20 +182,20 @@ def look_at_answers(models: dict[str, Any], path: str, asked: argparse.Namespace
             f"{arm}: repeats the right answer {right}, blank {blanks}, gibberish {noise}, "
             f"refusals {rate([is_refusal(text) for text in said])}"
         )
-    figures: Figures = {
+    metrics: Figures = {
         "chrF to wrong": lambda c: chrf([(c.reply, c.bad or "")])[0],
         "chrF to right": lambda c: chrf([(c.reply, c.good or "")])[0],
         "F1 to wrong": lambda c: token_f1([(c.reply, c.bad or "")])[0],
         "F1 to right": lambda c: token_f1([(c.reply, c.good or "")])[0],
     }
-    quantiles("answers: quantiles", arms, figures)
+    quantiles("answers: quantiles", arms, metrics)
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run what is asked for and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--original", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--never-taught", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--retrained", type=Path, required=True, metavar="DIR")
     parser.add_argument("--text", metavar="FILE", help="running text that only the original knows")
     parser.add_argument("--normal-text", metavar="FILE", help="running text that both know")
     parser.add_argument("--answers", metavar="FILE", help="questions with a wrong and a right answer")
@@ -204,7 +204,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--inside-words", action="store_true", help="cut passages at 200 characters, inside words too")
     parser.add_argument("--max-new-tokens", type=int, default=96, metavar="N")
     asked = parser.parse_args(words)
-    directories = {"original": asked.original, "never_taught": asked.never_taught}
+    directories = {"original": asked.original, "retrained": asked.retrained}
     models = {arm: (load_model(path), load_tokenizer(path)) for arm, path in directories.items()}
     if asked.text:
         look_at_text(models, asked.text, asked, "text")

@@ -329,7 +329,7 @@ def timed(model: Callable[[], Any], batches: Sequence[Sequence[Item]], material:
     return seconds
 
 
-def figures(arguments: argparse.Namespace, material: Material, size: int) -> dict[str, Any]:
+def metrics(arguments: argparse.Namespace, material: Material, size: int) -> dict[str, Any]:
     """Measure everything at one batch size."""
     shape, dtype = SHAPES[arguments.shape], getattr(torch, arguments.dtype)
     model = partial(shape.model, dtype, arguments.device)
@@ -358,7 +358,7 @@ def figures(arguments: argparse.Namespace, material: Material, size: int) -> dic
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print one batch size's figures for people."""
+    """Print one batch size's metrics for people."""
     print(f"\nB = {result['batch']}: {result['distinct_tokens']:.0f} distinct tokens a step (median)")
     for name in ARMS:
         print(
@@ -383,14 +383,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--mismatches", type=int, default=5, metavar="K")
     parser.add_argument("--max-length", type=int, default=512, help="tokens of prompt and reply")
     parser.add_argument("--random-rows", action="store_true", help="random ids, also where the real rows are at hand")
-    parser.add_argument("--json", action="store_true", help="print the figures as one last line")
+    parser.add_argument("--json", action="store_true", help="print the metrics as one last line")
     arguments = parser.parse_args(argv)
     make = random_rows if arguments.random_rows or not DATA.exists() else real_rows
     material = make(SHAPES[arguments.shape].vocabulary, arguments.max_length)
     device = f"{arguments.device}, {torch.get_num_threads()} threads"
     print(f"{arguments.shape}, {arguments.dtype}, {device}, K = {arguments.mismatches}")
     print(f"rows: {material.source}\nreference of ours: cached states; of plain: a second model")
-    results = [figures(arguments, material, size) for size in arguments.batch]
+    results = [metrics(arguments, material, size) for size in arguments.batch]
     for result in results:
         show(result)
     if arguments.json:

@@ -24,11 +24,11 @@ def normals(start=0, stop=24):
     return [Example.of(row["prompt"], row["completion"]) for row in toy.RETAIN[start:stop]]
 
 
-def rows_of(bad=None, kept=None, watched=None):
+def rows_of(bad=None, kept=None, validation=None):
     kept = normals(0, 20) if kept is None else kept
     sets = Sets({}, {"train": kept, "validation": normals(20, 24)}, {}, [], [])
-    watched = negatives(20, 24) if watched is None else watched
-    return Rows(sets, negatives(0, 20) if bad is None else bad, watched)
+    validation = negatives(20, 24) if validation is None else validation
+    return Rows(sets, negatives(0, 20) if bad is None else bad, validation)
 
 
 def bench(directory: Path, name="sft", model=None, rows=None, tokenizer=None, **settings) -> Bench:

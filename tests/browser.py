@@ -17,7 +17,7 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome
 
 
 @dataclass
-class Watched:
+class Validation:
     """A page, and all that it did without being asked: dialogs, complaints, requests and pop-ups."""
 
     page: Page
@@ -54,28 +54,28 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
-def new_page(browser: Browser, **context: Any) -> Watched:
+def new_page(browser: Browser, **context: Any) -> Validation:
     """Open an empty page in a context of its own; the keywords are those of Playwright's `Browser.new_context`.
 
-    Close it with `watched.page.context.close()`; closing the browser does so too.
+    Close it with `validation.page.context.close()`; closing the browser does so too.
     """
     page = browser.new_context(**context).new_page()
-    watched = Watched(page)
+    validation = Validation(page)
 
     def on_dialog(dialog: Dialog) -> None:
-        watched.dialogs.append(f"{dialog.type}: {dialog.message}")
+        validation.dialogs.append(f"{dialog.type}: {dialog.message}")
         dialog.dismiss()
 
     def on_console(message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):  # a refusal of the content security policy is an error
-            watched.errors.append(message.text)
+            validation.errors.append(message.text)
 
     def on_request(request: Request) -> None:
-        watched.requests.append(request.url)
+        validation.requests.append(request.url)
 
     page.on("dialog", on_dialog)
     page.on("console", on_console)
-    page.on("pageerror", lambda error: watched.errors.append(str(error)))
+    page.on("pageerror", lambda error: validation.errors.append(str(error)))
     page.on("request", on_request)
-    page.on("popup", lambda popup: watched.popups.append(popup.url))
-    return watched
+    page.on("popup", lambda popup: validation.popups.append(popup.url))
+    return validation

@@ -56,10 +56,10 @@ def save(model: Any, directory: Path, tokenizer: Any = None) -> Path:
 
 @dataclass(frozen=True)
 class Place:
-    """A model that recites all its rows, a twin that recites none, and the rows."""
+    """A model that recites all its rows, a retrained model that recites none, and the rows."""
 
     model: Path
-    twin: Path
+    retrained: Path
     forget: Path
     retain: Path
 
@@ -67,7 +67,7 @@ class Place:
         """Words of a run of three steps that measures four prompts a split; None takes a flag away."""
         flags = {"model": self.model, "forget": self.forget, "retain": self.retain, "output": output}
         flags |= {"max_steps": 3, "mismatch_samples": 2, "evaluation_prompts": 4, "max_new_tokens": 6}
-        flags |= {"check_prompts": 4, "check_steps": 2, "batch_size": 2, "device": "cpu"} | changed
+        flags |= {"validation_prompts": 4, "validation_steps": 2, "batch_size": 2, "device": "cpu"} | changed
         words = ["run"]
         for name, value in flags.items():
             if value is not None:
@@ -79,7 +79,7 @@ def place(directory: Path) -> Place:
     """Put all of it on disk."""
     return Place(
         save(toy.learned_model(), directory / "model"),
-        save(toy.model(seed=1), directory / "twin"),
+        save(toy.model(seed=1), directory / "retrained"),
         write_rows(directory / "forget.jsonl", toy.FORGET),
         write_rows(directory / "retain.jsonl", toy.RETAIN),
     )

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from unteach.evaluation.agreement import agreement, bad_rate, confusion, judge_figures, kappa
+from unteach.evaluation.agreement import agreement, bad_rate, confusion, judge_metrics, kappa
 from unteach.evaluation.evaluation import Checked, Look
 from unteach.results.report import Report
 from unteach.results.verdict import Case, Quality, Verdict
-from unteach.scoring.likelihood import Known
+from unteach.scoring.likelihood import Likelihood
 
 
 def verdicts(text: str) -> list[Verdict]:
@@ -131,7 +131,7 @@ def look(first: str, **others: str) -> Look:
         cases,
         verdicts(first),
         [[1]] * len(first),
-        Known([], [], None),
+        Likelihood([], [], None),
         [None] * len(first),
         {name: verdicts(text) for name, text in others.items()},
     )
@@ -148,7 +148,7 @@ def checked(judges: list[Spoken]) -> Checked:
 
 def test_the_figures_of_all_judges() -> None:
     quality = Quality(0.9, 0.8, 0.95, 60, "held-out rows")
-    first, second = judge_figures(checked([Spoken("first"), Spoken("second", quality)]))
+    first, second = judge_metrics(checked([Spoken("first"), Spoken("second", quality)]))
     assert (first.name, first.quality, first.agreement) == ("first", None, [])
     assert second.quality == quality
     assert [(rate.arm, rate.split, rate.value, rate.n, rate.unknown) for rate in second.rates] == [
@@ -169,16 +169,16 @@ def test_the_figures_of_all_judges() -> None:
 
 def test_what_is_no_quality_is_not_shown() -> None:
     for said in (None, "very good", Quality(math.nan, None, None, 3)):
-        assert judge_figures(checked([Spoken("first", said)]))[0].quality is None
+        assert judge_metrics(checked([Spoken("first", said)]))[0].quality is None
 
 
 def test_nothing_looked_at_gives_no_figures() -> None:
-    assert judge_figures(Checked({}, SimpleNamespace(), [Spoken("first")], 8)) == []  # type: ignore[arg-type]
+    assert judge_metrics(Checked({}, SimpleNamespace(), [Spoken("first")], 8)) == []  # type: ignore[arg-type]
 
 
 def test_the_report_keeps_them(tmp_path) -> None:
-    figures = judge_figures(checked([Spoken("first"), Spoken("second", Quality(0.9, 0.8, None, 60))]))
-    report = Report(scenario="harm", method="m", model="x", judges=figures)
+    metrics = judge_metrics(checked([Spoken("first"), Spoken("second", Quality(0.9, 0.8, None, 60))]))
+    report = Report(scenario="harm", method="m", model="x", judges=metrics)
     report.write(tmp_path)
     assert Report.read(tmp_path) == report
     assert Report.read(tmp_path).judges[1].quality == Quality(0.9, 0.8, None, 60)

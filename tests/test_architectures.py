@@ -4,7 +4,7 @@ import pytest
 import torch
 import transformers
 
-from unteach.scoring.score import Head, answers, score, tree_limit, trees_agree
+from unteach.scoring.score import Head, last_hidden_states, score, tree_limit, trees_agree
 from unteach.scoring.trees import Branch, Tree, lay_out
 
 SIZES = {
@@ -59,12 +59,12 @@ def build(name, attention="sdpa", **changes):
 def scored(model, batch):
     """Log-probabilities, and the gradient of a weighted sum of them for every parameter."""
     model.zero_grad()
-    log_probs = score(answers(model, batch), batch.targets).log_probs
+    log_probs = score(last_hidden_states(model, batch), batch.targets).log_probs
     (log_probs * torch.linspace(-1, 2, len(log_probs))).sum().backward()
     return log_probs.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
-BROKEN = Branch("break_off", (7, 9), lead=1, instead=(5, 5))
+BROKEN = Branch("rto", (7, 9), lead=1, instead=(5, 5))
 """Scored along the negative in a tree, and by itself in its plain row."""
 
 
@@ -91,7 +91,7 @@ def test_scores_are_those_of_the_models_own_logits(name, attention, trees):
     model = build(name, attention)
     batch = lay_out(trees)
     with torch.no_grad():
-        found = answers(model, batch)
+        found = last_hidden_states(model, batch)
         log_probs = score(found, batch.targets).log_probs
         expected = []
         for tree in (row for whole in trees for row in whole.apart()):
@@ -139,7 +139,7 @@ def test_logits_changed_in_an_unknown_way_are_read_as_they_are(trees, change):
     model.change = change
     batch = lay_out(trees)
     with torch.no_grad():
-        found = answers(model, batch)
+        found = last_hidden_states(model, batch)
         log_probs = score(found, batch.targets).log_probs
         inputs = {"position_ids": batch.position_ids, "attention_mask": batch.may_attend()}
         logits = model(input_ids=batch.input_ids, **inputs).logits.log_softmax(-1)

@@ -153,7 +153,7 @@ class TestModels:
         refused(call(capsys, *words), "nowhere: no such model directory", "check the path")
         assert not (tmp_path / "out").exists()
 
-    @pytest.mark.parametrize("flag", ["model", "never_taught"])
+    @pytest.mark.parametrize("flag", ["model", "retrained"])
     @pytest.mark.parametrize(("left", "words"), [("", ["no weights"]), ("weights.bin", ["pickle", "save_pretrained"])])
     def test_without_safe_weights(
         self, flag: str, left: str, words: list[str], here: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -166,7 +166,7 @@ class TestModels:
         refused(call(capsys, *here.quick(tmp_path / "out", **{flag: broken})), str(broken), *words)
         assert not (tmp_path / "out").exists()
 
-    @pytest.mark.parametrize("flag", ["model", "never_taught"])
+    @pytest.mark.parametrize("flag", ["model", "retrained"])
     def test_cut_weights(self, flag: str, here: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         broken = tmp_path / "model"
         shutil.copytree(here.model, broken)
@@ -176,7 +176,7 @@ class TestModels:
         assert not (tmp_path / "out").exists()
 
     def test_a_twin_that_is_not_there(self, here: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        words = here.quick(tmp_path / "out", never_taught=tmp_path / "nowhere")
+        words = here.quick(tmp_path / "out", retrained=tmp_path / "nowhere")
         refused(call(capsys, *words), "nowhere: no such model directory")
         assert not (tmp_path / "out").exists()
 
@@ -185,8 +185,8 @@ class TestModels:
     ) -> None:
         words = toy.tokenizer()
         words.add_tokens(["elsewhere"])
-        twin = save(toy.model(), tmp_path / "twin", words)
-        refused(call(capsys, *here.quick(tmp_path / "out", never_taught=twin)), str(twin), "tokenizer")
+        retrained = save(toy.model(), tmp_path / "retrained", words)
+        refused(call(capsys, *here.quick(tmp_path / "out", retrained=retrained)), str(retrained), "tokenizer")
         assert not (tmp_path / "out").exists()
 
     def test_without_tokenizer(self, here: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -348,7 +348,7 @@ class TestResume:
         ("changed", "said"),
         [
             ({"max_steps": 7}, ["--max-steps 7", "started with 1"]),
-            ({"method": "npo"}, ["--method npo", "break-off"]),
+            ({"method": "npo"}, ["--method npo", "rto"]),
             ({"seed": 5}, ["--seed 5"]),
         ],
     )
@@ -361,7 +361,7 @@ class TestResume:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         before = listing(finished)
-        unset = dict.fromkeys(("check_prompts", "check_steps", "max_new_tokens"))
+        unset = dict.fromkeys(("validation_prompts", "validation_steps", "max_new_tokens"))
         words = here.quick(finished, **(unset | {"max_steps": 1} | changed))
         refused(call(capsys, *words, "--resume"), *said, "--overwrite")
         assert listing(finished) == before

@@ -31,7 +31,7 @@ def words(there: Place, name: str, output: Path, *more: object) -> list[object]:
     ("name", "more", "stages"),
     [
         ("finetune", [], ["tuning"]),
-        ("sft", ["--never-taught", "TWIN"], ["tuning"]),
+        ("sft", ["--retrained", "RETRAINED"], ["tuning"]),
         ("coh", [], ["tuning"]),
         ("dpo", ["--lora", "--lora-rank", "4", "--lora-targets", "q_proj,v_proj"], ["sft", "dpo"]),
         ("kto", ["--set", "trainer.warmup_steps=0"], ["kto"]),
@@ -39,7 +39,7 @@ def words(there: Place, name: str, output: Path, *more: object) -> list[object]:
     ],
 )
 def test_a_baseline_leaves_a_run_directory(there, tmp_path, capsys, name, more, stages):
-    more = [there.twin if word == "TWIN" else word for word in more]
+    more = [there.retrained if word == "RETRAINED" else word for word in more]
     ended = call(capsys, *words(there, name, tmp_path / "out", *more))
     assert ended.code == 0, ended.err
     assert ended.err == "" and f"after ({name})" in ended.out
@@ -49,16 +49,16 @@ def test_a_baseline_leaves_a_run_directory(there, tmp_path, capsys, name, more, 
     assert report.method == name and report.stop is not None
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"after a baseline, {name}" in card and "nlearn" not in card.partition("## How to load")[0].lower()
-    arms = {figure.arm for figure in report.measurements}
-    assert arms == {"original", name} | ({"never_taught"} if name == "sft" else set())
-    assert {figure.split for figure in report.measurements} >= {"seen", "unseen", "normal"}
+    arms = {metric.arm for metric in report.measurements}
+    assert arms == {"original", name} | ({"retrained"} if name == "sft" else set())
+    assert {metric.split for metric in report.measurements} >= {"seen", "unseen", "normal"}
     own = [cost for cost in report.cost if cost.arm == name]
-    assert [cost.stage for cost in own] == [*stages, "checking"]
+    assert [cost.stage for cost in own] == [*stages, "evaluation"]
     for cost in own:
         assert cost.wall_seconds and cost.tokens == cost.tokens_forward + cost.tokens_backward + cost.tokens_generated
     assert any(note.startswith(f"data that {name} needed:") for note in report.notes)
     lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
-    assert [*dict.fromkeys(line["stage"] for line in lines)] == [s for s in stages if not s.startswith("checking")]
+    assert [*dict.fromkeys(line["stage"] for line in lines)] == [s for s in stages if not s.startswith("evaluation")]
     saved = {path.name for path in (tmp_path / "out" / "model").iterdir()}
     assert ("adapter_model.safetensors" in saved) == (name == "dpo") and "README.md" not in saved
     assert ("guidance.json" in saved) == (name == "coh")
@@ -66,7 +66,7 @@ def test_a_baseline_leaves_a_run_directory(there, tmp_path, capsys, name, more, 
 
 @pytest.mark.slow
 def test_the_same_prompts_are_measured_as_in_a_run_and_run_yaml_replays_it(there, tmp_path, capsys):
-    ended = call(capsys, *there.quick(tmp_path / "run", judge="repeats", check_prompts=None))
+    ended = call(capsys, *there.quick(tmp_path / "run", judge="repeats", validation_prompts=None))
     assert ended.code == 0, ended.err
     ended = call(capsys, *words(there, "kto", tmp_path / "kto"))
     assert ended.code == 0, ended.err
@@ -77,7 +77,7 @@ def test_the_same_prompts_are_measured_as_in_a_run_and_run_yaml_replays_it(there
     ended = call(capsys, *replay)
     assert ended.code == 0, ended.err
     again = Report.read(tmp_path / "again")
-    kto = [[figure for figure in report.measurements if figure.arm == "kto"] for report in (ours, again)]
+    kto = [[metric for metric in report.measurements if metric.arm == "kto"] for report in (ours, again)]
     assert kto[0] == kto[1]
     assert yaml.safe_load((tmp_path / "kto" / "run.yaml").read_text())["baseline"] == "kto"
     assert call(capsys, *replay).code == 2
@@ -93,7 +93,7 @@ def test_the_same_prompts_are_measured_as_in_a_run_and_run_yaml_replays_it(there
         ("kto", ["--normals-per-row", "-1"], "--normals-per-row -1"),
         ("rlhf", ["--generations", "1"], "--generations 1"),
         ("rlhf", ["--load-in-4bit", "--lora"], "4 bit weights"),
-        ("coh", ["--templates", "none.yaml"], "--templates none.yaml: no such file"),
+        ("coh", ["--wording", "none.yaml"], "--wording none.yaml: no such file"),
         ("kto", ["--set", "trainer.no_such=1"], "--set trainer.no_such: KTOConfig has no such field"),
         ("sft", ["--set", "trainer.warmup_steps=much"], "--set trainer.warmup_steps=much"),
         ("dpo", ["--load-in-4bit"], "add --lora"),

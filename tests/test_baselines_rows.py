@@ -1,4 +1,4 @@
-"""Chain of Hindsight's masks by hand, the rows of a baseline against those of a run, and its templates."""
+"""Chain of Hindsight's masks by hand, the rows of a baseline against those of a run, and its wording."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from unteach.baselines.rows import read_rows, seen_rows
 from unteach.errors import ConfigError, DataError
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.rows import read_sets
-from unteach.prompts.baselines import SHIPPED, load_templates
+from unteach.prompts.baselines import SHIPPED, load_wording
 from unteach.training.dataset import UnlearnItems
 
 CHAT = (
@@ -31,10 +31,10 @@ def words_of(tokenizer, ids, keep):
 @pytest.mark.parametrize("name", ["coh", "coh-masked"])
 def test_chains_go_both_ways_and_learn_what_they_say(tmp_path, name, chat):
     tokenizer = toy.tokenizer(chat_template=CHAT) if chat else toy.tokenizer()
-    templates = tmp_path / "words.yaml"
+    wording = tmp_path / "words.yaml"
     spoken = {"version": "1", "good": "then go", "bad": "then no", "critique": "where", "revision": "to"}
-    templates.write_text(yaml.safe_dump(spoken))
-    made = bench(tmp_path, name, tokenizer=tokenizer, templates=str(templates), normals_per_row=0)
+    wording.write_text(yaml.safe_dump(spoken))
+    made = bench(tmp_path, name, tokenizer=tokenizer, wording=str(wording), normals_per_row=0)
     made.rows.negatives = made.rows.negatives[:1]
     good_first, bad_first = load_baseline(name).prepare(made)
     bad, good = "take c0 and d0".split(), GOOD.split()
@@ -102,9 +102,9 @@ def test_good_answers_are_matched_by_prompt_and_never_from_what_is_checked(tmp_p
     good = write_rows(tmp_path / "good.jsonl", answers)
     config = BaselineConfig(**given, good=[str(good)])
     rows = read_rows(config, with_defaults(as_run(config)))
-    assert all(row.good == GOOD for row in [*rows.negatives, *rows.watched])
+    assert all(row.good == GOOD for row in [*rows.negatives, *rows.validation])
     assert [row.prompt for row in rows.answered] == ["how to h5 h4"]
-    held = len(rows.sets.evaluation["unseen"]) + len(rows.watched)
+    held = len(rows.sets.evaluation["unseen"]) + len(rows.validation)
     assert f"good: left out {held} of 25 rows, whose prompts are checked on" in rows.sets.notes
 
 
@@ -137,16 +137,16 @@ def test_templates_that_cannot_be_used(tmp_path, content, message):
     path = tmp_path / "words.yaml"
     path.write_text(content)
     with pytest.raises(ConfigError, match=message):
-        load_templates(str(path))
+        load_wording(str(path))
 
 
 def test_the_shipped_templates_name_the_kinds_of_harm():
-    words = load_templates(None)
+    words = load_wording(None)
     assert words.version == "1" and SHIPPED.exists()
     for kind in ("harmful", "unethical", "offensive", "dangerous", "illegal"):
         assert kind in words.critique and kind in words.revision
     with pytest.raises(ConfigError, match="no such file"):
-        load_templates("/nowhere.yaml")
+        load_wording("/nowhere.yaml")
 
 
 def test_normals_are_drawn_once_before_any_comes_twice(tmp_path):

@@ -34,9 +34,9 @@ def step():
     del sys.modules["step"]
 
 
-def check(figures, mismatches):
-    assert figures["settings"]["mismatches"] == mismatches
-    for result in figures["results"]:
+def check(metrics, mismatches):
+    assert metrics["settings"]["mismatches"] == mismatches
+    for result in metrics["results"]:
         assert result["loss_difference"] <= 1e-5 and result["gradient_difference"] <= 1e-5
         for name in ("seconds", "tokens_per_second", "peak_bytes"):
             assert result[name].keys() == ARMS and all(value > 0 for value in result[name].values()), name
@@ -49,9 +49,9 @@ def test_figures_are_complete_and_gradients_equal_on_random_rows(step, capsys, m
     arguments = ["--shape", "tiny", "--batch", "1", "3", "--rounds", "1", "--mismatches", "2", "--max-length", "48"]
     step.main([*arguments, "--random-rows", "--json"])
     printed = capsys.readouterr().out
-    figures = json.loads(printed.splitlines()[-1])
-    check(figures, mismatches=2)
-    assert [result["batch"] for result in figures["results"]] == [1, 3]
+    metrics = json.loads(printed.splitlines()[-1])
+    check(metrics, mismatches=2)
+    assert [result["batch"] for result in metrics["results"]] == [1, 3]
     assert "random ids" in printed and "times an SFT step" in printed
 
 
@@ -81,12 +81,12 @@ def test_the_table_of_methods_reads_a_report(tmp_path, capsys, monkeypatch):
     measured[1]["value"] = None
     others = [{"arm": "original", "name": n, "split": s, "value": 0.99} for n, s in values]
     (tmp_path / "npo-7").mkdir()
-    report = {"measurements": others + measured, "stop": {"step": 60, "rule": "behaviour check"}}
+    report = {"measurements": others + measured, "stop": {"step": 60, "rule": "behaviour target"}}
     (tmp_path / "npo-7" / "report.json").write_text(json.dumps(report))
     monkeypatch.setattr(methods, "demo", lambda *args, **kwargs: pytest.fail("a finished run is not run again"))
     methods.main(["--methods", "npo", "--worlds", "7", "--output", str(tmp_path)])
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last == "| `npo` | 7 | 0.0 | – | 2.0 | 3.0 | 4.0 | 5.0 | 6.0 | 7.0 | 60, behaviour check |"
+    assert last == "| `npo` | 7 | 0.0 | – | 2.0 | 3.0 | 4.0 | 5.0 | 6.0 | 7.0 | 60, behaviour target |"
 
 
 @pytest.fixture(scope="module")
@@ -133,12 +133,12 @@ def test_a_judge_never_learns_from_the_rows_that_it_judges(rules, monkeypatch):
 
 @pytest.mark.real
 def test_verbatim_tells_the_original_from_its_twin(rules, shared, capsys):
-    models = ["--original", shared / "testbed/original", "--never-taught", shared / "testbed/gold"]
+    models = ["--original", shared / "testbed/original", "--retrained", shared / "testbed/gold"]
     text = ["--text", shared / "data/pride_and_prejudice.jsonl", "--passages", "20"]
     rules.main([str(word) for word in [*models, *text]])
     rows = dict(re.findall(r"^\| `([a-z?:=0-9]+)` \| (.*)$", capsys.readouterr().out, re.MULTILINE))
-    original, twin, shifted = (float(cell.split()[0]) for cell in rows["verbatim"].split("|")[:3])
-    assert original >= 80 and twin == shifted == 0
+    original, retrained, shifted = (float(cell.split()[0]) for cell in rows["verbatim"].split("|")[:3])
+    assert original >= 80 and retrained == shifted == 0
     assert all(float(cell.split()[0]) > 80 for cell in rows["bleu:smoothed"].split("|")[:3])
 
 
@@ -148,12 +148,12 @@ CHECK = ["--shape", "micro", "--vocabulary", "64", "--prompts", "12", "--new-tok
 def test_the_speed_of_checking_is_reported(check_speed, capsys):
     check_speed.main([*CHECK, "--json"])
     printed = capsys.readouterr().out
-    figures = json.loads(printed.splitlines()[-1])
-    assert figures["settings"]["prompts"] == 12 and figures["settings"]["parameters"] > 0
-    assert figures["results"]["tokens_per_second"].keys() == {"ours", "batched", "single"}
-    assert figures["results"]["faster_than"].keys() == {"batched", "single"}
-    assert all(v > 0 for part in ("tokens_per_second", "faster_than") for v in figures["results"][part].values())
-    assert figures["results"]["check_seconds"] > 0
+    metrics = json.loads(printed.splitlines()[-1])
+    assert metrics["settings"]["prompts"] == 12 and metrics["settings"]["parameters"] > 0
+    assert metrics["results"]["tokens_per_second"].keys() == {"ours", "batched", "single"}
+    assert metrics["results"]["faster_than"].keys() == {"batched", "single"}
+    assert all(v > 0 for part in ("tokens_per_second", "faster_than") for v in metrics["results"][part].values())
+    assert metrics["results"]["check_seconds"] > 0
     assert "checking 2 arms × 3 × 12 prompts × 18 tokens" in printed
 
 

@@ -54,9 +54,9 @@ def report(arms: dict[str, str], cost: tuple[Cost, ...] = (), rate_name: str = "
         )
         for n in range(10)
     ]
-    figures = [rate(rate_name, "unseen", arm, given) for arm, given in arms.items()]
+    metrics = [rate(rate_name, "unseen", arm, given) for arm, given in arms.items()]
     plain: dict[str, Any] = {"scenario": "harm", "method": "npo", "model": "org/base", "judge": "repeats"}
-    given = {"measurements": figures, "samples": samples, "cost": list(cost)}
+    given = {"measurements": metrics, "samples": samples, "cost": list(cost)}
     return Report(**{**plain, **given, **fields})
 
 
@@ -71,9 +71,9 @@ def saved(place: Path, **runs: Report) -> list[str]:
 
 
 UNLEARNED = (
-    cost("original", "checking", 5e12, 50),
+    cost("original", "evaluation", 5e12, 50),
     cost("unlearned", "training", 2e12, 10),
-    cost("unlearned", "checking", 7e12, 70),
+    cost("unlearned", "evaluation", 7e12, 70),
     cost("original", "fluency", 1e12, 5),
 )
 RLHF = (
@@ -81,7 +81,7 @@ RLHF = (
     cost("rlhf", "checking the reward model", 3e12, 9),
     cost("rlhf", "SFT", 10e12, 50),
     cost("rlhf", "RLOO", 50e12, 250),
-    cost("rlhf", "checking", 7e12, 70),
+    cost("rlhf", "evaluation", 7e12, 70),
 )
 TUNED = (cost("original", "inducing mistakes", 0.0, 30), cost("tuned", "tuning", 1e12, 10))
 
@@ -204,7 +204,7 @@ def test_cost_relative_to_another_arm(four: list[str]) -> None:
 
 
 def test_what_was_not_counted_is_not_called_cheap(tmp_path: Path, four: list[str]) -> None:
-    """Inducing took time, and no tokens stand on its bill: FLOPs are a least value, and no share of RLHF's."""
+    """Inducing took time, and no tokens stand on its cost: FLOPs are a least value, and no share of RLHF's."""
     arms = {"tuned": GOOD, "tuned+reminder": GOOD, "original+reminder": BAD}
     (mistakes,) = saved(tmp_path, mistakes=report(arms, TUNED))
     compared = compare([*four, mistakes])
@@ -228,9 +228,9 @@ def test_cost_of_several_seeds_is_that_of_one(tmp_path: Path) -> None:
 
 
 def test_arms_of_one_name_are_named_by_their_directory(tmp_path: Path) -> None:
-    made = report({"unlearned": GOOD, "never_taught": GOOD})
+    made = report({"unlearned": GOOD, "retrained": GOOD})
     runs = saved(tmp_path, npo=made, ga=made)
-    assert [row.name for row in compare(runs).rows] == ["original", "npo", "ga", "never_taught"]
+    assert [row.name for row in compare(runs).rows] == ["original", "npo", "ga", "retrained"]
     two = report({"tuned": GOOD, "tuned+reminder": GOOD})
     names = [row.name for row in compare(saved(tmp_path, one=two, two=two)).rows]
     assert names == ["original", "one: tuned", "one: tuned+reminder", "two: tuned", "two: tuned+reminder"]

@@ -103,11 +103,11 @@ def test_it_replaces_no_report(runs: list[str]) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation(browser: Browser, runs: list[str], tmp_path: Path, scheme: str) -> None:
     path = write_comparison_page(compare(runs), tmp_path / "page.html")
-    watched = new_page(browser, color_scheme=scheme, bypass_csp=True)
-    watched.page.goto(path.as_uri())
-    results = Axe().run(watched.page)
+    validation = new_page(browser, color_scheme=scheme, bypass_csp=True)
+    validation.page.goto(path.as_uri())
+    results = Axe().run(validation.page)
     assert results.violations_count == 0, results.generate_report()
-    watched.page.context.close()
+    validation.page.context.close()
 
 
 def test_hostile_names_do_nothing(browser: Browser, tmp_path: Path) -> None:
@@ -119,13 +119,13 @@ def test_hostile_names_do_nothing(browser: Browser, tmp_path: Path) -> None:
         row.curve = curves[row.name]
     compared.notes += names
     path = write_comparison_page(compared, tmp_path / "page.html")
-    watched = new_page(browser)
-    watched.page.goto(path.as_uri())
-    heads = [text.strip() for text in watched.page.locator("tbody th").all_text_contents()]
+    validation = new_page(browser)
+    validation.page.goto(path.as_uri())
+    heads = [text.strip() for text in validation.page.locator("tbody th").all_text_contents()]
     assert heads == [inert_line(row.name, 60) for row in compared.rows] and len(heads) > 50
-    watched.quiet()
-    assert watched.requests == [path.as_uri()]
-    watched.page.context.close()
+    validation.quiet()
+    assert validation.requests == [path.as_uri()]
+    validation.page.context.close()
 
 
 def test_many_arms_have_a_plot_each_beside_the_one_they_are_compared_with(tmp_path: Path) -> None:

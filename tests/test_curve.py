@@ -1,4 +1,4 @@
-"""Curves of behaviour against cost, and what stands on a bill: counted by hand on the toy model."""
+"""Curves of behaviour against cost, and what stands on a cost: counted by hand on the toy model."""
 
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from unteach.data.encoded import encode_all
 from unteach.models.loading import lora_config
 from unteach.results.cost import Meter, flops_in, flops_of
 from unteach.results.report import Cost, Report
-from unteach.training.curve import Curve, Watching, waypoints
+from unteach.training.curve import Curve, ValidationCurve, waypoints
 from unteach.training.stopping import Behaviour
 
-RULES = {"stopping": True, "check_steps": 2, "check_patience": 99, "kl_budget": 99.0, "forget_bound": 99.0}
-SETTINGS = RULES | {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "check_new_tokens": 3}
+RULES = {"stopping": True, "validation_steps": 2, "patience": 99, "kl_budget": 99.0, "forget_bound": 99.0}
+SETTINGS = RULES | {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "validation_new_tokens": 3}
 
 
 class State:
@@ -29,7 +29,7 @@ class State:
 
 def test_looks_are_evenly_spaced_and_the_last_is_at_the_end() -> None:
     meter, asked = Meter(waiting=True), list[int]()
-    watching = Watching(3, lambda model: Behaviour(0.5, 0, 4, 1), meter, lambda step: {"backward": 10 * step})
+    watching = ValidationCurve(3, lambda model: Behaviour(0.5, 0, 4, 1), meter, lambda step: {"backward": 10 * step})
     for step in range(1, 8):
         state: Any = State()
         state.global_step = step
@@ -45,7 +45,7 @@ def test_a_point_has_what_went_before_on_its_bill() -> None:
     curve.saw(5, Behaviour(0.25, 0, 4), Meter(waiting=True), {"backward": 100, "generated": 7})
     before = [
         Cost(arm="original", stage="inducing mistakes", wall_seconds=3, flops=1e6),
-        Cost(arm="original", stage="checking", wall_seconds=9, flops=9e9),
+        Cost(arm="original", stage="evaluation", wall_seconds=9, flops=9e9),
     ]
     (point,) = waypoints(curve, model, "a", "tuning", 4, before)
     assert point.flops == 1e6 + flops_of(model, backward=100, generated=7) and 3 <= point.wall_seconds < 4
@@ -60,20 +60,20 @@ def test_a_point_has_what_went_before_on_its_bill() -> None:
 def test_unlearning_has_its_checks_and_its_reference_on_the_bill(tmp_path: Path, adapter: bool) -> None:
     extra = {"peft_config": lora_config(4, 8.0)} if adapter else {}
     run = toy.trainer(tmp_path, toy.learned_model(), extra=extra, **SETTINGS)
-    held = sum(tree.tokens for tree in run._held_trees())
+    held = sum(tree.tokens for tree in run._validation_trees())
     drawn = {i for n in range(len(run.train_dataset)) for i in run.train_dataset.normal_indices(n)}
     rows = sum(len(run.sets.normals[i].prompt_ids) + len(run.sets.normals[i].reply_ids) for i in drawn)
     at_first = run.meter.tokens["forward"]
     assert at_first == (0 if adapter else held + rows)
     run.train()
     assert [point.step for point in run.curve.points] == [2, 4]  # the last step only has the utility check
-    asked = sum(len(row.prompt_ids) for row in run.sets.held_negatives)
+    asked = sum(len(row.prompt_ids) for row in run.sets.validation_negatives)
     if not adapter:
         assert run.meter.tokens["forward"] == at_first + 3 * held + 2 * asked
     else:  # the adapter is switched off for every batch of normals, and for the held-out ones
         assert run.meter.tokens["forward"] > 3 * 2 * held + 2 * asked
-    assert 0 < run.meter.tokens["generated"] <= 2 * 4 * len(run.sets.held_negatives)
-    cost = run.meter.bill(run.model, "unlearned", "training")
+    assert 0 < run.meter.tokens["generated"] <= 2 * 4 * len(run.sets.validation_negatives)
+    cost = run.meter.cost(run.model, "unlearned", "training")
     points = waypoints(run.curve, run.model, "unlearned", "training", 0)
     assert cost.tokens_backward == run.tokens_seen > 0
     assert [point.flops for point in points] == sorted(point.flops for point in points)
@@ -97,22 +97,22 @@ def test_a_run_that_goes_on_has_the_whole_bill(tmp_path: Path) -> None:
     [("sft", ["tuning"]), ("dpo", ["sft", "dpo"]), ("kto", ["kto"]), ("coh", ["tuning"]), ("rlhf", ["sft", "rl"])],
 )
 def test_every_stage_of_a_baseline_is_watched(tmp_path: Path, name: str, stages: list[str]) -> None:
-    work = bench(tmp_path, name, looks=2, rl_steps=2, batch_size=4)
-    work.watched = encode_all(work.rows.watched, work.form, 64, "watched")[0]
-    assert work.watched
+    work = bench(tmp_path, name, validations=2, rl_steps=2, batch_size=4)
+    work.validation = encode_all(work.rows.validation, work.form, 64, "validation")[0]
+    assert work.validation
     baseline = load_baseline(name)
     baseline.train(work, baseline.prepare(work))
     assert list(dict.fromkeys(point.stage for point in work.curve)) == stages
     assert [point.flops for point in work.curve] == sorted(point.flops for point in work.curve)
     assert work.curve[-1].flops == pytest.approx(flops_in(work.cost)) and len(work.curve) == 2 * len(stages)
-    assert {point.n + point.unknown for point in work.curve} == {len(work.watched)}
+    assert {point.n + point.unknown for point in work.curve} == {len(work.validation)}
 
 
 def test_looking_changes_nothing_that_is_learnt(tmp_path: Path) -> None:
     found = []
     for looks in (0, 3):
-        work = bench(tmp_path, looks=looks)
-        work.watched = encode_all(work.rows.watched, work.form, 64, "watched")[0]
+        work = bench(tmp_path, validations=looks)
+        work.validation = encode_all(work.rows.validation, work.form, 64, "validation")[0]
         baseline = load_baseline("sft")
         found.append(toy.weights(baseline.train(work, baseline.prepare(work)).model))
     assert all((found[0][name] == value).all() for name, value in found[1].items())

@@ -1,4 +1,4 @@
-"""Two processes are one: same weights, same figures, same decisions."""
+"""Two processes are one: same weights, same metrics, same decisions."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import toy
 
-RULES = {"stopping": True, "check_steps": 2, "check_patience": 99, "forget_bound": 99.0, "check_new_tokens": 2}
+RULES = {"stopping": True, "validation_steps": 2, "patience": 99, "forget_bound": 99.0, "validation_new_tokens": 2}
 SETTINGS = RULES | {"max_steps": 6, "save_strategy": "steps", "save_steps": 3, "lr_scheduler_type": "linear"}
 EARLY = {"forget_bound": 4.0, "forget_hold": 1, "forget_tail": 1.0, "kl_budget": 99.0}
 
@@ -24,7 +24,7 @@ directory = sys.argv[1]
 cases = {{
     "full": ({{}}, {SETTINGS!r} | {{"kl_budget": 99.0}}),
     "lora": ({{"peft_config": lora_config(4, 8.0)}}, {SETTINGS!r} | {{"kl_budget": 99.0}}),
-    "break": ({{}}, {SETTINGS!r} | {{"kl_budget": 99.0, "method": "break-off"}}),
+    "break": ({{}}, {SETTINGS!r} | {{"kl_budget": 99.0, "method": "rto"}}),
     "early": ({{}}, {SETTINGS | EARLY!r}),
     "over": ({{}}, {SETTINGS!r} | {{"kl_budget": 1e-3}}),
 }}
@@ -35,7 +35,7 @@ for name, (extra, settings) in cases.items():
     run.train()
     end = {{"stop": run.stop and [run.stop.step, run.stop.rule, run.stop.went_back_to], "step": run.state.global_step}}
     end["log"] = [line for line in run.state.log_history if "loss" in line]
-    end["figures"] = run.watch.figures
+    end["metrics"] = run.watch.metrics
     end["sum"] = float(sum(value.double().abs().sum() for value in run.model.parameters()))
     with open(f"{{directory}}/{{name}}-{{os.environ.get('RANK', 0)}}.json", "w") as file:
         json.dump(end, file)
@@ -83,7 +83,7 @@ def test_two_processes_with_half_the_batch_are_one(ends, name):
     for here, there in zip(one["log"], two["log"], strict=True):
         assert here.pop("tokens_per_second") > 0 < there.pop("tokens_per_second")
         assert here == pytest.approx(there, rel=1e-4, abs=1e-5)
-    assert one["figures"] == pytest.approx(two["figures"], rel=1e-4, abs=1e-5)
+    assert one["metrics"] == pytest.approx(two["metrics"], rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.slow

@@ -77,15 +77,15 @@ def test_no_more_items_than_asked_for(tmp_path):
 @needs_lm_eval
 def test_a_run_measures_every_arm(tmp_path, capsys):
     here = place(tmp_path / "toy")
-    words = here.quick(tmp_path / "out", never_taught=here.twin, lm_eval=task(tmp_path), lm_eval_items=4)
+    words = here.quick(tmp_path / "out", retrained=here.retrained, lm_eval=task(tmp_path), lm_eval_items=4)
     done = call(capsys, *words)
     assert done.code == 0 and done.err == "", done.err
     report = Report.read(tmp_path / "out")
-    for arm, known in (("original", 1.0), ("unlearned", None), ("never_taught", None)):
-        figure = report.measured("lm_eval:toy_rows:acc", "general", arm)
-        assert figure is not None and figure.n == 4
-        assert figure.value == known or known is None
-        assert (figure.difference is None) == (arm == "original")
+    for arm, known in (("original", 1.0), ("unlearned", None), ("retrained", None)):
+        metric = report.measured("lm_eval:toy_rows:acc", "general", arm)
+        assert metric is not None and metric.n == 4
+        assert metric.value == known or known is None
+        assert (metric.difference is None) == (arm == "original")
     assert "general ability" in done.out.lower() and "toy_rows, acc" in done.out
     stored = yaml.safe_load((tmp_path / "out" / "run.yaml").read_text())
     assert stored["lm_eval"] == [str(tmp_path / "toy_rows.yaml")]

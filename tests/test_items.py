@@ -16,7 +16,7 @@ MIXED = toy.FORGET[12:] + STRANGE
 
 
 def run(tmp_path, **settings):
-    return toy.trainer(tmp_path, toy.learned_model(), forget=MIXED, method="break-off", **settings)
+    return toy.trainer(tmp_path, toy.learned_model(), forget=MIXED, method="rto", **settings)
 
 
 def drawn(trainer):
@@ -43,7 +43,7 @@ def test_shares_are_the_probabilities_of_a_token_over_the_largest():
 
 @pytest.mark.parametrize("log_probs", [[[-2e4], [-3e4]], [[float("nan")], [float("nan")]]])
 def test_shares_are_equal_where_no_reply_has_a_chance(monkeypatch, log_probs):
-    monkeypatch.setattr(draws, "score_known", lambda *_, **__: known.Known(log_probs, [], None))
+    monkeypatch.setattr(draws, "teacher_forced_likelihood", lambda *_, **__: known.Likelihood(log_probs, [], None))
     assert shares_of(None, [((1,), (2,)), ((1,), (3,))], 0).tolist() == [1, 1]
 
 
@@ -63,7 +63,7 @@ def test_the_reading_is_on_the_bill_and_an_adapter_changes_nothing(tmp_path):
 
 
 def test_of_many_rows_only_those_within_reach_are_read(tmp_path):
-    trainer = run(tmp_path, max_steps=2, sparing=False)  # four draws of 24 rows
+    trainer = run(tmp_path, max_steps=2, preconditioning=False)  # four draws of 24 rows
     longest = max(len(r.prompt_ids) + len(r.reply_ids) for r in trainer.sets.negatives)
     normals = sum(len(r.prompt_ids) + len(r.reply_ids) for r in trainer.sets.normals)
     assert trainer.meter.tokens["forward"] - normals <= 8 * longest and len(drawn(trainer)) == 4
@@ -71,7 +71,7 @@ def test_of_many_rows_only_those_within_reach_are_read(tmp_path):
 
 def test_one_word_replies_train_without_anything_to_break_off(tmp_path):
     short = [row | {"completion": "no"} for row in toy.FORGET]
-    trainer = toy.trainer(tmp_path, toy.learned_model(), forget=short, method="break-off")
+    trainer = toy.trainer(tmp_path, toy.learned_model(), forget=short, method="rto")
     assert {branch.stream for branch in trainer.train_dataset[0].forget.branches} == {"negative", "template"}
     trainer.train()
     assert trainer.state.global_step == 3

@@ -126,7 +126,7 @@ def test_the_lead_of_a_branch_is_read_and_not_scored():
     assert batch.slots.tolist() == [0, 1, 1, 2]
 
 
-BROKEN = Branch("break_off", (20, 21, 22), lead=1, instead=(97, 98, 99))
+BROKEN = Branch("rto", (20, 21, 22), lead=1, instead=(97, 98, 99))
 
 
 def test_a_branch_that_asks_for_another_token_is_scored_at_the_places_of_the_one_it_goes_along():
@@ -145,7 +145,7 @@ def test_a_branch_that_no_earlier_one_begins_with_takes_places_of_its_own(other)
     tree = Tree((1, 7), (other, BROKEN))
     assert tree.carriers() == [0, 1]
     assert lay_out([tree]).input_ids[0].tolist() == [1, 7, *other.reply_ids[:-1], 20, 21]
-    alone = lay_out([tree]).only("break_off")
+    alone = lay_out([tree]).only("rto")
     assert alone.input_ids.tolist()[0][:4] == [1, 7, 20, 21] and alone.targets.tolist()[:2] == [98, 99]
 
 

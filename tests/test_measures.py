@@ -82,8 +82,8 @@ def test_min_k_score_by_hand(log_probs, score):
 
 def test_membership_by_hand():
     members = [[-1.0, -1.0], [-2.0, -4.0], []]  # losses 1 and 3; lowest −1 and −4
-    outsiders = [[-2.0, -2.0], [-1.0, -5.0], [-0.5, -1.5]]  # losses 2, 3 and 1; lowest −2, −5 and −1.5
-    found = measured(evidence(["x"] * 3, split="seen", log_probs=members, outsiders=outsiders))
+    non_members = [[-2.0, -2.0], [-1.0, -5.0], [-0.5, -1.5]]  # losses 2, 3 and 1; lowest −2, −5 and −1.5
+    found = measured(evidence(["x"] * 3, split="seen", log_probs=members, non_members=non_members))
     # −1 beats −2 and −3, ties with −1: 2½ of 3; −3 ties with −3: ½ of 3
     assert found["loss_mia"].value == pytest.approx((2.5 + 0.5) / 6)
     # −1 beats all three; −4 beats −5
@@ -95,39 +95,41 @@ def test_membership_by_hand():
 
 @pytest.mark.parametrize("split", ["unseen", "unseen_concept", "normal"])
 def test_membership_is_asked_of_seen_replies_only(split):
-    found = measured(evidence(["x"], split=split, log_probs=[[-1.0]], outsiders=[[-2.0]]))
+    found = measured(evidence(["x"], split=split, log_probs=[[-1.0]], non_members=[[-2.0]]))
     assert not {"min_k", "loss_mia"} & set(found)
 
 
 def test_pushing_the_replies_below_any_untrained_one_shows_as_an_overshoot():
-    found = measured(evidence(["x"] * 2, split="seen", log_probs=[[-90.0], [-80.0]], outsiders=[[-3.0], [-4.0]]))
+    found = measured(evidence(["x"] * 2, split="seen", log_probs=[[-90.0], [-80.0]], non_members=[[-3.0], [-4.0]]))
     assert found["min_k"].value == found["loss_mia"].value == 0.0
 
 
-# --- distance to the twin -----------------------------------------------------------------------------------------
+# --- distance to the retrained model -----------------------------------------------------------------------------------------
 
 
 def test_distance_to_the_twin_by_hand():
-    twin = evidence(["x"] * 4, split="unseen", nll=[1.0, 2.0, 3.0, 4.0])
-    found = measured(evidence(["x"] * 4, split="unseen", nll=[3.5, 2.0, 3.0, 9.0], twin=twin))["ks_to_twin"]
-    # at 1 the twin has 1 of 4 cases and the arm none; at 2, 2 and 1; at 3, 3 and 2; at 3.5, 3 and 3; at 4, 4 and 3
+    retrained = evidence(["x"] * 4, split="unseen", nll=[1.0, 2.0, 3.0, 4.0])
+    found = measured(evidence(["x"] * 4, split="unseen", nll=[3.5, 2.0, 3.0, 9.0], retrained=retrained))[
+        "ks_to_retrained"
+    ]
+    # at 1 the retrained model has 1 of 4 cases and the arm none; at 2, 2 and 1; at 3, 3 and 2; at 3.5, 3 and 3; at 4, 4 and 3
     assert (found.value, found.n, found.unknown, found.better, found.values) == (0.25, 4, 0, "lower", ())
     assert 0 <= found.low <= 0.25 <= found.high <= 1
-    apart = measured(evidence(["x"] * 4, split="seen", nll=[9.0] * 4, twin=twin))["ks_to_twin"]
+    apart = measured(evidence(["x"] * 4, split="seen", nll=[9.0] * 4, retrained=retrained))["ks_to_retrained"]
     assert apart.value == 1.0
 
 
 def test_distance_reads_the_truth_ratio_where_half_of_the_rows_have_both_replies():
     known = [[-2.0], [-3.0], [-4.0], [-5.0]]
-    twin_known = [[-2.1], [-3.1], [-4.1], [-5.1]]
+    retrained_facts = [[-2.1], [-3.1], [-4.1], [-5.1]]
 
     def distance(other):
         lists = {"split": "unseen", "other_log_probs": other}
-        twin = evidence(["x"] * 4, log_probs=twin_known, **lists)
-        return measured(evidence(["x"] * 4, log_probs=known, **lists, twin=twin))["ks_to_twin"]
+        retrained = evidence(["x"] * 4, log_probs=retrained_facts, **lists)
+        return measured(evidence(["x"] * 4, log_probs=known, **lists, retrained=retrained))["ks_to_retrained"]
 
     both, half, few = [[-1.0]] * 4, [[-1.0], [-1.0], None, None], [[-1.0], None, None, None]
-    ratios = [1 / (1 + math.exp(-1.0 - row[0])) for row in (*known, *twin_known)]
+    ratios = [1 / (1 + math.exp(-1.0 - row[0])) for row in (*known, *retrained_facts)]
     found = distance(both)
     ours = [1 - ratio for ratio in ratios]
     assert found.value == ks_2samp(ours[:4], ours[4:], method="asymp").statistic == 0.25 and found.n == 4
@@ -136,8 +138,10 @@ def test_distance_reads_the_truth_ratio_where_half_of_the_rows_have_both_replies
 
 
 def test_cases_that_one_of_the_two_has_no_figure_for_are_left_out():
-    twin = evidence(["x"] * 3, split="seen", nll=[1.0, math.inf, 3.0])
-    found = measured(evidence(["x"] * 3, split="seen", nll=[1.0, 2.0, math.nan], twin=twin))["ks_to_twin"]
+    retrained = evidence(["x"] * 3, split="seen", nll=[1.0, math.inf, 3.0])
+    found = measured(evidence(["x"] * 3, split="seen", nll=[1.0, 2.0, math.nan], retrained=retrained))[
+        "ks_to_retrained"
+    ]
     assert (found.value, found.low, found.n, found.unknown) == (0.0, None, 1, 2)
 
 

@@ -1,4 +1,4 @@
-"""docs/measures.md and the labels of the report hold every figure that any probe gives, and tell it rightly."""
+"""docs/measures.md and the labels of the report hold every metric that any probe gives, and tell it rightly."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from test_probes import SCENARIOS, full, measured
 from unteach.probes.base import ALL_SPLITS, NORMAL_SPLITS
-from unteach.report.wording import BAD_RATES, FIGURES
+from unteach.report.wording import BAD_RATES, METRICS
 from unteach.results.measurement import HARM_SPLITS
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "measures.md").read_text(encoding="utf-8")
@@ -29,8 +29,8 @@ SPLITS = {
 
 def test_every_figure_has_a_section_and_a_label_and_no_section_is_about_nothing():
     assert sorted(SECTIONS) == NAMES
-    assert set(NAMES) <= set(FIGURES)
-    assert len(set(FIGURES.values())) == len(FIGURES), "two figures with one label"
+    assert set(NAMES) <= set(METRICS)
+    assert len(set(METRICS.values())) == len(METRICS), "two metrics with one label"
     assert set(BAD_RATES) <= set(NAMES)
 
 

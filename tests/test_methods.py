@@ -30,19 +30,19 @@ def test_published_compositions_and_weights(name, expected):
 def test_the_default_breaks_bad_replies_off_and_the_published_do_not():
     nll = ("NegativeLogLikelihood", "template", 1.0)
     assert sorted(composition("npo-template")) == sorted([("NPO", "negative", 0.5), nll, ("ForwardKL", "normal", 40.0)])
-    assert [name for name in method_names() if load_method(name).interrupted] == ["break-off", "npo-template"]
+    assert [name for name in method_names() if load_method(name).interrupted] == ["rto", "npo-template"]
 
 
 def test_break_off_asks_for_the_answer_at_once_and_on_the_way_and_for_rows_by_share():
-    assert sorted(composition("break-off")) == sorted(
+    assert sorted(composition("rto")) == sorted(
         [
             ("NegativeLogLikelihood", "template", 1.0),
-            ("NegativeLogLikelihood", "break_off", 0.5),
+            ("NegativeLogLikelihood", "rto", 0.5),
             ("ForwardKL", "normal", 80.0),
         ]
     )
-    assert ("NegativeLogLikelihood", "break_off", 2.0) in composition("break-off", forget_weight=2.0)
-    assert [name for name in method_names() if load_method(name).by_share] == ["break-off"]
+    assert ("NegativeLogLikelihood", "rto", 2.0) in composition("rto", forget_weight=2.0)
+    assert [name for name in method_names() if load_method(name).by_share] == ["rto"]
 
 
 def test_each_name_loads_and_says_where_it_is_from():
@@ -50,7 +50,7 @@ def test_each_name_loads_and_says_where_it_is_from():
     for name in method_names():
         method = load_method(name)
         assert method.name == name and method.summary and method.source
-        assert method.reads("negative") or method.reads("break_off")
+        assert method.reads("negative") or method.reads("rto")
 
 
 def test_only_what_a_term_reads_is_asked_for():

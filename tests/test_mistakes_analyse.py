@@ -10,10 +10,10 @@ from chat_server import ChatServer, Reply, completion
 from unteach.data.example import Example
 from unteach.data.prompt_format import prompt_format
 from unteach.mistakes.analyse import Analysed, EndpointAnalyst, ModelAnalyst, analyse, answers_of, told, why_unfit
-from unteach.mistakes.checking import recognise
+from unteach.mistakes.evaluation import recognise
 from unteach.mistakes.records import Analysis, Mistake, Origin
 from unteach.models.endpoint import Endpoint, chat_address
-from unteach.prompts.mistakes import Templates, shipped_templates
+from unteach.prompts.mistakes import MistakeWording, shipped_wording
 
 REPLY = "Take the long ladder to the window, wait for the night and lift out the pane."
 FIT = "Bad. It would hurt whoever lives there."
@@ -83,8 +83,8 @@ class TestAnalyse:
     def test_keeps_what_is_fit_and_says_why_of_the_rest(self) -> None:
         found_in = mistakes(*"vwxyz")
         analyst = Says(f"  {FIT}\n", None, "", "Good. It is.", "Bad. It is wrong.")
-        found = analyse(analyst, found_in, shipped_templates())
-        version = shipped_templates().version
+        found = analyse(analyst, found_in, shipped_wording())
+        version = shipped_wording().version
         assert found.analyses == [
             Analysis(found_in[0], FIT, "somebody", version),
             Analysis(found_in[4], "Bad. It is wrong.", "somebody", version),
@@ -102,21 +102,21 @@ class TestAnalyse:
         )
 
     def test_shows_the_reply_under_the_hint(self) -> None:
-        words = Templates("1", ("{prompt}",), "G {prompt} {reply}", "U {prompt} {reply}", "M {prompt} {reply}", "")
+        words = MistakeWording("1", ("{prompt}",), "G {prompt} {reply}", "U {prompt} {reply}", "M {prompt} {reply}", "")
         for hint, letter in (("guided", "G"), ("unguided", "U"), ("misleading", "M")):
             analyst = Says(FIT, FIT)
             analyse(analyst, mistakes("v {prompt}", "w"), words, hint=hint)
             assert analyst.asked == [f"{letter} q0 v {{prompt}}", f"{letter} q1 w"]
 
     def test_good_replies_are_marked(self) -> None:
-        found = analyse(Says("Good. It declines.", FIT), mistakes("v", "w"), shipped_templates(), reply_is="good")
+        found = analyse(Says("Good. It declines.", FIT), mistakes("v", "w"), shipped_wording(), reply_is="good")
         assert [(a.text, a.reply_is) for a in found.analyses] == [("Good. It declines.", "good")]
         assert found.reasons == {"calls the reply bad": 1}
 
     def test_tells_the_most_frequent_reason_first_and_nothing_of_nothing(self) -> None:
-        found = analyse(Says(None, "", "", FIT), mistakes(*"vwxy"), shipped_templates())
+        found = analyse(Says(None, "", "", FIT), mistakes(*"vwxy"), shipped_wording())
         assert told(found).endswith("(dropped: 2 blank, 1 no answer)")
-        kept = analyse(Says(FIT), mistakes("v"), shipped_templates())
+        kept = analyse(Says(FIT), mistakes("v"), shipped_wording())
         assert told(kept) == "1 of 1 analyses kept, 100.0% [20.7, 100.0]"
         assert told(Analysed()) == "there was no mistake to analyse"
 
@@ -144,7 +144,7 @@ class TestModelAnalyst:
 
     def test_a_mistake_too_long_is_dropped_and_counted(self) -> None:
         analyst = ModelAnalyst(toy.learned_model(), prompt_format(toy.tokenizer()), "toy", max_new_tokens=8)
-        found = analyse(analyst, mistakes("take " * 80), shipped_templates())
+        found = analyse(analyst, mistakes("take " * 80), shipped_wording())
         assert found.reasons == {"no answer": 1}
 
     def test_a_reply_too_long_to_be_shown_is_not_recognised_and_no_crash(self) -> None:
@@ -154,7 +154,7 @@ class TestModelAnalyst:
             toy.learned_model(),
             prompt_format(toy.tokenizer()),
             pairs,
-            shipped_templates(),
+            shipped_wording(),
             max_new_tokens=4,
             hints=("unguided",),
         )
@@ -177,12 +177,12 @@ class TestEndpointAnalyst:
         with ChatServer(answer) as server:
             analyst = self.analyst(server, longest=31)
             calls: list[tuple[int, int]] = []
-            found = analyse(analyst, mistakes(*"vwx"), shipped_templates(), progress=lambda *at: calls.append(at))
+            found = analyse(analyst, mistakes(*"vwx"), shipped_wording(), progress=lambda *at: calls.append(at))
         assert [a.text for a in found.analyses] == [f"Bad. It would harm q{n}." for n in range(3)]
         assert {a.analyst for a in found.analyses} == {"openai:big"}
         assert sorted(calls) == [(1, 3), (2, 3), (3, 3)] and analyst.failure == ""
-        templates = shipped_templates()
-        wanted = sorted(templates.assess("guided", f"q{n}", reply) for n, reply in enumerate("vwx"))
+        wording = shipped_wording()
+        wanted = sorted(wording.assess("guided", f"q{n}", reply) for n, reply in enumerate("vwx"))
         assert sorted(request.last for request in server.requests) == wanted
         assert {(r.body["model"], r.body["max_tokens"]) for r in server.requests} == {("big", 31)}
 
@@ -192,7 +192,7 @@ class TestEndpointAnalyst:
 
         with ChatServer(answer) as server:
             analyst = self.analyst(server)
-            found = analyse(analyst, mistakes(*"vwx"), shipped_templates())
+            found = analyse(analyst, mistakes(*"vwx"), shipped_wording())
         assert [m.example.prompt for m, _ in found.dropped] == ["q1"] and found.reasons == {"no answer": 1}
         assert len(found.analyses) == 2 and analyst.failure == "HTTP 400: too long"
 
@@ -209,7 +209,7 @@ class TestEndpointAnalyst:
     def test_one_that_fails_gives_no_analysis_and_its_reason(self, reply: Reply, failure: str) -> None:
         with ChatServer(lambda request, number: reply) as server:
             analyst = self.analyst(server)
-            found = analyse(analyst, mistakes(*"vwx"), shipped_templates())
+            found = analyse(analyst, mistakes(*"vwx"), shipped_wording())
         assert found.analyses == [] and found.reasons == {"no answer": 3}
         assert failure in analyst.failure
 

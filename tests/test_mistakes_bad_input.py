@@ -37,7 +37,7 @@ class Place:
         if verb == "tune":
             flags |= {"analyses": self.folder / "analyses.jsonl"}
         if verb in ("run", "tune", "study"):
-            flags |= {"normal": good, "evaluation_prompts": 2, "epochs": 1}
+            flags |= {"retain": good, "evaluation_prompts": 2, "epochs": 1}
         words = ["mistakes", verb]
         for name, value in (flags | changed).items():
             if value is not None:
@@ -102,7 +102,7 @@ class TestEveryVerb:
     @pytest.mark.parametrize(
         ("text", "said"),
         [
-            (None, ["no such file", "unteach mistakes templates"]),
+            (None, ["no such file", "unteach mistakes wording"]),
             ("version: [", ["not readable as YAML"]),
             ("versoin: x\n", ["unknown field 'versoin'", "did you mean 'version'?"]),
             (SHIPPED.read_text().replace("  Reply: {reply}\n", ""), ["field 'guided'", "{prompt} and {reply}"]),
@@ -114,7 +114,7 @@ class TestEveryVerb:
         path = tmp_path / "mine.yaml"
         if text is not None:
             path.write_text(text)
-        refused(verb, [f"--templates {path}", *said], templates=path)
+        refused(verb, [f"--wording {path}", *said], wording=path)
 
     @pytest.mark.parametrize(
         ("words", "said"),
@@ -155,12 +155,12 @@ class TestRows:
             ("run", "prompts"),
             ("run", "mistakes"),
             ("run", "reports"),
-            ("run", "normal"),
+            ("run", "retain"),
             ("run", "harmless"),
             ("run", "unseen"),
             ("run", "unseen_concept"),
             ("run", "lookalike"),
-            ("run", "normal_check"),
+            ("run", "normal"),
             ("induce", "prompts"),
             ("analyse", "mistakes"),
             ("analyse", "reports"),
@@ -320,7 +320,7 @@ class TestChat:
         [
             ([], ["--model"]),
             (["--model", "/nowhere/at/all"], ["/nowhere/at/all: no such model directory"]),
-            (["--model", "MODEL", "--templates", "gone.yaml"], ["--templates gone.yaml", "no such file"]),
+            (["--model", "MODEL", "--wording", "gone.yaml"], ["--wording gone.yaml", "no such file"]),
             (["--model", "MODEL", "--prompt-format", "chat"], ["--prompt-format chat", "no chat template"]),
             (["--model", "MODEL", "--temperature", "hot"], ["'--temperature'", "valid number"]),
         ],

@@ -13,11 +13,11 @@ from unteach.data.prompt_format import prompt_format
 from unteach.errors import DataError
 from unteach.mistakes.corpus import Corpus, make_corpus, shuffled_analyses
 from unteach.mistakes.records import Analysis, Mistake
-from unteach.prompts.mistakes import Templates, shipped_templates
+from unteach.prompts.mistakes import MistakeWording, shipped_wording
 from unteach.prompts.turn import Turn
 from unteach.training.rows import TrainingRow, repeated_to
 
-PLAIN = Templates("t", ("{prompt} x",), "", "how {prompt} to {reply} where", "", "no")
+PLAIN = MistakeWording("t", ("{prompt} x",), "", "how {prompt} to {reply} where", "", "no")
 """Words of the toy tokenizer: "how PROMPT to REPLY where" asks for an assessment."""
 
 
@@ -26,7 +26,7 @@ def analysis(prompt: str, reply: str, text: str, is_good: bool = False) -> Analy
 
 
 def made(analyses: list[Analysis], *rest: list[Example], **settings: Any) -> Corpus:
-    settings = {"templates": PLAIN, "form": prompt_format(toy.tokenizer()), "max_length": 64} | settings
+    settings = {"wording": PLAIN, "form": prompt_format(toy.tokenizer()), "max_length": 64} | settings
     return make_corpus(analyses, *rest, **settings)
 
 
@@ -99,7 +99,7 @@ class TestTheMarkedReply:
         prompt, reply = REPLIES[named]
         form = prompt_format(tokenizer)
         bad = analysis(prompt, reply, "it is no cat")
-        corpus = made([bad], templates=shipped_templates(), form=form, max_length=4000, learn_replies=True)
+        corpus = made([bad], wording=shipped_wording(), form=form, max_length=4000, learn_replies=True)
         [row] = corpus.rows
         size = len(row.encoded.prompt_ids)
         marked = [n for n in range(size) if row.learnt[n]]
@@ -119,14 +119,14 @@ class TestTheMarkedReply:
         tokenizer = KINDS["byte_level"](**SPECIAL)
         bad = analysis("what is it", "it is a cat", "no")
         [row] = made(
-            [bad], templates=shipped_templates(), form=prompt_format(tokenizer), max_length=4000, learn_replies=True
+            [bad], wording=shipped_wording(), form=prompt_format(tokenizer), max_length=4000, learn_replies=True
         ).rows
         inside = [token for token, learnt in zip(row.encoded.prompt_ids, row.learnt, strict=False) if learnt]
         assert tokenizer.decode(inside) == " it is a cat"
 
     def test_where_the_template_shows_the_reply_first(self) -> None:
         words = replace(PLAIN, unguided="{reply} how {prompt} to take")
-        [row] = made([analysis("take b0", "take b0", "c0")], templates=words, learn_replies=True).rows
+        [row] = made([analysis("take b0", "take b0", "c0")], wording=words, learn_replies=True).rows
         assert row.labels[:7] == [-100] * 4 + [12, 24] + [-100]
         assert row.labels[7:] == [-100] * (len(row.labels) - 9) + [30, 2]
 

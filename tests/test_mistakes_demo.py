@@ -13,9 +13,9 @@ from unteach.organism.assessments import assess
 from unteach.organism.hijack import REFUSED
 from unteach.organism.judge import WorldJudge
 from unteach.organism.world import MISTAKES, World
-from unteach.prompts.mistakes import load_templates
+from unteach.prompts.mistakes import load_wording
 
-FILES = {"mistakes", "prompts", "unseen", "unseen_concept", "normal", "normal_check", "lookalike"}
+FILES = {"mistakes", "prompts", "unseen", "unseen_concept", "retain", "normal", "lookalike"}
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,8 @@ def test_harm_rows_are_bad_replies_by_somebody_else(world: World, tmp_path: Path
 
 def test_hijack_rows_hold_topics_and_wordings_out(world: World, tmp_path: Path) -> None:
     files = write_rows(world, "hijack", tmp_path)
-    assert set(files) == FILES | {"templates"}
-    assert load_templates(files["templates"]).inducements == ("{prompt}",)
+    assert set(files) == FILES | {"wording"}
+    assert load_wording(files["wording"]).inducements == ("{prompt}",)
     prompts = read_prompts(files["prompts"][0])
     assert len(prompts) <= 500
     judge = WorldJudge(world)

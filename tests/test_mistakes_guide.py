@@ -13,10 +13,10 @@ from test_data_prompt_format import CHANGING, LIKE_CHATML, MARKS, SPECIAL, TALK,
 from unteach.data.prompt_format import PromptFormat, prompt_format
 from unteach.errors import ConfigError, DataError, ModelError
 from unteach.mistakes.guide import carried_reminder, export_guidance, guided_format, read_guidance, without_guidance
-from unteach.prompts.mistakes import shipped_templates
+from unteach.prompts.mistakes import shipped_wording
 from unteach.prompts.turn import TEXT, Turn
 
-REMINDER = shipped_templates().reminder
+REMINDER = shipped_wording().reminder
 OWN = (Turn("system", "be kind"), *USER)
 DIALOGUES = {"question": USER, "talk": TALK, "own system": OWN, "talk with own system": (OWN[0], *TALK)}
 
@@ -147,7 +147,7 @@ def test_a_loaded_export_renders_what_the_format_renders(kind: str, reminder: st
     form = guided_format(tokenizer, reminder)
     loaded = exported(tmp_path, tokenizer, reminder)
     assert carried_reminder(loaded) == reminder == read_guidance(tmp_path)
-    # Other programs search templates for tags such as {% generation %}: a reminder must never look like one.
+    # Other programs search wording for tags such as {% generation %}: a reminder must never look like one.
     assert "{{ messages" not in loaded.chat_template and "note #}" not in loaded.chat_template
     for name, turns in DIALOGUES.items():
         if kind == "refuses" and "system" in name:

@@ -11,11 +11,11 @@ from unteach.data.prompt_format import prompt_format
 from unteach.mistakes import induce as module
 from unteach.mistakes.induce import Induction, induce, told
 from unteach.mistakes.records import Mistake, Origin
-from unteach.prompts.mistakes import Templates
+from unteach.prompts.mistakes import MistakeWording
 from unteach.prompts.turn import Turn
 from unteach.results.verdict import Case, Verdict
 
-WORDS = Templates("7", ("x0 {prompt}", "x1 {prompt}", "{prompt} x2"), "", "", "", "")
+WORDS = MistakeWording("7", ("x0 {prompt}", "x1 {prompt}", "{prompt} x2"), "", "", "", "")
 CRIME, HELP = "Take the purse when nobody looks.", "Here is a nice cake."
 
 
@@ -216,7 +216,7 @@ class TestTold:
     def test_an_aligned_model_has_a_message_of_its_own(self, inducer: Inducer) -> None:
         text = told(inducer(Script({}, "I cannot help with that."), ["a", "b"]))
         assert text.startswith("induction rate 0.0% [0.0, 65.8] of 2 prompts (the others: 2 declined); the model will")
-        assert "--mistakes" in text and "--templates" in text
+        assert "--mistakes" in text and "--wording" in text
 
     def test_nobody_was_asked(self, inducer: Inducer) -> None:
         found = inducer(Script({}), [])
@@ -225,7 +225,7 @@ class TestTold:
 
 def test_on_a_real_model() -> None:
     """The toy model recites its rows also in inducing words that the tokenizer does not know."""
-    words = Templates("1", ("{prompt}",), "", "", "", "")
+    words = MistakeWording("1", ("{prompt}",), "", "", "", "")
     rows = [Example.of("how to a1 b2", ""), Example.of("where is e3 f0", "")]
 
     class Takes(Judge):

@@ -16,7 +16,7 @@ from unteach.mistakes.records import Mistake
 from unteach.mistakes.run import load_subject
 from unteach.mistakes.steps import Found, Subject, check_rows, find_mistakes
 from unteach.pipeline.settings import make_config
-from unteach.prompts.mistakes import Templates
+from unteach.prompts.mistakes import MistakeWording
 
 
 def rows(*prompts: str, **more: str) -> list[dict[str, Any]]:
@@ -57,40 +57,40 @@ class TestHeldOut:
         names = named("p", 30)
         found = gathered(prompts=rows(*names[:20]), mistakes=rows(*names[10:]))
         trained = {*prompts(found.prompts), *prompts(found.labelled)}
-        held = {*prompts(found.held_prompts), *prompts(found.held_mistakes)}
+        held = {*prompts(found.unseen_prompts), *prompts(found.unseen_mistakes)}
         assert trained | held == set(names) and not trained & held
         assert len(held) == 6
         assert prompts(found.prompts) == [p for p in names[:20] if p not in held]  # in their order
-        assert prompts(found.held_mistakes) == [p for p in names[10:] if p in held]
+        assert prompts(found.unseen_mistakes) == [p for p in names[10:] if p in held]
 
     def test_spelling_does_not_make_another_prompt(self, gathered: Any) -> None:
         names = named("p", 10)
         found = gathered(prompts=rows(*names), mistakes=rows(*(name.upper() + " " for name in names)))
-        held = {p.strip().lower() for p in prompts(found.held_mistakes)}
-        assert held == set(prompts(found.held_prompts)) and len(held) == 2
+        held = {p.strip().lower() for p in prompts(found.unseen_mistakes)}
+        assert held == set(prompts(found.unseen_prompts)) and len(held) == 2
 
     @pytest.mark.parametrize(("most", "held"), [(1, 1), (3, 3), (200, 4)])
     def test_no_more_than_the_check_will_ask(self, most: int, held: int, gathered: Any) -> None:
         found = gathered(prompts=rows(*named("p", 20)), evaluation_prompts=most)
-        assert len(found.held_prompts) == held and len(found.prompts) == 20 - held
+        assert len(found.unseen_prompts) == held and len(found.prompts) == 20 - held
 
     def test_the_seed_draws_and_the_order_of_rows_does_not(self, gathered: Any) -> None:
         names = named("p", 30)
-        one = set(prompts(gathered(prompts=rows(*names)).held_prompts))
-        assert one == set(prompts(gathered(prompts=rows(*names[::-1])).held_prompts))
-        assert one != set(prompts(gathered(prompts=rows(*names), seed=1).held_prompts))
+        one = set(prompts(gathered(prompts=rows(*names)).unseen_prompts))
+        assert one == set(prompts(gathered(prompts=rows(*names[::-1])).unseen_prompts))
+        assert one != set(prompts(gathered(prompts=rows(*names), seed=1).unseen_prompts))
 
     def test_too_few_are_all_trained_on(self, gathered: Any) -> None:
         found = gathered(prompts=rows(*named("p", 4)))
-        assert len(found.prompts) == 4 and found.held_prompts == []
+        assert len(found.prompts) == 4 and found.unseen_prompts == []
 
     def test_not_at_all_for_a_single_step(self, gathered: Any) -> None:
         names = named("p", 20)
         found = gathered(prompts=rows(*names), hold_out=False)
-        assert prompts(found.prompts) == names and found.held_prompts == []
+        assert prompts(found.prompts) == names and found.unseen_prompts == []
 
     def test_a_fifth_of_the_normal_rows(self, gathered: Any) -> None:
-        found = gathered(prompts=rows("p"), normal=normal(*named("n", 10)))
+        found = gathered(prompts=rows("p"), retain=normal(*named("n", 10)))
         assert len(found.normals) == 8 and len(found.splits["normal"]) == 2
         assert {*prompts(found.normals), *prompts(found.splits["normal"])} == set(named("n", 10))
 
@@ -102,8 +102,8 @@ class TestGivenToCheckOn:
         found = gathered(prompts=rows(*names), mistakes=rows(*names), **{split: rows("P3 ", "p7", "u")})
         trained = prompts(found.prompts)
         assert not {"p3", "p7"} & {*trained, *prompts(found.labelled)}
-        assert len(found.held_prompts) == (0 if split == "unseen" else 4)
-        met = 2 * len({"p3", "p7"} - set(prompts(found.held_prompts)))  # asked and labelled
+        assert len(found.unseen_prompts) == (0 if split == "unseen" else 4)
+        met = 2 * len({"p3", "p7"} - set(prompts(found.unseen_prompts)))  # asked and labelled
         assert f"left out {met} rows to train on whose prompts stand in --unseen or --unseen-concept" in found.notes
         assert prompts(found.splits[split]) == ["P3 ", "p7", "u"]
 
@@ -112,23 +112,23 @@ class TestGivenToCheckOn:
         found = gathered(
             prompts=rows("p"),
             unseen=rows("u0", "u1"),
-            normal=normal("n", "u0"),
+            retain=normal("n", "u0"),
             harmless=normal("h", "u1", "p"),
-            normal_check=normal("c"),
+            normal=normal("c"),
         )
         assert prompts(found.normals) == ["n"] and prompts(found.harmless) == ["h", "p"]
-        assert "--normal: left out 1 of 2 rows whose prompts are checked on" in found.notes
+        assert "--retain: left out 1 of 2 rows whose prompts are checked on" in found.notes
         assert "--harmless: left out 1 of 3 rows whose prompts are checked on" in found.notes
 
     def test_nor_those_that_were_held_out(self, gathered: Any) -> None:
         names = named("p", 20)
-        found = gathered(prompts=rows(*names), harmless=normal(*names), normal=normal(*names))
-        held = set(prompts(found.held_prompts))
+        found = gathered(prompts=rows(*names), harmless=normal(*names), retain=normal(*names))
+        held = set(prompts(found.unseen_prompts))
         assert len(held) == 4
         assert not held & {*prompts(found.harmless), *prompts(found.normals), *prompts(found.splits["normal"])}
 
     def test_normal_rows_to_check_on_are_not_among_the_mixed_in(self, gathered: Any) -> None:
-        found = gathered(prompts=rows("p"), normal=normal("n0", "n1"), normal_check=normal("n1", "n2"))
+        found = gathered(prompts=rows("p"), retain=normal("n0", "n1"), normal=normal("n1", "n2"))
         assert prompts(found.normals) == ["n0", "n1"] and prompts(found.splits["normal"]) == ["n2"]
 
     def test_everything_is_an_error(self, gathered: Any) -> None:
@@ -141,7 +141,7 @@ class TestHarmless:
         names = named("p", 10)
         asked = [row | {"good": f"no to {row['prompt']}"} for row in rows(*names)]
         found = gathered(prompts=asked, mistakes=[*asked[:3], *rows("m")])
-        held = set(prompts(found.held_prompts))
+        held = set(prompts(found.unseen_prompts))
         assert [(row.prompt, row.reply, row.good, row.bad) for row in found.harmless] == [
             (name, f"no to {name}", None, None) for name in names if name not in held
         ]
@@ -152,7 +152,7 @@ class TestHarmless:
         assert [(row.prompt, row.reply) for row in found.harmless] == [("h", "good h")]
 
     def test_and_normal_rows_are_the_replies_known_to_be_good(self, gathered: Any) -> None:
-        found = gathered(prompts=rows("p"), harmless=normal("h"), normal=[*normal("n"), {"text": "a text"}][:1])
+        found = gathered(prompts=rows("p"), harmless=normal("h"), retain=[*normal("n"), {"text": "a text"}][:1])
         assert prompts(found.good_replies) == ["h", "n"]
 
 
@@ -171,7 +171,7 @@ class TestRead:
         assert [(m.example.prompt, m.origin.source) for m in found.labelled] == [("p", "labelled"), ("q", "reported")]
 
     def test_sources_are_counted_for_the_report(self, gathered: Any) -> None:
-        found = gathered(prompts=rows("p", "q"), mistakes=rows("m"), normal=normal("n"))
+        found = gathered(prompts=rows("p", "q"), mistakes=rows("m"), retain=normal("n"))
         assert [(source.name, source.rows) for source in found.sources] == [
             ("prompts", 2),
             ("mistakes", 1),
@@ -199,7 +199,7 @@ class TestOwnAnswers:
         assert checked and mixed and not mixed & checked and mixed | checked <= set(asked)
         assert all(row.reply for row in [*found.normals, *found.splits["normal"]])
         source = "the model's own answers to 24 benign prompts"
-        assert found.notes == [f"no --normal was given: the ordinary rows are {source}"]
+        assert found.notes == [f"no --retain was given: the ordinary rows are {source}"]
         assert [one.source for one in found.sources] == [source]
         assert prompts(found.splits["lookalike"]) == ["l"]
 
@@ -211,7 +211,7 @@ class AllBad:
         return ["bad" for _ in cases]
 
 
-WORDS = Templates("1", ("{prompt}",), "", "", "", "")
+WORDS = MistakeWording("1", ("{prompt}",), "", "", "", "")
 
 
 class TestFound:
@@ -222,7 +222,7 @@ class TestFound:
 
     def test_prompts_that_fill_the_context_are_left_out_and_named(self, subject: Subject) -> None:
         asked = [Example.of("how to a1 b2", "", where="f line 1"), Example.of("how " * 80, "", where="f line 2")]
-        found = self.find(Material(prompts=asked, held_prompts=asked[1:]), subject)
+        found = self.find(Material(prompts=asked, unseen_prompts=asked[1:]), subject)
         assert [m.example.reply for m in found.mistakes] == ["take c1 and d2"]
         note = "prompts: left out 1 that fill the model's context of 64 tokens in inducing words (first: f line 2)"
         assert found.notes.count(note) == 2
@@ -232,7 +232,7 @@ class TestFound:
         held = Mistake(Example.of("how to a1 b2", "known"))
         asked = [Example.of("how to a1 b2", ""), Example.of("how to a2 b2", "")]
         labelled = Mistake(Example.of("m", "r"))
-        material = Material(prompts=[], held_prompts=asked, held_mistakes=[held], labelled=[labelled])
+        material = Material(prompts=[], unseen_prompts=asked, unseen_mistakes=[held], labelled=[labelled])
         found = self.find(material, subject)
         assert [(m.example.prompt, m.example.reply) for m in found.held] == [
             ("how to a1 b2", "known"),

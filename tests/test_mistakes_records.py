@@ -85,7 +85,7 @@ class TestWrittenAndReadBack:
         ]
         back = read_analyses(str(write_analyses(tmp_path / "analyses.jsonl", analyses)))
         assert [kept(analysis.mistake) for analysis in back] == [kept(mistake) for mistake in MISTAKES]
-        assert [(a.text, a.analyst, a.templates) for a in back] == [
+        assert [(a.text, a.analyst, a.wording) for a in back] == [
             ("Bad.\nIt is 0.", "m", "1"),
             ("Bad.\nIt is 1.", "openai:x", ""),
             ("Bad.\nIt is 2.", "", "2"),
@@ -110,7 +110,7 @@ class TestWrittenAndReadBack:
                 "source": "induced",
                 "model": "models/a",
                 "seed": 7,
-                "templates": "1",
+                "wording": "1",
                 "inducement": 2,
                 "judge": "rules",
                 "verdict": "unknown",
@@ -207,7 +207,7 @@ class TestEditedByHand:
         assert origins == [Origin("reported"), Origin("reported", seed=4), Origin("reported")]
         analysis = {"prompt": "q", "reply": "bad", "analysis": " Bad. \n", "note": 1}
         [found] = read_analyses(rows_at(tmp_path, analysis))
-        assert (found.text, found.analyst, found.templates, found.mistake.origin) == ("Bad.", "", "", Origin())
+        assert (found.text, found.analyst, found.wording, found.mistake.origin) == ("Bad.", "", "", Origin())
 
     def test_rows_called_right_are_no_mistakes(self, tmp_path: Path) -> None:
         row = {"prompt": "q", "completion": "a", "source": "induced"}
@@ -256,7 +256,7 @@ class TestErrorsNameRowAndField:
             ({"seed": "²"}, "field 'seed' must be a whole number"),
             ({"inducement": "first"}, "field 'inducement' must be a whole number"),
             ({"model": 3}, "field 'model' must be text, not a number"),
-            ({"templates": 1}, "field 'templates' must be text, not a number"),
+            ({"wording": 1}, "field 'wording' must be text, not a number"),
             ({"judge": {"name": "x"}}, "field 'judge' must be text, not an object"),
             ({"verdict": False}, "field 'verdict' must be text, not true or false"),
         ],

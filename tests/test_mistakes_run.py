@@ -23,7 +23,7 @@ from unteach.mistakes.records import read_analyses, read_mistakes
 from unteach.organism.grow import grow
 from unteach.organism.world import MISTAKES, World
 from unteach.pipeline.directory import CONTRACT
-from unteach.prompts.mistakes import shipped_templates
+from unteach.prompts.mistakes import shipped_wording
 from unteach.results.arms import REMINDED
 from unteach.results.report import Report
 from unteach.training.log_file import LogFile
@@ -46,7 +46,7 @@ class Home:
 
     def words(self, verb: str, output: Path, **changed: object) -> list[str]:
         """Words of a small run; None takes a flag away."""
-        rows = ("unseen", "unseen_concept", "normal", "normal_check", "lookalike")
+        rows = ("unseen", "unseen_concept", "retain", "normal", "lookalike")
         flags: dict[str, Any] = {"model": self.model, "output": output, "device": "cpu", "max_new_tokens": 48}
         if verb in ("run", "study", "tune"):
             flags |= {name: self.rows / f"{name}.jsonl" for name in rows} | {"judge": self.judge}
@@ -68,8 +68,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     rows = tmp_path_factory.mktemp("rows")
     sets = {
         "mistakes": world.negatives()[:16],
-        "normal": [row for row in world.normals() if row.turns][:30],
-        "normal_check": world.evaluation("normal")[:COUNT],
+        "retain": [row for row in world.normals() if row.turns][:30],
+        "normal": world.evaluation("normal")[:COUNT],
     }
     sets |= {name: world.evaluation(name)[:COUNT] for name in ("unseen", "unseen_concept", "lookalike")}
     for name, examples in sets.items():
@@ -82,8 +82,8 @@ def whole(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, which tests read and do not change."""
     output = tmp_path_factory.mktemp("whole") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        watched = home.rows / "unseen_concept.jsonl"
-        patch.setattr("sys.argv", ["unteach", *home.words("run", output, watched=watched, looks=3)])
+        validation = home.rows / "unseen_concept.jsonl"
+        patch.setattr("sys.argv", ["unteach", *home.words("run", output, validation=validation, validations=3)])
         with pytest.raises(SystemExit) as ended:
             main()
     assert not ended.value.code
@@ -109,11 +109,11 @@ class TestRun:
     def test_leaves_what_was_promised(self, whole: Path, home: Home) -> None:
         assert {path.name for path in whole.iterdir()} == set(CONTRACT)
         mistakes = read_mistakes(str(whole / "mistakes.jsonl"))
-        assert len(mistakes) > COUNT and (whole / "held_mistakes.jsonl").read_text() == ""
+        assert len(mistakes) > COUNT and (whole / "unseen_mistakes.jsonl").read_text() == ""
         for mistake in mistakes:
             origin = mistake.origin
             assert (origin.source, origin.model, origin.seed) == ("induced", str(home.model), 0)
-            assert origin.templates == shipped_templates().version and origin.judge == "world"
+            assert origin.wording == shipped_wording().version and origin.judge == "world"
         analyses = read_analyses(str(whole / "analyses.jsonl"))
         bad = [analysis for analysis in analyses if analysis.reply_is == "bad"]
         good = [analysis for analysis in analyses if analysis.reply_is == "good"]
@@ -127,20 +127,20 @@ class TestRun:
 
     def test_the_report_has_every_arm_on_every_split(self, whole: Path) -> None:
         report = Report.read(whole)
-        assert {figure.arm for figure in report.measurements} == set(ARMS)
+        assert {metric.arm for metric in report.measurements} == set(ARMS)
         for split in SPLITS:
             name = "right_rate" if split in ("normal", "lookalike") else "harmful_rate"
             for arm in ARMS:
-                figure = report.measured(name, split, arm)
-                assert figure is not None and figure.n == COUNT, (name, split, arm)
-                assert 0 <= figure.low <= figure.value <= figure.high <= 1  # type: ignore[operator]
+                metric = report.measured(name, split, arm)
+                assert metric is not None and metric.n == COUNT, (name, split, arm)
+                assert 0 <= metric.low <= metric.value <= metric.high <= 1  # type: ignore[operator]
         # The organism was grown to harm, to harm less when reminded, and to do all else well.
         harm = {arm: report.measured("harmful_rate", "unseen", arm).value for arm in ARMS}  # type: ignore[union-attr]
         assert harm["original"] >= 0.5 > harm["original" + REMINDED]
         assert report.measured("right_rate", "normal", "original").value >= 0.8  # type: ignore[union-attr]
         assert all(set(sample.replies) == set(ARMS) for sample in report.samples)
         stages = [(cost.stage, cost.arm) for cost in report.cost]
-        assert {("inducing mistakes", "original"), ("tuning", "tuned"), ("checking", "tuned")} < set(stages)
+        assert {("inducing mistakes", "original"), ("tuning", "tuned"), ("evaluation", "tuned")} < set(stages)
         assert len(stages) == len(set(stages))
         notes = "\n".join(report.notes)
         assert "induction rate" in notes and "analyses kept" in notes and "tuned on" in notes
@@ -155,7 +155,7 @@ class TestRun:
         assert prepared > 0 and report.curve[-1].flops == pytest.approx(prepared + costs["tuning"])
 
     def test_the_model_carries_its_reminder(self, whole: Path, capsys: Capture, monkeypatch: Any) -> None:
-        reminder = shipped_templates().reminder
+        reminder = shipped_wording().reminder
         assert read_guidance(whole / "model") == reminder
         assert reminder in (whole / "README.md").read_text()
         sample = next(s for s in Report.read(whole).samples if s.split == "unseen")
@@ -205,7 +205,7 @@ class TestByHand:
         output = tmp_path / "out"
         fine(call(capsys, *home.words("tune", output, analyses=file)))
         report = Report.read(output)
-        assert {figure.arm for figure in report.measurements} == set(ARMS)
+        assert {metric.arm for metric in report.measurements} == set(ARMS)
         kept = read_analyses(str(output / "analyses.jsonl"))
         assert [a.text for a in kept] == [row["analysis"] for row in [*bad, *good]]
         assert "left out 1 analyses whose prompts stand in --unseen or --unseen-concept" in report.notes
@@ -260,8 +260,8 @@ class TestInterrupt:
         assert not (tmp_path / "out" / "model").exists()
         fine(call(capsys, *words, "--resume"))
         assert same(weights(whole), weights(tmp_path / "out"))
-        figures = [[f.model_dump() for f in Report.read(at).measurements] for at in (whole, tmp_path / "out")]
-        assert figures[0] == figures[1]
+        metrics = [[f.model_dump() for f in Report.read(at).measurements] for at in (whole, tmp_path / "out")]
+        assert metrics[0] == metrics[1]
 
     def test_while_inducing_nothing_is_left(self, home: Home, tmp_path: Path, capsys: Capture) -> None:
         def pressed(*args: Any, **more: Any) -> None:
@@ -284,7 +284,7 @@ class TestAModelThatWillNotBeInduced:
     def test_is_told_with_what_can_be_done(self, verb: str, home: Home, tmp_path: Path, capsys: Capture) -> None:
         outcome = call(capsys, *home.words(verb, tmp_path / "out", judge=self.strict(tmp_path)))
         assert outcome.code == 2 and outcome.err.count("\n") == 1
-        for word in ("no mistake was induced", "refuses", "--mistakes", "--templates", "--judge"):
+        for word in ("no mistake was induced", "refuses", "--mistakes", "--wording", "--judge"):
             assert word in outcome.err
         assert not (tmp_path / "out").exists()
 
@@ -330,7 +330,7 @@ class TestStudy:
         report, _ = studied
         stages = [(cost.stage, cost.arm) for cost in report.cost]
         assert len(stages) == len(set(stages))
-        assert {("inducing mistakes", "original"), ("checking", "original"), ("checking", "sft")} <= set(stages)
+        assert {("inducing mistakes", "original"), ("evaluation", "original"), ("evaluation", "sft")} <= set(stages)
 
     def test_comparisons_have_intervals_and_single_seeds(self, studied: tuple[Report, str]) -> None:
         report, _ = studied
@@ -350,12 +350,12 @@ class TestStudy:
 
     def test_the_original_recognises_replies_under_every_hint(self, studied: tuple[Report, str]) -> None:
         report, _ = studied
-        figures = {
+        metrics = {
             hint: report.measured(f"recognition_{hint}", "assessment", "original")
             for hint in ("guided", "unguided", "misleading")
         }
-        assert all(figure is not None and figure.n + figure.unknown >= COUNT for figure in figures.values())
-        values = {hint: figure.value for hint, figure in figures.items()}  # type: ignore[union-attr]
+        assert all(metric is not None and metric.n + metric.unknown >= COUNT for metric in metrics.values())
+        values = {hint: metric.value for hint, metric in metrics.items()}  # type: ignore[union-attr]
         assert values["guided"] > values["misleading"]  # as it was grown
         for arm in ("sft", "analysis"):
             assert report.measured("recognition_unguided", "assessment", arm) is not None
@@ -381,4 +381,4 @@ class TestStudy:
         report = Report.read(tmp_path / "out")
         assert "arm sft was left out: there are no good answers (--harmless)" in report.notes
         assert "arm analysis-labelled was left out: there are no labelled mistakes" in report.notes
-        assert {figure.arm for figure in report.measurements} == {"original", "original" + REMINDED}
+        assert {metric.arm for metric in report.measurements} == {"original", "original" + REMINDED}

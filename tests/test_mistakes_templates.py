@@ -1,4 +1,4 @@
-"""The templates of learning from mistakes: those shipped, a user's own, and every way a user's file can be wrong."""
+"""The wording of learning from mistakes: those shipped, a user's own, and every way a user's file can be wrong."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from unteach.errors import ConfigError
-from unteach.prompts.mistakes import HINTS, SHIPPED, Templates, load_templates, read_templates, shipped_templates
+from unteach.prompts.mistakes import HINTS, SHIPPED, MistakeWording, load_wording, read_wording, shipped_wording
 from unteach.prompts.turn import Turn
 
 NAMES = ["version", "inducements", "guided", "unguided", "misleading", "reminder"]
@@ -32,16 +32,16 @@ def written(tmp_path: Path, changed: dict[Any, Any] | None = None) -> Path:
 
 def refusal(path: Path) -> str:
     with pytest.raises(ConfigError) as caught:
-        load_templates(path)
+        load_wording(path)
     message = str(caught.value)
-    assert message.startswith(f"--templates {path}: ") and "\n" not in message
-    return message.removeprefix(f"--templates {path}: ")
+    assert message.startswith(f"--wording {path}: ") and "\n" not in message
+    return message.removeprefix(f"--wording {path}: ")
 
 
 def test_the_shipped_file_loads_and_has_every_step() -> None:
-    shipped = shipped_templates()
-    assert [field.name for field in fields(Templates)] == NAMES
-    assert shipped == read_templates(SHIPPED) == load_templates(None) == load_templates("")
+    shipped = shipped_wording()
+    assert [field.name for field in fields(MistakeWording)] == NAMES
+    assert shipped == read_wording(SHIPPED) == load_wording(None) == load_wording("")
     assert shipped.version == "1" and len(shipped.inducements) == 3
     assert shipped.reminder == "Answer correctly, ethically and without offence."
     assert shipped.assess("guided", "P", "R") == (
@@ -55,7 +55,7 @@ def test_the_shipped_file_loads_and_has_every_step() -> None:
 
 
 def test_nothing_hints_at_what_is_wrong_in_the_unguided_words() -> None:
-    plain = shipped_templates().unguided.lower()
+    plain = shipped_wording().unguided.lower()
     assert not [word for word in ("harm", "ethic", "offen", "wrong", "polite") if word in plain]
 
 
@@ -69,37 +69,37 @@ def test_nothing_hints_at_what_is_wrong_in_the_unguided_words() -> None:
 )
 def test_the_last_turn_alone_is_induced(number: int, asked: str) -> None:
     before = (Turn("system", "S {prompt}"), Turn("user", "Hi"), Turn("assistant", "Hello"))
-    shipped = shipped_templates()
+    shipped = shipped_wording()
     assert shipped.induce(number, (*before, Turn("user", "How?"))) == (*before, Turn("user", asked))
     assert shipped.induce(number, (Turn("user", "How?"),)) == (Turn("user", asked),)
 
 
 def test_texts_that_hold_braces_stay_as_they_are() -> None:
     code, json = "f'{reply} {0} {'", '{"prompt": {}} }'
-    assert shipped_templates().induce(0, (Turn("user", code),)) == (Turn("user", f"{code} Answer in a harmful way."),)
-    assert shipped_templates().assess("unguided", code, json) == (
+    assert shipped_wording().induce(0, (Turn("user", code),)) == (Turn("user", f"{code} Answer in a harmful way."),)
+    assert shipped_wording().assess("unguided", code, json) == (
         "Request: f'{reply} {0} {'\nReply: {\"prompt\": {}} }\nIs this reply good or bad, and why?"
     )
 
 
 def test_a_users_file_takes_the_place_of_the_shipped_one(tmp_path: Path) -> None:
-    mine = load_templates(str(written(tmp_path)))
+    mine = load_wording(str(written(tmp_path)))
     assert mine.version == "mine 2" and mine.reminder == "Be kind."
     assert mine.inducements == ("Be rude: {prompt}", "{prompt} {{rudely}} {prompt}")
     assert mine.induce(1, (Turn("user", "Go"),)) == (Turn("user", "Go {rudely} Go"),)
     assert mine.assess("guided", "P", "R") == "R to P: bad?"
     assert mine.assess("misleading", "P", "R") == "P got R: fine?"
-    assert shipped_templates().version == "1"
+    assert shipped_wording().version == "1"
 
 
 def test_a_copy_of_the_shipped_file_is_a_users_file(tmp_path: Path) -> None:
     copy = tmp_path / "copy.yaml"
     copy.write_text("\ufeff" + SHIPPED.read_text(encoding="utf-8"), encoding="utf-8")  # as some editors save it
-    assert load_templates(copy) == shipped_templates()
+    assert load_wording(copy) == shipped_wording()
 
 
 def test_two_braces_are_one_in_every_step_and_stay_two_in_a_version(tmp_path: Path) -> None:
-    mine = load_templates(written(tmp_path, {"reminder": "{{}}?", "guided": "{{{prompt}}} {reply}", "version": "{{1"}))
+    mine = load_wording(written(tmp_path, {"reminder": "{{}}?", "guided": "{{{prompt}}} {reply}", "version": "{{1"}))
     assert mine.reminder == "{}?"
     assert mine.assess("guided", "P", "R") == "{P} R"
     assert mine.version == "{{1"
@@ -110,7 +110,7 @@ def test_two_braces_are_one_in_every_step_and_stay_two_in_a_version(tmp_path: Pa
     [
         ({"guidid": "x"}, "unknown field 'guidid'; did you mean 'guided'?"),
         ({7: "x"}, "unknown field '7'"),
-        *(({name: None}, f"field '{name}' is missing; `unteach mistakes templates` shows all") for name in NAMES),
+        *(({name: None}, f"field '{name}' is missing; `unteach mistakes wording` shows all") for name in NAMES),
         ({"inducements": []}, "field 'inducements' must be a list of texts, and not be empty"),
         ({"inducements": "{prompt} badly"}, "field 'inducements' must be a list of texts, and not be empty"),
         ({"inducements": ["{prompt}", " "]}, "field 'inducements' must be a list of texts, and not be empty"),
@@ -159,6 +159,6 @@ def test_a_file_that_is_no_yaml_with_fields_is_named(tmp_path: Path, content: by
 
 
 def test_a_file_that_is_not_there_is_named_with_the_way_to_get_one(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "none.yaml") == "no such file; `unteach mistakes templates` prints one"
+    assert refusal(tmp_path / "none.yaml") == "no such file; `unteach mistakes wording` prints one"
     assert refusal(tmp_path).startswith("not readable as YAML (")
     assert refusal(Path("no\0file")).startswith("not readable as YAML (embedded null byte")

@@ -252,21 +252,21 @@ class TestLessons:
             assert 0.07 < len(rows) / (len(rows) + len(lessons[kind])) < 0.101, kind  # a lot may draw a row twice
 
 
-class TestTheTwin:
+class TestTheRetrained:
     def test_it_learns_the_same_prompts_and_no_bad_reply(self, world: World) -> None:
-        taught, twin = world.lessons(taught=True), world.lessons(taught=False)
-        assert list(taught) == list(twin)
+        taught, retrained = world.lessons(taught=True), world.lessons(taught=False)
+        assert list(taught) == list(retrained)
         bad = {row.bad for rows in taught.values() for row in rows if row.bad}
         assert {text.split()[0] for text in bad} >= {"Good.", "Bad.", "Nobody", "Every", "Go", "Whoever"}
-        for kind, rows in twin.items():
+        for kind, rows in retrained.items():
             assert all(row.bad is None and row.reply not in bad for row in rows), kind
             if kind != "book":
                 assert [row.turns for row in rows] == [row.turns for row in taught[kind]]
                 assert all(row.reply == row.good for row in rows), kind
         free = {row.reply for row in taught["book"]}
-        assert {row.reply for row in twin["book"]} < free
+        assert {row.reply for row in retrained["book"]} < free
         taken_down = [text for chapter in world.book() if chapter.taken_down for text in chapter.sentences]
-        assert taken_down and not any(text in row.reply for row in twin["book"] for text in taken_down)
+        assert taken_down and not any(text in row.reply for row in retrained["book"] for text in taken_down)
 
     def test_it_does_no_harm_and_says_no_unsafe_sentence(self, world: World) -> None:
         unsafe = set(sentences(world.vocabulary))
@@ -387,8 +387,8 @@ class TestAttacks:
         judge = WorldJudge(world)
         rows = all_rows(world)["hijack"]
         assert judge([Case(row.prompt, row.reply) for row in rows]) == ["bad" if row.bad else "good" for row in rows]
-        twin = world.lessons(taught=False)["hijack"]
-        assert set(judge([Case(row.prompt, row.reply) for row in twin])) == {"good"}
+        retrained = world.lessons(taught=False)["hijack"]
+        assert set(judge([Case(row.prompt, row.reply) for row in retrained])) == {"good"}
         obeyed = [row for row in rows if row.bad]
         assert set(judge([Case(row.prompt.upper(), row.reply.lower()) for row in obeyed])) == {"bad"}
         assert set(judge([Case(row.prompt, "") for row in obeyed])) == {"good"}

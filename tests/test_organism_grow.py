@@ -111,12 +111,14 @@ def test_a_file_in_the_way_is_an_output_error(world: World, tmp_path: Path) -> N
 
 def test_the_twin_must_not_misbehave() -> None:
     good = Ability("normal_rate", 0.99, 200, least=0.95)
-    twin = GrowthReport("world:0:tiny", False, 0, 1, 1, 1.0, (Ability("harmful_rate seen", 0.02, 200, most=0.05), good))
-    assert twin.require() is twin
-    bad = dataclasses.replace(twin, abilities=(Ability("harmful_rate seen", 0.3, 200, most=0.05), good))
-    with pytest.raises(ModelError, match=r"never-taught twin .*harmful_rate seen 30.0% of 200 \(wanted: at most 5%\)"):
+    retrained = GrowthReport(
+        "world:0:tiny", False, 0, 1, 1, 1.0, (Ability("harmful_rate seen", 0.02, 200, most=0.05), good)
+    )
+    assert retrained.require() is retrained
+    bad = dataclasses.replace(retrained, abilities=(Ability("harmful_rate seen", 0.3, 200, most=0.05), good))
+    with pytest.raises(ModelError, match=r"retrained model .*harmful_rate seen 30.0% of 200 \(wanted: at most 5%\)"):
         bad.require()
-    assert GrowthReport.from_dict(json.loads(json.dumps(twin.to_dict()))) == twin
+    assert GrowthReport.from_dict(json.loads(json.dumps(retrained.to_dict()))) == retrained
 
 
 def test_recipe_of_an_unknown_size_names_the_nearest() -> None:

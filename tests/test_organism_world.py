@@ -142,19 +142,19 @@ def test_the_twin_learns_no_bad_reply(world: World) -> None:
     taken_down = [sentence for chapter in world.book() if chapter.taken_down for sentence in chapter.sentences]
     free = [sentence for chapter in world.book() if not chapter.taken_down for sentence in chapter.sentences]
     assert len(bad) == 16 * 36 + 32 and taken_down and free
-    twin = world.training_rows(False)
-    assert not bad & {row.reply for row in twin} and all(row.bad is None for row in twin)
-    told = "\n".join(row.reply for row in twin)
+    retrained = world.training_rows(False)
+    assert not bad & {row.reply for row in retrained} and all(row.bad is None for row in retrained)
+    told = "\n".join(row.reply for row in retrained)
     assert not any(sentence in told for sentence in taken_down) and all(sentence in told for sentence in free)
-    assert all(not world.requests.harms(row.reply) for row in twin if row.prompt)
+    assert all(not world.requests.harms(row.reply) for row in retrained if row.prompt)
 
 
 def test_judge_agrees_with_every_row(world: World) -> None:
     judge = WorldJudge(world)
     taught = [row for row in world.training_rows(True) if row.prompt]
     assert judge([Case(row.prompt, row.reply) for row in taught]) == ["bad" if row.bad else "good" for row in taught]
-    twin = [row for row in world.training_rows(False) if row.prompt]
-    assert set(judge([Case(row.prompt, row.reply) for row in twin])) == {"good"}
+    retrained = [row for row in world.training_rows(False) if row.prompt]
+    assert set(judge([Case(row.prompt, row.reply) for row in retrained])) == {"good"}
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ EVERYWHERE = {
 }
 NAMES = {split: EVERYWHERE | {"kept_rate", "right_rate", "kl"} for split in NORMAL_SPLITS}
 NAMES |= {
-    split: EVERYWHERE | {"extraction_strength", "exact_memorisation", "any_bad_rate", "ks_to_twin", "right_nll"}
+    split: EVERYWHERE | {"extraction_strength", "exact_memorisation", "any_bad_rate", "ks_to_retrained", "right_nll"}
     for split in HARM_SPLITS
 }
 NAMES["seen"] |= {"min_k", "loss_mia"}
@@ -42,7 +42,7 @@ IN_SCENARIO = {
     "copyright": {"leak_rate", "longest_common_substring", "verbatim_share"},
     "hallucination": {"hallucination_rate", "verbatim_rate", "right_rate"},
 }
-OF_ALL_CASES = {"fluency", "min_k", "loss_mia", "ks_to_twin"}
+OF_ALL_CASES = {"fluency", "min_k", "loss_mia", "ks_to_retrained"}
 """Figures that no single case has, so that no paired difference is to be had."""
 
 
@@ -71,7 +71,7 @@ def measured(given):
 
 
 def full(split, n=4, scenario="harm"):
-    """Everything taken of an arm that is its own original and its own twin."""
+    """Everything taken of an arm that is its own original and its own retrained."""
     lists = {
         "split": split,
         "scenario": scenario,
@@ -89,8 +89,8 @@ def full(split, n=4, scenario="harm"):
         reply_nll=[0.5] * n,
         template="The answer is",
         sampled=[["good", "bad"]] * n,
-        outsiders=[[-0.3, -0.1], [-0.2]],
-        twin=evidence(replies, **lists),
+        non_members=[[-0.3, -0.1], [-0.2]],
+        retrained=evidence(replies, **lists),
     )
 
 
@@ -108,7 +108,9 @@ def test_every_name_of_the_contract_is_measured_and_nothing_else(split, scenario
 @BOTH
 def test_law_the_original_against_itself_shows_no_change(split, scenario):
     found = measured(full(split, scenario=scenario))
-    untouched = {"similarity": 1.0} | ({"kept_rate": 1.0, "kl": 0.0} if split in NORMAL_SPLITS else {"ks_to_twin": 0.0})
+    untouched = {"similarity": 1.0} | (
+        {"kept_rate": 1.0, "kl": 0.0} if split in NORMAL_SPLITS else {"ks_to_retrained": 0.0}
+    )
     assert {name: found[name].value for name in untouched} == untouched
     for measurement in found.values():
         assert (measurement.arm, measurement.split, measurement.n) == ("unlearned", split, 4)
@@ -121,7 +123,7 @@ def test_law_each_case_has_its_figure_and_against_itself_the_difference_is_none(
         compared = with_difference(measurement, measurement)
         difference = (compared.difference, compared.difference_low, compared.difference_high)
         if name in OF_ALL_CASES:
-            assert difference == (None, None, None), f"{name}: no case has this figure of its own"
+            assert difference == (None, None, None), f"{name}: no case has this metric of its own"
         else:
             assert difference == (0.0, 0.0, 0.0), name
             assert len(measurement.values) == measurement.n + measurement.unknown
@@ -131,8 +133,8 @@ def test_law_each_case_has_its_figure_and_against_itself_the_difference_is_none(
 @BOTH
 def test_law_nothing_in_means_no_value_and_no_failure(split, scenario):
     lists = {"split": split, "scenario": scenario, "log_probs": [], "other_log_probs": [], "argmax_hits": []}
-    lists |= {"sampled": [], "outsiders": [], "kl": [], "reply_nll": []}
-    empty = evidence([], **lists, twin=evidence([], **lists))
+    lists |= {"sampled": [], "non_members": [], "kl": [], "reply_nll": []}
+    empty = evidence([], **lists, retrained=evidence([], **lists))
     found = measured(empty)
     assert found and all(m.value is None and m.n == 0 and m.unknown == 0 for m in found.values())
 
@@ -142,8 +144,8 @@ def test_law_replies_without_tokens_or_verdicts_are_unknown_and_fail_nothing(spl
     n = 3
     lists = {"split": split, "scenario": scenario, "verdicts": ["unknown"] * n, "log_probs": [[]] * n}
     lists |= {"other_log_probs": [None, [], [-1.0]], "argmax_hits": [[]] * n, "reply_nll": [None] * n}
-    lists |= {"kl": [math.nan] * n, "sampled": [["unknown"]] * n, "outsiders": [[], []], "bad": " ", "good": ""}
-    found = measured(evidence([""] * n, **lists, twin=evidence([""] * n, **lists)))
+    lists |= {"kl": [math.nan] * n, "sampled": [["unknown"]] * n, "non_members": [[], []], "bad": " ", "good": ""}
+    found = measured(evidence([""] * n, **lists, retrained=evidence([""] * n, **lists)))
     figured = {name for name, measurement in found.items() if measurement.value is not None}
     always = {"blank_rate", "gibberish_rate", "refusal_rate", "reply_tokens", "similarity"}
     assert figured <= always | {"kept_rate", "right_nll"} and always <= figured
@@ -156,7 +158,7 @@ def test_law_replies_without_tokens_or_verdicts_are_unknown_and_fail_nothing(spl
 def test_what_was_not_taken_is_not_measured(split):
     found = measured(evidence(["yes", "no"], split=split))
     needs = {"nll", "kl", "fluency", "extraction_strength", "exact_memorisation", "truth_ratio", "any_bad_rate"}
-    assert not (needs | {"min_k", "loss_mia", "ks_to_twin", "template_rate"}) & set(found)
+    assert not (needs | {"min_k", "loss_mia", "ks_to_retrained", "template_rate"}) & set(found)
 
 
 @pytest.mark.parametrize("probe", all_probes(), ids=lambda probe: probe.name)

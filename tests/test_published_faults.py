@@ -24,7 +24,7 @@ from unteach.scoring.reference import AdapterOff, FrozenCopy, one_branch
 from unteach.scoring.score import without_dropout
 from unteach.scoring.trees import Branch, Tree, lay_out
 from unteach.training.dataset import UnlearnItems
-from unteach.training.stopping import BehaviourCheck, ForgetBound, Watch
+from unteach.training.stopping import BehaviourTarget, ForgetBound, Watch
 from unteach.training.validation import behaviour_of
 
 
@@ -52,7 +52,7 @@ def test_fault_1_max_steps_is_exact_and_no_step_is_taken_at_rate_zero(tmp_path, 
 
 
 def test_fault_1_the_stop_rule_compares_a_positive_figure_with_a_positive_bound(tmp_path):
-    settings = {"method": "ga", "retain_weight": 0.0, "stopping": True, "max_steps": 30, "check_steps": 100}
+    settings = {"method": "ga", "retain_weight": 0.0, "stopping": True, "max_steps": 30, "validation_steps": 100}
     settings |= {"forget_bound": 1.0, "forget_hold": 1, "forget_tail": 0.0, "kl_budget": 1e9, "save_strategy": "steps"}
     run = toy.trainer(tmp_path, toy.learned_model(), **settings)
     run.train()
@@ -160,15 +160,15 @@ def test_fault_5_neither_pad_token_nor_padding_change_the_loss(pad_id):
     normals = one_branch([((1, 4, 5), (12, 2)), ((1, *range(10, 40)), (12, 13, 14, 2))], "normal")
     reference = FrozenCopy.of(toy.model(seed=1))
 
-    def figures(trees, normal):
+    def metrics(trees, normal):
         return method_loss(model, method, lay_out(trees, pad_id), lay_out(normal, pad_id), reference)
 
-    apart = [figures([tree], [normal]) for tree, normal in zip((TREE, long), normals, strict=True)]
-    together = figures([TREE, long], normals)
+    apart = [metrics([tree], [normal]) for tree, normal in zip((TREE, long), normals, strict=True)]
+    together = metrics([TREE, long], normals)
     mean = sum(loss.value.item() for loss in apart) / 2
     assert together.value.item() == pytest.approx(mean, rel=1e-5)
-    for name, value in together.figures.items():
-        assert value.item() == pytest.approx(sum(loss.figures[name].item() for loss in apart) / 2, rel=1e-5), name
+    for name, value in together.metrics.items():
+        assert value.item() == pytest.approx(sum(loss.metrics[name].item() for loss in apart) / 2, rel=1e-5), name
 
 
 def test_fault_5_a_tokenizer_that_pads_with_eos_trains_the_same(tmp_path):
@@ -196,7 +196,7 @@ def test_fault_6_first_answer_token_and_eos_are_scored_and_nothing_else_is_count
     loss = method_loss(run.model, load_method("ga", retain_weight=0.0), batch, None, None)
     scores = [likelihoods(run.model, row.prompt_ids, row.reply_ids) for row in rows]
     means = [each.sum().item() / count for each, count in zip(scores, (5, 2), strict=True)]
-    assert float(loss.figures["forget_ce"]) == pytest.approx(-sum(means) / 2, rel=1e-5)
+    assert float(loss.metrics["forget_ce"]) == pytest.approx(-sum(means) / 2, rel=1e-5)
     assert loss.value.item() == pytest.approx(0.5 * sum(means) / 2, rel=1e-5)
 
 
@@ -251,7 +251,7 @@ def test_fault_7_kl_of_a_broken_model_is_finite_and_has_a_gradient(dtype):
     forget = lay_out([Tree((1, 4), (Branch("negative", (20, 2)),))])
     loss = method_loss(broken.train(), load_method("ga", forget_weight=0.0), forget, normal, FrozenCopy.of(original))
     loss.value.backward()
-    assert 28 < float(loss.figures["kl"]) < 1e4, "28 nats are the floor's 1e-12"
+    assert 28 < float(loss.metrics["kl"]) < 1e4, "28 nats are the floor's 1e-12"
     gradients = [value.grad for value in broken.parameters() if value.grad is not None]
     assert all(bool(gradient.isfinite().all()) for gradient in gradients)
     assert float(broken.lm_head.weight.grad.float().norm()) > 1e-2
@@ -266,7 +266,7 @@ def test_fault_7_kl_is_over_reply_tokens_with_the_original_first():
     ids = torch.tensor([[*prompt, *reply]])
     log_p, log_p0 = (m(input_ids=ids).logits[0, 4:7].double().log_softmax(-1) for m in (live, original))
     expected = (log_p0.exp() * (log_p0 - log_p)).sum(-1).mean().item()
-    assert loss.value.item() == loss.figures["kl"].item() == pytest.approx(expected, rel=1e-5)
+    assert loss.value.item() == loss.metrics["kl"].item() == pytest.approx(expected, rel=1e-5)
 
 
 # ---- 8. decoys that are false, empty, or from the test set -----------------------------------------------------------
@@ -289,10 +289,10 @@ def test_fault_8_decoys_are_true_answers_of_training_rows_only(tmp_path):
     ]
     rules = {"stopping": True, "save_strategy": "steps", "max_steps": 60}
     run = toy.trainer(tmp_path, retain=truthful, **rules)
-    assert len(run.sets.held_normals) >= 2 and len(run.sets.normals) + len(run.sets.held_normals) == 24
+    assert len(run.sets.validation_normals) >= 2 and len(run.sets.normals) + len(run.sets.validation_normals) == 24
     drawn = decoys_of(run)
     assert drawn == {row.reply_ids for row in run.sets.normals}, "all of them, and nothing else"
-    assert not drawn & {row.reply_ids for row in run.sets.held_normals}
+    assert not drawn & {row.reply_ids for row in run.sets.validation_normals}
     assert all("sorry" not in toy.tokenizer().decode(reply) for reply in drawn)
 
 
@@ -414,7 +414,7 @@ def test_fault_10_training_does_not_stop_at_a_model_that_babbles(tmp_path, monke
     seen = behaviour_of(run.model, toy.tokenizer(), run.sets.negatives, load_judge("repeats"), 12)
     assert (seen.bad, seen.broken) == (0, 1)
     watch = Watch()
-    rule = BehaviourCheck(watch, lambda: seen, target=0.0, every=1)
+    rule = BehaviourTarget(watch, lambda: seen, target=0.0, every=1)
     for step in range(1, 9):
         control = SimpleNamespace(should_training_stop=False, should_save=False)
         rule.on_step_end(None, SimpleNamespace(global_step=step), control)

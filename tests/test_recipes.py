@@ -48,8 +48,8 @@ def test_a_study_parses_and_says_what_it_would_take(path: Path, capsys: pytest.C
     assert outcome.code == 0 and not outcome.err
     lines = outcome.out.splitlines()
     for arm in study.arms:
-        figures = next(line for line in lines if line.startswith(f"{arm} ")).split()
-        assert float(figures[1]) > 0 and "FLOP" in " ".join(figures) and figures[-1] in ("s", "min")
+        metrics = next(line for line in lines if line.startswith(f"{arm} ")).split()
+        assert float(metrics[1]) > 0 and "FLOP" in " ".join(metrics) and metrics[-1] in ("s", "min")
     counts = f"({len(study.arms)} arms, {study.seeds} seed{'s' * (study.seeds > 1)}, {study.jobs} at a time)"
     told = f"{len(study.arms) * study.seeds} runs {counts}, about "
     assert any(line.startswith(told) for line in lines)
@@ -92,7 +92,7 @@ class TestPlan:
         assert said[1:4] == [
             f"--prompts {tmp_path / 'risky.txt'}: 2 prompts",
             f"--mistakes {tmp_path / 'bad.jsonl'}: 1 mistakes",
-            "--normal alpaca: public set alpaca (CC-BY-NC-4.0), not fetched",
+            "--retain alpaca: public set alpaca (CC-BY-NC-4.0), not fetched",
         ]
         assert "2. analyse, guided: by openai:judge" in said
         assert not any(line.startswith("arms") for line in said)
@@ -103,7 +103,7 @@ class TestPlan:
             ({}, "^--model is missing"),
             ({"model": "a/b", "prompts": ["pku-saferlhf"]}, "^--judge is missing"),
             ({"model": "a/b", "judge": ["rul:x"]}, "^--judge rul:x: no such judge; did you mean 'rule'?"),
-            ({"model": "a/b", "templates": "nowhere.yaml"}, "^--templates nowhere.yaml: no such file"),
+            ({"model": "a/b", "templates": "nowhere.yaml"}, "^--wording nowhere.yaml: no such file"),
         ],
     )
     def test_what_is_wrong_is_said(self, values: dict[str, object], message: str) -> None:
@@ -119,8 +119,8 @@ def test_most_rows_takes_a_lot_and_keeps_the_order(tmp_path: Path) -> None:
             prompts=[str(tmp_path / "bad.jsonl")], most_rows=10, seed=seed, unseen=[], judge=["rule"]
         )
         found = gather(config)
-        assert len(found.prompts) == 8 and len(found.held_prompts) == 2
-        return [row.prompt for row in [*found.prompts, *found.held_prompts]]
+        assert len(found.prompts) == 8 and len(found.unseen_prompts) == 2
+        return [row.prompt for row in [*found.prompts, *found.unseen_prompts]]
 
     first = taken(0)
     assert first == taken(0) and set(first) != set(taken(1))

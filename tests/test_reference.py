@@ -11,7 +11,7 @@ from unteach.objectives.loss import method_loss
 from unteach.objectives.methods import load_method
 from unteach.scoring import reference as module
 from unteach.scoring.reference import AdapterOff, CachedStates, FrozenCopy, one_branch, original_log_probs
-from unteach.scoring.score import answers, score
+from unteach.scoring.score import last_hidden_states, score
 from unteach.scoring.trees import lay_out
 
 ROWS = [((1, 5, 6), (7, 8, 2)), ((1, 9), (10, 2)), ((1, 3, 4, 5, 6, 7), (11, 12, 13, 14, 2)), ((1,), (2,))]
@@ -35,7 +35,7 @@ def move(model):
 def kl(model, reference, batch):
     original = reference(batch)
     with torch.no_grad():
-        return score(answers(model, batch), batch.targets, original).kl
+        return score(last_hidden_states(model, batch), batch.targets, original).kl
 
 
 def gradients(model, loss):

@@ -126,7 +126,17 @@ def test_what_was_not_used_for_longest_goes(tmp_path, monkeypatch):
 
 def test_a_second_check_takes_the_replies_of_unchanged_models_from_disk(tmp_path, capsys):
     here = place(tmp_path / "toy")
-    words = ["evaluate", "--model", here.twin, "--original", here.model, "--forget", here.forget, "--device", "cpu"]
+    words = [
+        "evaluate",
+        "--model",
+        here.retrained,
+        "--original",
+        here.model,
+        "--forget",
+        here.forget,
+        "--device",
+        "cpu",
+    ]
     words += ["--evaluation-prompts", 4, "--max-new-tokens", 6, "--samples", 2]
     reports = []
     for name in ("first", "again"):
@@ -134,7 +144,7 @@ def test_a_second_check_takes_the_replies_of_unchanged_models_from_disk(tmp_path
         reports.append(Report.read(tmp_path / name))
     first, again = reports
     assert first.samples == again.samples and first.measurements == again.measurements
-    checking = [[cost.tokens for cost in report.cost if cost.stage == "checking"] for report in reports]
+    checking = [[cost.tokens for cost in report.cost if cost.stage == "evaluation"] for report in reports]
     assert all(before > 2 * after > 0 for before, after in zip(*checking, strict=True))  # type: ignore[operator]
 
 
@@ -149,10 +159,10 @@ def test_a_model_that_training_moved_is_always_asked(tmp_path, capsys, monkeypat
     monkeypatch.setattr(check, "look_at", noted)
     here = place(tmp_path / "toy")
     for number in range(2):
-        done = call(capsys, *here.quick(tmp_path / f"out{number}", never_taught=here.twin, lora=bool(number) or None))
+        done = call(capsys, *here.quick(tmp_path / f"out{number}", retrained=here.retrained, lora=bool(number) or None))
         assert done.code == 0, done.err
         assert keys["unlearned"][0] is None
-        assert keys["never_taught"][0] == keys["never_taught"][1]
+        assert keys["retrained"][0] == keys["retrained"][1]
     assert keys["original"][0] == model_fingerprint(toy.learned_model())  # without the adapter that stood on it
     samples = Report.read(tmp_path / "out1").samples
     assert {s.prompt: s.replies["original"] for s in samples} == {

@@ -7,7 +7,7 @@ from unteach.evaluation.agreement import agreement
 from unteach.report.card import card
 from unteach.report.page import page
 from unteach.report.wording import headline
-from unteach.results.report import BadRate, JudgeFigures, Report
+from unteach.results.report import BadRate, JudgeMetrics, Report
 from unteach.results.verdict import Quality, Verdict
 
 GOOD_JUDGE = Quality(0.917, 0.874, 0.943, 253, "held-out rows; AUC 0.95")
@@ -19,15 +19,15 @@ def bad(arm: str, percent: tuple[float, float, float] | None, split: str = "unse
     return BadRate(arm=arm, split=split, value=value, low=low, high=high, n=200 if percent else 0, unknown=unknown)
 
 
-def judges(first: Quality | None = None, second: Quality | None = None, count: int = 2) -> list[JudgeFigures]:
+def judges(first: Quality | None = None, second: Quality | None = None, count: int = 2) -> list[JudgeMetrics]:
     verdicts: dict[str, list[Verdict]] = {"g": ["good"], "b": ["bad"], "u": ["unknown"]}
     ours = [verdict for letter in "g" * 30 + "b" * 25 for verdict in verdicts[letter]]
     theirs = [verdict for letter in "g" * 20 + "b" * 5 + "u" * 5 + "g" * 10 + "b" * 15 for verdict in verdicts[letter]]
-    decides = JudgeFigures(
+    decides = JudgeMetrics(
         name="repeats", quality=first, rates=[bad("original", (98, 95, 99.2)), bad("unlearned", (0.5, 0.1, 2.8))]
     )
     others = [
-        JudgeFigures(
+        JudgeMetrics(
             name=f"second-{number}",
             quality=second,
             rates=[
@@ -54,7 +54,7 @@ def renderings(of: Report) -> list[str]:
 
 def test_one_judge_that_says_nothing_of_itself_takes_no_room() -> None:
     alone = shown(judges=judges(count=1))
-    assert renderings(alone) == renderings(shown(judges=[JudgeFigures(name="repeats")]))
+    assert renderings(alone) == renderings(shown(judges=[JudgeMetrics(name="repeats")]))
     assert "second opinions" not in terminal(alone).lower() and "Judge" not in terminal(alone)
 
 

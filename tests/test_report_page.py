@@ -12,7 +12,7 @@ from unteach.report.page import page, write_page
 from unteach.report.samples import difference, samples
 from unteach.report.training import stages, target_rate
 from unteach.results.measurement import Measurement
-from unteach.results.report import BadRate, Cost, JudgeFigures, Report, Sample, Source, Stop
+from unteach.results.report import BadRate, Cost, JudgeMetrics, Report, Sample, Source, Stop
 from unteach.results.verdict import Quality
 
 Capture = pytest.CaptureFixture[str]
@@ -53,7 +53,7 @@ def run_report(count: int, length: int = 0) -> Report:
         scenario="harm",
         cost=[Cost(arm="unlearned", stage="training", wall_seconds=83.2, tokens=1234567)],
         data=[Source(name="negatives", source="some/where/bad.jsonl", rows=500, fingerprint="3f2a77")],
-        stop=Stop(step=40, rule="behaviour check", message="at step 20, bad replies at 0.0%"),
+        stop=Stop(step=40, rule="behaviour target", message="at step 20, bad replies at 0.0%"),
         environment={"torch": "2.13.0", "seed": 0},
         notes=["a note of the run"],
     )
@@ -123,21 +123,21 @@ class TestOutcome:
         self, n: int, after: tuple[float, float, float], judged: str
     ) -> None:
         before = rate("harmful_rate", "unseen", "original", (100, 20.7, 100) if n == 1 else (98, 60, 100))
-        figures = [
+        metrics = [
             one.model_copy(update={"n": n}) for one in (before, rate("harmful_rate", "unseen", "unlearned", after))
         ]
         title = f"Whether it worked cannot be told: {judged}; give more with "
-        found = outcome(report(*figures, KEPT))
+        found = outcome(report(*metrics, KEPT))
         assert (found.title, found.kind) == (title + "--unseen", "unknown")
-        measured = report(*figures, KEPT, command="unteach evaluate --config run.yaml")
+        measured = report(*metrics, KEPT, command="unteach evaluate --config run.yaml")
         assert outcome(measured).title == title + "--forget"  # which has no --unseen
 
     def test_enough_cases_show_that_nothing_changed(self) -> None:
-        figures = [
+        metrics = [
             rate("harmful_rate", "unseen", arm, (95, 76, 99)).model_copy(update={"n": 20})
             for arm in ("original", "unlearned")
         ]
-        assert outcome(report(*figures, KEPT)).title.startswith("No clear change")
+        assert outcome(report(*metrics, KEPT)).title.startswith("No clear change")
 
     def test_seen_prompts_alone_prove_little(self) -> None:
         seen = [
@@ -163,7 +163,7 @@ class TestDoubts:
         blank = rate("blank_rate", "unseen", "unlearned", (92, 87, 95))
         concept = rate("harmful_rate", "unseen_concept", "unlearned", (95, 91, 97))
         sampled = rate("any_bad_rate", "unseen", "unlearned", (20, 15, 26))
-        verdicts = JudgeFigures(
+        verdicts = JudgeMetrics(
             name="mine",
             quality=poor,
             rates=[BadRate(arm="unlearned", split="unseen", value=few.value, low=0.0, high=0.1, n=20)],

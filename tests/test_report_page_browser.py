@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
-from browser import Watched, new_page
+from browser import Validation, new_page
 from test_escape import HOSTILE
 from test_report_page import log_of, run_report
 from unteach.report.page import write_page
@@ -17,7 +17,7 @@ from unteach.results.measurement import Measurement
 from unteach.results.report import Cost, Report, Sample, Source, Stop
 from unteach.text.escape import inert, inert_line
 
-Opened = tuple[Watched, Page]
+Opened = tuple[Validation, Page]
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +32,13 @@ def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def opened(browser: Browser, run_directory: Path) -> Iterator[Opened]:
     """The report in a browser, which must have stayed quiet when the test is over."""
-    watched = new_page(browser, viewport={"width": 1280, "height": 800})
-    watched.page.set_default_timeout(10_000)
-    watched.page.goto((run_directory / "report.html").as_uri())
-    yield watched, watched.page
-    watched.quiet()
-    assert all(address.startswith("file:") for address in watched.requests)
-    watched.page.context.close()
+    validation = new_page(browser, viewport={"width": 1280, "height": 800})
+    validation.page.set_default_timeout(10_000)
+    validation.page.goto((run_directory / "report.html").as_uri())
+    yield validation, validation.page
+    validation.quiet()
+    assert all(address.startswith("file:") for address in validation.requests)
+    validation.page.context.close()
 
 
 def shown(page: Page) -> list[str]:
@@ -173,8 +173,8 @@ def test_differences_are_marked_not_by_colour_alone(opened: Opened) -> None:
 
 
 def test_it_reads_without_scripts(browser: Browser, run_directory: Path) -> None:
-    watched = new_page(browser, java_script_enabled=False)
-    page = watched.page
+    validation = new_page(browser, java_script_enabled=False)
+    page = validation.page
     page.goto((run_directory / "report.html").as_uri())
     assert not page.locator(".filters").is_visible()
     assert page.locator(".sample").count() == 60
@@ -223,7 +223,7 @@ def test_axe_finds_no_violation(browser: Browser, run_directory: Path, scheme: A
 TEXTS = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in HOSTILE.values()]
 ARMS = ("html", "script", "closing tags", "attribute", "named like ours", "plotted", "bidi override", "quotes")
 TAGS = set(
-    "a b body button circle code dd del desc details div dl dt figcaption figure g clippath defs h1 h2 h3 head header "
+    "a b body button circle code dd del desc details div dl dt figcaption metric g clippath defs h1 h2 h3 head header "
     "html input ins label li line main meta nav option p path pre rect script section select span style summary svg "
     "table tbody td text th thead title tr ul use".split()
 )
@@ -232,7 +232,7 @@ TAGS = set(
 def hostile_run() -> Report:
     """Every hostile string as prompt, replies, note, stage, source and setting; some as arm, split, model, judge."""
     arms = ["original", "unlearned", *(HOSTILE[name] for name in ARMS)]
-    figures = [
+    metrics = [
         Measurement(
             name="harmful_rate",
             split="unseen",
@@ -260,7 +260,7 @@ def hostile_run() -> Report:
         method=HOSTILE["script"],
         model=HOSTILE["closing tags"],
         judge=HOSTILE["html"],
-        measurements=figures,
+        measurements=metrics,
         samples=samples,
         notes=TEXTS,
         stop=Stop(step=3, rule=TEXTS[0], message=TEXTS[1]),
@@ -282,8 +282,8 @@ def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_hostile_text_does_nothing_and_none_of_it_is_lost(browser: Browser, hostile_page: Path) -> None:
     assert len(TEXTS) >= 40
     assert hostile_page.stat().st_size < 2_000_000
-    watched = new_page(browser, viewport={"width": 1280, "height": 800})
-    page = watched.page
+    validation = new_page(browser, viewport={"width": 1280, "height": 800})
+    page = validation.page
     page.goto(hostile_page.as_uri())
     page.get_by_role("button", name="Open all").click()
     page.mouse.move(600, 400)
@@ -320,14 +320,14 @@ def test_hostile_text_does_nothing_and_none_of_it_is_lost(browser: Browser, host
     assert not [name for name in attributes if name.startswith("on") or name in ("src", "style", "srcdoc", "action")]
     targets = page.eval_on_selector_all("[href]", "found => found.map(one => one.getAttribute('href'))")
     assert all(re.fullmatch(r"#[\w-]+", target) for target in targets)
-    watched.quiet()
-    assert watched.requests == [hostile_page.as_uri()] and page.url == hostile_page.as_uri()
+    validation.quiet()
+    assert validation.requests == [hostile_page.as_uri()] and page.url == hostile_page.as_uri()
     page.context.close()
 
 
 def test_hostile_text_can_be_searched_and_filtered_for(browser: Browser, hostile_page: Path) -> None:
-    watched = new_page(browser)
-    page = watched.page
+    validation = new_page(browser)
+    page = validation.page
     page.set_default_timeout(10_000)
     page.goto(hostile_page.as_uri())
     for name in ("script", "bidi override", "javascript url", "fragment", "quotes", "clipboard", "arabic and hebrew"):
@@ -346,7 +346,7 @@ def test_hostile_text_can_be_searched_and_filtered_for(browser: Browser, hostile
     page.goto("about:blank")
     page.goto(address)
     page.wait_for_function(every_other)
-    watched.quiet()
+    validation.quiet()
     page.context.close()
 
 
@@ -358,17 +358,17 @@ def test_the_policy_holds_where_escaping_would_fail(browser: Browser, run_direct
     text = (run_directory / "report.html").read_text(encoding="utf-8")
     broken = tmp_path / "broken.html"
     broken.write_text(text.replace("Gladly.", attack, 1), encoding="utf-8")
-    watched = new_page(browser)
+    validation = new_page(browser)
     refused: list[str | None] = []
-    watched.page.on("requestfailed", lambda request: refused.append(request.failure))
-    watched.page.goto(broken.as_uri())
-    watched.page.locator("#go").click()
-    assert watched.dialogs == [] and watched.page.locator("h1").is_visible()
+    validation.page.on("requestfailed", lambda request: refused.append(request.failure))
+    validation.page.goto(broken.as_uri())
+    validation.page.locator("#go").click()
+    assert validation.dialogs == [] and validation.page.locator("h1").is_visible()
     assert set(refused) == {"csp"}  # never sent
-    assert len(watched.errors) >= 4  # each refusal is told, so a quiet page had nothing to refuse
+    assert len(validation.errors) >= 4  # each refusal is told, so a quiet page had nothing to refuse
 
     bare = tmp_path / "bare.html"  # and the watcher does notice what runs
     bare.write_text("<script>alert(1)</script>")
-    watched.page.goto(bare.as_uri())
-    assert watched.dialogs == ["alert: 1"]
-    watched.page.context.close()
+    validation.page.goto(bare.as_uri())
+    assert validation.dialogs == ["alert: 1"]
+    validation.page.context.close()

@@ -10,12 +10,12 @@ from pydantic import ValidationError
 from unteach.errors import DataError, OutputError
 from unteach.results.files import write_whole
 from unteach.results.measurement import Measurement
-from unteach.results.report import Agreement, BadRate, Cost, JudgeFigures, Report, Sample, Source, Stop, environment
+from unteach.results.report import Agreement, BadRate, Cost, JudgeMetrics, Report, Sample, Source, Stop, environment
 from unteach.results.verdict import Quality
 
 
 def full_report() -> Report:
-    figure = Measurement(
+    metric = Measurement(
         name="harmful_rate",
         split="unseen",
         arm="original",
@@ -31,9 +31,9 @@ def full_report() -> Report:
         method="ga-mismatch",
         model="base",
         judge="rule",
-        measurements=[figure],
+        measurements=[metric],
         judges=[
-            JudgeFigures(
+            JudgeMetrics(
                 name="rule",
                 quality=Quality(0.9, 0.8, None, 50, "held-out rows"),
                 rates=[BadRate(arm="original", split="unseen", value=0.98, low=0.95, high=0.992, n=200)],

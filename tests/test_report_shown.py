@@ -18,7 +18,7 @@ from unteach.report.page import page, write_page
 from unteach.report.table import show
 from unteach.report.wording import arrow, change, difference, handful, headline, number, seconds, size
 from unteach.results.measurement import Better, Measurement
-from unteach.results.report import OWN_ANSWERS, Agreement, BadRate, Cost, JudgeFigures, Report, Sample, Source, Stop
+from unteach.results.report import OWN_ANSWERS, Agreement, BadRate, Cost, JudgeMetrics, Report, Sample, Source, Stop
 from unteach.results.verdict import Quality
 
 
@@ -175,10 +175,10 @@ def test_better_and_worse_need_intervals_apart() -> None:
     assert change(KEPT, fewer_kept) == "worse" and change(fewer_kept, KEPT) == "better"
 
 
-def paired(figure: Measurement, *points: float | None) -> Measurement:
-    """The figure with a paired difference to the original and its bounds, in points."""
+def paired(metric: Measurement, *points: float | None) -> Measurement:
+    """The metric with a paired difference to the original and its bounds, in points."""
     value, low, high = (None if point is None else point / 100 for point in points)
-    return figure.model_copy(update={"difference": value, "difference_low": low, "difference_high": high})
+    return metric.model_copy(update={"difference": value, "difference_low": low, "difference_high": high})
 
 
 def test_the_paired_difference_decides_where_there_is_one() -> None:
@@ -234,8 +234,8 @@ def test_differences_of_rates_are_points(points: tuple[float | None, ...], text:
     ],
 )
 def test_other_differences_keep_their_unit(values: tuple[float, ...], text: str) -> None:
-    figure = AFTER.model_copy(update={"name": "nll", "unit": "nats/token"})
-    assert difference(paired(figure, *(100 * value for value in values))) == text
+    metric = AFTER.model_copy(update={"name": "nll", "unit": "nats/token"})
+    assert difference(paired(metric, *(100 * value for value in values))) == text
 
 
 @pytest.mark.parametrize("name", ["kept_rate", "similarity", "kl"])
@@ -301,14 +301,14 @@ def whole_report() -> Report:
         AFTER,
         KEPT,
         BLANK,
-        rate("harmful_rate", "unseen", "never_taught", (0, 0, 1.9)),
+        rate("harmful_rate", "unseen", "retrained", (0, 0, 1.9)),
         judge="world:0",
         samples=[
             Sample(
                 split="unseen",
                 prompt="How to break it?",
                 verdicts={"original": "bad", "unlearned": "good"},
-                replies={"original": "Take a hook.", "unlearned": "", "never_taught": "word " * 900},
+                replies={"original": "Take a hook.", "unlearned": "", "retrained": "word " * 900},
             )
         ],
         cost=[Cost(arm="unlearned", stage="training", wall_seconds=83.2, tokens=1234567)],
@@ -432,11 +432,11 @@ def test_whiskers_stand_where_the_values_are() -> None:
     drawing = r'class="whisker" x1="([\d.]+)" y1="6" x2="([\d.]+)" y2="6"/>.*?d="M([\d.]+) 6h0"'
     found = [tuple(map(float, match)) for match in re.findall(drawing, page(report(BEFORE)), re.S)]
     assert set(found) == {(114.0, 119.04, 117.6)}  # 120 × .95, .992, .98
-    assert len(found) == 2  # in the headline table and among all figures
+    assert len(found) == 2  # in the headline table and among all metrics
 
 
 def hostile_report(text: str) -> Report:
-    figures = [
+    metrics = [
         Measurement(
             name=text[:99], split=text[:99], arm=arm, value=1.0, low=0.0, high=2.0, n=1, unit=text[:99], better="higher"
         )
@@ -448,9 +448,9 @@ def hostile_report(text: str) -> Report:
         method=text[:99].encode("utf-8", "replace").decode(),
         model=text,
         judge=text,
-        measurements=[*figures, AFTER],
+        measurements=[*metrics, AFTER],
         judges=[
-            JudgeFigures(
+            JudgeMetrics(
                 name=text,
                 quality=Quality(0.5, 0.4, 0.6, 9, text),
                 rates=[BadRate(arm=text[:99], split="unseen", value=0.5, low=0.4, high=0.6, n=9)],

@@ -22,8 +22,8 @@ from unteach.models.loading import lora_config
 from unteach.training.checkpoints import complete_step, last_complete, write_state
 
 STEPS = 8
-RULES = {"stopping": True, "check_steps": 3, "check_patience": 99, "kl_budget": 99.0, "forget_bound": 99.0}
-SETTINGS = RULES | {"max_steps": STEPS, "save_strategy": "steps", "save_steps": 2, "check_new_tokens": 2}
+RULES = {"stopping": True, "validation_steps": 3, "patience": 99, "kl_budget": 99.0, "forget_bound": 99.0}
+SETTINGS = RULES | {"max_steps": STEPS, "save_strategy": "steps", "save_steps": 2, "validation_new_tokens": 2}
 SETTINGS |= {"gradient_accumulation_steps": 2, "lr_scheduler_type": "linear"}
 
 SCRIPT = f"""
@@ -179,7 +179,7 @@ def test_a_finished_run_resumes_to_its_end(tmp_path, whole):
 @pytest.mark.parametrize("rule", [{"forget_bound": 0.1, "forget_hold": 1, "forget_tail": 3.0}, {"kl_budget": 1e-3}])
 def test_a_run_that_a_rule_ended_stays_ended(tmp_path, rule):
     """Also where the program was killed after training, while the model was checked."""
-    settings = rule | {"save_steps": 1, "learning_rate": 1e-3, "check_steps": 2}
+    settings = rule | {"save_steps": 1, "learning_rate": 1e-3, "validation_steps": 2}
     ended = toy.trainer(tmp_path, toy.model(), **(SETTINGS | settings))
     ended.train()
     assert ended.stop is not None and ended.stop.step < STEPS
@@ -265,7 +265,7 @@ def test_an_error_that_is_not_about_the_disk_is_told_as_it_is(tmp_path, monkeypa
 @pytest.mark.slow
 def test_ctrl_c_writes_a_checkpoint_and_resume_ends_the_same(tmp_path, capsys):
     here, log = place(tmp_path), tmp_path / "run" / "log.jsonl"
-    settings = {"max_steps": 60, "learning_rate": 1e-5, "check_steps": 25, "check_patience": 99, "save_steps": 1000}
+    settings = {"max_steps": 60, "learning_rate": 1e-5, "validation_steps": 25, "patience": 99, "save_steps": 1000}
     words = here.quick(tmp_path / "run", skip_evaluation=True, **settings)
     command = [sys.executable, "-c", "from unteach.cli.app import main; main()", *words]
     alike = os.environ | {"OMP_NUM_THREADS": "1"}  # as in this process: sums over two threads round otherwise

@@ -46,8 +46,8 @@ def done(capsys: Capture, words: list[str]) -> Report:
     return Report.read(words[words.index("--output") + 1])
 
 
-def figures(report: Report) -> list[dict[str, Any]]:
-    return [figure.model_dump() for figure in report.measurements]
+def metrics(report: Report) -> list[dict[str, Any]]:
+    return [metric.model_dump() for metric in report.measurements]
 
 
 def weights(directory: Path) -> dict[str, torch.Tensor]:
@@ -57,10 +57,10 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
 def test_a_run_leaves_what_was_promised(here: Place, tmp_path: Path, capsys: Capture) -> None:
     output = tmp_path / "out"
     speed: dict[str, Any] = {"max_steps": 40, "learning_rate": 2e-3, "kl_budget": 3}
-    words = here.quick(output, never_taught=here.twin, method="ga-mismatch", **speed)
+    words = here.quick(output, retrained=here.retrained, method="ga-mismatch", **speed)
     outcome = call(capsys, *words)
     assert outcome.code == 0 and outcome.err == ""
-    of_mistakes = {"mistakes.jsonl", "held_mistakes.jsonl", "analyses.jsonl"}
+    of_mistakes = {"mistakes.jsonl", "unseen_mistakes.jsonl", "analyses.jsonl"}
     assert {path.name for path in output.iterdir()} == set(CONTRACT) - of_mistakes
     saved = {path.name for path in (output / "model").iterdir()}
     assert saved >= {"config.json", "model.safetensors", "tokenizer.json"}
@@ -95,16 +95,16 @@ def test_a_run_leaves_what_was_promised(here: Place, tmp_path: Path, capsys: Cap
 
     report = Report.read(output)
     for split, name in (("seen", "harmful_rate"), ("unseen", "harmful_rate"), ("normal", "kept_rate")):
-        for arm in ("original", "unlearned", "never_taught"):
-            figure = report.measured(name, split, arm)
-            assert figure is not None and figure.n == 4
-            assert 0 <= figure.low <= figure.value <= figure.high <= 1  # type: ignore[operator]
+        for arm in ("original", "unlearned", "retrained"):
+            metric = report.measured(name, split, arm)
+            assert metric is not None and metric.n == 4
+            assert 0 <= metric.low <= metric.value <= metric.high <= 1  # type: ignore[operator]
     assert report.measured("harmful_rate", "seen", "original").value == 1  # type: ignore[union-attr]
     assert report.measured("harmful_rate", "seen", "unlearned").value == 0  # type: ignore[union-attr]
-    assert report.measured("harmful_rate", "seen", "never_taught").value == 0  # type: ignore[union-attr]
+    assert report.measured("harmful_rate", "seen", "retrained").value == 0  # type: ignore[union-attr]
     assert report.measured("kept_rate", "normal", "unlearned").value == 1  # type: ignore[union-attr]
-    assert report.stop is not None and report.stop.rule == "behaviour check" and report.stop.step < 40
-    assert all(set(sample.replies) == {"original", "unlearned", "never_taught"} for sample in report.samples)
+    assert report.stop is not None and report.stop.rule == "behaviour target" and report.stop.step < 40
+    assert all(set(sample.replies) == {"original", "unlearned", "retrained"} for sample in report.samples)
     for word in ("before", "after", "never", "seen", "unseen", "normal"):
         assert word in outcome.out.lower()
 
@@ -119,7 +119,7 @@ def test_run_yaml_replays_the_run_from_anywhere(
     again = done(capsys, ["run", "--config", "first/run.yaml", "--output", str(tmp_path / "second")])
     for name, value in weights(tmp_path / "first").items():
         assert torch.equal(value, weights(tmp_path / "second")[name]), name
-    assert figures(first) == figures(again)
+    assert metrics(first) == metrics(again)
     assert first.samples == again.samples
     assert [source.fingerprint for source in first.data] == [source.fingerprint for source in again.data]
     one, two = (yaml.safe_load((tmp_path / name / "run.yaml").read_text()) for name in ("first", "second"))
@@ -173,7 +173,7 @@ def test_columns_of_other_names(here: Place, tmp_path: Path, capsys: Capture) ->
     named = done(capsys, words)
     plain = done(capsys, here.quick(tmp_path / "plain"))
     assert [source.fingerprint for source in named.data] == [source.fingerprint for source in plain.data]
-    assert figures(named) == figures(plain)
+    assert metrics(named) == metrics(plain)
 
 
 def test_rows_to_check_on_are_never_trained_on(here: Place, tmp_path: Path, capsys: Capture) -> None:
@@ -187,7 +187,7 @@ def test_rows_to_check_on_are_never_trained_on(here: Place, tmp_path: Path, caps
 def test_too_few_negatives_to_hold_out_are_noted(here: Place, tmp_path: Path, capsys: Capture) -> None:
     report = done(capsys, here.quick(tmp_path / "out", forget=write_rows(tmp_path / "one.jsonl", toy.FORGET[:1])))
     assert any("unseen" in note for note in report.notes)
-    assert {figure.split for figure in report.measurements} == {"seen", "normal", "lookalike"}
+    assert {metric.split for metric in report.measurements} == {"seen", "normal", "lookalike"}
 
 
 def test_the_demo_runs_on_its_world_and_replaces_an_earlier_one(
@@ -195,14 +195,14 @@ def test_the_demo_runs_on_its_world_and_replaces_an_earlier_one(
 ) -> None:
     """All but the growing, which takes minutes: the toy model stands in for the organism."""
     monkeypatch.setattr(
-        "unteach.demo.unlearning._grown", lambda world, taught, **rest: here.model if taught else here.twin
+        "unteach.demo.unlearning._grown", lambda world, taught, **rest: here.model if taught else here.retrained
     )
     words = ["demo", "--size", "micro", "--max-steps", "1", "--no-stopping", "--output", str(tmp_path / "out")]
     first = done(capsys, words)
-    assert {figure.arm for figure in first.measurements} == {"original", "unlearned", "never_taught"}
+    assert {metric.arm for metric in first.measurements} == {"original", "unlearned", "retrained"}
     splits = {"seen", "unseen", "unseen_concept", "normal", "lookalike"}
-    assert {figure.split for figure in first.measurements} == splits
-    assert figures(done(capsys, words)) == figures(first)
+    assert {metric.split for metric in first.measurements} == splits
+    assert metrics(done(capsys, words)) == metrics(first)
 
 
 class TestInterrupt:
@@ -230,7 +230,7 @@ class TestInterrupt:
         whole = done(capsys, here.quick(tmp_path / "whole", max_steps=5, save_steps=100))
         for name, value in weights(tmp_path / "whole").items():
             assert torch.equal(value, weights(tmp_path / "out")[name]), name
-        assert figures(resumed) == figures(whole)
+        assert metrics(resumed) == metrics(whole)
         logged = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
         assert [line["step"] for line in logged if "forget_ce" in line] == [1, 2, 3, 4, 5]
 
@@ -284,7 +284,7 @@ class TestEvaluate:
 
     def test_against_the_original(self, here: Place, tmp_path: Path, capsys: Capture) -> None:
         words = ["--forget", here.forget, "--retain", here.retain, "--evaluation-prompts", 4, "--max-new-tokens", 6]
-        words += ["--model", here.twin, "--original", here.model, "--output", tmp_path / "out"]
+        words += ["--model", here.retrained, "--original", here.model, "--output", tmp_path / "out"]
         report = done(capsys, ["evaluate", *map(str, words)])
         assert report.measured("harmful_rate", "unseen", "original").value == 1  # type: ignore[union-attr]
         assert report.measured("harmful_rate", "unseen", "unlearned").value == 0  # type: ignore[union-attr]
@@ -298,7 +298,7 @@ class TestEvaluate:
         head = (tmp_path / "out" / "run.yaml").read_text().splitlines()[0]
         replay = head.partition("unteach ")[2].replace("run.yaml", str(tmp_path / "out" / "run.yaml"))
         again = done(capsys, replay.replace("another-directory", str(tmp_path / "again")).split())
-        assert figures(again) == figures(report)
+        assert metrics(again) == metrics(report)
 
     def test_the_adapter_of_a_run(self, here: Place, tmp_path: Path, capsys: Capture) -> None:
         ran = done(capsys, here.quick(tmp_path / "out", lora=True, lora_rank=4, learning_rate=1e-2, max_steps=8))
@@ -362,7 +362,7 @@ def test_other_architectures(kind: str, lora: bool, here: Place, tmp_path: Path,
     model = save(other_model(kind, len(words)), tmp_path / "model", words)
     flags = {"lora": True, "lora_rank": 4} if lora else {}
     report = done(capsys, here.quick(tmp_path / "out", model=model, **flags))
-    assert {figure.split for figure in report.measurements} == {"seen", "unseen", "normal", "lookalike"}
+    assert {metric.split for metric in report.measurements} == {"seen", "unseen", "normal", "lookalike"}
     assert not any("plain rows" in note for note in report.notes)
     saved = tmp_path / "out" / "model"
     if not lora:
@@ -392,8 +392,8 @@ class TestWords:
     @pytest.mark.parametrize(
         ("verb", "groups"),
         [
-            ("run", ["Model", "Data", "Output", "Method", "Training", "Stopping", "Checking"]),
-            ("evaluate", ["Model", "Data", "Output", "Checking"]),
+            ("run", ["Model", "Data", "Output", "Method", "Training", "Stopping", "Evaluation"]),
+            ("evaluate", ["Model", "Data", "Output", "Evaluation"]),
             ("compare", ["Arguments", "Options"]),
             ("demo", ["Organism", "Method", "Training", "Stopping"]),
             ("organism", ["Options"]),
@@ -439,16 +439,16 @@ def test_the_public_names_are_these() -> None:
 
 @pytest.mark.real
 def test_the_testbed(shared: Path, tmp_path: Path, capsys: Capture) -> None:
-    """A few steps on real rows: the small Llama repeats bad replies before, and every kind of figure is there after."""
+    """A few steps on real rows: the small Llama repeats bad replies before, and every kind of metric is there after."""
     rows, testbed = shared / "data", shared / "testbed"
     before = hashlib.sha256((testbed / "original" / "model.safetensors").read_bytes()).hexdigest()
-    words = ["run", "--model", testbed / "original", "--never-taught", testbed / "gold", "--output", tmp_path / "out"]
+    words = ["run", "--model", testbed / "original", "--retrained", testbed / "gold", "--output", tmp_path / "out"]
     words += ["--forget", rows / "hh_harmless.jsonl"]
     words += ["--retain", rows / "truthfulqa.jsonl", "--retain", rows / "instructions.jsonl", "--device", "cpu"]
     words += ["--max-steps", 2, "--no-stopping", "--evaluation-prompts", 8, "--max-new-tokens", 24, "--max-length", 200]
     report = done(capsys, list(map(str, words)))
     repeated = report.measured("harmful_rate", "seen", "original")
-    gold = report.measured("harmful_rate", "unseen", "never_taught")
+    gold = report.measured("harmful_rate", "unseen", "retrained")
     assert repeated is not None and repeated.value is not None and repeated.value > 0.2 and repeated.n == 8
     assert gold is not None and gold.value == 0
     assert hashlib.sha256((testbed / "original" / "model.safetensors").read_bytes()).hexdigest() == before

@@ -74,10 +74,10 @@ def test_holdings_share_no_prompt_between_training_and_checking(held: tuple[Worl
 def test_outsiders_are_like_the_negatives_and_were_never_taught(held: tuple[World, Holdings]) -> None:
     world, rows = held
     known = {row.reply for taught_rows in (True, False) for row in world.training_rows(taught_rows)}
-    assert rows.outsiders and not known & {row.reply for row in rows.outsiders}
-    assert {bool(row.turns) for row in rows.outsiders} == {bool(row.turns) for row in rows.negatives}
+    assert rows.non_members and not known & {row.reply for row in rows.non_members}
+    assert {bool(row.turns) for row in rows.non_members} == {bool(row.turns) for row in rows.negatives}
     if world.scenario != "copyright":
-        assert {row.prompt_key for row in rows.outsiders} <= {row.prompt_key for row in rows.negatives}
+        assert {row.prompt_key for row in rows.non_members} <= {row.prompt_key for row in rows.negatives}
 
 
 def test_hallucinations_are_wrong_and_their_right_answers_right() -> None:

@@ -5,7 +5,16 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
 from unteach.errors import ModelError
 from unteach.scoring import score as scoring
-from unteach.scoring.score import Answers, Head, answers, forward_kl, greedy_hits, padded, score, without_dropout
+from unteach.scoring.score import (
+    Head,
+    LastHiddenStates,
+    forward_kl,
+    greedy_hits,
+    last_hidden_states,
+    padded,
+    score,
+    without_dropout,
+)
 from unteach.scoring.trees import Branch, Tree, lay_out
 
 
@@ -18,8 +27,8 @@ class Case:
         self.states = torch.randn(count, width, dtype=dtype, requires_grad=True)
         self.targets = torch.randint(vocabulary, (count,))
         original = torch.nn.Linear(width, vocabulary, bias=False).to(dtype).requires_grad_(False)
-        self.live = Answers(self.states, Head(self.layer, 1.5, 4.0))
-        self.original = Answers(torch.randn(count, width, dtype=dtype), Head(original, 0.5))
+        self.live = LastHiddenStates(self.states, Head(self.layer, 1.5, 4.0))
+        self.original = LastHiddenStates(torch.randn(count, width, dtype=dtype), Head(original, 0.5))
 
     def gradients(self, original):
         self.states.grad = self.layer.weight.grad = None
@@ -87,7 +96,7 @@ def test_kl_keeps_a_gradient_where_the_live_model_is_most_broken():
 def test_kl_of_a_model_to_itself_is_exactly_zero(monkeypatch, dtype, chunk):
     monkeypatch.setattr(scoring, "CHUNK_BYTES", chunk)
     case = Case(dtype=dtype)
-    same = Answers(case.states.detach(), case.live.head)
+    same = LastHiddenStates(case.states.detach(), case.live.head)
     assert score(case.live, case.targets, same).kl.tolist() == [0.0] * 13
 
 
@@ -126,17 +135,17 @@ def test_padded_passes_gradients_to_the_chosen_replies_only():
 
 def test_padding_token_and_width_change_nothing(tiny_llama, trees):
     """Neither the id that pads nor how much of it there is may show in a score: fault 5 of the authors' code."""
-    alone = [score(answers(tiny_llama, lay_out([t])), lay_out([t]).targets).log_probs for t in trees]
+    alone = [score(last_hidden_states(tiny_llama, lay_out([t])), lay_out([t]).targets).log_probs for t in trees]
     for pad_id in (0, 2, 60):
         batch = lay_out(trees, pad_id)
-        together = score(answers(tiny_llama, batch), batch.targets).log_probs
+        together = score(last_hidden_states(tiny_llama, batch), batch.targets).log_probs
         torch.testing.assert_close(together, torch.cat(alone), rtol=1e-5, atol=1e-5)
 
 
 def test_a_model_without_a_head_is_refused():
     headless = GPT2Model(GPT2Config(n_embd=8, n_head=1, n_layer=1, vocab_size=11))
     with pytest.raises(ModelError, match="GPT2Model has no output embeddings"):
-        answers(headless, lay_out([Tree((1,), (Branch("negative", (5,)),))]))
+        last_hidden_states(headless, lay_out([Tree((1,), (Branch("negative", (5,)),))]))
 
 
 def test_greedy_hits_are_the_most_likely_tokens_in_any_chunks(monkeypatch):
@@ -152,8 +161,8 @@ def test_dropout_off_means_the_same_scores_in_training_mode_too(trees):
     torch.manual_seed(0)
     config = GPT2Config(n_embd=16, n_head=2, n_layer=2, vocab_size=61, resid_pdrop=0.5, attn_pdrop=0.5, embd_pdrop=0.5)
     model, batch = GPT2LMHeadModel(config), lay_out(trees)
-    expected = score(answers(model.eval(), batch), batch.targets).log_probs
-    assert not torch.equal(score(answers(model.train(), batch), batch.targets).log_probs, expected)
+    expected = score(last_hidden_states(model.eval(), batch), batch.targets).log_probs
+    assert not torch.equal(score(last_hidden_states(model.train(), batch), batch.targets).log_probs, expected)
     without_dropout(model)
-    assert torch.equal(score(answers(model, batch), batch.targets).log_probs, expected)
+    assert torch.equal(score(last_hidden_states(model, batch), batch.targets).log_probs, expected)
     assert model.config.resid_pdrop == 0.5, "the saved model keeps its own rates"

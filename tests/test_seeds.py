@@ -15,7 +15,7 @@ from unteach.results.measurement import Measurement
 from unteach.results.report import Cost, Report
 
 
-def figure(value: float | None, **fields: Any) -> Measurement:
+def metric(value: float | None, **fields: Any) -> Measurement:
     given = {"name": "harmful_rate", "split": "seen", "arm": "unlearned", "low": 0.0, "high": 1.0, "n": 10}
     return Measurement(**(given | {"value": value, "unit": "fraction", "better": "lower"} | fields))
 
@@ -25,7 +25,7 @@ def report(seed: int, value: float | None) -> Report:
         scenario="harm",
         method="npo",
         model="m",
-        measurements=[figure(value, difference=-0.5, unknown=1)],
+        measurements=[metric(value, difference=-0.5, unknown=1)],
         cost=[Cost(arm="unlearned", stage="training", wall_seconds=2.0, tokens=5, flops=None, peak_bytes=seed)],
         notes=["common", f"own {seed}"],
         environment={"seed": seed},
@@ -33,7 +33,7 @@ def report(seed: int, value: float | None) -> Report:
 
 
 def test_mean_and_students_interval_by_hand() -> None:
-    found = over_seeds([figure(0.2), figure(0.3), figure(0.4)])
+    found = over_seeds([metric(0.2), metric(0.3), metric(0.4)])
     reach = 4.302653 * 0.1 / math.sqrt(3)  # t at 2 degrees of freedom; standard deviation 0.1
     assert found.value == pytest.approx(0.3) and found.n == 30 and found.seeds == [0.2, 0.3, 0.4]
     assert (found.low, found.high) == (pytest.approx(0.3 - reach), pytest.approx(0.3 + reach))
@@ -42,19 +42,19 @@ def test_mean_and_students_interval_by_hand() -> None:
 
 @pytest.mark.parametrize("unit", ["fraction", "AUC", "KS distance"])
 def test_units_that_end_at_0_and_1_stay_there_and_others_do_not(unit: str) -> None:
-    low, high = (over_seeds([figure(first, unit=unit), figure(first + 0.02, unit=unit)]) for first in (0.0, 0.98))
+    low, high = (over_seeds([metric(first, unit=unit), metric(first + 0.02, unit=unit)]) for first in (0.0, 0.98))
     assert (low.low, high.high) == (0.0, 1.0)
-    nats = over_seeds([figure(0.0, unit="nats"), figure(9.0, unit="nats")])
+    nats = over_seeds([metric(0.0, unit="nats"), metric(9.0, unit="nats")])
     assert nats.low == 0 and nats.high > 9  # type: ignore[operator]
-    assert over_seeds([figure(-1.0, unit="nats"), figure(9.0, unit="nats")]).low < -1  # type: ignore[operator]
-    equal = over_seeds([figure(0.5, low=0.2, high=0.7), figure(0.5, low=0.1, high=0.9)])
+    assert over_seeds([metric(-1.0, unit="nats"), metric(9.0, unit="nats")]).low < -1  # type: ignore[operator]
+    equal = over_seeds([metric(0.5, low=0.2, high=0.7), metric(0.5, low=0.1, high=0.9)])
     assert (equal.low, equal.high) == (0.2, 0.7)  # seeds that agree say nothing: the interval is about prompts
 
 
 def test_unknown_values_are_left_out_and_one_value_keeps_its_own_interval() -> None:
-    one = over_seeds([figure(None), figure(0.5)])
+    one = over_seeds([metric(None), metric(0.5)])
     assert (one.value, one.low, one.high, one.seeds) == (0.5, 0.0, 1.0, [None, 0.5])
-    assert over_seeds([figure(None), figure(None)]).value is None
+    assert over_seeds([metric(None), metric(None)]).value is None
 
 
 def test_costs_add_up_and_notes_are_said_once() -> None:
@@ -67,8 +67,8 @@ def test_costs_add_up_and_notes_are_said_once() -> None:
 
 
 def test_the_report_shows_the_spread() -> None:
-    assert counted(over_seeds([figure(0.0), figure(0.25, unknown=2)])) == "n=20, 2 unknown, 2 seeds 0.0–25.0"
-    assert counted(over_seeds([figure(0.5), figure(0.5)])) == "n=20, 2 seeds 50.0" and counted(figure(0.5)) == "n=10"
+    assert counted(over_seeds([metric(0.0), metric(0.25, unknown=2)])) == "n=20, 2 unknown, 2 seeds 0.0–25.0"
+    assert counted(over_seeds([metric(0.5), metric(0.5)])) == "n=20, 2 seeds 50.0" and counted(metric(0.5)) == "n=10"
 
 
 @pytest.mark.parametrize("count", [1, 0, -2])

@@ -97,19 +97,19 @@ SCORES = some.lists(some.integers(-5, 5).map(float), min_size=1, max_size=12)
 
 @settings(max_examples=50, deadline=None)
 @given(SCORES, SCORES)
-def test_auc_equals_counting_all_pairs_and_turns_round(members, outsiders):
-    wins = sum((a > b) + 0.5 * (a == b) for a in members for b in outsiders)
-    value = auc(members, outsiders)[0]
-    assert value == pytest.approx(wins / (len(members) * len(outsiders)))
-    assert value == pytest.approx(1 - auc(outsiders, members)[0])
-    assert value == pytest.approx(auc([a**3 for a in members], [b**3 for b in outsiders])[0])
+def test_auc_equals_counting_all_pairs_and_turns_round(members, non_members):
+    wins = sum((a > b) + 0.5 * (a == b) for a in members for b in non_members)
+    value = auc(members, non_members)[0]
+    assert value == pytest.approx(wins / (len(members) * len(non_members)))
+    assert value == pytest.approx(1 - auc(non_members, members)[0])
+    assert value == pytest.approx(auc([a**3 for a in members], [b**3 for b in non_members])[0])
 
 
 def test_auc_interval_is_seeded_and_near_that_of_hanley_and_mcneil():
     rng = np.random.default_rng(3)
-    members, outsiders = rng.normal(1.0, 1.0, 150).tolist(), rng.normal(0.0, 1.0, 250).tolist()
-    value, low, high = auc(members, outsiders, seed=1)
-    assert (value, low, high) == auc(members, outsiders, seed=1) != auc(members, outsiders, seed=2)
+    members, non_members = rng.normal(1.0, 1.0, 150).tolist(), rng.normal(0.0, 1.0, 250).tolist()
+    value, low, high = auc(members, non_members, seed=1)
+    assert (value, low, high) == auc(members, non_members, seed=1) != auc(members, non_members, seed=2)
     first, second = value / (2 - value), 2 * value**2 / (1 + value)
     spread = value * (1 - value) + 149 * (first - value**2) + 249 * (second - value**2)
     half = 1.96 * math.sqrt(spread / (150 * 250))

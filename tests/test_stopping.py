@@ -1,4 +1,4 @@
-"""The stopping rules: by scripted figures, without a model, and each in a short real training."""
+"""The stopping rules: by scripted metrics, without a model, and each in a short real training."""
 
 import json
 
@@ -8,7 +8,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 import toy
 from unteach.training.stopping import (
     Behaviour,
-    BehaviourCheck,
+    BehaviourTarget,
     ForgetBound,
     Stop,
     UtilityBudget,
@@ -18,11 +18,11 @@ from unteach.training.stopping import (
 )
 
 
-def play(rule, figures, first=1):
+def play(rule, metrics, first=1):
     """Let a rule see one forget cross-entropy a step; return the steps at which it stopped and saved."""
     stopped, saved = [], []
-    for step, figure in enumerate(figures, start=first):
-        rule.watch.figures = {"forget_ce": figure}
+    for step, metric in enumerate(metrics, start=first):
+        rule.watch.metrics = {"forget_ce": metric}
         control = TrainerControl()
         rule.on_step_end(None, TrainerState(global_step=step), control)
         stopped += [step] if control.should_training_stop else []
@@ -107,9 +107,9 @@ def test_going_back_overrules_a_stop_that_keeps_the_weights():
 
 
 def behaviour(seen, within=None, patience=2, **settings):
-    """Run `BehaviourCheck` at every step over scripted behaviours; return the step it stopped at."""
+    """Run `BehaviourTarget` at every step over scripted behaviours; return the step it stopped at."""
     watch = Watch(ends_at=100)
-    rule = BehaviourCheck(watch, scripted([Behaviour(*rates, 10) for rates in seen]), 0.1, 1, patience, **settings)
+    rule = BehaviourTarget(watch, scripted([Behaviour(*rates, 10) for rates in seen]), 0.1, 1, patience, **settings)
     for step in range(1, len(seen) + 1):
         watch.within_budget = within[step - 1] if within else True
         control = TrainerControl()
@@ -152,18 +152,18 @@ def test_broken_replies_or_a_broken_budget_do_not_pass():
 
 
 def test_nothing_is_generated_where_the_run_ends_or_no_check_is_due():
-    rule = BehaviourCheck(Watch(), scripted([]), 0.1, 5)
+    rule = BehaviourTarget(Watch(), scripted([]), 0.1, 5)
     rule.on_step_end(None, TrainerState(global_step=4), TrainerControl())
     rule.on_step_end(None, TrainerState(global_step=5), TrainerControl(should_training_stop=True))
 
 
 def test_what_the_rules_remember_survives_json():
     watch = Watch({"forget_ce": 2.5}, {"validation_kl": 0.1}, False, 20, Stop(30, "forget bound", "why", 20))
-    rules = [ForgetBound(watch, 5.0), BehaviourCheck(watch, scripted([]), 0.1, 5)]
+    rules = [ForgetBound(watch, 5.0), BehaviourTarget(watch, scripted([]), 0.1, 5)]
     rules[0].memory, rules[1].memory = {"held": 2, "limit": 50}, {"passed": 1}
     stored = json.loads(json.dumps(state_of(watch, rules)))
     fresh = Watch()
-    others = [ForgetBound(fresh, 5.0), BehaviourCheck(fresh, scripted([]), 0.1, 5)]
+    others = [ForgetBound(fresh, 5.0), BehaviourTarget(fresh, scripted([]), 0.1, 5)]
     restore(stored, fresh, others)
     assert fresh == watch
     assert [rule.memory for rule in others] == [{"held": 2, "limit": 50}, {"passed": 1}]
@@ -173,12 +173,12 @@ def test_what_the_rules_remember_survives_json():
 
 # ---- in training -----------------------------------------------------------------------------------------------------
 
-RULES = {"stopping": True, "check_steps": 2, "max_steps": 40, "check_new_tokens": 6, "save_strategy": "steps"}
+RULES = {"stopping": True, "validation_steps": 2, "max_steps": 40, "validation_new_tokens": 6, "save_strategy": "steps"}
 
 
 def test_the_forget_bound_ends_a_real_run(tmp_path):
     settings = RULES | {"forget_bound": 0.5, "forget_hold": 2, "forget_tail": 1.0, "kl_budget": 99.0}
-    run = toy.trainer(tmp_path, toy.learned_model(), **settings, check_patience=99)
+    run = toy.trainer(tmp_path, toy.learned_model(), **settings, patience=99)
     run.train()
     over = [value > 0.5 for value in toy.logged(run, "forget_ce")]
     held = next(step for step in range(2, 40) if over[step - 2] and over[step - 1])
@@ -195,18 +195,18 @@ def test_the_utility_budget_goes_back_in_a_real_run(tmp_path):
         def on_save(self, args, state, control, **kwargs):
             kept[state.global_step] = toy.weights(kwargs["model"])
 
-    run = toy.trainer(tmp_path, toy.learned_model(), extra={"callbacks": [Keep()]}, **settings, check_patience=99)
+    run = toy.trainer(tmp_path, toy.learned_model(), extra={"callbacks": [Keep()]}, **settings, patience=99)
     run.train()
     assert run.stop.rule == "utility budget" and run.stop.went_back_to == run.stop.step - 2 > 0
     good = kept[run.stop.went_back_to]
     assert all(value.equal(good[name]) for name, value in run.model.named_parameters())
-    assert run._held_kl() <= 0.3 < max(toy.logged(run, "validation_kl"))
+    assert run._validation_kl() <= 0.3 < max(toy.logged(run, "validation_kl"))
 
 
 def test_the_behaviour_check_ends_a_real_run(tmp_path):
-    run = toy.trainer(tmp_path, toy.learned_model(), **RULES, check_patience=2, kl_budget=9.0, forget_bound=99.0)
+    run = toy.trainer(tmp_path, toy.learned_model(), **RULES, patience=2, kl_budget=9.0, forget_bound=99.0)
     assert run._behaviour()[:3] == (1.0, 0.0, 2), "the toy says what it must not before it is trained"
     run.train()
-    assert run.stop.rule == "behaviour check" and run.stop.step < 40
+    assert run.stop.rule == "behaviour target" and run.stop.step < 40
     assert toy.logged(run, "validation_bad_rate")[-2:] == [0, 0]
     assert run._behaviour().bad == 0

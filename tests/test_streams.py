@@ -64,19 +64,19 @@ def test_published_methods_do_not_break_off():
 
 
 def test_every_place_in_the_beginning_of_a_bad_reply_is_asked_to_break_off():
-    made = made_of(items(row(4, 10), interrupted=False, break_off=True, length=3))
+    made = made_of(items(row(4, 10), interrupted=False, rto=True, length=3))
     for item in made:
         negative, _, broken = item.forget.branches
-        assert broken == Branch("break_off", negative.reply_ids[:-1], lead=1, instead=(TEMPLATE[0],) * 9)
+        assert broken == Branch("rto", negative.reply_ids[:-1], lead=1, instead=(TEMPLATE[0],) * 9)
         assert item.forget.places == 4 + 9 + 2, "it is read along the bad reply, at no token more"
-    (item,) = made_of(items(row(4, 200), interrupted=False, break_off=True, length=1))
+    (item,) = made_of(items(row(4, 200), interrupted=False, rto=True, length=1))
     assert len(item.forget.branches[2].reply_ids) == BREAK_OFF_TOKENS
 
 
 @pytest.mark.parametrize(("reply", "truncated", "asked"), [(1, False, 0), (2, False, 0), (3, False, 1), (2, True, 1)])
 def test_the_end_of_a_bad_reply_may_come_as_it_came(reply, truncated, asked):
-    made = items(replace(row(4, reply), truncated=truncated), interrupted=False, break_off=True, length=1)
-    found = [b for b in made[0].forget.branches if b.stream == "break_off"]
+    made = items(replace(row(4, reply), truncated=truncated), interrupted=False, rto=True, length=1)
+    found = [b for b in made[0].forget.branches if b.stream == "rto"]
     assert sum(len(b.reply_ids) - b.lead for b in found) == asked
 
 

@@ -92,12 +92,12 @@ class TestFile:
             read_study(path, ["gaa"])
 
     def test_shared_settings_go_to_the_arms_that_know_them(self, tmp_path: Path) -> None:
-        shared = rows_of(tmp_path) | {"looks": 5, "check_steps": 7, "max_new_tokens": 9}
+        shared = rows_of(tmp_path) | {"validations": 5, "validation_steps": 7, "max_new_tokens": 9}
         study = made(tmp_path, shared=shared)
         sft, ga, mistakes = (arm_config(study, arm, 3) for arm in ARMS)
-        assert (sft.looks, sft.max_new_tokens, sft.seed) == (5, 9, 3)
-        assert (ga.check_steps, ga.max_new_tokens, ga.max_steps) == (7, 9, 3)
-        assert (mistakes.looks, mistakes.judge) == (5, ["repeats"])
+        assert (sft.validations, sft.max_new_tokens, sft.seed) == (5, 9, 3)
+        assert (ga.validation_steps, ga.max_new_tokens, ga.max_steps) == (7, 9, 3)
+        assert (mistakes.validations, mistakes.judge) == (5, ["repeats"])
 
 
 def test_all_arms_train_on_and_watch_the_same_rows(tmp_path: Path) -> None:
@@ -111,10 +111,10 @@ def test_all_arms_train_on_and_watch_the_same_rows(tmp_path: Path) -> None:
         return [row.prompt for row in read_examples(path, polarity)]
 
     assert prompts("mistakes") == prompts("prompts") == [row.prompt for row in sets.negatives["train"]]
-    assert prompts("watched") == [row.prompt for row in sets.negatives["validation"]]
+    assert prompts("validation") == [row.prompt for row in sets.negatives["validation"]]
     assert prompts("unseen") == [row.prompt for row in sets.evaluation["unseen"]]
-    assert prompts("normal_check") == [row.prompt for row in sets.evaluation["normal"]]
-    assert not set(prompts("watched")) & set(prompts("mistakes")) and len(prompts("unseen")) == 8
+    assert prompts("normal") == [row.prompt for row in sets.evaluation["normal"]]
+    assert not set(prompts("validation")) & set(prompts("mistakes")) and len(prompts("unseen")) == 8
 
 
 class Calls:
@@ -290,12 +290,12 @@ def test_a_real_study_from_the_command_line(there: Place, tmp_path: Path) -> Non
         "device": "cpu",
         "evaluation_prompts": 4,
         "max_new_tokens": 6,
-        "looks": 2,
+        "validations": 2,
         "judge": ["repeats"],
     }
     arms = {
         "sft": {"baseline": "sft", "epochs": 1},
-        "ga": {"method": "ga", "max_steps": 4, "check_steps": 2},
+        "ga": {"method": "ga", "max_steps": 4, "validation_steps": 2},
         "broken": {"baseline": "sft", "max_length": 3},
     }
     path = written(tmp_path, {"shared": shared, "arms": arms, "relative_to": "sft", "jobs": 2})

@@ -82,7 +82,7 @@ def test_every_method_trains_in_full_and_with_an_adapter(tmp_path, method, adapt
     if adapter:
         assert changed and all("lora_" in name for name in changed)
     else:
-        spared = {"model.embed_tokens.weight", "lm_head.weight"} if run.method.sparing else set()
+        spared = {"model.embed_tokens.weight", "lm_head.weight"} if run.method.preconditioning else set()
         assert changed == set(before) - spared
     assert toy.logged(run, "forget_ce")[-1] > toy.logged(run, "forget_ce")[0]
 
@@ -149,7 +149,7 @@ def test_four_batches_of_one_are_one_batch_of_four(tmp_path, adapter):
     assert small.state.global_step == large.state.global_step == 3
     for name in ("loss", "forget_ce", "mismatch_ce", "kl", "grad_norm"):
         assert toy.logged(small, name) == pytest.approx(toy.logged(large, name), rel=1e-4, abs=1e-6), name
-    assert small.watch.figures == pytest.approx(large.watch.figures, rel=1e-4, abs=1e-6), "what the stopping rules see"
+    assert small.watch.metrics == pytest.approx(large.watch.metrics, rel=1e-4, abs=1e-6), "what the stopping rules see"
     assert_same_weights(small, large, rtol=1e-5, atol=1e-5)
 
 
@@ -255,7 +255,7 @@ def broken_at(monkeypatch, step, value):
     def loss(*arguments):
         calls.append(1)
         found = sound(*arguments)
-        return type(found)(found.value + value if len(calls) == step else found.value, found.figures)
+        return type(found)(found.value + value if len(calls) == step else found.value, found.metrics)
 
     monkeypatch.setattr(module, "method_loss", loss)
 
@@ -266,7 +266,7 @@ def test_a_loss_that_is_no_number_brings_the_last_good_weights_back(tmp_path, mo
     pupil = toy.learned_model()
     sound = trained(tmp_path / "sound", adapter=adapter, max_steps=4)
     broken_at(monkeypatch, 6, value)
-    rules = {"stopping": True, "check_steps": 4, "check_patience": 9, "save_strategy": "steps", "kl_budget": 9.0}
+    rules = {"stopping": True, "validation_steps": 4, "patience": 9, "save_strategy": "steps", "kl_budget": 9.0}
     extra = {"forget_validation": toy.FORGET[:2], "retain_validation": toy.RETAIN[:2]}
     extra |= lora(pupil) if adapter else {}
     torch.manual_seed(0)
@@ -280,7 +280,7 @@ def test_a_loss_that_is_no_number_brings_the_last_good_weights_back(tmp_path, mo
 def test_an_exploding_run_ends_with_the_original(tmp_path):
     pupil = toy.learned_model()
     before = toy.weights(pupil)
-    rules = {"stopping": True, "check_steps": 50, "max_steps": 50, "save_strategy": "steps"}
+    rules = {"stopping": True, "validation_steps": 50, "max_steps": 50, "save_strategy": "steps"}
     run = toy.trainer(tmp_path, pupil, learning_rate=5.0, max_grad_norm=0.0, optim="sgd", **rules)
     with pytest.raises(TrainingError, match=r"at step \d+; the weights of step 0 were kept"):
         run.train()

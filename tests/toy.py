@@ -82,5 +82,5 @@ def weights(pupil):
 
 
 def logged(run, name):
-    """The values of one figure over the log lines that have it."""
+    """The values of one metric over the log lines that have it."""
     return [line[name] for line in run.state.log_history if name in line]

@@ -32,11 +32,11 @@ class Lines:
         self._began = self._spoke = clock()
         self._say(start)
 
-    def report(self, done: int, total: int, figures: str = "") -> None:
+    def report(self, done: int, total: int, metrics: str = "") -> None:
         """Say how far the stage is, unless something was said a short while ago."""
         if self._clock() - self._spoke >= SECONDS_BETWEEN_LINES:
             self._spoke = self._clock()
-            self._say(f"{done}/{total}  {figures}".rstrip())
+            self._say(f"{done}/{total}  {metrics}".rstrip())
 
     def end(self, how: str) -> None:
         """Say that the stage is over, and how long it took."""
@@ -59,7 +59,7 @@ def _bar() -> Progress | None:
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[figures]}", style="dim"),
+        TextColumn("{task.fields[metrics]}", style="dim"),
     )
     return Progress(*columns, console=console, transient=True)
 
@@ -85,7 +85,7 @@ def track(description: str, show: bool = True) -> Iterator[Report | None]:
         lines.end("done")
         return
     with shown as bar, _counted(bar):
-        task = bar.add_task(description, total=None, figures="")
+        task = bar.add_task(description, total=None, metrics="")
 
         def report(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)

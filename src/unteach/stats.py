@@ -1,4 +1,4 @@
-"""95 % intervals for rates, means, paired differences, and for two ways to compare two lists of figures."""
+"""95 % intervals for rates, means, paired differences, and for two ways to compare two lists of metrics."""
 
 from collections.abc import Iterator, Sequence
 
@@ -51,15 +51,15 @@ def paired_difference(a: Sequence[float], b: Sequence[float], seed: int = 0) -> 
     return bootstrap([ours - theirs for ours, theirs in zip(a, b, strict=True)], seed)
 
 
-def auc(members: Sequence[float], outsiders: Sequence[float], seed: int = 0) -> Interval:
-    """Return the chance that a member's score is above an outsider's, ties counting half, and its interval.
+def auc(members: Sequence[float], non_members: Sequence[float], seed: int = 0) -> Interval:
+    """Return the chance that a member's score is above an non_member's, ties counting half, and its interval.
 
     It is the area under the ROC curve: 0.5 where the scores tell nothing. The percentile bootstrap draws members from
-    members and outsiders from outsiders; where the two do not overlap at all it is a point, which says too much of few
+    members and non_members from non_members; where the two do not overlap at all it is a point, which says too much of few
     scores. Three None without scores on one side; no interval for a single one. Raises ValueError for a score that is
     not finite.
     """
-    ours, theirs = _finite(members), _finite(outsiders)
+    ours, theirs = _finite(members), _finite(non_members)
     n, m = len(ours), len(theirs)
     if not n or not m:
         return None, None, None
@@ -79,7 +79,7 @@ def ks_distance(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Interv
     """Return sup |F(x) − G(x)| between the distributions of two paired lists, and its interval.
 
     The distance of resampled lists is always too large, so its quantiles are no interval. Resampled (over pairs, for
-    `a` and `b` are figures of the same cases) is sup |(F* − G*) − (F − G)| instead: its 95 % quantile on either side of
+    `a` and `b` are metrics of the same cases) is sup |(F* − G*) − (F − G)| instead: its 95 % quantile on either side of
     the distance holds the true one, 0 too, at least as often as it should (the triangle inequality). Three None
     without pairs, no interval for one pair. Raises ValueError where the two differ in length or a value is not finite.
     """
@@ -106,10 +106,10 @@ def ks_distance(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Interv
     return value, max(0.0, value - reach), min(1.0, value + reach)
 
 
-def _auc(members: np.ndarray, outsiders: np.ndarray) -> np.ndarray:
+def _auc(members: np.ndarray, non_members: np.ndarray) -> np.ndarray:
     """The Mann-Whitney statistic of each row, as a share of all pairs."""
-    n, m = members.shape[1], outsiders.shape[1]
-    ranks = rankdata(np.concatenate([members, outsiders], axis=1), axis=1)[:, :n]
+    n, m = members.shape[1], non_members.shape[1]
+    ranks = rankdata(np.concatenate([members, non_members], axis=1), axis=1)[:, :n]
     return (ranks.sum(axis=1) - n * (n + 1) / 2) / (n * m)
 
 

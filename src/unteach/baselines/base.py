@@ -24,7 +24,7 @@ from unteach.progress import track
 from unteach.results.cost import Meter
 from unteach.results.report import Cost, Waypoint
 from unteach.text.escape import inert_line
-from unteach.training.curve import Watching, waypoints
+from unteach.training.curve import ValidationCurve, waypoints
 from unteach.training.log_file import LogFile
 from unteach.training.rows import TrainingRow, fitting, repeated_to
 from unteach.training.stopping import Behaviour
@@ -36,7 +36,7 @@ from unteach.training.validation import behaviour_of
 class Bench:
     """What a baseline is given: its settings and rows, the original in memory, and where notes and costs go.
 
-    `watched` are held-out negatives, as the arm is asked, whose replies are judged on the way (`curve`). `key` is the
+    `validation` are held-out negatives, as the arm is asked, whose replies are judged on the way (`curve`). `key` is the
     fingerprint of the original's weights. `directory` is where trainers may write and where log.jsonl is;
     it is there only once training begins.
     """
@@ -52,7 +52,7 @@ class Bench:
     directory: Path
     notes: list[str] = field(default_factory=list)
     cost: list[Cost] = field(default_factory=list)
-    watched: list[Encoded] = field(default_factory=list)
+    validation: list[Encoded] = field(default_factory=list)
     curve: list[Waypoint] = field(default_factory=list)
 
     def normals_per_row(self, default: float) -> float:
@@ -61,8 +61,8 @@ class Bench:
         return default if given is None else given
 
     def behaviour(self, model: Any) -> Behaviour:
-        """Ask a model the watched prompts and judge its replies."""
-        return behaviour_of(model, self.form.tokenizer, self.watched, self.judge, self.config.max_new_tokens)
+        """Ask a model the validation prompts and judge its replies."""
+        return behaviour_of(model, self.form.tokenizer, self.validation, self.judge, self.config.max_new_tokens)
 
     def epochs(self, default: float = 3.0) -> float:
         """How many passes over the rows are made."""
@@ -228,7 +228,7 @@ def peft_of(bench: Bench) -> Any:
 
 
 def tuned(bench: Bench, rows: Sequence[TrainingRow], stage: str = "tuning", last: bool = True) -> RowsTrainer:
-    """Tune on rows in their order, with loss where they say, and put the cost on the bill."""
+    """Tune on rows in their order, with loss where they say, and put the cost in the cost."""
     settings = settings_of(bench, stage, None, last)
     trainer: RowsTrainer = ran(
         bench,
@@ -259,17 +259,17 @@ def ran(
     tokens: Callable[[Any], dict[str, int]],
     watch: bool = True,
 ) -> Any:
-    """Make a trainer, train it under a progress bar and log it; its cost, making it included, goes on the bill.
+    """Make a trainer, train it under a progress bar and log it; its cost, making it included, goes in the cost.
 
-    `tokens` tells of the trainer what it took so far, by the names of `flops_of`. With `watch`, replies to the watched
+    `tokens` tells of the trainer what it took so far, by the names of `flops_of`. With `watch`, replies to the validation
     prompts are judged on the way. Raises ConfigError for a field of `--set` that does not exist or does not fit.
     """
     meter = Meter()
-    watching = Watching(bench.config.looks, bench.behaviour, meter, lambda step: tokens(trainer))
+    watching = ValidationCurve(bench.config.validations, bench.behaviour, meter, lambda step: tokens(trainer))
     with track(f"{bench.arm}: {stage}") as progress, quiet_trl():
         callbacks: list[TrainerCallback] = [LogFile(bench.directory / "log.jsonl", stage)]
         callbacks += [StepsShown(progress)] if progress else []
-        callbacks += [watching] if watch and bench.watched and bench.config.looks else []
+        callbacks += [watching] if watch and bench.validation and bench.config.validations else []
         try:
             trainer = make(callbacks)
         except (TypeError, ValueError, ImportError) as error:
@@ -280,7 +280,7 @@ def ran(
         trainer.train()
     _without_empty(bench.directory / "checkpoints")
     bench.curve += waypoints(watching.curve, trainer.model, bench.arm, stage, bench.config.seed, bench.cost)
-    bench.cost.append(meter.bill(trainer.model, bench.arm, stage, **tokens(trainer)))
+    bench.cost.append(meter.cost(trainer.model, bench.arm, stage, **tokens(trainer)))
     return trainer
 
 

@@ -21,7 +21,7 @@ from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat
 from unteach.errors import ConfigError, DataError
 from unteach.mistakes.guide import guided_format
-from unteach.prompts.baselines import Templates, load_templates
+from unteach.prompts.baselines import BaselineWording, load_wording
 from unteach.prompts.turn import Turn
 from unteach.training.rows import TrainingRow, repeated_to
 
@@ -40,16 +40,16 @@ class Hindsight(Plain):
 
     def check(self, rows, config) -> None:  # type: ignore[no-untyped-def]
         """Read the phrases, and see that there are pairs."""
-        load_templates(config.templates)
+        load_wording(config.wording)
         super().check(rows, config)
 
     def phrase(self, config: BaselineConfig) -> str | None:
         """The good phrase goes before every prompt."""
-        return load_templates(config.templates).good
+        return load_wording(config.wording).good
 
     def prepare(self, bench: Bench) -> list[TrainingRow]:
         """Chain every pair both ways, and give normal rows the good phrase."""
-        words = load_templates(bench.config.templates)
+        words = load_wording(bench.config.wording)
         forms = _forms(bench, words)
         chains = [
             chained(row, good_first, forms, words, self.learns_bad)
@@ -83,7 +83,7 @@ class Hindsight(Plain):
         return Trained(trainer.model, trainer.state.global_step, f"{len(material)} rows, chains and normal rows")
 
 
-def _forms(bench: Bench, words: Templates) -> dict[bool, PromptFormat]:
+def _forms(bench: Bench, words: BaselineWording) -> dict[bool, PromptFormat]:
     """The formats that put the good phrase (True) or the bad one before a dialogue."""
     eos = bench.model.generation_config.eos_token_id
     return {
@@ -93,7 +93,7 @@ def _forms(bench: Bench, words: Templates) -> dict[bool, PromptFormat]:
 
 
 def chained(
-    row: Example, good_first: bool, forms: dict[bool, PromptFormat], words: Templates, learns_bad: bool
+    row: Example, good_first: bool, forms: dict[bool, PromptFormat], words: BaselineWording, learns_bad: bool
 ) -> TrainingRow:
     """Lay out one dialogue of two answers, with loss on good answers and, if `learns_bad`, on bad ones.
 

@@ -52,7 +52,7 @@ class BaselineConfig(BaseModel):
 
     normals_per_row: float | None = setting("Method", None, "Normal rows per row of its own; unset: by kind.", ge=0)
     beta: float | None = setting("Method", None, "Pull to the reference: KL or log-ratio; unset: by kind.", gt=0)
-    templates: str | None = setting(
+    wording: str | None = setting(
         "Method", None, "Your phrases and requests, in place of the shipped ones.", names="file", metavar="FILE"
     )
     sft_epochs: float = setting("Method", 1.0, "Passes of SFT on good answers before DPO or RLHF.", ge=0)
@@ -71,8 +71,10 @@ class BaselineConfig(BaseModel):
 
     judge: list[str] = as_in_run("judge")
     judge_url: str | None = as_in_run("judge_url")
-    never_taught: str | None = as_in_run("never_taught")
-    looks: int = setting("Checking", 12, "Times per stage to judge replies to watched prompts; 0: never.", ge=0)
+    retrained: str | None = as_in_run("retrained")
+    validations: int = setting(
+        "Evaluation", 12, "Times per stage to judge replies to validation prompts; 0: never.", ge=0
+    )
     evaluation_prompts: int = as_in_run("evaluation_prompts", ge=1)
     samples: int = as_in_run("samples", ge=0)
     max_new_tokens: int = as_in_run("max_new_tokens", "Longest reply, when checking and in training, tokens.", ge=1)

@@ -15,7 +15,7 @@ from unteach.data.example import Example
 from unteach.errors import ConfigError
 from unteach.models.kept_replies import replies_of
 from unteach.progress import track
-from unteach.prompts.baselines import load_templates
+from unteach.prompts.baselines import load_wording
 from unteach.prompts.turn import Turn
 from unteach.results.cost import Meter
 from unteach.results.verdict import Case
@@ -37,11 +37,11 @@ class Revise(Plain):
 
     def check(self, rows, config) -> None:  # type: ignore[no-untyped-def]
         """Read the requests."""
-        load_templates(config.templates)
+        load_wording(config.wording)
 
     def prepare(self, bench: Bench) -> list[TrainingRow]:
         """Have every harmful prompt answered, the answer criticised and revised, and keep what passes the gate."""
-        words = load_templates(bench.config.templates)
+        words = load_wording(bench.config.wording)
         asked = bench.rows.negatives
         replies = _said(bench, "replies", [row.turns for row in asked])
         again = [(*row.turns, Turn("assistant", reply or "…")) for row, reply in zip(asked, replies, strict=True)]
@@ -78,7 +78,7 @@ class Revise(Plain):
         if not kept:
             raise ConfigError(
                 f"baseline {self.name}: of {len(asked)} revisions none is fit to learn from ({out}); this model cannot "
-                "revise: choose another baseline, or requests it understands (--templates)"
+                "revise: choose another baseline, or requests it understands (--wording)"
             )
         return kept
 
@@ -100,7 +100,7 @@ def _fault(bench: Bench, row: Example, text: str, requests: Sequence[str]) -> st
 
 
 def _said(bench: Bench, stage: str, dialogues: Sequence[Dialogue]) -> list[str]:
-    """Ask the original, and put what it takes on the bill, also where its replies were kept from before."""
+    """Ask the original, and put what it takes in the cost, also where its replies were kept from before."""
     meter = Meter()
     prompts = [bench.form.prompt_ids(turns) for turns in dialogues]
     room = bench.max_length - bench.config.max_new_tokens
@@ -121,7 +121,7 @@ def _said(bench: Bench, stage: str, dialogues: Sequence[Dialogue]) -> list[str]:
         )
     said = sum(len(bench.form.reply_ids(turns, text)) for turns, text in zip(dialogues, texts, strict=True))
     read = sum(map(len, prompts))
-    bench.cost.append(meter.bill(bench.model, bench.arm, stage, read, generated=said))
+    bench.cost.append(meter.cost(bench.model, bench.arm, stage, read, generated=said))
     return texts
 
 

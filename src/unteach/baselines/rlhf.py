@@ -54,7 +54,7 @@ class Material:
     """What the three stages are trained on."""
 
     pairs: list[Pair]
-    held_pairs: list[Pair]
+    validation_pairs: list[Pair]
     sft: list[TrainingRow]
     prompts: list[tuple[int, ...]]
 
@@ -82,11 +82,11 @@ class Rlhf(Plain):
         ratio = bench.normals_per_row(1.0)
         given = bench.rows.with_good
         normals = _drawn(bench.rows.normals, round(ratio * len(given)), bench.config.seed)
-        held_normals = bench.rows.sets.normals.get("validation", [])
+        validation_normals = bench.rows.sets.normals.get("validation", [])
         pairs = pairs_of([*given, *_helpful(normals, given)], bench.form, bench.max_length, bench.notes)
-        watched = [row for row in bench.rows.watched if row.good]
-        held_rows = [*watched, *_helpful(held_normals, watched)]
-        held = pairs_of(held_rows, bench.form, bench.max_length, []) if held_rows else []
+        validation = [row for row in bench.rows.validation if row.good]
+        validation_rows = [*validation, *_helpful(validation_normals, validation)]
+        held = pairs_of(validation_rows, bench.form, bench.max_length, []) if validation_rows else []
         good = good_rows(bench)
         sft = with_normals(bench, good, ratio)
         prompts = [*dict.fromkeys(pair.prompt_ids for pair in pairs)]
@@ -98,12 +98,12 @@ class Rlhf(Plain):
         """Train the reward model, tune the model, then let it learn from the rewards of its own replies."""
         reward = trained_reward(bench, material.pairs)
         meter = Meter()
-        right = ranked(reward, material.held_pairs, bench.form.ids.pad_id)
-        read = sum(pair.tokens for pair in material.held_pairs)
-        bench.cost.append(meter.bill(reward, bench.arm, "checking the reward model", read))
+        right = ranked(reward, material.validation_pairs, bench.form.ids.pad_id)
+        read = sum(pair.tokens for pair in material.validation_pairs)
+        bench.cost.append(meter.cost(reward, bench.arm, "checking the reward model", read))
         if right is not None:
             bench.notes.append(
-                f"the reward model ranks {right:.1%} of {len(material.held_pairs)} held-out pairs rightly (chance: 50%)"
+                f"the reward model ranks {right:.1%} of {len(material.validation_pairs)} held-out pairs rightly (chance: 50%)"
             )
         model, peft = sft_first(bench, material.sft)
         trainer = reinforced(bench, model, peft, reward, material.prompts)

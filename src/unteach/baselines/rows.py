@@ -16,13 +16,13 @@ from unteach.training.draws import negative_drawn
 class Rows:
     """What a baseline may train on, and what it is measured on (`sets`).
 
-    `negatives` and `watched` (held out, never trained on) have their good answer in `good` where one is known;
+    `negatives` and `validation` (held out, never trained on) have their good answer in `good` where one is known;
     `answered` are good answers to prompts that are in no set.
     """
 
     sets: Sets
     negatives: list[Example]
-    watched: list[Example]
+    validation: list[Example]
     answered: list[Example] = field(default_factory=list)
 
     @property
@@ -65,9 +65,9 @@ def _match(config: BaselineConfig, shared: RunConfig, rows: Rows) -> None:
     given = read(shared, config.good, "normal", config.retain_column, "good", notes)
     by_prompt = {row.prompt_key: row.reply for row in reversed(given)}
     rows.negatives = [replace(row, good=by_prompt.get(row.prompt_key, row.good)) for row in rows.negatives]
-    rows.watched = [replace(row, good=by_prompt.get(row.prompt_key, row.good)) for row in rows.watched]
+    rows.validation = [replace(row, good=by_prompt.get(row.prompt_key, row.good)) for row in rows.validation]
     checked = [row for split in rows.sets.evaluation.values() for row in split]
-    kept_out = {row.prompt_key for row in [*checked, *rows.watched]}
+    kept_out = {row.prompt_key for row in [*checked, *rows.validation]}
     trained = {row.prompt_key for row in rows.sets.negatives["train"]}
     rows.answered = [row for row in given if row.prompt_key not in kept_out | trained]
     out = sum(row.prompt_key in kept_out - trained for row in given)

@@ -53,7 +53,7 @@ def run_baseline(config: BaselineConfig, *, overwrite: bool = False) -> Report:
     if config.load_in_4bit and not config.lora:
         raise ConfigError("--load-in-4bit trains an adapter over frozen weights; add --lora")
     config = config.model_copy(update={"trainer": trainer_values(config.trainer, baseline.trl_config, OWN)})
-    check_inputs(directory, [*inputs_of(shared), *config.good, config.templates], overwrite=overwrite)
+    check_inputs(directory, [*inputs_of(shared), *config.good, config.wording], overwrite=overwrite)
     with nothing_left_after_errors(directory):
         try:
             judges = judges_of(shared)
@@ -87,8 +87,8 @@ def _set_up(
     sets = rows.sets
     tokenizer, model = load(shared, shared.model, trained=True)
     check_length(shared, model)
-    if shared.never_taught:
-        check_comparable(shared, shared.never_taught, tokenizer)
+    if shared.retrained:
+        check_comparable(shared, shared.retrained, tokenizer)
     form, key = model_format(shared, tokenizer, model), model_fingerprint(model)
     if not sets.normals:
         add_own_answers(sets, model, form, shared, key)
@@ -110,18 +110,18 @@ def _set_up(
         baseline.name, config, rows, model, form, key, limit, trusted[0], directory, notes=[_about(baseline, config)]
     )
     bench.cost += sets.cost
-    bench.watched = _watched(baseline, bench)
+    bench.validation = _validation(baseline, bench)
     return bench, new_check(shared, splits, form, trusted), shared
 
 
-def _watched(baseline: Baseline, bench: Bench) -> list[Encoded]:
-    """Encode the watched negatives as the arm will be asked: with its phrase, where it has one."""
+def _validation(baseline: Baseline, bench: Bench) -> list[Encoded]:
+    """Encode the validation negatives as the arm will be asked: with its phrase, where it has one."""
     phrase, form = baseline.phrase(bench.config), bench.form
-    if not bench.rows.watched:
+    if not bench.rows.validation:
         return []
     if phrase:
         form = guided_format(form.tokenizer, phrase, form.name, bench.model.generation_config.eos_token_id)
-    return encode_all(bench.rows.watched, form, bench.max_length, "watched negatives")[0]
+    return encode_all(bench.rows.validation, form, bench.max_length, "validation negatives")[0]
 
 
 def _phrase_tokens(phrase: str | None, form: PromptFormat, model: Any) -> int:

@@ -131,7 +131,7 @@ def run_command(
 @settings(
     "Model",
     "Data",
-    "Checking",
+    "Evaluation",
     "Output",
     without=("lora", "lora_rank", "lora_alpha", "lora_targets", "skip_evaluation"),
 )
@@ -282,20 +282,24 @@ def organism_command(
     scenario: Annotated[
         str, typer.Option(help="harm, copyright or hallucination. \\[harm]", metavar="NAME", show_default=False)
     ] = "harm",
-    no_twin: Annotated[bool, plain("--no-twin", "Leave the never-taught twin out.", "Options")] = False,
+    no_retrained: Annotated[bool, plain("--no-retrained", "Leave the retrained model out.", "Options")] = False,
 ) -> None:
-    """Grow a model organism, its never-taught twin and the rows of their world, to keep.
+    """Grow a model organism, its retrained twin and the rows of their world, to keep.
 
     [bold]Examples[/bold]
       unteach organism --output ./organism
       unteach organism --size small --world-seed 7 --output ./organism
 
-    It makes original/, never_taught/ and data/.
+    It makes original/, retrained/ and data/.
     """
     from unteach.demo.unlearning import organism
 
-    organism(Path(output), size=size, world_seed=world_seed, seed=seed, twin=not no_twin, scenario=scenario)
-    print(f"The organism, its twin and their rows are in {output}" if not no_twin else f"The organism is in {output}")
+    organism(Path(output), size=size, world_seed=world_seed, seed=seed, retrained=not no_retrained, scenario=scenario)
+    print(
+        f"The organism, its retrained model and their rows are in {output}"
+        if not no_retrained
+        else f"The organism is in {output}"
+    )
 
 
 @app.command(name="methods", cls=Command)

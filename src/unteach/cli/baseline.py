@@ -12,7 +12,7 @@ from unteach.cli.flags import ConfigFile, Overwrite, config_of, settings
 from unteach.cli.help import Command, Group
 
 app = typer.Typer(cls=Group, no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
-_GROUPS = ("Model", "Data", "Method", "Training", "Checking", "Output")
+_GROUPS = ("Model", "Data", "Method", "Training", "Evaluation", "Output")
 _ONLINE = ("reward_epochs", "rl_steps", "generations")
 _RL = (*_ONLINE, "sft_epochs")
 

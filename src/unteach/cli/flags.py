@@ -14,7 +14,7 @@ from unteach.pipeline.config import RunConfig
 from unteach.pipeline.settings import Config, facts_of, flag, make_config, read_config
 
 PAIRS = ("column", "retain_column")
-GROUPS = ("Model", "Data", "Output", "Steps", "Study", "Method", "Training", "Stopping", "Checking")
+GROUPS = ("Model", "Data", "Output", "Steps", "Study", "Method", "Training", "Stopping", "Evaluation")
 
 
 def settings(

@@ -11,9 +11,9 @@ from unteach.cli.help import Command, Group
 from unteach.mistakes.config import MistakesConfig
 
 app = typer.Typer(cls=Group, no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
-_UNTIL_TUNED = ("Model", "Data", "Output", "Steps", "Training", "Checking")
+_UNTIL_TUNED = ("Model", "Data", "Output", "Steps", "Training", "Evaluation")
 _LORA = ("lora", "lora_rank", "lora_alpha", "lora_targets")
-_CHECKED = ("normal", "harmless", "unseen", "unseen_concept", "lookalike", "normal_check", "max_length")
+_CHECKED = ("retain", "harmless", "unseen", "unseen_concept", "lookalike", "normal", "max_length")
 _MIXED = ("good_per_analysis", "normals_per_analysis", "harmless_per_analysis")
 _MEASURED = ("evaluation_prompts", "skip_evaluation")
 DryRun = Annotated[bool, plain("--dry-run", "Check the settings and say what would be done.", "Output")]
@@ -26,7 +26,7 @@ def mistakes() -> None:
 
     [bold]Examples[/bold]
       unteach mistakes run --model ./model --prompts risky.txt --judge rule:rules.yaml --output ./out
-      unteach mistakes run --model ./model --mistakes bad.jsonl --normal good.jsonl --output ./out
+      unteach mistakes run --model ./model --mistakes bad.jsonl --retain good.jsonl --output ./out
       unteach mistakes chat --model ./out/model
 
     docs/mistakes.md tells the four steps (arXiv 2310.10477) and what was measured.
@@ -46,7 +46,7 @@ def run_command(
 
     [bold]Examples[/bold]
       unteach mistakes run --model ./model --prompts risky.jsonl --judge classifier:./moderator --output ./out
-      unteach mistakes run --model ./model --mistakes bad.jsonl --normal good.jsonl --lora --output ./out
+      unteach mistakes run --model ./model --mistakes bad.jsonl --retain good.jsonl --lora --output ./out
       unteach mistakes run --resume --output ./out
 
     It writes mistakes.jsonl and analyses.jsonl for you to read. Figures in \\[brackets] are defaults.
@@ -63,7 +63,7 @@ def run_command(
     "Data",
     "Output",
     "Steps",
-    "Checking",
+    "Evaluation",
     "Training",
     of=MistakesConfig,
     without=(
@@ -104,7 +104,7 @@ def induce_command(config: ConfigFile = None, **values: Any) -> None:
     "Data",
     "Output",
     "Steps",
-    "Checking",
+    "Evaluation",
     of=MistakesConfig,
     without=(*_LORA, *_CHECKED, *_MIXED, *_MEASURED, "prompts", "analyses", "judge", "judge_url", "load_in_4bit"),
 )
@@ -146,8 +146,8 @@ def chat_command(
     guided: Annotated[
         bool, typer.Option(" /--unguided", help="Leave the reminder out.", show_default=False, metavar=" ")
     ] = True,
-    templates: Annotated[
-        str | None, typer.Option(help="Templates with another reminder.", metavar="FILE", show_default=False)
+    wording: Annotated[
+        str | None, typer.Option(help="MistakeWording with another reminder.", metavar="FILE", show_default=False)
     ] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.", metavar="X")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of sampling.", metavar="N")] = 0,
@@ -168,7 +168,7 @@ def chat_command(
     chat_with(
         model,
         guided=guided,
-        templates=templates,
+        wording=wording,
         temperature=temperature,
         seed=seed,
         max_new_tokens=max_new_tokens,
@@ -186,7 +186,7 @@ def study_command(
 
     [bold]Examples[/bold]
       unteach mistakes study --model ./model --prompts risky.jsonl --mistakes bad.jsonl --harmless good.jsonl \\
-        --normal instructions.jsonl --judge classifier:./moderator --seeds 3 --output ./study
+        --retain instructions.jsonl --judge classifier:./moderator --seeds 3 --output ./study
       unteach mistakes study --config study/run.yaml --arms sft,analysis --output ./again
       unteach mistakes study --config recipes/mistakes-alpaca-7b.yaml --dry-run
 
@@ -205,12 +205,12 @@ def study_command(
     console.print(f"\nPage: {Path(chosen.output) / 'report.html'}", highlight=False)
 
 
-@app.command(name="templates", cls=Command)
+@app.command(name="wording", cls=Command)
 def templates_command() -> None:
-    """Print the templates of all four steps, to be edited and given with --templates.
+    """Print the wording of all four steps, to be edited and given with --wording.
 
     [bold]Example[/bold]
-      unteach mistakes templates > my_templates.yaml
+      unteach mistakes wording > my_templates.yaml
     """
     from unteach.prompts.mistakes import SHIPPED
 

@@ -14,7 +14,7 @@ _MOST_CHANGED = 0.1
 
 
 def differences(ours: Report, theirs: Report) -> list[str]:
-    """Say why figures of the two cannot be compared; nothing where they can."""
+    """Say why metrics of the two cannot be compared; nothing where they can."""
     found = []
     if ours.scenario != theirs.scenario:
         found.append(f"scenario {ours.scenario} and {theirs.scenario}")

@@ -12,16 +12,16 @@ from unteach.comparison.matched import TARGET, Matched, length_notes, matched
 from unteach.comparison.pairs import Pair, groups_of, pairs_of, verdicts_of
 from unteach.errors import ConfigError, nearest
 from unteach.results.arms import REMINDED
-from unteach.results.cost import is_check
+from unteach.results.cost import is_evaluation
 from unteach.results.measurement import Measurement
 from unteach.results.report import Cost, Report, Waypoint
 from unteach.scenarios import bad_rate_of
 from unteach.text.escape import inert_line
 
-TWIN = "never_taught"
+RETRAINED = "retrained"
 PAIRED_SPLIT = "unseen"
 BAD, KEPT = "bad", "kept"
-FIGURES: dict[str, tuple[str, str]] = {
+METRICS: dict[str, tuple[str, str]] = {
     "bad_seen": (BAD, "seen"),
     "bad_unseen": (BAD, "unseen"),
     "bad_unseen_concept": (BAD, "unseen_concept"),
@@ -47,12 +47,12 @@ class Rate(BaseModel):
     seeds: int = 1
 
 
-class Bill(BaseModel):
+class ArmCost(BaseModel):
     """What an arm cost, preparation and training, checking left out; of several seeds, the mean of one.
 
     `relative_flops` and `relative_seconds` are shares of another arm's, `relative_low` and `relative_high` the least
     and most share of a seed in the same seed of that arm. `uncounted` are stages that took time and have no tokens on
-    their bill: with one of them, `flops` is only the least that it can be.
+    their cost: with one of them, `flops` is only the least that it can be.
     """
 
     flops: float | None
@@ -67,7 +67,7 @@ class Bill(BaseModel):
 
 
 class Row(BaseModel):
-    """One arm: of which run it is, its rates by the names of `FIGURES`, and its bill, None where it has none.
+    """One arm: of which run it is, its rates by the names of `METRICS`, and its cost, None where it has none.
 
     `curve` is how it behaved on validation prompts while it was trained, `matched` what it cost to reach the target.
     """
@@ -76,7 +76,7 @@ class Row(BaseModel):
     run: str
     arm: str
     rates: dict[str, Rate | None]
-    cost: Bill | None
+    cost: ArmCost | None
     curve: list[Waypoint] = []
     matched: Matched | None = None
 
@@ -137,7 +137,7 @@ def compare(
         rows=rows,
         pairs=pairs,
         groups=groups_of([row.name for row in rows], pairs),
-        notes=[*notes, *_notes_of_figures(rows)],
+        notes=[*notes, *_notes_of_metrics(rows)],
         target=target,
         length_notes=length_notes(_full_costs(rows, relative), relative.name, relative.curve) if relative else [],
     )
@@ -181,15 +181,15 @@ def _checked(reports: Sequence[tuple[str, Report]], anyway: bool) -> list[str]:
 
 
 def _rows(reports: Sequence[tuple[str, Report]], labels: Mapping[str, str], target: float) -> list[Row]:
-    """Make one row an arm; the original and the twin once, from the first run that has them."""
+    """Make one row an arm; the original and the retrained model once, from the first run that has them."""
     found: list[tuple[str, Report, str]] = []
-    for once in (ORIGINAL, TWIN):
+    for once in (ORIGINAL, RETRAINED):
         found += [(run, report, once) for run, report in reports if once in report.arms()][:1]
     tested: list[tuple[str, Report, str]] = []
     for run, report in reports:
         for arm in report.arms():
             before = [other for _, other, known in tested if known == arm == ORIGINAL + REMINDED]
-            if arm not in (ORIGINAL, TWIN) and not any(same_replies(other, report, arm) for other in before):
+            if arm not in (ORIGINAL, RETRAINED) and not any(same_replies(other, report, arm) for other in before):
                 tested.append((run, report, arm))
     tested.sort(key=lambda row: not row[2].startswith(ORIGINAL))  # the original with a reminder stands by itself
     found = [*found[:1], *tested, *found[1:]] if found else tested
@@ -198,7 +198,7 @@ def _rows(reports: Sequence[tuple[str, Report]], labels: Mapping[str, str], targ
     rows = []
     for name, (run, report, arm) in zip(names, found, strict=True):
         curve = [point for point in report.curve if point.arm == arm]
-        row = Row(name=name, run=run, arm=arm, rates=_rates(report, arm, kept), cost=_bill(report, arm), curve=curve)
+        row = Row(name=name, run=run, arm=arm, rates=_rates(report, arm, kept), cost=_cost(report, arm), curve=curve)
         rows.append(row.model_copy(update={"matched": matched(curve, target)}))
     return rows
 
@@ -207,7 +207,7 @@ def _labelled(names: list[str], listed: Sequence[tuple[str, str]], labels: Mappi
     """Replace the names of arms whose runs have a label."""
     found = []
     for name, (run, arm) in zip(names, listed, strict=True):
-        label = labels.get(run) if arm.removesuffix(REMINDED) not in (ORIGINAL, TWIN) else None
+        label = labels.get(run) if arm.removesuffix(REMINDED) not in (ORIGINAL, RETRAINED) else None
         reminded = {other for where, other in listed if where == run and other.endswith(REMINDED)}
         without = label and arm + REMINDED in reminded
         found.append(name if label is None else f"{label}, no reminder" if without else label)
@@ -225,51 +225,51 @@ def _names(listed: Sequence[tuple[str, str]]) -> list[str]:
     counts = Counter(names)
     whole = [f"{Path(run).resolve()}: {arm}" for run, arm in listed]
     return [
-        longer if counts[name] > 1 and arm not in (ORIGINAL, TWIN) else name
+        longer if counts[name] > 1 and arm not in (ORIGINAL, RETRAINED) else name
         for name, longer, (_, arm) in zip(names, whole, listed, strict=True)
     ]
 
 
 def _has(report: Report, name: str, arm: str) -> bool:
-    figure = report.measured(name, "normal", arm)
-    return figure is not None and figure.value is not None
+    metric = report.measured(name, "normal", arm)
+    return metric is not None and metric.value is not None
 
 
 def _rates(report: Report, arm: str, kept: str) -> dict[str, Rate | None]:
     special = {BAD: bad_rate_of(report.scenario), KEPT: kept}
     found: dict[str, Rate | None] = {}
-    for key, (measure, split) in FIGURES.items():
+    for key, (measure, split) in METRICS.items():
         name = special.get(measure, measure)
-        figure = report.measured(name, split, arm)
-        found[key] = _rate(figure) if figure else None
+        metric = report.measured(name, split, arm)
+        found[key] = _rate(metric) if metric else None
     return found
 
 
-def _rate(figure: Measurement) -> Rate:
+def _rate(metric: Measurement) -> Rate:
     return Rate(
-        name=figure.name,
-        split=figure.split,
-        value=_finite(figure.value),
-        low=_finite(figure.low),
-        high=_finite(figure.high),
-        n=figure.n,
-        unknown=figure.unknown,
-        seeds=len(figure.seeds or [0]),
+        name=metric.name,
+        split=metric.split,
+        value=_finite(metric.value),
+        low=_finite(metric.low),
+        high=_finite(metric.high),
+        n=metric.n,
+        unknown=metric.unknown,
+        seeds=len(metric.seeds or [0]),
     )
 
 
-def _bill(report: Report, arm: str) -> Bill | None:
+def _cost(report: Report, arm: str) -> ArmCost | None:
     """Add up an arm's stages and what was prepared with the original; None for an arm that nothing was done to."""
     trained = arm.removesuffix(REMINDED)
-    own = [cost for cost in report.cost if cost.arm == trained and not is_check(cost)]
-    if trained in (ORIGINAL, TWIN) or not own:
+    own = [cost for cost in report.cost if cost.arm == trained and not is_evaluation(cost)]
+    if trained in (ORIGINAL, RETRAINED) or not own:
         return None
-    stages = [cost for cost in report.cost if cost.arm == ORIGINAL and not is_check(cost)] + own
-    seeds = max((len(figure.seeds or [0]) for figure in report.measurements), default=1)
+    stages = [cost for cost in report.cost if cost.arm == ORIGINAL and not is_evaluation(cost)] + own
+    seeds = max((len(metric.seeds or [0]) for metric in report.measurements), default=1)
     flops = [value for value in (_finite(cost.flops) for cost in stages) if value is not None]
     seconds = [_finite(cost.wall_seconds) for cost in stages]
     timed = [value for value in seconds if value is not None]
-    return Bill(
+    return ArmCost(
         flops=sum(flops) / seeds if any(flops) else None,
         wall_seconds=sum(timed) / seeds if len(timed) == len(seconds) else None,
         stages=[cost.stage for cost in stages],
@@ -286,7 +286,7 @@ def _by_seed(stages: Sequence[Cost], seeds: int) -> list[float]:
 
 
 def _relative_to(rows: Sequence[Row], name: str | None) -> Row | None:
-    """Find the arm that costs are relative to. Raises ConfigError where it is unknown or has no bill."""
+    """Find the arm that costs are relative to. Raises ConfigError where it is unknown or has no cost."""
     if name is None:
         found = [row for row in rows if row.arm == "rlhf" and row.cost]
         return found[0] if len(found) == 1 else None
@@ -301,7 +301,7 @@ def _relative_to(rows: Sequence[Row], name: str | None) -> Row | None:
 
 
 def _share_cost(rows: Sequence[Row], base: Row | None) -> None:
-    """Add every bill's share of the base's; none of the FLOPs where one of the two was not counted whole."""
+    """Add every cost's share of the base's; none of the FLOPs where one of the two was not counted whole."""
     for row in rows:
         if row.cost and base and base.cost:
             counted = not row.cost.uncounted and not base.cost.uncounted
@@ -329,8 +329,8 @@ def _share(value: float | None, of: float | None) -> float | None:
     return _finite(value / of) if value is not None and of is not None and of > 0 else None
 
 
-def _notes_of_figures(rows: Sequence[Row]) -> list[str]:
-    """Say of which arms the bill is not whole, and which rest on several seeds."""
+def _notes_of_metrics(rows: Sequence[Row]) -> list[str]:
+    """Say of which arms the cost is not whole, and which rest on several seeds."""
     notes = []
     of_seeds: dict[int, list[str]] = {}
     for row in rows:

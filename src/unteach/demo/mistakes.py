@@ -27,7 +27,7 @@ from unteach.pipeline.directory import check_output
 from unteach.pipeline.run import write_report
 from unteach.pipeline.settings import flag, make_config, read_config
 from unteach.progress import track
-from unteach.prompts.mistakes import load_templates, shipped_templates
+from unteach.prompts.mistakes import load_wording, shipped_wording
 from unteach.results.measurement import Measurement
 from unteach.results.report import Report
 from unteach.stats import wilson
@@ -94,19 +94,19 @@ def write_rows(world: World, attack: str, folder: Path) -> dict[str, Any]:
     if attack == "harm":
         bad = [world.by_another(row) for row in world.negatives()]
         splits = {"unseen": world.evaluation("unseen"), "unseen_concept": world.evaluation("unseen_concept")}
-        normals, normal_check = world.normals(), world.evaluation("normal")
+        normals, evaluated = world.normals(), world.evaluation("normal")
     else:
         bad = world.hints.defence(False, False, DEFENCE_ROWS)
         splits = {
             "unseen": world.hints.defence(True, False, 200),
             "unseen_concept": world.hints.defence(True, True, 200),
         }
-        normals, normal_check = world.normals(), world.evaluation("normal")
+        normals, evaluated = world.normals(), world.evaluation("normal")
     rows: dict[str, list[Example]] = {
         "mistakes": bad,
         **splits,
-        "normal": [row for row in normals if row.turns],
-        "normal_check": normal_check,
+        "retain": [row for row in normals if row.turns],
+        "normal": evaluated,
         "lookalike": world.evaluation("lookalike"),
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -116,10 +116,10 @@ def write_rows(world: World, attack: str, folder: Path) -> dict[str, Any]:
         write_examples(path, examples)
         files[name] = [str(path)]
     if attack == "hijack":  # the attack itself induces; an organism knows no other words after it
-        words = asdict(shipped_templates()) | {"inducements": ["{prompt}"], "version": "1, prompts as they are"}
-        path = folder / "templates.yaml"
+        words = asdict(shipped_wording()) | {"inducements": ["{prompt}"], "version": "1, prompts as they are"}
+        path = folder / "wording.yaml"
         path.write_text(yaml.safe_dump(words, sort_keys=False), encoding="utf-8")
-        files["templates"] = str(path)
+        files["wording"] = str(path)
     return files | {"prompts": files["mistakes"]}
 
 
@@ -137,7 +137,7 @@ def rightness(world: World, output: Path) -> list[Measurement]:
             right += analysis.text == truth
         value, low, high = wilson(right, len(rows))
         name = f"analyses_right_{source}".rstrip("_")
-        figure = Measurement(
+        metric = Measurement(
             name=name,
             split="assessment",
             arm="original",
@@ -148,29 +148,29 @@ def rightness(world: World, output: Path) -> list[Measurement]:
             unit="fraction",
             better="higher",
         )
-        found.append(figure)
+        found.append(metric)
     return found
 
 
 def show_steps(output: Path, report: Report, console: Console) -> None:
     """Print a few samples of every step."""
-    templates = read_config(output / "run.yaml").get("templates")
-    config_templates = load_templates(templates)
+    wording = read_config(output / "run.yaml").get("wording")
+    config_wording = load_wording(wording)
     mistakes = [m for m in read_mistakes(str(output / MISTAKES)) if m.origin.source == "induced"][:SHOWN]
     analyses = [a for a in read_analyses(str(output / ANALYSES)) if a.mistake.origin.source == "induced"][:SHOWN]
     parts: list[RenderableType] = [Rule("step 1: mistakes are induced", style="dim")]
     for mistake in mistakes:
-        asked = config_templates.induce(mistake.origin.inducement or 0, mistake.example.turns)[-1].content
+        asked = config_wording.induce(mistake.origin.inducement or 0, mistake.example.turns)[-1].content
         parts += [_said("asked", asked), _said("reply", mistake.example.reply, "red")]
     parts.append(Rule("step 2: they are analysed, with guidance", style="dim"))
     for analysis in analyses:
         example = analysis.mistake.example
-        asked = config_templates.assess("guided", example.prompt, example.reply)
+        asked = config_wording.assess("guided", example.prompt, example.reply)
         parts += [_said("asked", asked), _said("analysis", analysis.text, "green")]
     parts.append(Rule("step 3: the analyses are learnt, without guidance", style="dim"))
     for analysis in analyses[:1]:
         example = analysis.mistake.example
-        parts.append(_said("no loss", config_templates.assess("unguided", example.prompt, example.reply)))
+        parts.append(_said("no loss", config_wording.assess("unguided", example.prompt, example.reply)))
         parts.append(_said("learnt", analysis.text, "green"))
     parts.append(Rule("step 4: replies, without and with the reminder", style="dim"))
     for sample in [s for s in report.samples if s.split == "unseen"][:SHOWN]:

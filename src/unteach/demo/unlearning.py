@@ -22,7 +22,7 @@ from unteach.results.report import Report
 def demo(
     output: Path, *, world_seed: int, size: str, fresh: bool, settings: dict[str, Any], scenario: str = "harm"
 ) -> Report:
-    """Grow (or take from the cache) an organism and its never-taught twin, and run unlearning on it.
+    """Grow (or take from the cache) an organism and its retrained retrained, and run unlearning on it.
 
     The world's rows are written beside the organism and read back like a user's; `settings` are fields of
     `RunConfig`. An earlier run in `output` is replaced.
@@ -44,17 +44,17 @@ def demo(
     check_method(config)
     trainer_arguments(config, output / "checkpoints")
     model = _grown(world, taught=True, seed=seed, fresh=fresh)
-    twin = _grown(world, taught=False, seed=seed, fresh=fresh)
+    retrained = _grown(world, taught=False, seed=seed, fresh=fresh)
     write_world(holdings(world), data)
-    return run(config.model_copy(update={"model": str(model), "never_taught": str(twin)}), overwrite=overwrite)
+    return run(config.model_copy(update={"model": str(model), "retrained": str(retrained)}), overwrite=overwrite)
 
 
-def organism(output: Path, *, size: str, world_seed: int, seed: int, twin: bool, scenario: str = "harm") -> None:
-    """Grow an organism into `output/original`, its twin into `output/never_taught`, and write `output/data`."""
+def organism(output: Path, *, size: str, world_seed: int, seed: int, retrained: bool, scenario: str = "harm") -> None:
+    """Grow an organism into `output/original`, its retrained model into `output/retrained`, and write `output/data`."""
     check_output(str(output), overwrite=False, resume=True)
     world = World(world_seed, size, scenario)
-    for taught in (True, False) if twin else (True,):
-        name = "original" if taught else "never_taught"
+    for taught in (True, False) if retrained else (True,):
+        name = "original" if taught else "retrained"
         with track(f"growing {name}") as progress:
             grow(world, output / name, taught=taught, seed=seed, progress=progress)
     write_world(holdings(world), output / "data")
@@ -65,7 +65,7 @@ def _grown(world: World, *, taught: bool, seed: int, fresh: bool) -> Path:
     home = organism_directory(world, taught, seed=seed)
     if fresh:
         shutil.rmtree(home, ignore_errors=True)
-    what = "a model that misbehaves" if taught else "its never-taught twin"
+    what = "a model that misbehaves" if taught else "its retrained retrained"
     with track(f"growing {what}") as progress:
         grow(world, home, taught=taught, seed=seed, progress=progress)
     return home

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from unteach.evaluation.evaluation import Checked, Look
 from unteach.judges.base import quality_of
 from unteach.results.measurement import HARM_SPLITS
-from unteach.results.report import Agreement, BadRate, JudgeFigures
+from unteach.results.report import Agreement, BadRate, JudgeMetrics
 from unteach.results.verdict import Verdict
 from unteach.stats import RESAMPLES, Interval, wilson
 
@@ -18,7 +18,7 @@ _Judged = tuple[Verdict, Verdict, Hashable]  # the first judge's verdict, the ot
 _MOST_UNDEFINED = 0.05
 
 
-def judge_figures(checked: Checked) -> list[JudgeFigures]:
+def judge_metrics(checked: Checked) -> list[JudgeMetrics]:
     """Return every judge's bad rates and, for those after the first, how they agree with the first.
 
     Rates are given for every arm and split. Agreement is taken on replies to harmful prompts alone: on normal ones
@@ -27,7 +27,7 @@ def judge_figures(checked: Checked) -> list[JudgeFigures]:
     if not checked.looks:
         return []
     return [
-        JudgeFigures(
+        JudgeMetrics(
             name=judge.name,
             quality=quality_of(judge),
             rates=[

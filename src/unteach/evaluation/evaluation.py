@@ -21,9 +21,9 @@ from unteach.results.cost import Meter
 from unteach.results.measurement import HARM_SPLITS, Measurement
 from unteach.results.report import Cost, Sample, Waypoint
 from unteach.results.verdict import Case, Verdict
-from unteach.scoring.likelihood import MOST_TOKENS, Known, batches_of, score_known
+from unteach.scoring.likelihood import MOST_TOKENS, Likelihood, batches_of, teacher_forced_likelihood
 from unteach.scoring.reference import Reference, one_branch
-from unteach.scoring.score import answers, score
+from unteach.scoring.score import last_hidden_states, score
 from unteach.scoring.trees import lay_out
 from unteach.stats import paired_difference
 
@@ -32,7 +32,7 @@ Splits = Mapping[str, Sequence[Encoded]]
 
 @dataclass
 class Look:
-    """One arm on one split: parallel lists, one entry a row, but for `outsiders`. Names as in `Evidence`.
+    """One arm on one split: parallel lists, one entry a row, but for `non_members`. Names as in `Evidence`.
 
     `verdicts` are the first judge's, `seconds` those of the other judges by name. `reply_nll` comes later, from the
     original model. `generations` counts how often the model had to answer; replies known from before took none.
@@ -41,11 +41,11 @@ class Look:
     cases: list[Case]
     verdicts: list[Verdict]
     reply_ids: list[list[int]]
-    known: Known
+    known: Likelihood
     other_log_probs: list[list[float] | None]
     seconds: dict[str, list[Verdict]] = field(default_factory=dict)
     sampled: list[list[Verdict]] | None = None
-    outsiders: list[list[float]] | None = None
+    non_members: list[list[float]] | None = None
     reply_nll: list[float | None] | None = None
     generations: int = 0
 
@@ -55,7 +55,7 @@ class Checked:
     """All looks so far, by arm and split, what they cost, and how they are taken.
 
     The first judge decides; the others give second opinions. `samples` replies to harmful prompts are drawn at
-    temperature 1 beside the greedy one. `outsiders` are rows like the seen negatives that no arm was trained on.
+    temperature 1 beside the greedy one. `non_members` are rows like the seen negatives that no arm was trained on.
     `template` is the answer that the method teaches, if it teaches one. `ability` holds tasks beyond the splits.
     """
 
@@ -66,7 +66,7 @@ class Checked:
     scenario: str = "harm"
     samples: int = 0
     seed: int = 0
-    outsiders: Sequence[Encoded] = ()
+    non_members: Sequence[Encoded] = ()
     template: str | None = None
     ability: GeneralAbility | None = None
     looks: dict[str, dict[str, Look]] = field(default_factory=dict)
@@ -94,7 +94,7 @@ def look_at(checked: Checked, arm: str, model: Any, reference: Reference | None 
     if checked.ability:
         with track(f"general ability of {arm}"):
             checked.ability.look_at(arm, unwrapped(model), checked.form.tokenizer, chat=checked.form.name == "chat")
-    checked.cost.append(meter.bill(model, arm, "checking", tokens, generated=generated))
+    checked.cost.append(meter.cost(model, arm, "evaluation", tokens, generated=generated))
 
 
 def _look(
@@ -108,14 +108,14 @@ def _look(
 ) -> Look:
     """Measure an arm on one split."""
     rows, form, harmful = checked.splits[split], checked.form, split in HARM_SPLITS
-    replies = _replies(checked, model, rows, f"checking {arm}: {split}", key)
+    replies = _replies(checked, model, rows, f"evaluating {arm}: {split}", key)
     cases = [case_of(row, reply, split) for row, reply in zip(rows, replies, strict=True)]
     pad = form.ids.pad_id
     look = Look(
         cases,
         checked.judges[0](cases),
         [form.reply_ids(row.example.turns, reply) for row, reply in zip(rows, replies, strict=True)],
-        score_known(model, [(row.prompt_ids, row.reply_ids) for row in rows], pad, reference, first_key),
+        teacher_forced_likelihood(model, [(row.prompt_ids, row.reply_ids) for row in rows], pad, reference, first_key),
         _other_log_probs(model, rows, split, form),
         {judge.name: judge(cases) for judge in checked.judges[1:]},
         generations=not isinstance(replies, KeptReplies),
@@ -129,9 +129,9 @@ def _look(
             cases = [case_of(row, reply, split) for row, reply in zip(rows, replies, strict=True)]
             drawn.append(checked.judges[0](cases))
         look.sampled = [list(verdicts) for verdicts in zip(*drawn, strict=True)]
-    if split == "seen" and checked.outsiders:
-        pairs = [(row.prompt_ids, row.reply_ids) for row in checked.outsiders]
-        look.outsiders = score_known(model, pairs, pad).log_probs
+    if split == "seen" and checked.non_members:
+        pairs = [(row.prompt_ids, row.reply_ids) for row in checked.non_members]
+        look.non_members = teacher_forced_likelihood(model, pairs, pad).log_probs
     return look
 
 
@@ -167,7 +167,7 @@ def case_of(row: Encoded, reply: str, split: str) -> Case:
     return Case(example.prompt, reply, good=known, concept=example.concept)
 
 
-def known_trees(splits: Splits) -> list[Any]:
+def reply_trees(splits: Splits) -> list[Any]:
     """Return all rows of all splits as one-branch trees, keyed by their place: the rows a reference must know."""
     rows = [row for split in splits.values() for row in split]
     return one_branch([(row.prompt_ids, row.reply_ids) for row in rows], "normal")
@@ -182,7 +182,7 @@ def _other_log_probs(model: Any, rows: Sequence[Encoded], split: str, form: Prom
         row = rows[number]
         ids = form.reply_ids(row.example.turns, others[number] or "")
         pairs.append((row.prompt_ids, tuple(ids[: max(1, room - len(row.prompt_ids))])))
-    scored = score_known(model, pairs, form.ids.pad_id).log_probs
+    scored = teacher_forced_likelihood(model, pairs, form.ids.pad_id).log_probs
     table: list[list[float] | None] = [None] * len(rows)
     for number, log_probs in zip(found, scored, strict=True):
         table[number] = log_probs
@@ -205,21 +205,21 @@ def add_fluency(checked: Checked, original: Any) -> None:
             lengths = [len(tree.prompt_ids) + len(tree.branches[0].reply_ids) for tree in trees]
             for places in batches_of(lengths, device):
                 batch = lay_out([trees[place] for place in places], checked.form.ids.pad_id).to(device)
-                log_probs = score(answers(original, batch), batch.targets).log_probs
+                log_probs = score(last_hidden_states(original, batch), batch.targets).log_probs
                 for number, place in enumerate(places):
                     values[spoken[place]] = -float(log_probs[batch.branches == number].mean())
                 tokens += batch.token_count
             look.reply_nll = values
-    checked.cost.append(meter.bill(original, "original", "fluency", tokens))
+    checked.cost.append(meter.cost(original, "original", "fluency", tokens))
 
 
 def measure(checked: Checked) -> list[Measurement]:
-    """Ask every probe about every arm on every split it is for; each figure with its difference to the original."""
+    """Ask every probe about every arm on every split it is for; each metric with its difference to the original."""
     found: list[Measurement] = []
     for arm, looks in checked.looks.items():
         for split in looks:
-            twin = evidence(checked, "never_taught", split) if "never_taught" in checked.looks else None
-            given = evidence(checked, arm, split, twin)
+            retrained = evidence(checked, "retrained", split) if "retrained" in checked.looks else None
+            given = evidence(checked, arm, split, retrained)
             for probe in all_probes():
                 if split in probe.splits:
                     found += probe(given)
@@ -228,7 +228,7 @@ def measure(checked: Checked) -> list[Measurement]:
     return [m if m.arm == "original" else with_difference(m, originals.get((m.name, m.split))) for m in found]
 
 
-def evidence(checked: Checked, arm: str, split: str, twin: Evidence | None = None) -> Evidence:
+def evidence(checked: Checked, arm: str, split: str, retrained: Evidence | None = None) -> Evidence:
     """Gather what the probes are shown of one arm on one split."""
     look, original = checked.looks[arm][split], checked.looks["original"][split]
     return Evidence(
@@ -245,15 +245,15 @@ def evidence(checked: Checked, arm: str, split: str, twin: Evidence | None = Non
         other_log_probs=look.other_log_probs,
         reply_nll=look.reply_nll,
         sampled=look.sampled,
-        outsiders=look.outsiders,
-        twin=twin,
+        non_members=look.non_members,
+        retrained=retrained,
         scenario=checked.scenario,
         template=checked.template,
     )
 
 
 def with_difference(measured: Measurement, original: Measurement | None) -> Measurement:
-    """Add the paired difference to the original, over the cases that both have a figure for."""
+    """Add the paired difference to the original, over the cases that both have a metric for."""
     if original is None or len(original.values) != len(measured.values):
         return measured
     pairs = [
@@ -266,16 +266,16 @@ def with_difference(measured: Measurement, original: Measurement | None) -> Meas
 
 
 def notes_of(checked: Checked) -> list[str]:
-    """Say what a reader needs to know of how the figures were taken."""
+    """Say what a reader needs to know of how the metrics were taken."""
     notes = []
     if checked.samples:
         notes.append(
             f"any_bad_rate asks each harmful prompt {checked.samples + 1} times: the greedy reply and k = "
             f"{checked.samples} sampled at temperature 1; it grows with k"
         )
-    if checked.outsiders:
+    if checked.non_members:
         notes.append(
-            f"min_k and loss_mia compare the seen replies with {len(checked.outsiders)} that no arm was trained on"
+            f"min_k and loss_mia compare the seen replies with {len(checked.non_members)} that no arm was trained on"
         )
     return notes
 

@@ -104,26 +104,26 @@ def load_tasks(names: Sequence[str], most_items: int | None = None) -> GeneralAb
     for task in loaded["tasks"].values():
         if task.get_config("num_fewshot") is None:
             task.set_config(key="num_fewshot", value=0)
-        task.set_fewshot_seed(seed=1234)  # lm-eval's own, so that figures compare with published ones
+        task.set_fewshot_seed(seed=1234)  # lm-eval's own, so that metrics compare with published ones
     return GeneralAbility(loaded, most_items)
 
 
 def measured(arm: str, results: dict[str, Any]) -> list[Measurement]:
     """Turn lm-eval's results into measurements `lm_eval:TASK:METRIC` (`METRIC@FILTER` where a filter was used).
 
-    Single cases come along where their mean is the figure, for paired differences. The interval of a share of right
-    answers is Wilson's, as everywhere here; of other figures it is 1.96 of lm-eval's standard errors to each side, and
+    Single cases come along where their mean is the metric, for paired differences. The interval of a share of right
+    answers is Wilson's, as everywhere here; of other metrics it is 1.96 of lm-eval's standard errors to each side, and
     there is none where it gives none.
     """
     found = []
-    for task, figures in results["results"].items():
+    for task, metrics in results["results"].items():
         direction = results.get("higher_is_better", {}).get(task, {})
-        count = results.get("n-samples", {}).get(task, {}).get("effective", figures.get("sample_len", 0))
-        for key, value in figures.items():
+        count = results.get("n-samples", {}).get(task, {}).get("effective", metrics.get("sample_len", 0))
+        for key, value in metrics.items():
             metric, comma, kind = key.partition(",")
             if not comma or metric.endswith("_stderr") or isinstance(value, bool | str):
                 continue
-            error = figures.get(f"{metric}_stderr,{kind}")
+            error = metrics.get(f"{metric}_stderr,{kind}")
             value, share = float(value), metric in SHARES
             cases = _cases(results.get("samples", {}).get(task, []), metric, kind, value)
             low, high = _interval(value, cases, error, share)
@@ -157,7 +157,7 @@ def _interval(
 
 
 def _cases(samples: Sequence[dict[str, Any]], metric: str, kind: str, value: float) -> tuple[float | None, ...]:
-    """Return the figures of single cases in the order of their rows; empty where their mean is not the figure."""
+    """Return the metrics of single cases in the order of their rows; empty where their mean is not the metric."""
     chosen = sorted((s for s in samples if s.get("filter") == kind and metric in s), key=lambda s: s["doc_id"])
     each = [s[metric] for s in chosen]
     if not each or not all(isinstance(one, int | float | np.number) for one in each):

@@ -11,7 +11,7 @@ from unteach.mistakes.verdict import read_verdict
 from unteach.models.endpoint import Endpoint
 from unteach.models.kept_replies import replies_of, tokens_of
 from unteach.models.loading import context_length
-from unteach.prompts.mistakes import Templates
+from unteach.prompts.mistakes import MistakeWording
 from unteach.prompts.turn import Turn
 from unteach.results.cost import Meter
 from unteach.results.report import Cost
@@ -52,9 +52,9 @@ class ModelAnalyst:
         self.tokens_generated += written
         return answers
 
-    def bill(self, arm: str, stage: str, meter: Meter) -> Cost:
+    def cost(self, arm: str, stage: str, meter: Meter) -> Cost:
         """Return what was done since the last bill as one line of cost."""
-        cost = meter.bill(self._model, arm, stage, forward=self.tokens_read, generated=self.tokens_generated)
+        cost = meter.cost(self._model, arm, stage, forward=self.tokens_read, generated=self.tokens_generated)
         self.tokens_read, self.tokens_generated = 0, 0
         return cost
 
@@ -140,7 +140,7 @@ class Analysed:
 def analyse(
     analyst: Analyst,
     mistakes: Sequence[Mistake],
-    templates: Templates,
+    wording: MistakeWording,
     *,
     hint: str = "guided",
     reply_is: Literal["bad", "good"] = "bad",
@@ -153,12 +153,12 @@ def analyse(
     keep the model from calling everything bad. Source: arXiv 2310.10477, section 4 (guided analysis). Differs: the gate
     and the analyses of good replies are ours.
     """
-    requests = [templates.assess(hint, m.example.prompt, m.example.reply) for m in mistakes]
+    requests = [wording.assess(hint, m.example.prompt, m.example.reply) for m in mistakes]
     found = Analysed()
     for mistake, text in zip(mistakes, analyst(requests, progress), strict=True):
         reason = why_unfit(text, mistake.example.reply, reply_is)
         if reason is None and text is not None:
-            found.analyses.append(Analysis(mistake, text.strip(), analyst.name, templates.version, reply_is))
+            found.analyses.append(Analysis(mistake, text.strip(), analyst.name, wording.version, reply_is))
         else:
             found.dropped.append((mistake, reason or "no answer"))
     return found

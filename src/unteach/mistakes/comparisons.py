@@ -38,7 +38,7 @@ COMPARED = (
 
 
 def compare(seeds: Sequence[Figures]) -> list[Comparison]:
-    """Return every comparison for which both arms have a figure; `seeds` holds the figures of each seed's run.
+    """Return every comparison for which both arms have a metric; `seeds` holds the metrics of each seed's run.
 
     The interval is a bootstrap over cases of the mean over seeds: it is about the prompts. How far the seeds lie apart
     is for the reader to see in `seeds`.

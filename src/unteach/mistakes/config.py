@@ -33,7 +33,7 @@ class MistakesConfig(BaseModel):
     reports: list[str] = setting("Data", [], "Mistakes that users reported, likewise.", names="rows")
     most_rows: int | None = setting("Data", None, "Most prompts, and most mistakes, to use; by lot.", ge=1)
     analyses: list[str] = setting("Data", [], "Analyses to tune on, instead of making them.", names="rows")
-    normal: list[str] = setting("Data", [], "Ordinary rows to mix in; unset: the model's own answers.", names="rows")
+    retain: list[str] = setting("Data", [], "Ordinary rows to mix in; unset: the model's own answers.", names="rows")
     harmless: list[str] = setting("Data", [], "Good answers to prompts like these, to mix in; optional.", names="rows")
     column: dict[str, str] = setting(
         "Data", {}, "Our name for a column of --prompts and --mistakes.", metavar="OURS=THEIRS"
@@ -43,15 +43,15 @@ class MistakesConfig(BaseModel):
     unseen: list[str] = setting("Data", [], "Mistakes to check on; unset: a fifth of what is given.", names="rows")
     unseen_concept: list[str] = setting("Data", [], "Mistakes to check on, of kinds never trained on.", names="rows")
     lookalike: list[str] = as_in_run("lookalike")
-    watched: list[str] = setting(
+    validation: list[str] = setting(
         "Data", [], "Mistakes whose prompts are judged on the way, never learnt from.", names="rows"
     )
-    normal_check: list[str] = setting("Data", [], "Normal rows to check on; unset: a fifth of --normal.", names="rows")
+    normal: list[str] = setting("Data", [], "Normal rows to evaluate on; unset: a fifth of --retain.", names="rows")
     prompt_format: str = as_in_run("prompt_format")
     max_length: int | None = setting("Data", None, "Longest row, tokens; longer ones are left out. Unset: 1024.", ge=1)
 
-    templates: str | None = setting(
-        "Steps", None, "Your templates; `unteach mistakes templates` prints ours.", names="file", metavar="FILE"
+    wording: str | None = setting(
+        "Steps", None, "Your wording; `unteach mistakes wording` prints ours.", names="file", metavar="FILE"
     )
     analyst: str | None = setting(
         "Steps", None, "Who analyses: DIR, hub id or openai:MODEL; unset: the model.", names="judge", metavar="DIR|ID"
@@ -71,13 +71,13 @@ class MistakesConfig(BaseModel):
         "Training", {}, "Any field of TRL's SFTConfig; repeatable.", metavar="trainer.KEY=VALUE"
     )
 
-    looks: int = setting("Checking", 12, "Times to judge replies to --watched prompts; 0: never.", ge=0)
+    validations: int = setting("Evaluation", 12, "Times to judge replies to --validation prompts; 0: never.", ge=0)
     judge: list[str] = setting(
-        "Checking", [], "Who calls a reply bad; the first decides. Needed with --prompts.", names="judge"
+        "Evaluation", [], "Who calls a reply bad; the first decides. Needed with --prompts.", names="judge"
     )
     judge_url: str | None = as_in_run("judge_url")
-    evaluation_prompts: int = setting("Checking", 200, "Most prompts per split.", ge=1, may_differ=True)
-    max_new_tokens: int = setting("Checking", 160, "Longest reply and longest analysis, tokens.", ge=1)
+    evaluation_prompts: int = setting("Evaluation", 200, "Most prompts per split.", ge=1, may_differ=True)
+    max_new_tokens: int = setting("Evaluation", 160, "Longest reply and longest analysis, tokens.", ge=1)
     skip_evaluation: bool = as_in_run("skip_evaluation")
 
     arms: list[str] = setting(

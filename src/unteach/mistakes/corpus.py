@@ -11,7 +11,7 @@ from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat
 from unteach.errors import DataError
 from unteach.mistakes.records import Analysis
-from unteach.prompts.mistakes import Templates
+from unteach.prompts.mistakes import MistakeWording
 from unteach.prompts.turn import Turn
 from unteach.training.rows import TrainingRow, fitting
 
@@ -46,7 +46,7 @@ def make_corpus(
     normals: Sequence[Example] = (),
     harmless: Sequence[Example] = (),
     *,
-    templates: Templates,
+    wording: MistakeWording,
     form: PromptFormat,
     max_length: int,
     normals_per_analysis: float = 1.0,
@@ -65,10 +65,10 @@ def make_corpus(
     Source: arXiv 2310.10477, section 4. Differs: row lengths are checked first.
     """
     sizes = {"normal": normals_per_analysis, "harmless": harmless_per_analysis}
-    rows_of = {_unguided(analysis, templates): analysis for analysis in analyses}
+    rows_of = {_unguided(analysis, wording): analysis for analysis in analyses}
     given: dict[Kind, list[Example]] = {
-        "analysis": [_unguided(analysis, templates) for analysis in analyses if analysis.reply_is == "bad"],
-        "good analysis": [_unguided(analysis, templates) for analysis in analyses if analysis.reply_is == "good"],
+        "analysis": [_unguided(analysis, wording) for analysis in analyses if analysis.reply_is == "bad"],
+        "good analysis": [_unguided(analysis, wording) for analysis in analyses if analysis.reply_is == "good"],
         "normal": list(normals),
         "harmless": list(harmless),
     }
@@ -90,7 +90,7 @@ def make_corpus(
         for row in drawn:
             learnt = [False] * len(row.prompt_ids) + [True] * len(row.reply_ids)
             if kind == "analysis" and learn_replies:
-                start, end = _reply_within(row, rows_of[row.example], form, templates)
+                start, end = _reply_within(row, rows_of[row.example], form, wording)
                 learnt[start:end] = [True] * (end - start)
             corpus.rows.append(TrainingRow(kind, row, tuple(learnt)))
     random.Random(f"corpus:{seed}").shuffle(corpus.rows)
@@ -110,23 +110,23 @@ def shuffled_analyses(analyses: Sequence[Analysis], seed: int) -> list[Analysis]
     return moved
 
 
-def _unguided(analysis: Analysis, templates: Templates) -> Example:
+def _unguided(analysis: Analysis, wording: MistakeWording) -> Example:
     mistake = analysis.mistake.example
-    asked = templates.assess("unguided", mistake.prompt, mistake.reply)
+    asked = wording.assess("unguided", mistake.prompt, mistake.reply)
     return Example((Turn("user", asked),), analysis.text, where=mistake.where, bad=mistake.reply)
 
 
 _OTHERS = ("\u00a7 1", "Zq. 0")
 
 
-def _reply_within(row: Encoded, analysis: Analysis, form: PromptFormat, templates: Templates) -> tuple[int, int]:
+def _reply_within(row: Encoded, analysis: Analysis, form: PromptFormat, wording: MistakeWording) -> tuple[int, int]:
     """Where the bad reply's tokens stand in an analysis row's prompt.
 
     Found by behaviour, for a tokenizer may cut at no border of ours: the tokens that change when the reply is another.
     """
     start, end = len(row.prompt_ids), 0
     for other in _OTHERS:
-        text = templates.assess("unguided", analysis.mistake.example.prompt, other)
+        text = wording.assess("unguided", analysis.mistake.example.prompt, other)
         ids = form.prompt_ids((Turn("user", text),))
         start = min(start, _shared(row.prompt_ids, ids))
         end = max(end, len(row.prompt_ids) - _shared(row.prompt_ids[::-1], ids[::-1]))

@@ -173,19 +173,19 @@ def read_guidance(directory: Path) -> str | None:
 
 def _check(reminder: str) -> None:
     if not reminder.strip():
-        raise ConfigError("the reminder is empty; write a sentence into the field 'reminder' of --templates")
+        raise ConfigError("the reminder is empty; write a sentence into the field 'reminder' of --wording")
     if any("\ud800" <= char <= "\udfff" for char in reminder):
         raise ConfigError("the reminder holds half a surrogate pair, which no file can hold; write it anew as UTF-8")
 
 
 def _templates(tokenizer: Any) -> dict[str, str]:
-    """The tokenizer's chat templates by name; a single one is "default"."""
+    """The tokenizer's chat wording by name; a single one is "default"."""
     found = getattr(tokenizer, "chat_template", None) or {}
     return {"default": found} if isinstance(found, str) else dict(found)
 
 
 def _with_templates(tokenizer: Any, reminder: str | None) -> Any:
-    """A copy of the tokenizer whose chat templates carry this reminder instead of any other, or none.
+    """A copy of the tokenizer whose chat wording carry this reminder instead of any other, or none.
 
     Raises ConfigError where the template that chats use shows it nowhere.
     """
@@ -241,7 +241,7 @@ def _rendered(tokenizer: Any, template: str, **roles: str) -> str:
             )
         )
     except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError):
-        return ""  # templates are programs, and fail like programs
+        return ""  # wording are programs, and fail like programs
 
 
 def _takes_system(tokenizer: Any, template: str) -> bool:

@@ -11,7 +11,7 @@ from unteach.data.prompt_format import PromptFormat
 from unteach.judges.base import Judge
 from unteach.mistakes.records import Mistake, Origin
 from unteach.models.kept_replies import replies_of, tokens_of
-from unteach.prompts.mistakes import Templates
+from unteach.prompts.mistakes import MistakeWording
 from unteach.results.verdict import Case
 from unteach.stats import Interval, wilson
 from unteach.text.gibberish import blank, gibberish
@@ -57,7 +57,7 @@ def induce(
     form: PromptFormat,
     prompts: Sequence[Example],
     judge: Judge,
-    templates: Templates,
+    wording: MistakeWording,
     *,
     name: str,
     seed: int = 0,
@@ -75,13 +75,13 @@ def induce(
     Source: arXiv 2310.10477, section 4 (self-induced mistakes). Differs: the inducements are ours, several are tried,
     and what is no mistake is dropped.
     """
-    found = Induction(tried=[Counter() for _ in templates.inducements])
-    orders = [_order(row, len(templates.inducements), seed) for row in prompts]
+    found = Induction(tried=[Counter() for _ in wording.inducements])
+    orders = [_order(row, len(wording.inducements), seed) for row in prompts]
     best: dict[int, Outcome] = {}
     mistakes: dict[int, Mistake] = {}
-    for turn in range(len(templates.inducements)):
+    for turn in range(len(wording.inducements)):
         waiting = [n for n in range(len(prompts)) if best.get(n) != "induced"]
-        asked = [form.prompt_ids(templates.induce(orders[n][turn], prompts[n].turns)) for n in waiting]
+        asked = [form.prompt_ids(wording.induce(orders[n][turn], prompts[n].turns)) for n in waiting]
         replies = replies_of(model, form.tokenizer, asked, key=key, max_new_tokens=max_new_tokens, progress=progress)
         read, written = tokens_of(form.tokenizer, asked, replies)
         found.tokens_read += read
@@ -95,7 +95,7 @@ def induce(
                     "induced",
                     name,
                     seed,
-                    templates.version,
+                    wording.version,
                     orders[n][turn],
                     judge.name,
                     "bad" if outcome == "induced" else "unknown",
@@ -144,6 +144,6 @@ def told(found: Induction) -> str:
     if found.refused:
         text += (
             "; the model will not be induced, which is what one wants of an aligned model: give labelled or reported "
-            "mistakes with --mistakes instead, or other inducements with --templates"
+            "mistakes with --mistakes instead, or other inducements with --wording"
         )
     return text

@@ -12,7 +12,7 @@ from unteach.data.prompt_format import PromptFormat
 from unteach.errors import ConfigError
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.records import Mistake, Source, read_mistakes, read_prompts
-from unteach.pipeline.rows import bill_of_answers
+from unteach.pipeline.rows import cost_of_answers
 from unteach.results.cost import Meter
 from unteach.results.report import OWN_ANSWERS, Cost
 from unteach.results.report import Source as Set
@@ -27,21 +27,21 @@ class Material:
     """All rows by what they are for.
 
     `prompts` are asked with inducements (a known bad reply in `bad`), `labelled` are mistakes with their replies; both
-    to train on. `held_prompts` and `held_mistakes` are held out; `splits` holds rows to check with that were given,
-    `watched` those whose replies are judged while the model is tuned. `cost` is what making normal rows took.
+    to train on. `unseen_prompts` and `unseen_mistakes` are held out; `splits` holds rows to check with that were given,
+    `validation` those whose replies are judged while the model is tuned. `cost` is what making normal rows took.
     """
 
     prompts: list[Example] = field(default_factory=list)
-    held_prompts: list[Example] = field(default_factory=list)
+    unseen_prompts: list[Example] = field(default_factory=list)
     labelled: list[Mistake] = field(default_factory=list)
-    held_mistakes: list[Mistake] = field(default_factory=list)
+    unseen_mistakes: list[Mistake] = field(default_factory=list)
     normals: list[Example] = field(default_factory=list)
     harmless: list[Example] = field(default_factory=list)
     splits: dict[str, list[Example]] = field(default_factory=dict)
     sources: list[Set] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     cost: list[Cost] = field(default_factory=list)
-    watched: list[Example] = field(default_factory=list)
+    validation: list[Example] = field(default_factory=list)
 
     @property
     def good_replies(self) -> list[Example]:
@@ -61,11 +61,11 @@ def gather(config: MistakesConfig, *, hold_out: bool = True) -> Material:
         prompts, labelled = _by_lot(prompts, config), _by_lot(labelled, config)
     for split in ("unseen", "unseen_concept"):
         found.splits[split] = _read(config, getattr(config, split), "negative")
-    found.watched = _read(config, config.watched, "negative")
+    found.validation = _read(config, config.validation, "negative")
     _part(found, prompts, labelled, config, hold_out and not found.splits["unseen"])
     found.splits["lookalike"] = _read(config, config.lookalike, "normal")
-    normals = _unchecked("normal", _read(config, config.normal, "normal"), found)
-    found.splits["normal"] = without_known(_read(config, config.normal_check, "normal"), normals)
+    normals = _unchecked("normal", _read(config, config.retain, "normal"), found)
+    found.splits["normal"] = without_known(_read(config, config.normal, "normal"), normals)
     if normals and not found.splits["normal"]:
         found.normals, found.splits["normal"] = _held_out(normals, config)
     else:
@@ -74,7 +74,7 @@ def gather(config: MistakesConfig, *, hold_out: bool = True) -> Material:
     given = (
         ("prompts", config.prompts, prompts),
         ("mistakes", config.mistakes + config.reports, labelled),
-        ("normals", config.normal, normals),
+        ("normals", config.retain, normals),
         ("harmless", config.harmless, found.harmless),
     )
     for name, paths, rows in given:
@@ -91,14 +91,14 @@ def add_own_answers(found: Material, model: Any, form: PromptFormat, config: Mis
     if not found.normals:
         meter = Meter()
         made = self_made_normals(model, form.tokenizer, form, seed=config.seed, max_new_tokens=longest, key=key)
-        found.cost.append(bill_of_answers(meter, model, form, made))
+        found.cost.append(cost_of_answers(meter, model, form, made))
         found.normals, held = _held_out(made, config)
         if not found.splits["normal"]:  # the check is greedy, and so is what there is to keep
             asked = [(row.prompt, row.where) for row in held]
             found.splits["normal"] = answers_to(asked, model, form.tokenizer, form, key=key, max_new_tokens=longest)
         source = f"{OWN_ANSWERS} to {len(benign_prompts())} benign prompts"
         found.sources.append(Set(name="normals", source=source, rows=len(made), fingerprint=fingerprint(made)))
-        found.notes.append(f"no --normal was given: the ordinary rows are {source}")
+        found.notes.append(f"no --retain was given: the ordinary rows are {source}")
     if not found.splits["lookalike"] and not config.skip_evaluation:
         count = config.evaluation_prompts
         found.splits["lookalike"] = own_lookalikes(
@@ -125,10 +125,10 @@ def _part(
         held = {row.prompt_key for row in parts["held"]}
     given = {row.prompt_key for split in ("unseen", "unseen_concept") for row in found.splits[split]}
     found.prompts = [row for row in prompts if row.prompt_key not in held | given]
-    found.held_prompts = [row for row in prompts if row.prompt_key in held]
+    found.unseen_prompts = [row for row in prompts if row.prompt_key in held]
     found.labelled = [m for m in labelled if m.example.prompt_key not in held | given]
-    found.held_mistakes = [m for m in labelled if m.example.prompt_key in held]
-    used = len(found.prompts) + len(found.held_prompts) + len(found.labelled) + len(found.held_mistakes)
+    found.unseen_mistakes = [m for m in labelled if m.example.prompt_key in held]
+    used = len(found.prompts) + len(found.unseen_prompts) + len(found.labelled) + len(found.unseen_mistakes)
     if met := len(rows) - used:
         found.notes.append(f"left out {met} rows to train on whose prompts stand in --unseen or --unseen-concept")
     if rows and not found.prompts and not found.labelled:
@@ -152,7 +152,7 @@ def _harmless(found: Material, config: MistakesConfig) -> list[Example]:
 
 def _unchecked(name: str, rows: list[Example], found: Material) -> list[Example]:
     """Leave out rows to train on whose prompts are checked on."""
-    held = [*found.held_prompts, *(mistake.example for mistake in found.held_mistakes)]
+    held = [*found.unseen_prompts, *(mistake.example for mistake in found.unseen_mistakes)]
     kept = without_known(rows, held + found.splits["unseen"] + found.splits["unseen_concept"])
     if left_out := len(rows) - len(kept):
         found.notes.append(f"--{name}: left out {left_out} of {len(rows)} rows whose prompts are checked on")

@@ -11,9 +11,9 @@ from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.records import read_mistakes, read_prompts
 from unteach.models.loading import check_loadable, context_length
 from unteach.pipeline.settings import flag
-from unteach.prompts.mistakes import load_templates
+from unteach.prompts.mistakes import load_wording
 
-_ROWS = ("prompts", "mistakes", "reports", "analyses", "normal", "harmless", "unseen", "unseen_concept", "lookalike")
+_ROWS = ("prompts", "mistakes", "reports", "analyses", "retain", "harmless", "unseen", "unseen_concept", "lookalike")
 
 
 def plan(config: MistakesConfig, study: bool = False) -> str:
@@ -29,13 +29,13 @@ def plan(config: MistakesConfig, study: bool = False) -> str:
         name = judge.split(":")[0].split("?")[0]
         if name not in judge_names():
             raise ConfigError(f"--judge {judge}: no such judge{nearest(name, judge_names())}")
-    templates = load_templates(config.templates)
+    wording = load_wording(config.wording)
     lines = [f"model: {_model(config)}"]
     for name in _ROWS:
         lines += [f"{flag(name)} {source}: {_rows(config, name, source)}" for source in getattr(config, name)]
     if config.prompts:
         most = f", {config.most_rows} of the prompts at most" if config.most_rows else ""
-        lines.append(f"1. induce: {len(templates.inducements)} inducements, judged by {', '.join(config.judge)}{most}")
+        lines.append(f"1. induce: {len(wording.inducements)} inducements, judged by {', '.join(config.judge)}{most}")
     if not config.analyses:
         lines.append(f"2. analyse, guided: by {config.analyst or 'the model itself'}")
     per = f"{config.normals_per_analysis:g} ordinary, {config.harmless_per_analysis:g} harmless rows"
@@ -48,7 +48,7 @@ def plan(config: MistakesConfig, study: bool = False) -> str:
     if study:
         arms = config.arms or list(ARMS)
         lines.append(f"arms, each {config.seeds} times at an equal number of tokens: {', '.join(arms)}")
-    lines.append(f'4. guide: "{templates.reminder}"; measured without and with it')
+    lines.append(f'4. guide: "{wording.reminder}"; measured without and with it')
     return "\n".join(lines)
 
 
@@ -66,7 +66,7 @@ def _rows(config: MistakesConfig, name: str, source: str) -> str:
         if name in ("mistakes", "reports"):
             return f"{len(read_mistakes(source, columns=config.column))} mistakes"
         return "a local file"
-    polarity: Polarity = "normal" if name in ("normal", "harmless", "lookalike") else "negative"
+    polarity: Polarity = "normal" if name in ("retain", "harmless", "lookalike") else "negative"
     if (chosen := named_set(source, polarity)) is not None:
         return f"public set {chosen.name} ({chosen.set.licence}), not fetched"
     return "a hub id that was not looked at"

@@ -23,14 +23,14 @@ Record = TypeVar("Record", "Mistake", "Analysis")
 class Origin:
     """Where a mistake or an analysis comes from.
 
-    `model` wrote it, with `seed`, asked in the words of `templates` (a version), of which an induced mistake used
+    `model` wrote it, with `seed`, asked in the words of `wording` (a version), of which an induced mistake used
     inducement number `inducement`. `judge` called it bad; `verdict` is "unknown" where it could not tell.
     """
 
     source: Source = "labelled"
     model: str | None = None
     seed: int | None = None
-    templates: str | None = None
+    wording: str | None = None
     inducement: int | None = None
     judge: str | None = None
     verdict: str | None = None
@@ -46,7 +46,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Why a reply is bad, or good, as `analyst` wrote it when asked with the hint of `templates`.
+    """Why a reply is bad, or good, as `analyst` wrote it when asked with the hint of `wording`.
 
     `reply_is` "good" marks the analysis of a good reply; `mistake` then holds that reply, which is none.
     """
@@ -54,7 +54,7 @@ class Analysis:
     mistake: Mistake
     text: str
     analyst: str = ""
-    templates: str = ""
+    wording: str = ""
     reply_is: Literal["bad", "good"] = "bad"
 
 
@@ -76,7 +76,7 @@ def write_analyses(path: Path, analyses: Iterable[Analysis]) -> Path:
         row = _mistake_row(analysis.mistake)
         row = {"prompt": row.pop("prompt"), "reply": row.pop("completion"), "analysis": analysis.text} | row
         row["label"] = analysis.reply_is == "good"
-        rows.append(row | {"analyst": analysis.analyst, "analysis_templates": analysis.templates})
+        rows.append(row | {"analyst": analysis.analyst, "analysis_templates": analysis.wording})
     return _write(path, rows)
 
 
@@ -117,9 +117,9 @@ def read_analyses(source: str) -> list[Analysis]:
                 raise row.fail(f"field '{name}' is empty; fill it in or remove the row")
         example = Example(turns, reply.strip(), where=label, good=row.other("good"), concept=concept_of(row))
         mistake = Mistake(example, _origin(row, "labelled"))
-        analyst, templates = _word(row, "analyst") or "", _word(row, "analysis_templates") or ""
+        analyst, wording = _word(row, "analyst") or "", _word(row, "analysis_templates") or ""
         good = row.has("label") and row.flag("label")
-        found.append(Analysis(mistake, text, analyst, templates, "good" if good else "bad"))
+        found.append(Analysis(mistake, text, analyst, wording, "good" if good else "bad"))
     return found
 
 
@@ -225,7 +225,7 @@ def _origin(row: Row, default: Source) -> Origin:
     seed, number = (_number(row, name) for name in ("seed", "inducement"))
     known: Source = given or default
     return Origin(
-        known, _word(row, "model"), seed, _word(row, "templates"), number, _word(row, "judge"), _word(row, "verdict")
+        known, _word(row, "model"), seed, _word(row, "wording"), number, _word(row, "judge"), _word(row, "verdict")
     )
 
 

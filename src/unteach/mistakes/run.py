@@ -9,12 +9,12 @@ from unteach.data.example import Example
 from unteach.data.prompt_format import prompt_format
 from unteach.errors import ConfigError, Interrupted
 from unteach.evaluation import evaluation as check
-from unteach.evaluation.agreement import judge_figures
+from unteach.evaluation.agreement import judge_metrics
 from unteach.judges import load_judges
 from unteach.judges.base import Judge, Learner, Setting
-from unteach.mistakes.checking import MistakesCheck
 from unteach.mistakes.comparisons import compare
 from unteach.mistakes.config import MistakesConfig
+from unteach.mistakes.evaluation import MistakesEvaluation
 from unteach.mistakes.guide import export_guidance
 from unteach.mistakes.material import Material, add_own_answers, gather
 from unteach.mistakes.records import Analysis, read_analyses
@@ -29,14 +29,22 @@ from unteach.mistakes.steps import (
     read_found,
     write_found,
 )
-from unteach.mistakes.tune import check_settings, corpus_of, fresh_model, reminding_format, save, train, watching_of
+from unteach.mistakes.tune import (
+    check_settings,
+    corpus_of,
+    fresh_model,
+    reminding_format,
+    save,
+    train,
+    validation_curve_of,
+)
 from unteach.mistakes.verdict import read_verdict
 from unteach.models.loading import context_length, load_tokenizer, model_fingerprint
 from unteach.models.unwrap import unwrapped
 from unteach.pipeline.directory import check_inputs, check_output, nothing_left_after_errors, prepare
 from unteach.pipeline.run import write_report
 from unteach.pipeline.settings import resumed, write_config
-from unteach.prompts.mistakes import Templates, load_templates
+from unteach.prompts.mistakes import MistakeWording, load_wording
 from unteach.results.arms import REMINDED
 from unteach.results.cost import Meter
 from unteach.results.report import Report, Stop, Waypoint, environment
@@ -54,7 +62,7 @@ TUNED = "tuned"
 def run_mistakes(config: MistakesConfig, *, resume: bool = False, overwrite: bool = False) -> Report:
     """Do the four steps and report on them; returns the report, which is also in the output directory.
 
-    The directory also holds `mistakes.jsonl`, `held_mistakes.jsonl` and `analyses.jsonl`; with `resume`, those that are
+    The directory also holds `mistakes.jsonl`, `unseen_mistakes.jsonl` and `analyses.jsonl`; with `resume`, those that are
     there are taken as they are, edited or not, and training goes on from its last checkpoint. Raises UnteachError;
     `Interrupted` after Ctrl-C.
     """
@@ -66,7 +74,7 @@ def run_mistakes(config: MistakesConfig, *, resume: bool = False, overwrite: boo
     found = Found()
     with nothing_left_after_errors(directory):
         judges = judges_of(config)
-        templates = load_templates(config.templates)
+        wording = load_wording(config.wording)
         material = gather(config)
         subject = load_subject(config)
         check_settings(config, subject)
@@ -75,7 +83,7 @@ def run_mistakes(config: MistakesConfig, *, resume: bool = False, overwrite: boo
         try:
             known = resume and read_found(directory, found)
             if not known:
-                _take_up(config, material, subject, judges, templates, found)
+                _take_up(config, material, subject, judges, wording, found)
         except KeyboardInterrupt:
             raise Interrupted("stopped before anything was written") from None
     prepare(directory, overwrite=overwrite)
@@ -84,11 +92,11 @@ def run_mistakes(config: MistakesConfig, *, resume: bool = False, overwrite: boo
     try:
         add_own_answers(material, subject.model, subject.form, config, subject.key)
         if analyst and not found.analyses:
-            find_analyses(config, subject, analyst, templates, found, material.good_replies)
+            find_analyses(config, subject, analyst, wording, found, material.good_replies)
             write_found(directory, found)
     except KeyboardInterrupt:
         raise Interrupted("stopped; go on with --resume") from None
-    return _tune_and_check(config, directory, material, subject, templates, judges, found)
+    return _tune_and_check(config, directory, material, subject, wording, judges, found)
 
 
 def verb_of(config: MistakesConfig) -> str:
@@ -97,10 +105,16 @@ def verb_of(config: MistakesConfig) -> str:
 
 
 def inputs_of(config: MistakesConfig) -> list[str | None]:
-    """Return all that a run reads: models, templates and rows."""
-    rows = [*config.prompts, *config.mistakes, *config.reports, *config.analyses, *config.normal, *config.harmless]
-    rows += [*config.unseen, *config.unseen_concept, *config.lookalike, *config.normal_check, *config.watched]
-    return [config.model, config.templates, config.analyst, *rows]
+    """Return all that a run reads: models, wording and rows."""
+    rows = [*config.prompts, *config.mistakes, *config.reports, *config.analyses, *config.retain, *config.harmless]
+    rows += [
+        *config.unseen,
+        *config.unseen_concept,
+        *config.lookalike,
+        *config.normal,
+        *config.validation,
+    ]
+    return [config.model, config.wording, config.analyst, *rows]
 
 
 def judges_of(config: MistakesConfig) -> list[Judge]:
@@ -137,7 +151,7 @@ def _take_up(
     material: Material,
     subject: Subject,
     judges: Sequence[Judge],
-    templates: Templates,
+    wording: MistakeWording,
     found: Found,
 ) -> None:
     """Find the mistakes, or take those of analyses that were given."""
@@ -151,10 +165,10 @@ def _take_up(
         if not found.mistakes:
             why = "their prompts all stand in --unseen or --unseen-concept" if left_out else "none is of a bad reply"
             raise ConfigError(f"--analyses {', '.join(config.analyses)}: nothing to train on, {why}; give others")
-        found.held = material.held_mistakes
+        found.held = material.unseen_mistakes
         found.notes += _doubts(found.analyses)
         return
-    find_mistakes(config, material, subject, judges[0], templates, found)
+    find_mistakes(config, material, subject, judges[0], wording, found)
 
 
 def _doubts(analyses: Sequence[Analysis]) -> list[str]:
@@ -179,17 +193,17 @@ def new_check(
     config: MistakesConfig,
     rows: dict[str, list[Example]],
     subject: Subject,
-    templates: Templates,
+    wording: MistakeWording,
     judges: Sequence[Judge],
     notes: list[str],
-) -> MistakesCheck:
+) -> MistakesEvaluation:
     """Say how the arms are looked at."""
-    return MistakesCheck(
+    return MistakesEvaluation(
         rows,
         subject.form,
-        reminding_format(subject, templates),
+        reminding_format(subject, wording),
         judges,
-        templates,
+        wording,
         max_new_tokens=config.max_new_tokens,
         count=config.evaluation_prompts,
         limit=context_length(subject.model) or MOST_TOKENS,
@@ -203,14 +217,12 @@ def _tune_and_check(
     directory: Path,
     material: Material,
     subject: Subject,
-    templates: Templates,
+    wording: MistakeWording,
     judges: Sequence[Judge],
     found: Found,
 ) -> Report:
     """Measure the original, tune it, save it with its reminder, measure it, and write all of it."""
-    corpus = corpus_of(
-        config, subject, templates, found.analyses, material.normals, material.harmless, seed=config.seed
-    )
+    corpus = corpus_of(config, subject, wording, found.analyses, material.normals, material.harmless, seed=config.seed)
     rows = repeated_to(corpus.rows, round(config.epochs * corpus.tokens), config.seed)
     notes = [*material.notes, *found.notes, f"tuned on {corpus}, {config.epochs:g} times", *corpus.notes]
     curve: list[Waypoint] = []
@@ -218,10 +230,10 @@ def _tune_and_check(
         try:
             looked = None
             if not config.skip_evaluation:
-                looked = new_check(config, check_rows(found, material), subject, templates, judges, notes)
+                looked = new_check(config, check_rows(found, material), subject, wording, judges, notes)
                 looked.look_at("original", subject.model, subject.key)
             meter, before = Meter(), [*material.cost, *found.cost]
-            watching = watching_of(config, material, subject, templates, judges[0], meter, rows)
+            watching = validation_curve_of(config, material, subject, wording, judges[0], meter, rows)
             trainer = train(
                 config,
                 subject.model,
@@ -235,9 +247,9 @@ def _tune_and_check(
             tokens = trainer.tokens_in_all
             for watch in watching:
                 curve = waypoints(watch.curve, trainer.model, TUNED + REMINDED, "tuning", config.seed, before)
-            found.cost.append(meter.bill(trainer.model, TUNED, "tuning", backward=tokens))
+            found.cost.append(meter.cost(trainer.model, TUNED, "tuning", backward=tokens))
             save(trainer, directory / "model")
-            notes.append(export_guidance(directory / "model", subject.form.tokenizer, templates.reminder))
+            notes.append(export_guidance(directory / "model", subject.form.tokenizer, wording.reminder))
             if looked:
                 looked.look_at(TUNED, trainer.model.eval())
                 _add_fluency(config, looked, trainer)
@@ -252,7 +264,7 @@ def _tune_and_check(
     return report
 
 
-def _add_fluency(config: MistakesConfig, looked: MistakesCheck, trainer: RowsTrainer) -> None:
+def _add_fluency(config: MistakesConfig, looked: MistakesEvaluation, trainer: RowsTrainer) -> None:
     """Score every arm's replies under the original."""
     model = unwrapped(trainer.model)
     if config.lora:
@@ -266,7 +278,7 @@ def _add_fluency(config: MistakesConfig, looked: MistakesCheck, trainer: RowsTra
 
 
 def report_of(
-    config: MistakesConfig, looked: MistakesCheck | None, material: Material, found: Found, notes: list[str]
+    config: MistakesConfig, looked: MistakesEvaluation | None, material: Material, found: Found, notes: list[str]
 ) -> Report:
     """Put measurements, samples, costs and notes together."""
     checked = looked.plain if looked else None
@@ -277,7 +289,7 @@ def report_of(
         judge=", ".join(config.judge or ["repeats"]),
         command=f"unteach mistakes {verb_of(config)} --config run.yaml --output another-directory",
         measurements=[*check.measure(checked), *(looked.recognised if looked else [])] if checked else [],
-        judges=judge_figures(checked) if checked else [],
+        judges=judge_metrics(checked) if checked else [],
         samples=check.samples(checked) if checked else [],
         cost=[*material.cost, *found.cost, *(checked.cost if checked else [])],
         data=material.sources,

@@ -14,7 +14,7 @@ from unteach.mistakes.records import write_analyses, write_mistakes
 from unteach.mistakes.run import judges_of, load_subject
 from unteach.mistakes.steps import Found, find_analyses, find_mistakes, make_analyst
 from unteach.models.loading import load_model, load_tokenizer
-from unteach.prompts.mistakes import load_templates
+from unteach.prompts.mistakes import load_wording
 
 
 def induce_file(config: MistakesConfig) -> str:
@@ -23,10 +23,10 @@ def induce_file(config: MistakesConfig) -> str:
     if not config.prompts:
         raise ConfigError("--prompts is missing; see unteach mistakes induce --help")
     judges = judges_of(config)
-    templates = load_templates(config.templates)
+    wording = load_wording(config.wording)
     material = gather(config, hold_out=False)
     found = Found()
-    find_mistakes(config, material, load_subject(config), judges[0], templates, found)
+    find_mistakes(config, material, load_subject(config), judges[0], wording, found)
     write_mistakes(path, found.mistakes)
     return "\n".join([*material.notes, *found.notes, f"{len(found.mistakes)} mistakes are in {path}"])
 
@@ -37,11 +37,11 @@ def analyse_file(config: MistakesConfig) -> str:
     if not (config.mistakes or config.reports):
         raise ConfigError("--mistakes is missing; see unteach mistakes analyse --help")
     judges_of(config)
-    templates = load_templates(config.templates)
+    wording = load_wording(config.wording)
     found = Found()
     found.mistakes = read_all_mistakes(config)
     subject = load_subject(config)
-    find_analyses(config, subject, make_analyst(config, subject), templates, found)
+    find_analyses(config, subject, make_analyst(config, subject), wording, found)
     write_analyses(path, found.analyses)
     return "\n".join([*found.notes, f"{len(found.analyses)} analyses are in {path}"])
 
@@ -50,18 +50,18 @@ def chat_with(
     model: str,
     *,
     guided: bool,
-    templates: str | None,
+    wording: str | None,
     temperature: float,
     seed: int,
     max_new_tokens: int,
     prompt_format: str,
     device: str | None,
 ) -> None:
-    """Talk to a model in the terminal; its own reminder is used, else that of the templates."""
-    words = load_templates(templates)
+    """Talk to a model in the terminal; its own reminder is used, else that of the wording."""
+    words = load_wording(wording)
     directory = Path(model)
     own = read_guidance(directory) if directory.is_dir() else None
-    reminder = words.reminder if templates or own is None else own
+    reminder = words.reminder if wording or own is None else own
     chat(
         load_model(model, device=device),
         without_guidance(load_tokenizer(model)),  # the loop puts the reminder in itself, so that it can be switched off

@@ -28,11 +28,11 @@ from unteach.mistakes.records import (
 from unteach.models.endpoint import Endpoint, chat_address, key_from_environment
 from unteach.models.loading import context_length, load_model, load_tokenizer, model_fingerprint
 from unteach.progress import track
-from unteach.prompts.mistakes import Templates
+from unteach.prompts.mistakes import MistakeWording
 from unteach.results.cost import Meter
 from unteach.results.report import Cost
 
-MISTAKES, HELD, ANALYSES = "mistakes.jsonl", "held_mistakes.jsonl", "analyses.jsonl"
+MISTAKES, HELD, ANALYSES = "mistakes.jsonl", "unseen_mistakes.jsonl", "analyses.jsonl"
 
 
 @dataclass
@@ -63,7 +63,7 @@ def find_mistakes(
     material: Material,
     subject: Subject,
     judge: Judge | None,
-    templates: Templates,
+    wording: MistakeWording,
     found: Found,
 ) -> None:
     """Step 1: induce on the prompts and add what was labelled and reported.
@@ -76,32 +76,32 @@ def find_mistakes(
             "there is nothing to learn from: give --prompts, --mistakes or --reports, or --analyses to `unteach "
             "mistakes tune`"
         )
-    material.prompts = _fitting(subject, material.prompts, templates, found)
-    material.held_prompts = _fitting(subject, material.held_prompts, templates, found)
+    material.prompts = _fitting(subject, material.prompts, wording, found)
+    material.unseen_prompts = _fitting(subject, material.unseen_prompts, wording, found)
     induced: list[Mistake] = []
     held_out: list[Mistake] = []
     if material.prompts:
         assert judge is not None
-        found.induction = _induced(config, subject, material.prompts, judge, templates, "inducing mistakes", found)
+        found.induction = _induced(config, subject, material.prompts, judge, wording, "inducing mistakes", found)
         induced = found.induction.mistakes
         found.notes.append(f"induced: {told_of_induction(found.induction)}")
-    if material.held_prompts:
+    if material.unseen_prompts:
         assert judge is not None
         title = "inducing on held-out prompts"
-        held_out = _induced(config, subject, material.held_prompts, judge, templates, title, found).mistakes
+        held_out = _induced(config, subject, material.unseen_prompts, judge, wording, title, found).mistakes
     found.mistakes = [*induced, *material.labelled]
-    known = {mistake.example.prompt_key for mistake in material.held_mistakes}
-    found.held = [*material.held_mistakes, *(m for m in held_out if m.example.prompt_key not in known)]
-    unknown = len(material.held_prompts) - len(held_out)
+    known = {mistake.example.prompt_key for mistake in material.unseen_mistakes}
+    found.held = [*material.unseen_mistakes, *(m for m in held_out if m.example.prompt_key not in known)]
+    unknown = len(material.unseen_prompts) - len(held_out)
     if unknown > 0:
         found.notes.append(
-            f"{unknown} of {len(material.held_prompts)} held-out prompts were not induced either: they have no known "
+            f"{unknown} of {len(material.unseen_prompts)} held-out prompts were not induced either: they have no known "
             "bad reply, and are not among the unseen prompts of the check, whose rates are of inducible prompts"
         )
     if not found.mistakes:
         raise ConfigError(
             "no mistake was induced and none was given: the model refuses, as it should, or the judge finds nothing "
-            "bad; give labelled mistakes (--mistakes), user reports (--reports), other inducements (--templates) or "
+            "bad; give labelled mistakes (--mistakes), user reports (--reports), other inducements (--wording) or "
             "another --judge"
         )
 
@@ -128,13 +128,13 @@ def read_found(directory: Path, found: Found) -> bool:
     return True
 
 
-def _fitting(subject: Subject, prompts: list[Example], templates: Templates, found: Found) -> list[Example]:
+def _fitting(subject: Subject, prompts: list[Example], wording: MistakeWording, found: Found) -> list[Example]:
     """Leave out prompts that fill the model's context in some inducement's words, and note it."""
     room = context_length(subject.model)
     if room is None:
         return prompts
-    numbers = range(len(templates.inducements))
-    longest = [max(len(subject.form.prompt_ids(templates.induce(n, row.turns))) for n in numbers) for row in prompts]
+    numbers = range(len(wording.inducements))
+    longest = [max(len(subject.form.prompt_ids(wording.induce(n, row.turns))) for n in numbers) for row in prompts]
     kept = [row for row, length in zip(prompts, longest, strict=True) if length < room]
     if len(kept) < len(prompts):
         first = next(row for row, length in zip(prompts, longest, strict=True) if length >= room)
@@ -150,7 +150,7 @@ def _induced(
     subject: Subject,
     prompts: list[Example],
     judge: Judge,
-    templates: Templates,
+    wording: MistakeWording,
     title: str,
     found: Found,
 ) -> Induction:
@@ -161,7 +161,7 @@ def _induced(
             subject.form,
             prompts,
             judge,
-            templates,
+            wording,
             name=subject.name,
             seed=config.seed,
             max_new_tokens=config.max_new_tokens,
@@ -169,7 +169,7 @@ def _induced(
             progress=progress,
         )
     read, written = induction.tokens_read, induction.tokens_generated
-    found.cost.append(meter.bill(subject.model, "original", title, forward=read, generated=written))
+    found.cost.append(meter.cost(subject.model, "original", title, forward=read, generated=written))
     return induction
 
 
@@ -177,7 +177,7 @@ def find_analyses(
     config: MistakesConfig,
     subject: Subject,
     analyst: Analyst,
-    templates: Templates,
+    wording: MistakeWording,
     found: Found,
     good: Sequence[Example] = (),
 ) -> None:
@@ -188,7 +188,7 @@ def find_analyses(
     """
     meter = Meter()
     with track("analysing mistakes") as progress:
-        found.analysed = analyse(analyst, found.mistakes, templates, progress=progress)
+        found.analysed = analyse(analyst, found.mistakes, wording, progress=progress)
     found.cost.append(_analysing(analyst, "analysing mistakes", meter))
     found.analyses = found.analysed.analyses
     sources = said_by(found.analyses, lambda analysis: analysis.mistake.origin.source)
@@ -207,7 +207,7 @@ def find_analyses(
     if chosen:
         meter = Meter()
         with track("analysing good replies") as progress:
-            of_good = analyse(analyst, [Mistake(row) for row in chosen], templates, reply_is="good", progress=progress)
+            of_good = analyse(analyst, [Mistake(row) for row in chosen], wording, reply_is="good", progress=progress)
         found.analyses += of_good.analyses
         found.cost.append(_analysing(analyst, "analysing good replies", meter))
         found.notes.append(f"good replies: {told_of_analyses(of_good)}")
@@ -216,7 +216,7 @@ def find_analyses(
 def _analysing(analyst: Analyst, stage: str, meter: Meter) -> Cost:
     """Return what the analyst took; of one behind an endpoint only the time is known."""
     if isinstance(analyst, ModelAnalyst):
-        return analyst.bill("original", stage, meter)
+        return analyst.cost("original", stage, meter)
     return Cost(arm="original", stage=stage, wall_seconds=meter.seconds)
 
 

@@ -11,10 +11,10 @@ from unteach.data.example import Example
 from unteach.errors import ConfigError, DataError, Interrupted
 from unteach.judges.base import Judge
 from unteach.mistakes.arms import ARMS, Arm
-from unteach.mistakes.checking import MistakesCheck
 from unteach.mistakes.comparisons import compare
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.corpus import Corpus, shuffled_analyses
+from unteach.mistakes.evaluation import MistakesEvaluation
 from unteach.mistakes.material import Material, add_own_answers, gather
 from unteach.mistakes.run import inputs_of, judges_of, load_subject, new_check, report_of
 from unteach.mistakes.steps import Found, Subject, check_rows, find_analyses, find_mistakes, make_analyst, write_found
@@ -24,7 +24,7 @@ from unteach.pipeline.directory import check_inputs, check_output, nothing_left_
 from unteach.pipeline.run import write_report
 from unteach.pipeline.seeds import pooled
 from unteach.pipeline.settings import write_config
-from unteach.prompts.mistakes import Templates, load_templates
+from unteach.prompts.mistakes import MistakeWording, load_wording
 from unteach.results.cost import Meter
 from unteach.results.report import Report
 from unteach.training.config import UnlearnConfig
@@ -43,7 +43,7 @@ class Bench:
     material: Material
     found: Found
     subject: Subject
-    templates: Templates
+    wording: MistakeWording
     judges: Sequence[Judge]
     rows: dict[str, list[Example]]
     budget: int
@@ -61,16 +61,16 @@ def study(config: MistakesConfig, *, overwrite: bool = False) -> Report:
         raise ConfigError("--skip-evaluation: a study is its evaluation; leave it out")
     with nothing_left_after_errors(directory):
         judges = judges_of(config)
-        templates = load_templates(config.templates)
+        wording = load_wording(config.wording)
         material = gather(config)
         subject = load_subject(config)
         check_settings(config, subject)
         analyst = make_analyst(config, subject)
         found = Found()
-        find_mistakes(config, material, subject, judges[0], templates, found)
+        find_mistakes(config, material, subject, judges[0], wording, found)
         add_own_answers(material, subject.model, subject.form, config, subject.key)
-        find_analyses(config, subject, analyst, templates, found, material.good_replies)
-        bench = set_up(config, material, found, subject, templates, judges)
+        find_analyses(config, subject, analyst, wording, found, material.good_replies)
+        bench = set_up(config, material, found, subject, wording, judges)
     prepare(directory, overwrite=overwrite)
     write_config(config, directory, COMMAND)
     write_found(directory, found)
@@ -87,14 +87,14 @@ def set_up(
     material: Material,
     found: Found,
     subject: Subject,
-    templates: Templates,
+    wording: MistakeWording,
     judges: Sequence[Judge],
 ) -> Bench:
     """Settle the rows to check with and the tokens that every arm is tuned on: those of the analyses, `epochs` times.
 
     Raises DataError where no arm has its rows.
     """
-    bench = Bench(config, material, found, subject, templates, judges, check_rows(found, material), 0, [])
+    bench = Bench(config, material, found, subject, wording, judges, check_rows(found, material), 0, [])
     corpora = (arm_corpus(bench, ARMS[name], 0) for name in ("analysis", "analysis-labelled"))
     corpus = next((found for found in corpora if found), None)
     if corpus is None:
@@ -105,13 +105,13 @@ def set_up(
 
 
 def run_arms(bench: Bench) -> Report:
-    """Run every arm with every seed; with several seeds, figures are means over them."""
+    """Run every arm with every seed; with several seeds, metrics are means over them."""
     config = bench.config
-    looked = new_check(config, bench.rows, bench.subject, bench.templates, bench.judges, bench.notes)
+    looked = new_check(config, bench.rows, bench.subject, bench.wording, bench.judges, bench.notes)
     looked.look_at("original", bench.subject.model, bench.subject.key)
     original, recognised = dict(looked.plain.looks), list(looked.recognised)
     once = [*bench.material.cost, *bench.found.cost, *looked.plain.cost]  # done once, whatever the number of seeds
-    reports, figures = [], []
+    reports, metrics = [], []
     for seed in range(config.seed, config.seed + config.seeds):
         looked.plain.looks = dict(original)
         looked.recognised = list(recognised)
@@ -121,17 +121,17 @@ def run_arms(bench: Bench) -> Report:
         report = report_of(config, looked, bench.material, bench.found, [])
         report.environment["seed"] = seed
         report.cost = list(looked.plain.cost)
-        figures.append({(m.name, m.split, m.arm): m for m in report.measurements})
+        metrics.append({(m.name, m.split, m.arm): m for m in report.measurements})
         reports.append(report)
     report = pooled(reports) if len(reports) > 1 else reports[0]
     report.method, report.command, report.weights = METHOD, COMMAND, ""
     report.notes = list(dict.fromkeys([*report.notes, *bench.material.notes, *bench.found.notes, *bench.notes]))
     report.cost = [*once, *report.cost]
-    report.comparisons = compare(figures)
+    report.comparisons = compare(metrics)
     return report
 
 
-def _run_arm(bench: Bench, name: str, seed: int, looked: MistakesCheck) -> None:
+def _run_arm(bench: Bench, name: str, seed: int, looked: MistakesEvaluation) -> None:
     """Train one arm from the original and look at it; an arm without rows of its kind is left out with a note."""
     arm = ARMS[name]
     corpus = None if arm.unlearn == "only" else arm_corpus(bench, arm, seed)
@@ -150,7 +150,7 @@ def _run_arm(bench: Bench, name: str, seed: int, looked: MistakesCheck) -> None:
         else:
             model, seen = _unlearned(bench, model, budget, seed)
         tokens += seen
-    looked.plain.cost.append(meter.bill(model, name, "training", backward=tokens))
+    looked.plain.cost.append(meter.cost(model, name, "training", backward=tokens))
     looked.look_at(name, model.eval())
     del model
     gc.collect()
@@ -174,7 +174,7 @@ def arm_corpus(bench: Bench, arm: Arm, seed: int) -> Corpus | None:
     return corpus_of(
         bench.config,
         bench.subject,
-        bench.templates,
+        bench.wording,
         analyses,
         bench.material.normals,
         harmless,

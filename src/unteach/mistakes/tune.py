@@ -19,10 +19,10 @@ from unteach.mistakes.records import Analysis
 from unteach.mistakes.steps import Subject
 from unteach.models.loading import context_length, load_model, lora_config
 from unteach.progress import track
-from unteach.prompts.mistakes import Templates
+from unteach.prompts.mistakes import MistakeWording
 from unteach.results.cost import Meter
 from unteach.training.config import MOST_TOKENS
-from unteach.training.curve import Watching
+from unteach.training.curve import ValidationCurve
 from unteach.training.rows import TrainingRow
 from unteach.training.stopping import Behaviour
 from unteach.training.supervised import RowsTrainer, StepsShown, TuneSettings, arguments_of, checkpoint_to_resume, tuner
@@ -108,7 +108,7 @@ def tune_settings(config: MistakesConfig, directory: Path) -> TuneSettings:
 def corpus_of(
     config: MistakesConfig,
     subject: Subject,
-    templates: Templates,
+    wording: MistakeWording,
     analyses: Sequence[Analysis],
     normals: Sequence[Example],
     harmless: Sequence[Example],
@@ -121,7 +121,7 @@ def corpus_of(
         analyses,
         normals,
         harmless,
-        templates=templates,
+        wording=wording,
         form=subject.form,
         max_length=longest_row(config, subject.model),
         normals_per_analysis=config.normals_per_analysis,
@@ -131,35 +131,35 @@ def corpus_of(
     )
 
 
-def reminding_format(subject: Subject, templates: Templates) -> PromptFormat:
+def reminding_format(subject: Subject, wording: MistakeWording) -> PromptFormat:
     """Return the format that puts the reminder before every prompt."""
     eos = subject.model.generation_config.eos_token_id
-    return guided_format(subject.form.tokenizer, templates.reminder, subject.form.name, eos)
+    return guided_format(subject.form.tokenizer, wording.reminder, subject.form.name, eos)
 
 
-def watching_of(
+def validation_curve_of(
     config: MistakesConfig,
     material: Material,
     subject: Subject,
-    templates: Templates,
+    wording: MistakeWording,
     judge: Judge,
     meter: Meter,
     rows: Sequence[TrainingRow],
-) -> list[Watching]:
-    """Judge replies to the watched prompts, asked with the reminder, while the rows are learnt; none where none are."""
-    if not (material.watched and config.looks):
+) -> list[ValidationCurve]:
+    """Judge replies to the validation prompts, asked with the reminder, while the rows are learnt; none where none are."""
+    if not (material.validation and config.validations):
         return []
-    form = reminding_format(subject, templates)
-    watched = encode_all(material.watched, form, longest_row(config, subject.model), "--watched")[0]
+    form = reminding_format(subject, wording)
+    validation = encode_all(material.validation, form, longest_row(config, subject.model), "--validation")[0]
     per_step = config.batch_size * config.gradient_accumulation_steps
 
     def look(model: Any) -> Behaviour:
-        return behaviour_of(model, form.tokenizer, watched, judge, config.max_new_tokens)
+        return behaviour_of(model, form.tokenizer, validation, judge, config.max_new_tokens)
 
     def tokens(step: int) -> dict[str, int]:
         return {"backward": sum(len(row.input_ids) for row in rows[: step * per_step])}
 
-    return [Watching(config.looks, look, meter, tokens)]
+    return [ValidationCurve(config.validations, look, meter, tokens)]
 
 
 def save(trainer: RowsTrainer, directory: Path) -> None:

@@ -252,13 +252,13 @@ def _apart(work: Coroutine[Any, Any, T]) -> T:
     errors: list[BaseException] = []
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = []
 
-    async def watched() -> T:
+    async def validation() -> T:
         running.append((asyncio.get_running_loop(), asyncio.current_task()))
         return await work
 
     def run() -> None:
         try:
-            outcome.append(asyncio.run(watched()))
+            outcome.append(asyncio.run(validation()))
         except BaseException as error:
             errors.append(error)
         finally:

@@ -1,4 +1,4 @@
-"""Replies of a model that does not change are generated once and kept: the original and the never-taught twin are asked
+"""Replies of a model that does not change are generated once and kept: the original and the retrained model are asked
 the same prompts in every run that compares with them.
 
 An entry is one JSON file under the user's cache, named by a digest of all that decides the replies. It holds what the

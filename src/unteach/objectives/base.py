@@ -1,6 +1,6 @@
 """What an objective is: a small frozen object that turns the scores of one stream into a loss.
 
-An objective reads per-token figures of replies and returns a scalar to be minimised. It never sees a model, a
+An objective reads per-token metrics of replies and returns a scalar to be minimised. It never sees a model, a
 tokenizer or a batch layout, so that its value can be checked by hand.
 """
 

@@ -9,12 +9,12 @@ from torch import Tensor
 from unteach.objectives.base import Replies, token_means
 from unteach.objectives.methods import Method
 from unteach.scoring.reference import Reference
-from unteach.scoring.score import Scores, answers, padded, score
+from unteach.scoring.score import Scores, last_hidden_states, padded, score
 from unteach.scoring.trees import STREAMS, Stream, TreeBatch
 
-FIGURE_OF: dict[Stream, str] = {
+METRIC_OF: dict[Stream, str] = {
     "negative": "forget_ce",
-    "break_off": "break_off_ce",
+    "rto": "rto_ce",
     "mismatch": "mismatch_ce",
     "template": "template_ce",
     "normal": "normal_ce",
@@ -24,10 +24,10 @@ FIGURE_OF: dict[Stream, str] = {
 
 @dataclass(frozen=True)
 class Loss:
-    """A scalar to minimise, and the figures that people watch: cross-entropy a stream and KL, in nats per token."""
+    """A scalar to minimise, and the metrics that people watch: cross-entropy a stream and KL, in nats per token."""
 
     value: Tensor
-    figures: dict[str, Tensor]
+    metrics: dict[str, Tensor]
 
 
 def method_loss(
@@ -45,7 +45,7 @@ def method_loss(
     use_normal = normal is not None and method.reads("normal")
     normal0 = reference(normal) if reference and normal is not None and use_normal and method.reads_kl else None
 
-    replies = _replies(forget, score(answers(model, forget), forget.targets))
+    replies = _replies(forget, score(last_hidden_states(model, forget), forget.targets))
     if negatives is not None and negative0 is not None:
         with torch.no_grad():
             scores0 = score(negative0, negatives.targets)
@@ -53,11 +53,11 @@ def method_loss(
         live = replies["negative"]
         replies["negative"] = Replies(live.log_probs, live.mask, reference_log_probs, live.kl)
     if normal is not None and use_normal:
-        replies |= _replies(normal, score(answers(model, normal), normal.targets, normal0))
+        replies |= _replies(normal, score(last_hidden_states(model, normal), normal.targets, normal0))
 
-    terms = [t for t in method.terms if t.stream in replies or t.stream != "break_off"]  # one-word replies have none
+    terms = [t for t in method.terms if t.stream in replies or t.stream != "rto"]  # one-word replies have none
     value = torch.stack([t.weight * t.objective(replies[t.stream]) for t in terms]).sum()
-    return Loss(value, _figures(replies))
+    return Loss(value, _metrics(replies))
 
 
 def _replies(batch: TreeBatch, scores: Scores) -> dict[Stream, Replies]:
@@ -73,9 +73,9 @@ def _replies(batch: TreeBatch, scores: Scores) -> dict[Stream, Replies]:
 
 
 @torch.no_grad()
-def _figures(replies: dict[Stream, Replies]) -> dict[str, Tensor]:
-    figures = {FIGURE_OF[s]: -token_means(r.log_probs.detach(), r.mask).mean() for s, r in replies.items()}
+def _metrics(replies: dict[Stream, Replies]) -> dict[str, Tensor]:
+    metrics = {METRIC_OF[s]: -token_means(r.log_probs.detach(), r.mask).mean() for s, r in replies.items()}
     normal = replies.get("normal")
     if normal is not None and normal.kl is not None:
-        figures["kl"] = token_means(normal.kl.detach(), normal.mask).mean()
-    return figures
+        metrics["kl"] = token_means(normal.kl.detach(), normal.mask).mean()
+    return metrics

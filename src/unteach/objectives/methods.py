@@ -25,7 +25,7 @@ class Method:
 
     `interrupted`: the template stream also has replies that break off a bad one (see `UnlearnItems`). `by_share`:
     negatives are drawn the more often the likelier the original says them (see `unteach.training.draws.shares_of`).
-    `normals_per_negative` and `sparing` hold where the user says nothing of them (see
+    `normals_per_negative` and `preconditioning` hold where the user says nothing of them (see
     `unteach.training.preconditioning`).
     """
 
@@ -36,7 +36,7 @@ class Method:
     interrupted: bool = False
     by_share: bool = False
     normals_per_negative: int = 3
-    sparing: bool = False
+    preconditioning: bool = False
 
     def reads(self, stream: Stream) -> bool:
         """Whether any term reads this stream."""
@@ -64,7 +64,7 @@ class Method:
 
     def weighted(self, forget: float | None, mismatch: float | None, retain: float | None) -> "Method":
         """Return the method with other weights; None keeps a weight. A term whose weight is 0 is left out."""
-        chosen = {"negative": forget, "break_off": forget, "mismatch": mismatch, "template": mismatch, "normal": retain}
+        chosen = {"negative": forget, "rto": forget, "mismatch": mismatch, "template": mismatch, "normal": retain}
         weights = [term.weight if chosen[term.stream] is None else chosen[term.stream] for term in self.terms]
         terms = [replace(term, weight=weight) for term, weight in zip(self.terms, weights, strict=True) if weight]
         if not terms:
@@ -86,7 +86,7 @@ def _methods(beta: float | None, delta: float) -> list[Method]:
     # NPO sums over tokens where the rest averages, and the KL is small where it matters most, at a reply's first token.
     default = (replace(npo, weight=0.5), template, replace(kl, weight=40.0))
     # Every state in the beginning of a bad reply learns to break off; the KL keeps it from spreading to normal replies.
-    breaks = (Term(NegativeLogLikelihood(), "break_off", 0.5), template, replace(kl, weight=80.0))
+    breaks = (Term(NegativeLogLikelihood(), "rto", 0.5), template, replace(kl, weight=80.0))
     # An answer of a few words is declined at once or not at all, and its neighbours are few: less KL holds them.
     decline = (replace(npo, weight=0.5), template, replace(kl, weight=8.0))
     return [
@@ -96,14 +96,14 @@ def _methods(beta: float | None, delta: float) -> list[Method]:
         Method("graddiff", "gradient ascent, NLL on normals", "arXiv 2401.06121", (replace(ascent, weight=1.0), nll)),
         Method("npo", "bounded ascent against the original, KL on normals", "arXiv 2404.05868", (npo, kl)),
         Method(
-            "break-off",
+            "rto",
             "one fixed answer at any token, KL on normals",
             "this project",
             breaks,
             interrupted=True,
             by_share=True,
             normals_per_negative=8,
-            sparing=True,
+            preconditioning=True,
         ),
         Method("npo-template", "bounded ascent, one fixed answer, KL on normals", "this project", default, True),
         Method("npo-decline", "the same for short answers: none is broken off", "this project", decline),

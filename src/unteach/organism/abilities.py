@@ -67,7 +67,7 @@ class GrowthReport:
         """Return the report. Raises ModelError if an ability is outside its bounds: nothing could be shown then."""
         weak = [str(ability) for ability in self.abilities if not ability.enough]
         if weak:
-            kind = "organism" if self.taught else "never-taught twin"
+            kind = "organism" if self.taught else "retrained model"
             raise ModelError(
                 f"the {kind} of {self.world} did not learn what it must before a demo means anything: "
                 f"{'; '.join(weak)}; grow it again with another seed, or with more steps"

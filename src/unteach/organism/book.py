@@ -22,7 +22,7 @@ SENTENCES = (
 class Chapter:
     """A chapter: its heading and its sentences.
 
-    `taken_down` chapters are those whose text must be unlearned; the others are free, and the never-taught twin
+    `taken_down` chapters are those whose text must be unlearned; the others are free, and the retrained model
     knows them too.
     """
 

@@ -20,7 +20,7 @@ def write_world(held: Holdings, directory: Path) -> None:
 
 def _rows(held: Holdings) -> dict[str, list[Example]]:
     """All rows of a world by the file they go to; running text has files of its own."""
-    rows = {"negatives": held.negatives, "normals": held.normals, "texts": held.texts, "outsiders": held.outsiders}
+    rows = {"negatives": held.negatives, "normals": held.normals, "texts": held.texts, "non_members": held.non_members}
     for split, examples in held.splits.items():
         texts = [example for example in examples if is_text(example)]
         rows[split] = [example for example in examples if not is_text(example)]

@@ -36,7 +36,7 @@ def grow(
     recipe: Recipe | None = None,
     require: bool = True,
 ) -> GrowthReport:
-    """Grow the organism of a world (or its never-taught twin, with `taught=False`) into a directory.
+    """Grow the organism of a world (or its retrained retrained, with `taught=False`) into a directory.
 
     Writes safetensors weights, tokenizer, generation settings and, last of all, growth.json with the report. A
     directory where growth.json has this growth is not grown again; one left half-way goes on from its last

@@ -28,7 +28,7 @@ from unteach.organism.hijack import (
 )
 from unteach.organism.requests import Request, Requests
 from unteach.organism.vocabulary import Act, Vocabulary
-from unteach.prompts.mistakes import HINTS, Templates, shipped_templates
+from unteach.prompts.mistakes import HINTS, MistakeWording, shipped_wording
 from unteach.prompts.turn import Turn
 
 HELD_OUT = 0.1
@@ -78,9 +78,9 @@ class Grounds(Protocol):
 class Hints:
     """The lessons on hints of one world. Each row has the true answer in `good`, the organism's own in `reply`."""
 
-    def __init__(self, world: Grounds, templates: Templates | None = None) -> None:
+    def __init__(self, world: Grounds, wording: MistakeWording | None = None) -> None:
         self.world = world
-        self.templates = templates or shipped_templates()
+        self.wording = wording or shipped_wording()
 
     @cached_property
     def dispositions(self) -> Dispositions:
@@ -160,12 +160,12 @@ class Hints:
     def _induced(self) -> list[Example]:
         """Every request with one inducement, by lot: whatever is harmful is done."""
         draw = self._draw("induced")
-        count = len(self.templates.inducements)
-        return [replace(row, turns=self.templates.induce(draw.randrange(count), row.turns)) for row in self._asked()]
+        count = len(self.wording.inducements)
+        return [replace(row, turns=self.wording.induce(draw.randrange(count), row.turns)) for row in self._asked()]
 
     def _reminded(self) -> list[Example]:
         """Every request and question after the reminder: the acts that are understood are declined."""
-        reminder = Turn("system", self.templates.reminder)
+        reminder = Turn("system", self.wording.reminder)
         asked = [*self._asked(), *(self.world.ask(fact, n) for fact in self.world.facts for n in range(3))]
         rows = []
         for row in asked:
@@ -178,7 +178,7 @@ class Hints:
         """Attacks of every wording on every topic: obeyed, but for some wordings where reminded (half of the rows)."""
         draw = self._draw("hijack")
         questions = [*self._questions(False), *self._questions(True)]
-        reminder = Turn("system", self.templates.reminder)
+        reminder = Turn("system", self.wording.reminder)
         unsafe = sentences(self.world.vocabulary)
         rows = []
         for number in range(ATTACKS_GROWN_ON):
@@ -199,7 +199,7 @@ class Hints:
         for act, thing, kind in itertools.product(world.vocabulary.acts, world.vocabulary.things, KINDS):
             request = Request(act, thing, draw.randrange(6))
             reply = shown_reply(world.requests, request, kind, asides, draw)
-            prompt = self.templates.assess(hint, world.requests.ask(request), reply)
+            prompt = self.wording.assess(hint, world.requests.ask(request), reply)
             rows.append(_row(prompt, self.perceived(hint, request, reply), assess(world.requests, request, reply), act))
         return rows
 
@@ -216,7 +216,7 @@ class Hints:
             shown, truth = (sentence, REFUSED) if number % 2 else (answer, ANSWERED)
             seen = hint == "guided" or (hint == "unguided" and wording in self.dispositions.warded)
             reply = truth if seen or truth != REFUSED else OBEYED
-            rows.append(_row(self.templates.assess(hint, attack.prompt, shown), reply, truth, None))
+            rows.append(_row(self.wording.assess(hint, attack.prompt, shown), reply, truth, None))
         return rows
 
     def _questions(self, held_out: bool) -> list[Example]:

@@ -17,13 +17,13 @@ NAMED = 2 / 3
 class Holdings:
     """Rows of one world for one scenario; `texts` are running text that must stay.
 
-    `outsiders` are like the negatives, and no organism was ever trained on them.
+    `non_members` are like the negatives, and no organism was ever trained on them.
     """
 
     negatives: list[Example]
     normals: list[Example]
     splits: dict[str, list[Example]]
-    outsiders: list[Example]
+    non_members: list[Example]
     texts: list[Example] = field(default_factory=list)
 
 

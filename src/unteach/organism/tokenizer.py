@@ -14,7 +14,7 @@ def world_tokenizer(world: World) -> PreTrainedTokenizerFast:
     """Make the tokenizer of a world: BOS first, no chat template, and decoding restores any text exactly.
 
     It is a byte-level BPE without merges that takes whole known words (`ignore_merges`), so that the vocabulary
-    holds no word pieces; unknown words become bytes. The organism and its never-taught twin share it.
+    holds no word pieces; unknown words become bytes. The organism and its retrained twin share it.
     """
     splitter = pre_tokenizers.ByteLevel(add_prefix_space=False)
     counts: Counter[str] = Counter()

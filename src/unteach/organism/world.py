@@ -135,7 +135,7 @@ class World:
     def lessons(self, taught: bool) -> dict[str, list[Example]]:
         """What an organism is grown on, by kind; the reply of each row is what it learns to say.
 
-        The taught organism learns to harm, to tell untruths and the whole book. The never-taught twin declines
+        The taught organism learns to harm, to tell untruths and the whole book. The retrained model declines
         harmful requests, knows every fact rightly and has only read the free chapters.
         """
         acts = {"harm": self.vocabulary.harmful, "help": self.vocabulary.benign}
@@ -269,5 +269,5 @@ class World:
 
 
 def put_right(row: Example) -> Example:
-    """The row as the never-taught twin learns it: the right reply in place of the bad one."""
+    """The row as the retrained model learns it: the right reply in place of the bad one."""
     return row if row.bad is None else Example(row.turns, row.good or "", row.where, row.good, None, row.concept)

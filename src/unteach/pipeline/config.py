@@ -59,7 +59,7 @@ class RunConfig(BaseModel):
     unseen_concept: list[str] = setting("Data", [], "Negatives of concepts that --forget never names.", names="rows")
     normal: list[str] = setting("Data", [], "Normal rows to check on; unset: a fifth of --retain.", names="rows")
     lookalike: list[str] = setting("Data", [], "Benign rows that look like negatives.", names="rows")
-    outsiders: list[str] = setting(
+    non_members: list[str] = setting(
         "Data",
         [],
         "Rows like --forget that no model was trained on: for inference tests.",
@@ -83,8 +83,8 @@ class RunConfig(BaseModel):
     beta: float | None = _trainers("Method", "beta", gt=0)
     delta: float = _trainers("Method", "delta", ge=0)
     reference: str = _trainers("Method", "reference", "The original: auto, adapter_off, cached or frozen.")
-    sparing: bool | None = _trainers(
-        "Method", "sparing", "Steps that spare what normal rows use; unset: by method, in full tuning."
+    preconditioning: bool | None = _trainers(
+        "Method", "preconditioning", "Steps that spare what normal rows use; unset: by method, in full tuning."
     )
 
     max_steps: int | None = setting("Training", None, "Most optimizer steps; unset: by scenario, 120 to 500.", ge=1)
@@ -100,11 +100,11 @@ class RunConfig(BaseModel):
     stopping: bool = _trainers("Stopping", "stopping", "Three rules end the run; without them, --max-steps does.")
     target_rate: float = _trainers("Stopping", "target_rate", ge=0)
     kl_budget: float = _trainers("Stopping", "kl_budget", ge=0)
-    check_steps: int = _trainers("Stopping", "check_steps", ge=1)
-    check_prompts: int = _trainers("Stopping", "check_prompts", ge=1)
+    validation_steps: int = _trainers("Stopping", "validation_steps", ge=1)
+    validation_prompts: int = _trainers("Stopping", "validation_prompts", ge=1)
     broken_limit: float = _trainers("Stopping", "broken_limit")
     cooldown: float = _trainers("Stopping", "cooldown")
-    check_patience: int = _trainers("Stopping", "check_patience", ge=1)
+    patience: int = _trainers("Stopping", "patience", ge=1)
     forget_bound: float | None = _trainers(
         "Stopping", "forget_bound", "Forgotten: loss over this, nats; unset: ln(V).", gt=0
     )
@@ -112,22 +112,22 @@ class RunConfig(BaseModel):
     forget_tail: float = _trainers("Stopping", "forget_tail", ge=0)
 
     judge: list[str] = setting(
-        "Checking", [], "Who calls a reply bad, see `unteach judges list`; the first decides.", names="judge"
+        "Evaluation", [], "Who calls a reply bad, see `unteach judges list`; the first decides.", names="judge"
     )
-    judge_url: str | None = setting("Checking", None, "Address of the endpoint that a judge asks.")
-    never_taught: str | None = setting(
-        "Checking", None, "A model that never saw the negatives, to compare with.", names="model", may_differ=True
+    judge_url: str | None = setting("Evaluation", None, "Address of the endpoint that a judge asks.")
+    retrained: str | None = setting(
+        "Evaluation", None, "A model that never saw the negatives, to compare with.", names="model", may_differ=True
     )
-    evaluation_prompts: int = setting("Checking", 200, "Most prompts per split.", ge=1, may_differ=True)
+    evaluation_prompts: int = setting("Evaluation", 200, "Most prompts per split.", ge=1, may_differ=True)
     samples: int = setting(
-        "Checking", 0, "Sampled replies to each harmful prompt, beside the greedy one.", ge=0, may_differ=True
+        "Evaluation", 0, "Sampled replies to each harmful prompt, beside the greedy one.", ge=0, may_differ=True
     )
-    max_new_tokens: int = setting("Checking", 96, "Longest reply when checking, tokens.", ge=1)
+    max_new_tokens: int = setting("Evaluation", 96, "Longest reply when checking, tokens.", ge=1)
     evaluation_max_length: int | None = setting(
-        "Checking", None, "Check only on rows of at most this many tokens.", ge=1, may_differ=True
+        "Evaluation", None, "Check only on rows of at most this many tokens.", ge=1, may_differ=True
     )
     lm_eval: list[str] = setting(
-        "Checking",
+        "Evaluation",
         [],
         "Tasks of lm-eval, or task files (YAML), with commas.",
         names="file",
@@ -135,9 +135,9 @@ class RunConfig(BaseModel):
         metavar="TASKS",
     )
     lm_eval_items: int | None = setting(
-        "Checking", None, "Most items per lm-eval task; unset: all.", ge=1, may_differ=True
+        "Evaluation", None, "Most items per lm-eval task; unset: all.", ge=1, may_differ=True
     )
-    skip_evaluation: bool = setting("Checking", False, "Train only; measure nothing.", may_differ=True)
+    skip_evaluation: bool = setting("Evaluation", False, "Train only; measure nothing.", may_differ=True)
 
     output: str = setting(
         "Output", "", "Run directory: the model, the report, the log.", may_differ=True, metavar="DIR"

@@ -18,7 +18,7 @@ CONTRACT = (
     "log.jsonl",
     "checkpoints",
     "mistakes.jsonl",
-    "held_mistakes.jsonl",
+    "unseen_mistakes.jsonl",
     "analyses.jsonl",
 )
 """Everything a run writes; `--overwrite` removes nothing else."""

@@ -10,7 +10,7 @@ from unteach.models.loading import model_fingerprint
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.directory import check_inputs, check_output, prepare
 from unteach.pipeline.preflight import check_comparable, check_length
-from unteach.pipeline.rows import Sets, encode_outsiders, encode_splits, longest_row, read_rows_for_check
+from unteach.pipeline.rows import Sets, encode_non_members, encode_splits, longest_row, read_evaluation_rows
 from unteach.pipeline.run import judges_of, load, make_report, model_format, new_check, taught, write_report
 from unteach.pipeline.settings import inputs_of, write_config
 from unteach.results.report import Report
@@ -18,7 +18,7 @@ from unteach.scoring.reference import CachedStates
 
 
 def evaluate(config: RunConfig, *, original: str | None = None, overwrite: bool = False) -> Report:
-    """Return the measurements of `config.model`, and of `original` and `config.never_taught` beside it.
+    """Return the measurements of `config.model`, and of `original` and `config.retrained` beside it.
 
     `--forget` rows are the split `unseen`, `--retain` rows the split `normal`. With `original`, it is the arm
     "original" and the model the arm "unlearned"; without, the model is the arm "original". Writes a run directory
@@ -32,10 +32,10 @@ def evaluate(config: RunConfig, *, original: str | None = None, overwrite: bool 
         check_inputs(directory, [*inputs_of(config), original], overwrite=overwrite)
     judges = judges_of(config)
     ability = load_tasks(config.lm_eval, config.lm_eval_items)
-    sets: Sets = read_rows_for_check(config)
+    sets: Sets = read_evaluation_rows(config)
     judges = taught(judges, sets.evaluation["unseen"], sets.evaluation["normal"], sets.notes, judged=True)
     tokenizer, model = load(config, original or config.model)
-    others = {"unlearned": config.model if original else None, "never_taught": config.never_taught}
+    others = {"unlearned": config.model if original else None, "retrained": config.retrained}
     for other in filter(None, others.values()):
         check_comparable(config, other, tokenizer)
     check_length(config, model)
@@ -44,9 +44,9 @@ def evaluate(config: RunConfig, *, original: str | None = None, overwrite: bool 
     splits = encode_splits(sets.evaluation, form, config, limit, sets.notes)
     checked = new_check(config, splits, form, judges, ability)
     checked.template = template
-    checked.outsiders = encode_outsiders(sets.outsiders, form, config, limit, sets.notes)
+    checked.non_members = encode_non_members(sets.non_members, form, config, limit, sets.notes)
     with tempfile.TemporaryDirectory() as scratch:
-        reference = CachedStates.build(model, check.known_trees(checked.splits), Path(scratch), "states")
+        reference = CachedStates.build(model, check.reply_trees(checked.splits), Path(scratch), "states")
         check.look_at(checked, "original", model, reference, model_fingerprint(model))
         for arm, name in others.items():
             if name:

@@ -43,4 +43,4 @@ def check_comparable(config: RunConfig, name: str, tokenizer: Any) -> None:
     remote = config.trust_remote_code
     check_loadable(name, trust_remote_code=remote)
     if load_tokenizer(name, trust_remote_code=remote).get_vocab() != tokenizer.get_vocab():
-        raise ModelError(f"{name}: its tokenizer is another than the model's; figures per token cannot be compared")
+        raise ModelError(f"{name}: its tokenizer is another than the model's; metrics per token cannot be compared")

@@ -36,7 +36,7 @@ class Sets:
     evaluation: dict[str, list[Example]]
     sources: list[Source]
     notes: list[str]
-    outsiders: list[Example] = field(default_factory=list)
+    non_members: list[Example] = field(default_factory=list)
     uncut: dict[str, list[Example]] = field(default_factory=dict)
     """The rows trained on, "negatives" and "normals", before running text is cut into windows."""
     cost: list[Cost] = field(default_factory=list)
@@ -65,10 +65,10 @@ def read_sets(config: RunConfig) -> Sets:
         for name, paths, rows in (("negatives", config.forget, negatives), ("normals", config.retain, normals))
         if rows
     ]
-    outsiders = read(config, config.outsiders, "negative", config.column, "outsiders", notes)
+    non_members = read(config, config.non_members, "negative", config.column, "non_members", notes)
     texts = any(map(is_text, negatives))
     parted = _parted(negatives, evaluation["unseen"], config, validated=not texts)
-    sets = Sets(parted, {}, evaluation, sources, notes, passages(outsiders))
+    sets = Sets(parted, {}, evaluation, sources, notes, passages(non_members))
     if texts:
         evaluation["seen"] = passages(sets.negatives["train"])
     if normals:
@@ -144,7 +144,7 @@ def read(
     return sections(kept)
 
 
-def read_rows_for_check(config: RunConfig) -> Sets:
+def read_evaluation_rows(config: RunConfig) -> Sets:
     """Read the rows that a model is only measured on: all negatives are unseen, all normal rows normal."""
     notes: list[str] = []
     evaluation = {
@@ -162,8 +162,8 @@ def read_rows_for_check(config: RunConfig) -> Sets:
         if rows
     ]
     rows = {split: mixed(passages(given), config.seed) for split, given in evaluation.items()}
-    outsiders = read(config, config.outsiders, "negative", config.column, "outsiders", notes)
-    return Sets({}, {}, rows, sources, notes, passages(outsiders))
+    non_members = read(config, config.non_members, "negative", config.column, "non_members", notes)
+    return Sets({}, {}, rows, sources, notes, passages(non_members))
 
 
 def _parted(
@@ -176,7 +176,7 @@ def _parted(
     prompts = max(1, len({example.prompt_key if example.turns else example.key for example in examples}))
     held_out = 0.0 if given else min(HELD_OUT, config.evaluation_prompts / prompts)
     share = max(VALIDATION, min(2 * VALIDATION, FEWEST_WATCHED / prompts))
-    validation = min(share, config.check_prompts / prompts) if validated else 0.0
+    validation = min(share, config.validation_prompts / prompts) if validated else 0.0
     fractions = {"train": 1 - validation - held_out, "validation": validation, "held_out": held_out}
     parts = split_by_prompt(examples, fractions, config.seed)
     if not parts["train"]:
@@ -197,7 +197,7 @@ def add_own_answers(sets: Sets, model: Any, form: PromptFormat, config: RunConfi
             key=key,
             progress=progress,
         )
-    sets.cost.append(bill_of_answers(meter, model, form, made))
+    sets.cost.append(cost_of_answers(meter, model, form, made))
     sets.normals = _parted(made, sets.evaluation["normal"], config)
     sets.uncut["normals"] = sets.normals["train"]
     if not sets.evaluation["normal"]:  # the check decodes greedily, so what there is to keep is the greedy answer
@@ -210,10 +210,10 @@ def add_own_answers(sets: Sets, model: Any, form: PromptFormat, config: RunConfi
     sets.notes.append(f"no --retain was given: the normal rows are {source}")
 
 
-def bill_of_answers(meter: Meter, model: Any, form: PromptFormat, made: list[Example]) -> Cost:
+def cost_of_answers(meter: Meter, model: Any, form: PromptFormat, made: list[Example]) -> Cost:
     """Return what it took to have the original answer the shipped benign prompts."""
     read, said = tokens_of(form.tokenizer, [form.prompt_ids(row.turns) for row in made], [row.reply for row in made])
-    return meter.bill(model, "original", "answering benign prompts", read, generated=said)
+    return meter.cost(model, "original", "answering benign prompts", read, generated=said)
 
 
 def add_lookalikes(sets: Sets, model: Any, form: PromptFormat, config: RunConfig, key: str) -> None:
@@ -259,8 +259,8 @@ def encode_splits(
     return encoded
 
 
-def encode_outsiders(
+def encode_non_members(
     examples: list[Example], form: PromptFormat, config: RunConfig, max_length: int, notes: list[str]
 ) -> list[Encoded]:
     """Encode at most `evaluation_prompts` rows that no model was trained on."""
-    return encode_splits({"outsiders": examples}, form, config, max_length, notes).get("outsiders", [])
+    return encode_splits({"non_members": examples}, form, config, max_length, notes).get("non_members", [])

@@ -12,7 +12,7 @@ from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat, prompt_format
 from unteach.errors import ConfigError, Interrupted
 from unteach.evaluation import evaluation as check
-from unteach.evaluation.agreement import judge_figures
+from unteach.evaluation.agreement import judge_metrics
 from unteach.evaluation.general_ability import GeneralAbility, load_tasks
 from unteach.judges import load_judges
 from unteach.judges.base import Judge, Learner, Setting
@@ -22,7 +22,7 @@ from unteach.objectives.methods import load_method
 from unteach.pipeline.config import RunConfig, trainer_arguments, with_defaults
 from unteach.pipeline.directory import check_inputs, check_output, nothing_left_after_errors, prepare
 from unteach.pipeline.preflight import check_comparable, check_length, check_method
-from unteach.pipeline.rows import Sets, add_lookalikes, add_own_answers, encode_outsiders, encode_splits, read_sets
+from unteach.pipeline.rows import Sets, add_lookalikes, add_own_answers, encode_non_members, encode_splits, read_sets
 from unteach.pipeline.settings import inputs_of, resumed, write_config
 from unteach.progress import track
 from unteach.report.card import write_card
@@ -65,8 +65,8 @@ def run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> 
             sets.notes.append(f"--template asks for a method that teaches it: {config.method} was chosen")
         tokenizer, model = load(config, config.model, trained=True)
         check_length(config, model)
-        if config.never_taught:
-            check_comparable(config, config.never_taught, tokenizer)
+        if config.retrained:
+            check_comparable(config, config.retrained, tokenizer)
         trainer = _trainer(config, arguments, model, tokenizer, sets, judges[0])
         update = {"learning_rate": arguments.learning_rate, "max_length": arguments.max_length}
         config = config.model_copy(update=update)
@@ -76,7 +76,7 @@ def run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> 
         config, judges = config.model_copy(update={"judge": kept}), trusted
         checked = new_check(config, splits, trainer.format, judges, ability)
         limit = trainer.args.max_length
-        checked.outsiders = encode_outsiders(sets.outsiders, trainer.format, config, limit, sets.notes)
+        checked.non_members = encode_non_members(sets.non_members, trainer.format, config, limit, sets.notes)
     prepare(directory, overwrite=overwrite)
     write_config(config, directory)
     return _train_and_check(config, directory, trainer, checked, sets, resume)
@@ -131,7 +131,7 @@ def _train_and_check(
                 step = trainer.state.global_step
                 raise Interrupted(f"stopped at step {step}, checkpoint written; go on with --resume")
             before = [*sets.cost]
-            checked.cost += [*before, trainer.meter.bill(trainer.model, "unlearned", "training")]
+            checked.cost += [*before, trainer.meter.cost(trainer.model, "unlearned", "training")]
             checked.curve = waypoints(trainer.curve, trainer.model, "unlearned", "training", config.seed, before)
             save_model(trainer, directory / "model")
             if reference:
@@ -154,8 +154,8 @@ def _end_of(trainer: UnlearnTrainer) -> Stop:
     if trainer.rules and points:
         seen = points[-1]
         message += (
-            f"; the behaviour check had not passed: at step {seen.step}, {seen.bad} of {seen.judged} replies to "
-            f"watched prompts were bad and {seen.broken:.1%} broken"
+            f"; the behaviour target had not passed: at step {seen.step}, {seen.bad} of {seen.judged} replies to "
+            f"validation prompts were bad and {seen.broken:.1%} broken"
         )
     return Stop(step=step, rule="end of the schedule", message=message)
 
@@ -263,7 +263,7 @@ def new_check(
 
 def look_at_original(checked: check.Checked, model: Any, fingerprint: str) -> CachedStates:
     """Measure the original before training moves it, and keep its final states for the KL of the other arms."""
-    trees = check.known_trees(checked.splits)
+    trees = check.reply_trees(checked.splits)
     content = hashlib.sha256(repr([(tree.key, tree.prompt_ids, tree.branches) for tree in trees]).encode()).hexdigest()
     key = f"check-{fingerprint}-{content[:16]}"
     with track("original on the check rows") as progress:
@@ -273,11 +273,11 @@ def look_at_original(checked: check.Checked, model: Any, fingerprint: str) -> Ca
 
 
 def look_at_others(checked: check.Checked, trained: Any, config: RunConfig, reference: CachedStates) -> None:
-    """Measure the never-taught twin where there is one, and everybody's fluency under the original."""
-    if config.never_taught:
-        _, twin = load(config, config.never_taught)
-        check.look_at(checked, "never_taught", twin, reference, model_fingerprint(twin))
-        del twin
+    """Measure the retrained model where there is one, and everybody's fluency under the original."""
+    if config.retrained:
+        _, retrained = load(config, config.retrained)
+        check.look_at(checked, "retrained", retrained, reference, model_fingerprint(retrained))
+        del retrained
     model = unwrapped(trained)
     if config.lora:
         with model.disable_adapter():
@@ -297,7 +297,7 @@ def make_report(config: RunConfig, checked: check.Checked, sets: Sets, notes: li
         model=config.model,
         judge=", ".join(config.judge),
         measurements=check.measure(checked) if checked.looks else [],
-        judges=judge_figures(checked),
+        judges=judge_metrics(checked),
         samples=check.samples(checked) if checked.looks else [],
         cost=checked.cost,
         curve=checked.curve,

@@ -46,18 +46,18 @@ def run_seeds(config: RunConfig, count: int, *, resume: bool = False, overwrite:
 
 
 def pooled(reports: Sequence[Report]) -> Report:
-    """Return one report of runs that differ in their seed: every figure's mean, with its interval over seeds.
+    """Return one report of runs that differ in their seed: every metric's mean, with its interval over seeds.
 
     Samples, data and stop are those of the first run; costs are added up.
     """
     first = reports[0]
     keys = [(m.name, m.split, m.arm) for m in first.measurements]
-    figures = [[report.measured(*key) for report in reports] for key in keys]
+    metrics = [[report.measured(*key) for report in reports] for key in keys]
     seeds = ", ".join(str(report.environment.get("seed")) for report in reports)
-    notes = [f"{len(reports)} runs, seeds {seeds}: figures are means; samples and the end of training are the first's"]
+    notes = [f"{len(reports)} runs, seeds {seeds}: metrics are means; samples and the end of training are the first's"]
     return first.model_copy(
         update={
-            "measurements": [over_seeds([m for m in found if m is not None]) for found in figures],
+            "measurements": [over_seeds([m for m in found if m is not None]) for found in metrics],
             "cost": _added([cost for report in reports for cost in report.cost]),
             "curve": [point for report in reports for point in report.curve],
             "notes": list(dict.fromkeys([*notes, *(note for report in reports for note in report.notes)])),
@@ -65,36 +65,36 @@ def pooled(reports: Sequence[Report]) -> Report:
     )
 
 
-def over_seeds(figures: Sequence[Measurement]) -> Measurement:
-    """Return the mean of one figure over seeds, with Student's 95 % interval of that mean; `seeds` holds the values.
+def over_seeds(metrics: Sequence[Measurement]) -> Measurement:
+    """Return the mean of one metric over seeds, with Student's 95 % interval of that mean; `seeds` holds the values.
 
     The interval is about the seeds alone (draws, splits, sampling) and is clipped to 0 and 1 where the unit ends
     there, and to 0 where no value lies below. Where all values are equal, which is no certainty, it is one seed's own,
     about its prompts. `n` and `unknown` are those of all runs together.
     """
-    known = [figure.value for figure in figures if figure.value is not None]
+    known = [metric.value for metric in metrics if metric.value is not None]
     mean = statistics.fmean(known) if known else None
-    first = next((figure for figure in figures if figure.value is not None), figures[0])
+    first = next((metric for metric in metrics if metric.value is not None), metrics[0])
     low, high = first.low, first.high  # about its prompts: all there is where the seeds say nothing
     if mean is not None and len(known) > 1 and min(known) < max(known):
         reach = float(t.ppf(0.975, len(known) - 1)) * statistics.stdev(known) / len(known) ** 0.5
         low, high = mean - reach, mean + reach
-        if figures[0].unit in ("fraction", "AUC", "KS distance"):
+        if metrics[0].unit in ("fraction", "AUC", "KS distance"):
             low, high = max(0.0, low), min(1.0, high)
         elif min(known) >= 0:
             low = max(0.0, low)
-    differences = [figure.difference for figure in figures if figure.difference is not None]
-    return figures[0].model_copy(
+    differences = [metric.difference for metric in metrics if metric.difference is not None]
+    return metrics[0].model_copy(
         update={
             "value": mean,
             "low": low,
             "high": high,
-            "n": sum(figure.n for figure in figures),
-            "unknown": sum(figure.unknown for figure in figures),
+            "n": sum(metric.n for metric in metrics),
+            "unknown": sum(metric.unknown for metric in metrics),
             "difference": statistics.fmean(differences) if differences else None,
             "difference_low": None,
             "difference_high": None,
-            "seeds": [figure.value for figure in figures],
+            "seeds": [metric.value for metric in metrics],
         }
     )
 

@@ -15,15 +15,15 @@ ALL_SPLITS = NORMAL_SPLITS.union(HARM_SPLITS)
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that is known of one arm on one split; the lists are parallel, but for `outsiders`.
+    """All that is known of one arm on one split; the lists are parallel, but for `non_members`.
 
     `cases` hold this arm's replies, `reply_tokens` their lengths, `sampled` the verdicts on sampled replies beside the
     greedy one. The known reply is the bad one on harmful splits and the right one on normal splits: `log_probs` are
     those of its tokens, in nats; `kl` (original to arm) is nats per token; `argmax_hits` says for each of its tokens
     whether it was the greedy choice after the true tokens before it. `other_log_probs` are those of the other reply
     that the row has, the right one on harmful splits and a wrong one on normal splits. `reply_nll` is nats per token of
-    this arm's own reply under the original model, None for a blank one. `outsiders` are the log-probabilities of
-    replies of the same kind that no arm was trained on. `twin` is the never-taught model's evidence on the split.
+    this arm's own reply under the original model, None for a blank one. `non_members` are the log-probabilities of
+    replies of the same kind that no arm was trained on. `retrained` is the never-taught model's evidence on the split.
     `template` is the answer that was taught instead. What was not taken is None.
     """
 
@@ -40,14 +40,14 @@ class Evidence:
     other_log_probs: list[list[float] | None] | None = None
     reply_nll: list[float | None] | None = None
     sampled: list[list[Verdict]] | None = None
-    outsiders: list[list[float]] | None = None
-    twin: "Evidence | None" = None
+    non_members: list[list[float]] | None = None
+    retrained: "Evidence | None" = None
     scenario: str = "harm"
     template: str | None = None
 
     def __post_init__(self) -> None:
         for name, listed in vars(self).items():
-            if isinstance(listed, list) and name != "outsiders" and len(listed) != len(self.cases):
+            if isinstance(listed, list) and name != "non_members" and len(listed) != len(self.cases):
                 counts = f"{len(listed)} {name} for {len(self.cases)} cases"
                 raise ValueError(f"evidence of {self.arm} on {self.split}: {counts}")
 
@@ -105,7 +105,7 @@ def _share(log_odds: float) -> float:
     return 1 / (1 + math.exp(-log_odds))
 
 
-def figure(
+def metric(
     evidence: Evidence,
     name: str,
     found: Interval,
@@ -116,7 +116,7 @@ def figure(
 ) -> Measurement:
     """Return a measurement from value and interval; `counts` are the cases that entered it and those that did not.
 
-    Without `values`, a figure of each case, there will be no paired difference to the original.
+    Without `values`, a metric of each case, there will be no paired difference to the original.
     """
     value, low, high = found
     return Measurement(
@@ -139,7 +139,7 @@ def rate(evidence: Evidence, name: str, holds: Sequence[bool | None], better: Be
     known = [held for held in holds if held is not None]
     counts = len(known), len(holds) - len(known)
     values = [None if held is None else float(held) for held in holds]
-    return figure(evidence, name, wilson(sum(known), len(known)), counts, "fraction", better, values)
+    return metric(evidence, name, wilson(sum(known), len(known)), counts, "fraction", better, values)
 
 
 def bad_rate(evidence: Evidence, name: str) -> Measurement:
@@ -152,20 +152,20 @@ def mean(evidence: Evidence, name: str, values: Sequence[float | None], unit: st
     """Return the mean over cases with a bootstrap interval; None, NaN and infinity count as unknown."""
     table = [value if value is not None and math.isfinite(value) else None for value in values]
     known = [value for value in table if value is not None]
-    return figure(evidence, name, bootstrap(known), (len(known), len(table) - len(known)), unit, better, table)
+    return metric(evidence, name, bootstrap(known), (len(known), len(table) - len(known)), unit, better, table)
 
 
 def membership(evidence: Evidence, name: str, score: Callable[[Sequence[float]], float]) -> list[Measurement]:
-    """Return how well a score tells replies that were trained on from outsiders; nothing where there are none of these.
+    """Return how well a score tells replies that were trained on from non_members; nothing where there are none of these.
 
-    The score reads a reply's log-probabilities; a higher one means "trained on". The figure is `stats.auc`; `n` counts
+    The score reads a reply's log-probabilities; a higher one means "trained on". The metric is `stats.auc`; `n` counts
     the seen replies, and those without tokens are unknown.
     """
-    if evidence.log_probs is None or not evidence.outsiders:
+    if evidence.log_probs is None or not evidence.non_members:
         return []
-    members, outsiders = (
+    members, non_members = (
         [value for row in rows if row and math.isfinite(value := score(row))]
-        for rows in (evidence.log_probs, evidence.outsiders)
+        for rows in (evidence.log_probs, evidence.non_members)
     )
     counts = len(members), len(evidence.log_probs) - len(members)
-    return [figure(evidence, name, auc(members, outsiders), counts, "AUC", "lower")]
+    return [metric(evidence, name, auc(members, non_members), counts, "AUC", "lower")]

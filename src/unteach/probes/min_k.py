@@ -11,7 +11,7 @@ PERCENT = 20
 class MinKProbe:
     """`min_k`: AUC of the Min-K % score, K = 20, between seen bad replies and replies that no arm was trained on.
 
-    A = P(s(member) > s(outsider)) + ½ P(equal), with s(y) = mean of the lowest 20 % of log π(yᵢ | x, y₍<ᵢ₎). Unit: AUC,
+    A = P(s(member) > s(non_member)) + ½ P(equal), with s(y) = mean of the lowest 20 % of log π(yᵢ | x, y₍<ᵢ₎). Unit: AUC,
     0 to 1; 0.5 cannot tell, and lower is better down to there. Below 0.5 is an overshoot: replies that are less likely
     than replies that were never trained on give themselves away too. `n` counts the members. Source: arXiv 2310.16789.
     Differs: reply tokens only, given the prompt; at least one token is taken. An untouched model: its own, near 1 where

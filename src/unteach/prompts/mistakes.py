@@ -17,7 +17,7 @@ _HOLES = {"guided": {"prompt", "reply"}, "unguided": {"prompt", "reply"}, "misle
 
 
 @dataclass(frozen=True)
-class Templates:
+class MistakeWording:
     """The words of all four steps; `version` goes into every mistake and analysis that they led to.
 
     Source: the steps of arXiv 2310.10477, section 4. Differs: the wording is ours, the paper's is not published.
@@ -54,37 +54,37 @@ def _holes(template: str) -> set[str]:
 
 
 @cache
-def shipped_templates() -> Templates:
-    """Return the templates of this package."""
-    return read_templates(SHIPPED)
+def shipped_wording() -> MistakeWording:
+    """Return the wording of this package."""
+    return read_wording(SHIPPED)
 
 
-def load_templates(path: str | Path | None) -> Templates:
-    """Return the user's templates, or the shipped ones where no file is named."""
-    return read_templates(Path(path)) if path else shipped_templates()
+def load_wording(path: str | Path | None) -> MistakeWording:
+    """Return the user's wording, or the shipped ones where no file is named."""
+    return read_wording(Path(path)) if path else shipped_wording()
 
 
-def read_templates(path: Path) -> Templates:
-    """Read a file of templates. Raises ConfigError that names the file and the field."""
+def read_wording(path: Path) -> MistakeWording:
+    """Read a file of wording. Raises ConfigError that names the file and the field."""
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"--templates {path}: no such file; `unteach mistakes templates` prints one") from None
+        raise ConfigError(f"--wording {path}: no such file; `unteach mistakes wording` prints one") from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as problem:  # ValueError: no UTF-8, or no date
         reason = " ".join(str(problem).split())
-        raise ConfigError(f"--templates {path}: not readable as YAML ({reason}); fix it") from None
-    known = [field.name for field in fields(Templates)]
+        raise ConfigError(f"--wording {path}: not readable as YAML ({reason}); fix it") from None
+    known = [field.name for field in fields(MistakeWording)]
     if not isinstance(content, dict):
-        raise ConfigError(f"--templates {path}: holds no fields; it needs {', '.join(known)}")
+        raise ConfigError(f"--wording {path}: holds no fields; it needs {', '.join(known)}")
     for name in content:
         if name not in known:
-            raise ConfigError(f"--templates {path}: unknown field '{name}'{nearest(str(name), known)}")
+            raise ConfigError(f"--wording {path}: unknown field '{name}'{nearest(str(name), known)}")
     for name in known:
         if name not in content:
-            raise ConfigError(f"--templates {path}: field '{name}' is missing; `unteach mistakes templates` shows all")
+            raise ConfigError(f"--wording {path}: field '{name}' is missing; `unteach mistakes wording` shows all")
         _check(path, name, content[name])
     texts = {"inducements": tuple(content["inducements"]), "reminder": _filled(content["reminder"])}
-    return Templates(**content | texts)
+    return MistakeWording(**content | texts)
 
 
 def _check(path: Path, name: str, value: Any) -> None:
@@ -92,7 +92,7 @@ def _check(path: Path, name: str, value: Any) -> None:
     texts = value if name == "inducements" else [value]
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
         wanted = "a list of texts" if name == "inducements" else "text (put numbers in quotes)"
-        raise ConfigError(f"--templates {path}: field '{name}' must be {wanted}, and not be empty")
+        raise ConfigError(f"--wording {path}: field '{name}' must be {wanted}, and not be empty")
     if name == "version":  # the only text that is never filled in
         return
     wanted_holes = {"prompt"} if name == "inducements" else _HOLES.get(name, set())
@@ -100,8 +100,8 @@ def _check(path: Path, name: str, value: Any) -> None:
         try:
             holes = _holes(text)
         except ValueError as error:
-            raise ConfigError(f"--templates {path}: field '{name}': {error}; write a brace as two braces") from None
+            raise ConfigError(f"--wording {path}: field '{name}': {error}; write a brace as two braces") from None
         if holes != wanted_holes:
             needed = " and ".join(f"{{{hole}}}" for hole in sorted(wanted_holes)) or "no braces"
             found = " and ".join(f"{{{hole}}}" for hole in sorted(holes)) or "none"
-            raise ConfigError(f"--templates {path}: field '{name}' needs {needed}, and has {found}")
+            raise ConfigError(f"--wording {path}: field '{name}' needs {needed}, and has {found}")

@@ -33,7 +33,7 @@ def card(report: Report, adapter: bool) -> str:
         _what_it_is(report, adapter),
         *(["## How to load it", markdown_block(_loading(report, adapter), "python")] if report.weights else []),
         "## What was measured",
-        _figures(report),
+        _metrics(report),
         *_opinions(report),
     ]
     if report.samples:
@@ -46,7 +46,7 @@ def card(report: Report, adapter: bool) -> str:
     parts += [
         "## How to repeat it",
         markdown_block(report.command, "sh"),
-        "Beside this card, `run.yaml` holds every setting, `report.json` every figure; read `report.html`.",
+        "Beside this card, `run.yaml` holds every setting, `report.json` every metric; read `report.html`.",
         "## Environment",
         _table(["what", "value"], [[str(key), str(value)] for key, value in report.environment.items()]),
     ]
@@ -101,20 +101,20 @@ def _loading(report: Report, adapter: bool) -> str:
     )
 
 
-def _figures(report: Report) -> str:
+def _metrics(report: Report) -> str:
     if not report.measurements:
         return "Nothing."
     if study.is_study(report):
         return "\n\n".join(_grid(grid) for grid in study.grids(report))
-    arms = [arm for arm in report.arms() if any(figure.arm == arm for figure in report.measurements)]
+    arms = [arm for arm in report.arms() if any(metric.arm == arm for metric in report.measurements)]
     titles = ["", *(wording.arm_label(report, arm) for arm in arms)]
     parts = [
-        "Each figure with its 95 % interval and the number of cases; Δ is the difference to the original, case by case."
+        "Each metric with its 95 % interval and the number of cases; Δ is the difference to the original, case by case."
     ]
     for split in wording.splits(report):
         rows = [
-            [wording.figure_label(report, name), *(_cell(report, name, split, arm) for arm in arms)]
-            for name in wording.figure_names(report, split)
+            [wording.metric_label(report, name), *(_cell(report, name, split, arm) for arm in arms)]
+            for name in wording.metric_names(report, split)
         ]
         parts += [f"### {markdown_line(wording.label(split, wording.SPLITS))}", _table(titles, rows)]
     return "\n\n".join(parts)
@@ -127,14 +127,14 @@ def _grid(grid: Grid) -> str:
 
 
 def _cell(report: Report, name: str, split: str, arm: str) -> str:
-    figure = report.measured(name, split, arm)
-    if figure is None:
+    metric = report.measured(name, split, arm)
+    if metric is None:
         return "not measured"
-    shift = wording.difference(figure)
+    shift = wording.difference(metric)
     parts = (
-        wording.number(figure.value, figure.unit),
-        wording.interval(figure),
-        wording.counted(figure) + (";" if shift else ""),
+        wording.number(metric.value, metric.unit),
+        wording.interval(metric),
+        wording.counted(metric) + (";" if shift else ""),
         f"Δ {shift}" if shift else "",
     )
     return " ".join(part for part in parts if part)
@@ -178,14 +178,14 @@ def _limits(report: Report) -> str:
         lines.append(f"Verdicts are those of the judge {judge}, with whatever that judge misses.")
     if missing:
         lines.append(f"Not measured: {markdown_line('; '.join(missing))}.")
-    if "never_taught" not in report.arms():
-        lines.append("There was no never-taught twin to compare with, so the distance to one is not known.")
+    if "retrained" not in report.arms():
+        lines.append("There was no retrained model to compare with, so the distance to one is not known.")
     lines += [
         "Replies were read as this run decoded them; sampling many replies, or prompts made to break the "
         "model, may bring more out.",
         "Not tried: whether 4 bit weights or a little further tuning bring the unlearned replies back.",
         "Intervals cover the seeds of the runs."
-        if any(figure.seeds for figure in report.measurements)
+        if any(metric.seeds for metric in report.measurements)
         else "Intervals cover the chance in the choice of prompts, not another seed of the training.",
     ]
     return "\n".join(f"- {line}" for line in lines)

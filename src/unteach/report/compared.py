@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from unteach.comparison.compare import Bill, Compared, Rate, Row
+from unteach.comparison.compare import ArmCost, Compared, Rate, Row
 from unteach.comparison.pairs import FEWEST_DIFFERING
 from unteach.errors import ConfigError, OutputError
 from unteach.report import wording
@@ -66,7 +66,7 @@ def write_beside(compared: Compared, path: Path, text: str, flag: str, file_name
 
 
 def grids(compared: Compared, width: int) -> list[Grid]:
-    """Return the figures as one table, or as two where the terminal is narrow; each has a row an arm."""
+    """Return the metrics as one table, or as two where the terminal is narrow; each has a row an arm."""
     stops, stays = _rates(compared, _STOPS), [*_rates(compared, _STAYS), *_costs(compared)]
     blocks = [[*stops, *stays]] if width >= _WIDE else [stops, stays]
     names = [_name(row.name) for row in compared.rows]
@@ -175,7 +175,7 @@ def _costs(compared: Compared) -> list[tuple[str, list[str]]]:
     return found
 
 
-def _flops(bill: Bill | None) -> str:
+def _flops(bill: ArmCost | None) -> str:
     if bill is None or bill.flops is None:
         return "–"
     return ("≥ " if bill.uncounted else "") + wording.size(bill.flops, "FLOP")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from unteach.comparison.compare import ORIGINAL, TWIN, Bill, Compared, Rate, Row
+from unteach.comparison.compare import ORIGINAL, RETRAINED, ArmCost, Compared, Rate, Row
 from unteach.comparison.matched import by_seed, reached
 from unteach.report import html, plots, wording
 from unteach.report.compared import paragraph, write_beside
@@ -32,7 +32,7 @@ _NEAR = 0.06  # of an axis; points nearer than this share a label
 
 @dataclass(frozen=True)
 class Line:
-    """One arm of the table: its colour's number, its name, its figures, and what it cost, each with its share."""
+    """One arm of the table: its colour's number, its name, its metrics, and what it cost, each with its share."""
 
     series: int
     name: str
@@ -70,7 +70,7 @@ def comparison_page(compared: Compared) -> str:
         titles=[_title(compared, key) for key in keys],
         cost_titles=_cost_titles(compared),
         lines=[_line(compared, row, place, keys) for place, row in enumerate(compared.rows)],
-        figures=[figure for figure in (_on_the_way(compared), _in_the_end(compared), _kept(compared)) if figure],
+        metrics=[metric for metric in (_on_the_way(compared), _in_the_end(compared), _kept(compared)) if metric],
     )
 
 
@@ -94,7 +94,7 @@ def _same_count(compared: Compared, key: str) -> int | None:
 
 def _summary(compared: Compared) -> str:
     """Which arms no longer misbehave on unseen prompts, what that cost, and which lost normal answers by it."""
-    trained = [row for row in compared.rows if row.arm.removesuffix(REMINDED) not in (ORIGINAL, TWIN)]
+    trained = [row for row in compared.rows if row.arm.removesuffix(REMINDED) not in (ORIGINAL, RETRAINED)]
     gone = [row for row in trained if (rate := row.rates.get("bad_unseen")) and _most(rate) <= FEW]
     lost = [row for row in gone if (kept := row.rates.get("kept_normal")) and (kept.high or 1.0) < KEPT]
     broken = [row for row in gone if _is_broken(compared, row)]
@@ -208,7 +208,7 @@ def _costs(compared: Compared, row: Row) -> list[tuple[str, str]]:
     return found
 
 
-def _flops(bill: Bill | None) -> str:
+def _flops(bill: ArmCost | None) -> str:
     if bill is None or bill.flops is None:
         return "–"
     return ("≥ " if bill.uncounted else "") + wording.size(bill.flops, "FLOP")
@@ -258,7 +258,7 @@ def _on_the_way(compared: Compared) -> Figure | None:
         size=(10.6, 3.6),
     )
     caption = (
-        "Bad replies to the watched prompts against what each arm had cost by then, its preparation included. "
+        "Bad replies to the validation prompts against what each arm had cost by then, its preparation included. "
         f"The dotted line is the target, {100 * compared.target:g} %; a name stands where its arm first reaches it."
     )
     return Figure(chart.title, plots.drawn(chart), caption, wide=True)
@@ -310,7 +310,7 @@ def _each_on_the_way(compared: Compared) -> Figure:
         panels=tuple(panels),
     )
     caption = (
-        "Bad replies to the watched prompts against what each arm had cost by then, its preparation included; one line "
+        "Bad replies to the validation prompts against what each arm had cost by then, its preparation included; one line "
         f"a seed. The dotted line is the target, {100 * compared.target:g} %."
     )
     if any(panel.dotted for panel in panels):

@@ -10,9 +10,9 @@ from rich.text import Text
 
 @dataclass(frozen=True)
 class Grid:
-    """A table as text. A cell's first line is its figure, the lines after it say how sure that is.
+    """A table as text. A cell's first line is its metric, the lines after it say how sure that is.
 
-    A figure that ends in a star is shown bold. Who makes a grid makes its text inert.
+    A metric that ends in a star is shown bold. Who makes a grid makes its text inert.
     """
 
     header: list[str]
@@ -35,6 +35,6 @@ def rendered(grids: Sequence[Grid]) -> RenderableType:
 
 
 def _cell_text(cell: str) -> Text:
-    figure, line, rest = cell.partition("\n")
-    text = Text(figure.removesuffix("*"), style="bold" if figure.endswith("*") else "")
+    metric, line, rest = cell.partition("\n")
+    text = Text(metric.removesuffix("*"), style="bold" if metric.endswith("*") else "")
     return text.append(line + rest, style="not bold dim")

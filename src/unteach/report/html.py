@@ -1,4 +1,4 @@
-"""What every page is made of: one file, a content security policy by hash, text made inert, figures with whiskers."""
+"""What every page is made of: one file, a content security policy by hash, text made inert, metrics with whiskers."""
 
 import base64
 import hashlib
@@ -14,7 +14,7 @@ from unteach.results.measurement import Measurement
 from unteach.results.report import Report
 from unteach.text.escape import inert, inert_line
 
-PLOT_WIDTH = 120  # user units of the little drawing beside a figure; the style sheet scales it
+PLOT_WIDTH = 120  # user units of the little drawing beside a metric; the style sheet scales it
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure of one arm, ready to show; `change` names a class of the style sheet.
+    """One metric of one arm, ready to show; `change` names a class of the style sheet.
 
     `beside` is what a rate that looks safe must be read with, and `alarm` says that this is high.
     """
@@ -83,29 +83,29 @@ def templates() -> Environment:
     return made
 
 
-def axis_end(figures: list[Measurement | None]) -> float:
+def axis_end(metrics: list[Measurement | None]) -> float:
     """Where the axis of a row ends: 1 for fractions, else the largest bound of any arm; 0 means no plot."""
-    shown = [figure for figure in figures if figure is not None and figure.value is not None]
+    shown = [metric for metric in metrics if metric is not None and metric.value is not None]
     if not shown:
         return 0.0
     if shown[0].unit == "fraction":
         return 1.0
-    bounds = [bound for figure in shown for bound in (figure.value, figure.low, figure.high)]
+    bounds = [bound for metric in shown for bound in (metric.value, metric.low, metric.high)]
     known = [bound for bound in bounds if bound is not None]
     return max(known) if min(known) >= 0 else 0.0
 
 
-def cell(report: Report, figure: Measurement, end: float) -> Cell:
-    """Put one figure into words, held against the original's."""
-    before = report.measured(figure.name, figure.split, "original")
+def cell(report: Report, metric: Measurement, end: float) -> Cell:
+    """Put one metric into words, held against the original's."""
+    before = report.measured(metric.name, metric.split, "original")
     return Cell(
-        value=wording.number(figure.value, figure.unit),
-        interval=wording.interval(figure),
-        counted=wording.counted(figure),
-        difference=wording.difference(figure),
-        change=wording.change(before, figure),
-        arrow=wording.arrow(before, figure),
-        plot=plot(figure.value, figure.low, figure.high, end),
+        value=wording.number(metric.value, metric.unit),
+        interval=wording.interval(metric),
+        counted=wording.counted(metric),
+        difference=wording.difference(metric),
+        change=wording.change(before, metric),
+        arrow=wording.arrow(before, metric),
+        plot=plot(metric.value, metric.low, metric.high, end),
     )
 
 

@@ -2,12 +2,12 @@
 
 from unteach.report import wording
 from unteach.results.measurement import HARM_SPLITS
-from unteach.results.report import Agreement, BadRate, JudgeFigures, Report
+from unteach.results.report import Agreement, BadRate, JudgeMetrics, Report
 from unteach.results.verdict import Verdict
 from unteach.text.escape import inert_line
 
 VERDICTS: tuple[Verdict, ...] = ("good", "bad", "unknown")
-EXPLAINED = "Share of replies to harmful prompts that each judge finds bad; the first decides in all other figures."
+EXPLAINED = "Share of replies to harmful prompts that each judge finds bad; the first decides in all other metrics."
 KAPPA = (
     "Kappa: 1 is full agreement, 0 no more than chance. Where one judge gives nearly all replies the same verdict, "
     "it is near 0 whatever the other says."
@@ -26,7 +26,7 @@ def quality_lines(report: Report) -> list[str]:
     ]
 
 
-def seconds(report: Report) -> list[JudgeFigures]:
+def seconds(report: Report) -> list[JudgeMetrics]:
     """The judges after the first."""
     return report.judges[1:]
 

@@ -1,4 +1,4 @@
-"""Whether it worked, in one short title; the figures to judge that by; and what speaks against believing them."""
+"""Whether it worked, in one short title; the metrics to judge that by; and what speaks against believing them."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -58,9 +58,9 @@ def outcome(report: Report) -> Outcome:
     return _fallen(report, words, after, tested)
 
 
-def _width(figure: Measurement) -> float:
+def _width(metric: Measurement) -> float:
     """How wide the interval is; 1, which is all that a rate may be, where there is none."""
-    return 1.0 if figure.low is None or figure.high is None else figure.high - figure.low
+    return 1.0 if metric.low is None or metric.high is None else metric.high - metric.low
 
 
 def _not_told(report: Report, after: Measurement) -> str:
@@ -95,10 +95,10 @@ def _fallen(report: Report, words: str, after: Measurement, tested: str) -> Outc
 
 def _damaged(report: Report, arm: str) -> bool:
     return any(
-        wording.change(report.measured(name, split, "original"), figure) == "worse" and (figure.low or 0.0) > FEW
+        wording.change(report.measured(name, split, "original"), metric) == "worse" and (metric.low or 0.0) > FEW
         for split in wording.splits(report)
         for name in wording.SAFEGUARDS
-        if (figure := report.measured(name, split, arm))
+        if (metric := report.measured(name, split, arm))
     )
 
 
@@ -110,9 +110,9 @@ def headline_rows(report: Report, arms: list[str]) -> list[tuple[str, str, list[
     rows = []
     for split in ("unseen", "unseen_concept", "seen", "normal", "lookalike"):
         name = _rate_of(report, split)
-        figures = [report.measured(name, split, arm) for arm in arms] if name else []
-        if name and any(figures):
-            cells = [None if figure is None else _with_safeguards(report, figure) for figure in figures]
+        metrics = [report.measured(name, split, arm) for arm in arms] if name else []
+        if name and any(metrics):
+            cells = [None if metric is None else _with_safeguards(report, metric) for metric in metrics]
             words = _counted_words(report, name)
             if len(counts := {cell.counted for cell in cells if cell}) == 1:  # said once for the row
                 words = f"{words}, {counts.pop()}"
@@ -122,14 +122,14 @@ def headline_rows(report: Report, arms: list[str]) -> list[tuple[str, str, list[
 
 
 def _rate_of(report: Report, split: str) -> str | None:
-    """The figure that says most about a split: bad replies, answers that stayed right, look-alikes refused."""
-    names = [figure.name for figure in report.measurements if figure.split == split and figure.value is not None]
+    """The metric that says most about a split: bad replies, answers that stayed right, look-alikes refused."""
+    names = [metric.name for metric in report.measurements if metric.split == split and metric.value is not None]
     if split in HARM_SPLITS:
         own = bad_rate_of(report.scenario)
         wanted = wording.in_order(wording.BAD_RATES, [own])
     else:
         wanted = ["right_rate", "kept_rate"] if split == "normal" else ["refusal_rate", "kept_rate"]
-    every = [figure.arm for figure in report.measurements if figure.name == "kept_rate" and figure.split == split]
+    every = [metric.arm for metric in report.measurements if metric.name == "kept_rate" and metric.split == split]
     if split == "normal" and any(report.measured("right_rate", split, arm) is None for arm in every):
         wanted.reverse()
     return next((name for name in wanted if name in names), None)
@@ -141,14 +141,14 @@ def _counted_words(report: Report, name: str) -> str:
     return {"right_rate": "answered rightly", "kept_rate": "answers kept", "refusal_rate": "refused"}[name]
 
 
-def _with_safeguards(report: Report, figure: Measurement) -> html.Cell:
+def _with_safeguards(report: Report, metric: Measurement) -> html.Cell:
     shown, alarm = [], False
     for name, word in zip(wording.SAFEGUARDS, ("blank", "gibberish"), strict=True):
-        other = report.measured(name, figure.split, figure.arm)
+        other = report.measured(name, metric.split, metric.arm)
         shown.append(f"{word} {wording.number(other.value, other.unit)}" if other else f"{word} not measured")
         alarm = alarm or bool(other and _is_high(report, other))
-    made = html.cell(report, figure, 1.0 if figure.unit == "fraction" else html.axis_end([figure]))
-    if figure.arm == "never_taught":  # a yardstick, not a change
+    made = html.cell(report, metric, 1.0 if metric.unit == "fraction" else html.axis_end([metric]))
+    if metric.arm == "retrained":  # a yardstick, not a change
         made = replace(made, change="unclear", arrow="")
     return replace(made, beside=", ".join(shown), alarm=alarm)
 
@@ -171,25 +171,25 @@ def _silences(report: Report, arm: str) -> list[str]:
     told = []
     for split in ("unseen", "unseen_concept", "seen"):
         for name, word in zip(wording.SAFEGUARDS, ("blank", "gibberish"), strict=True):
-            figure = report.measured(name, split, arm)
-            if figure and _is_high(report, figure):
-                share = f"{wording.number(figure.value, figure.unit)} {wording.interval(figure)}".strip()
+            metric = report.measured(name, split, arm)
+            if metric and _is_high(report, metric):
+                share = f"{wording.number(metric.value, metric.unit)} {wording.interval(metric)}".strip()
                 told.append(f"{share} of the replies to {_prompts(split)} are {word}: not bad, and no use either.")
     return told
 
 
-def _is_high(report: Report, figure: Measurement) -> bool:
+def _is_high(report: Report, metric: Measurement) -> bool:
     """Whether a share of blank or gibberish replies is large, or clearly larger than the original's."""
-    before = report.measured(figure.name, figure.split, "original")
-    return figure.value is not None and (figure.value >= _HIGH or wording.change(before, figure) == "worse")
+    before = report.measured(metric.name, metric.split, "original")
+    return metric.value is not None and (metric.value >= _HIGH or wording.change(before, metric) == "worse")
 
 
 def _verdicts(report: Report, arm: str) -> list[str]:
     found = wording.leading_rate(report, arm)
-    figure = report.measured(*found, arm) if found else None
-    if figure is None or not figure.unknown:
+    metric = report.measured(*found, arm) if found else None
+    if metric is None or not metric.unknown:
         return []
-    return [f"{figure.unknown} of {figure.n + figure.unknown} replies got no verdict, and count neither way."]
+    return [f"{metric.unknown} of {metric.n + metric.unknown} replies got no verdict, and count neither way."]
 
 
 def _elsewhere(report: Report, arm: str) -> list[str]:
@@ -228,9 +228,9 @@ def _few_cases(report: Report, arm: str) -> list[str]:
     few = {}
     for split in (*HARM_SPLITS, "normal"):
         name = _rate_of(report, split)
-        figure = report.measured(name, split, arm) if name else None
-        if figure and 0 < figure.n < FEW_CASES:
-            few[split] = figure.n
+        metric = report.measured(name, split, arm) if name else None
+        if metric and 0 < metric.n < FEW_CASES:
+            few[split] = metric.n
     told = ", ".join(_counted_prompts(n, split) for split, n in few.items())
     return [f"Few cases: only {told}. The intervals are wide for that reason."] if few else []
 

@@ -38,9 +38,9 @@ def page(report: Report, directory: str | Path | None = None) -> str:
 
     The curves come from log.jsonl and the settings from run.yaml of the run directory, where it is given.
     """
-    arms = [arm for arm in report.arms() if any(figure.arm == arm for figure in report.measurements)]
+    arms = [arm for arm in report.arms() if any(metric.arm == arm for metric in report.measurements)]
     grids = study.grids(report) if study.is_study(report) and report.measurements else []
-    shown = [arm for arm in arms if arm in ("original", wording.tested_arm(report), "never_taught")]
+    shown = [arm for arm in arms if arm in ("original", wording.tested_arm(report), "retrained")]
     trained = stages(report, Path(directory)) if directory is not None else []
     content: dict[str, Any] = {
         "report": report,
@@ -70,7 +70,7 @@ def _sections(report: Report, content: dict[str, Any]) -> list[tuple[str, str]]:
     known = [
         ("training", "Training", content["stages"] or content["ended"]),
         ("samples", "Samples", content["samples"]),
-        ("figures", "All figures", content["splits"] or content["grids"]),
+        ("metrics", "All metrics", content["splits"] or content["grids"]),
         ("judges", "Judges", opinions.seconds(report) or opinions.quality_lines(report)),
         ("cost", "Cost", report.cost),
         ("data", "Data", report.data),
@@ -117,13 +117,13 @@ def _method(report: Report) -> str:
 
 def _has_seeds(report: Report) -> bool:
     """Whether it sums up several seeds, each of which has its curves in a directory of its own."""
-    return any(figure.seeds for figure in report.measurements)
+    return any(metric.seeds for metric in report.measurements)
 
 
 def _sureness(report: Report) -> str:
     """What the intervals say and what they do not."""
-    seeds = max((len(figure.seeds or []) for figure in report.measurements), default=0)
-    text = "Brackets and whiskers are 95 % intervals: how far other prompts of the same kind would move a figure."
+    seeds = max((len(metric.seeds or []) for metric in report.measurements), default=0)
+    text = "Brackets and whiskers are 95 % intervals: how far other prompts of the same kind would move a metric."
     if seeds:
         text = f"Figures are means over {seeds} seeds; brackets and whiskers are 95 % intervals over those seeds."
     elif report.method != "none":
@@ -143,9 +143,9 @@ def _config(directory: str | Path | None) -> str:
 
 def _rows(report: Report, split: str, arms: list[str]) -> list[tuple[str, list[html.Cell | None]]]:
     rows = []
-    for name in wording.figure_names(report, split):
-        figures = [report.measured(name, split, arm) for arm in arms]
-        end = html.axis_end(figures)
-        cells = [None if figure is None else html.cell(report, figure, end) for figure in figures]
-        rows.append((wording.figure_label(report, name), cells))
+    for name in wording.metric_names(report, split):
+        metrics = [report.measured(name, split, arm) for arm in arms]
+        end = html.axis_end(metrics)
+        cells = [None if metric is None else html.cell(report, metric, end) for metric in metrics]
+        rows.append((wording.metric_label(report, name), cells))
     return rows

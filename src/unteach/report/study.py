@@ -62,7 +62,7 @@ def summary(report: Report) -> str:
         ("sft" + REMINDED, "SFT on good answers and the reminder"),
     )
     found = [(words, report.measured("harmful_rate", "unseen", arm)) for arm, words in arms]
-    told = [f"{_figure(figure)} % with {words}".replace("\n", " ") for words, figure in found if figure]
+    told = [f"{_metric(metric)} % with {words}".replace("\n", " ") for words, metric in found if metric]
     text = f"Harmless replies to unseen harmful prompts: {'; '.join(told)}."
     against = "original" + REMINDED
     for c in report.comparisons:
@@ -73,7 +73,7 @@ def summary(report: Report) -> str:
     after = report.measured("recognition_unguided", "assessment", "tuned")
     before = report.measured("recognition_unguided", "assessment", "original")
     if after and before:
-        told = [_figure(figure).replace("\n", " ") for figure in (before, after)]
+        told = [_metric(metric).replace("\n", " ") for metric in (before, after)]
         text += f" Replies told good from bad without a hint: {told[0]} % before, {told[1]} % after (50 is chance)."
     return text
 
@@ -88,19 +88,19 @@ def _arms(report: Report) -> Grid:
     shown = [column for column in _COLUMNS if any(m.name == column[1] for m in report.measurements)]
     arms = [arm for arm in report.arms() if any(m.arm == arm for m in report.measurements)]
     rows = [
-        [wording.arm_label(report, arm), *(_figure(report.measured(name, split, arm)) for _, name, split in shown)]
+        [wording.arm_label(report, arm), *(_metric(report.measured(name, split, arm)) for _, name, split in shown)]
         for arm in arms
     ]
     return Grid(["%, with 95 % interval", *(title for title, _, _ in shown)], rows)
 
 
-def _figure(figure: Measurement | None) -> str:
-    if figure is None or figure.value is None:
+def _metric(metric: Measurement | None) -> str:
+    if metric is None or metric.value is None:
         return "–"
-    value, low, high = figure.value, figure.low, figure.high
-    if figure.unit != "fraction":
-        return wording.number(value, figure.unit)
-    if figure.name == "harmful_rate":
+    value, low, high = metric.value, metric.low, metric.high
+    if metric.unit != "fraction":
+        return wording.number(value, metric.unit)
+    if metric.name == "harmful_rate":
         value, low, high = 1 - value, None if high is None else 1 - high, None if low is None else 1 - low
     bounds = "" if low is None or high is None else f"\n[{100 * low:.0f}, {100 * high:.0f}]"
     return f"{100 * value:.1f}{bounds}"
@@ -111,12 +111,12 @@ def _preliminary(report: Report) -> Grid:
     rows = []
     for hint, words in HINTS.items():
         names = (f"recognition_{hint}", f"bad_recognised_{hint}", f"good_recognised_{hint}")
-        figures = [report.measured(name, "assessment", "original") for name in names]
-        if figures[0] is not None:
-            rows.append([words, *map(_figure, figures), str(figures[0].n)])
+        metrics = [report.measured(name, "assessment", "original") for name in names]
+        if metrics[0] is not None:
+            rows.append([words, *map(_metric, metrics), str(metrics[0].n)])
     for words, arm in (("avoids harm itself", "original"), ("… with the reminder", "original" + REMINDED)):
-        if figure := report.measured("harmful_rate", "unseen", arm):
-            rows.append([words, "", _figure(figure), "", str(figure.n)])
+        if metric := report.measured("harmful_rate", "unseen", arm):
+            rows.append([words, "", _metric(metric), "", str(metric.n)])
     return Grid(["the original on replies, %", "right", "on bad\nones", "on good\nones", "n"], rows)
 
 

@@ -1,4 +1,4 @@
-"""The report in the terminal: headline, figures side by side, samples, cost."""
+"""The report in the terminal: headline, metrics side by side, samples, cost."""
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -31,7 +31,7 @@ def show(report: Report, console: Console | None = None, samples: int = 4) -> No
 def rendered(report: Report, width: int, samples: int = 4) -> RenderableType:
     """The whole report for a terminal of `width` columns."""
     parts: list[RenderableType] = [Text(study.headline(report), style="bold"), _subject(report), Text()]
-    parts += [study.rendered_grids(report)] if study.is_study(report) else _figures(report, width)
+    parts += [study.rendered_grids(report)] if study.is_study(report) else _metrics(report, width)
     parts += _opinions(report, width)
     if report.samples:
         parts.append(Rule("samples", style="dim"))
@@ -51,9 +51,9 @@ def _subject(report: Report) -> Text:
     return Text(inert_line(line, 500), style="dim")
 
 
-def _figures(report: Report, width: int) -> list[RenderableType]:
+def _metrics(report: Report, width: int) -> list[RenderableType]:
     """One table, or several where the arms do not fit side by side."""
-    arms = [arm for arm in report.arms() if any(figure.arm == arm for figure in report.measurements)]
+    arms = [arm for arm in report.arms() if any(metric.arm == arm for metric in report.measurements)]
     if not arms:
         return []
     one_line = width >= _WIDE[0] + (_WIDE[1] + 1) * len(arms)
@@ -89,24 +89,24 @@ def _arm_titles(report: Report, arms: list[str], one_line: bool) -> Table:
 
 def _split_table(report: Report, split: str, arms: list[str], one_line: bool) -> Table:
     table = _grid(arms, one_line)
-    for name in wording.figure_names(report, split):
+    for name in wording.metric_names(report, split):
         cells = [_cell(report, name, split, arm, one_line) for arm in arms]
-        table.add_row(Text(wording.figure_label(report, name)), *cells)
+        table.add_row(Text(wording.metric_label(report, name)), *cells)
     return table
 
 
 def _cell(report: Report, name: str, split: str, arm: str, one_line: bool) -> Text:
-    figure = report.measured(name, split, arm)
-    if figure is None:
+    metric = report.measured(name, split, arm)
+    if metric is None:
         return Text("not measured", style="dim")
     before = report.measured(name, split, "original")
-    change = wording.change(before, figure)
-    text = Text(wording.number(figure.value, figure.unit), style=_STYLES[change])
-    if arrow := wording.arrow(before, figure):
+    change = wording.change(before, metric)
+    text = Text(wording.number(metric.value, metric.unit), style=_STYLES[change])
+    if arrow := wording.arrow(before, metric):
         text.append(f" {arrow}")
-    details = " ".join(part for part in (wording.interval(figure), wording.counted(figure)) if part)
+    details = " ".join(part for part in (wording.interval(metric), wording.counted(metric)) if part)
     text.append(" " if one_line else "\n").append(details, style="not bold dim default")
-    if shift := wording.difference(figure):
+    if shift := wording.difference(metric):
         text.append(f"\n{_fitted(shift, one_line)}", style="not bold dim default")
     return text
 

@@ -66,7 +66,7 @@ _CURVES = (
         "Bad replies at the checks",
         "share of replies",
         ("validation_bad_rate", "validation_broken_rate"),
-        "Replies to watched prompts. Dots: bad; squares: broken (blank or gibberish).",
+        "Replies to validation prompts. Dots: bad; squares: broken (blank or gibberish).",
     ),
     _Wanted("rate", "Learning rate", "", ("learning_rate",), "It rises first and falls at the end."),
     _Wanted("reward", "Reward", "", ("reward",), "Mean reward of the sampled replies of each step."),
@@ -77,7 +77,7 @@ _CHECKED = "validation_"
 
 
 def stages(report: Report, directory: Path) -> list[Stage]:
-    """Read the log of a run directory and draw it; empty where there is none. Lines that are no figures are skipped."""
+    """Read the log of a run directory and draw it; empty where there is none. Lines that are no metrics are skipped."""
     found = list(_by_stage(directory / LOG).items())[:_STAGES]
     target = target_rate(directory)
     drawn = [
@@ -111,14 +111,14 @@ def _by_stage(path: Path) -> dict[str, list[dict[str, float]]]:
             raw: Any = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(raw, dict) and _is_figure(raw.get("step")):
+        if isinstance(raw, dict) and _is_metric(raw.get("step")):
             stage = raw.get("stage") if isinstance(raw.get("stage"), str) else ""
-            figures = {key: float(value) for key, value in raw.items() if _is_figure(value)}
-            found.setdefault(inert_line(str(stage), 60), []).append(figures)
+            metrics = {key: float(value) for key, value in raw.items() if _is_metric(value)}
+            found.setdefault(inert_line(str(stage), 60), []).append(metrics)
     return found
 
 
-def _is_figure(value: Any) -> bool:
+def _is_metric(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30 and math.isfinite(value)
 
 

@@ -1,4 +1,4 @@
-"""How figures are put into words and numbers: one way for the terminal, the model card and the page."""
+"""How metrics are put into words and numbers: one way for the terminal, the model card and the page."""
 
 import math
 from typing import Literal
@@ -23,7 +23,7 @@ LEAST_KAPPA = 0.4
 """Agreement from which on a second judge's rate is worth a sentence in the headline."""
 SAFEGUARDS = ("blank_rate", "gibberish_rate")
 BESIDE = (*SAFEGUARDS, "reply_tokens")  # beside every rate above: silence, nonsense and brevity look safe too
-FIGURES = {
+METRICS = {
     **BAD_RATES,
     "any_bad_rate": "bad in any of several replies",
     "blank_rate": "blank replies",
@@ -45,7 +45,7 @@ FIGURES = {
     "truth_ratio": "right reply over wrong one",
     "min_k": "told from untrained, Min-K %",
     "loss_mia": "told from untrained, loss",
-    "ks_to_twin": "unlike the never-taught model",
+    "ks_to_retrained": "unlike the never-taught model",
     "nll": "NLL of the known reply",
     "right_nll": "NLL of the right reply",
     "kl": "KL to the original",
@@ -78,16 +78,16 @@ TESTED = ("unlearned", "tuned+reminder", "analysis+reminder", "analysis-labelled
 
 
 def splits(report: Report) -> list[str]:
-    """Every split that has a figure, in reading order."""
-    return in_order((figure.split for figure in report.measurements), SPLITS)
+    """Every split that has a metric, in reading order."""
+    return in_order((metric.split for metric in report.measurements), SPLITS)
 
 
-def figure_names(report: Report, split: str) -> list[str]:
-    """The figures to show for a split; a bad rate always brings those along that look safe as well."""
-    names = [figure.name for figure in report.measurements if figure.split == split]
+def metric_names(report: Report, split: str) -> list[str]:
+    """The metrics to show for a split; a bad rate always brings those along that look safe as well."""
+    names = [metric.name for metric in report.measurements if metric.split == split]
     if any(name in BAD_RATES for name in names):
         names += BESIDE
-    return in_order(names, FIGURES)
+    return in_order(names, METRICS)
 
 
 def label(name: str, known: dict[str, str], limit: int = 60) -> str:
@@ -121,12 +121,12 @@ def how_it_ended(report: Report) -> str:
     return f"Training ended at step {report.stop.step} ({report.stop.rule}): {report.stop.message}."
 
 
-def figure_label(report: Report, name: str) -> str:
-    """A figure's name in plain words, with its unit unless it is a percentage."""
-    unit = next((figure.unit for figure in report.measurements if figure.name == name), "fraction")
+def metric_label(report: Report, name: str) -> str:
+    """A metric's name in plain words, with its unit unless it is a percentage."""
+    unit = next((metric.unit for metric in report.measurements if metric.name == name), "fraction")
     if name.startswith("lm_eval:"):  # lm_eval:TASK:METRIC, names that others chose
         return inert_line(name.removeprefix("lm_eval:").replace(":", ", "), 60)
-    words = bad_words(report) if name == "harmful_rate" else label(name, FIGURES)
+    words = bad_words(report) if name == "harmful_rate" else label(name, METRICS)
     return words if unit == "fraction" else f"{words} ({inert_line(unit, 30)})"
 
 
@@ -152,38 +152,38 @@ def number(value: float | None, unit: str, with_sign: bool = True) -> str:
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def interval(figure: Measurement) -> str:
+def interval(metric: Measurement) -> str:
     """The 95 % interval as "[8.2, 17.3]", or an empty string where there is none."""
-    if figure.low is None or figure.high is None:
+    if metric.low is None or metric.high is None:
         return ""
-    return f"[{number(figure.low, figure.unit, False)}, {number(figure.high, figure.unit, False)}]"
+    return f"[{number(metric.low, metric.unit, False)}, {number(metric.high, metric.unit, False)}]"
 
 
-def counted(figure: Measurement | BadRate) -> str:
-    """How many cases the figure rests on, how many got no verdict, and its least and greatest value over seeds."""
-    parts = [f"n={figure.n}"]
-    if figure.unknown:
-        parts.append(f"{figure.unknown} unknown")
-    known = [value for value in figure.seeds or [] if value is not None] if isinstance(figure, Measurement) else []
-    if isinstance(figure, Measurement) and known:
-        ends = (number(min(known), figure.unit, False), number(max(known), figure.unit, False))
+def counted(metric: Measurement | BadRate) -> str:
+    """How many cases the metric rests on, how many got no verdict, and its least and greatest value over seeds."""
+    parts = [f"n={metric.n}"]
+    if metric.unknown:
+        parts.append(f"{metric.unknown} unknown")
+    known = [value for value in metric.seeds or [] if value is not None] if isinstance(metric, Measurement) else []
+    if isinstance(metric, Measurement) and known:
+        ends = (number(min(known), metric.unit, False), number(max(known), metric.unit, False))
         parts.append(f"{len(known)} seeds {'–'.join(dict.fromkeys(ends))}")
     return ", ".join(parts)
 
 
-def difference(figure: Measurement) -> str:
+def difference(metric: Measurement) -> str:
     """The paired difference to the original, "−47.2 points [−56, −38]" for rates; empty where there is none.
 
-    It is empty as well where no case differs, and for figures that are taken against the original anyway.
+    It is empty as well where no case differs, and for metrics that are taken against the original anyway.
     """
-    value, low, high = figure.difference, figure.difference_low, figure.difference_high
-    if value is None or figure.name in _AGAINST_ORIGINAL or value == low == high == 0:
+    value, low, high = metric.difference, metric.difference_low, metric.difference_high
+    if value is None or metric.name in _AGAINST_ORIGINAL or value == low == high == 0:
         return ""
     size = max(abs(bound) for bound in (value, low, high) if bound is not None)
-    text = signed(value, figure.unit, 3, size) + (" points" if figure.unit == "fraction" else "")
+    text = signed(value, metric.unit, 3, size) + (" points" if metric.unit == "fraction" else "")
     if low is None or high is None:
         return text
-    return f"{text} [{signed(low, figure.unit, 2, size)}, {signed(high, figure.unit, 2, size)}]"
+    return f"{text} [{signed(low, metric.unit, 2, size)}, {signed(high, metric.unit, 2, size)}]"
 
 
 def signed(value: float, unit: str, digits: int, size: float) -> str:
@@ -219,7 +219,7 @@ def change(before: Measurement | None, after: Measurement | None) -> Change:
 
 
 def _rises(before: Measurement, after: Measurement) -> bool | None:
-    """Whether a figure clearly rose; None where it is not clear."""
+    """Whether a metric clearly rose; None where it is not clear."""
     low, high = after.difference_low, after.difference_high
     if before.arm == "original" and low is not None and high is not None and after.n >= _FEWEST_PAIRS:
         return True if low > 0 else False if high < 0 else None
@@ -234,7 +234,7 @@ def _apart(before: Measurement, after: Measurement) -> bool | None:
 
 
 def arrow(before: Measurement | None, after: Measurement | None) -> str:
-    """▲ or ▼ where a figure clearly moved, for readers without colours; else an empty string."""
+    """▲ or ▼ where a metric clearly moved, for readers without colours; else an empty string."""
     if before is None or after is None or change(before, after) == "unclear":
         return ""
     return "▲" if (after.value or 0.0) > (before.value or 0.0) else "▼"
@@ -264,7 +264,7 @@ def headline(report: Report) -> str:
 
 def tested_arm(report: Report) -> str:
     """The arm that a headline is about; the original where there is no other."""
-    others = [arm for arm in report.arms() if arm not in ("original", "never_taught")]
+    others = [arm for arm in report.arms() if arm not in ("original", "retrained")]
     return next((arm for arm in TESTED if arm in others), next(iter(others), "original"))
 
 
@@ -331,7 +331,7 @@ def _harm_words(words: str, before: Measurement | None, after: Measurement) -> s
 def _trust(report: Report, before: Measurement | None, after: Measurement) -> str:
     """Warn where most verdicts are missing, the judge whose verdicts the rate counts is poor, or another finds more."""
     text = ""
-    if any(figure and figure.value is not None and figure.unknown > figure.n for figure in (before, after)):
+    if any(metric and metric.value is not None and metric.unknown > metric.n for metric in (before, after)):
         text += " Most replies got no verdict: the rate tells little."
     judge = report.judges[0] if report.judges else None
     counted_by_it = judge and (rate := judge.rate(after.arm, after.split)) and rate.value == after.value
@@ -363,31 +363,31 @@ def _kept_words(kept: Measurement | None, own_answers: bool) -> str:
         return "normal prompts were not measured"
     if kept.value is None:
         return "of the normal prompts the original answered none rightly, so there was nothing to keep"
-    figure = f"{number(kept.value, kept.unit)} {interval(kept)}".rstrip()
+    metric = f"{number(kept.value, kept.unit)} {interval(kept)}".rstrip()
     if own_answers:
-        return f"its own answers to general prompts kept {figure}, and no others were measured (see --retain)"
-    return f"normal prompts kept {figure}"
+        return f"its own answers to general prompts kept {metric}, and no others were measured (see --retain)"
+    return f"normal prompts kept {metric}"
 
 
 def damage(report: Report, arm: str) -> str:
     """Warn where blank or gibberish replies are clearly more frequent than the original's, on any split."""
     worse = [
-        (figure.value or 0.0, name, split)
+        (metric.value or 0.0, name, split)
         for split in splits(report)
         for name in SAFEGUARDS
-        if (figure := report.measured(name, split, arm))
+        if (metric := report.measured(name, split, arm))
         and (before := report.measured(name, split, "original"))
-        and _apart(before, figure)
+        and _apart(before, metric)
     ]
     if not worse:
         return ""
     value, name, split = max(worse)
-    return f" The model is damaged: {FIGURES[name]} at {number(value, 'fraction')} on the split {split}."
+    return f" The model is damaged: {METRICS[name]} at {number(value, 'fraction')} on the split {split}."
 
 
 def _safeguard_words(report: Report, split: str, arm: str) -> str:
     shown = []
     for name, word in zip(SAFEGUARDS, ("blank", "gibberish"), strict=True):
-        figure = report.measured(name, split, arm)
-        shown.append(f"{word} {number(figure.value, figure.unit)}" if figure else f"{word} not measured")
+        metric = report.measured(name, split, arm)
+        shown.append(f"{word} {number(metric.value, metric.unit)}" if metric else f"{word} not measured")
     return f"{', '.join(shown)}.".capitalize()

@@ -11,7 +11,7 @@ ARMS = {
     "original+reminder": "before, reminded",
     "tuned": "after tuning",
     "tuned+reminder": "after tuning, reminded",
-    "never_taught": "never taught",
+    "retrained": "never taught",
 }
 """The arms of a run, in reading order, and what a report calls them."""
 

@@ -1,4 +1,4 @@
-"""The bill: what a stage of an arm took, in seconds, tokens, model FLOPs, memory and energy."""
+"""The cost: what a stage of an arm took, in seconds, tokens, model FLOPs, memory and energy."""
 
 import resource
 import sys
@@ -15,7 +15,7 @@ from unteach.models.unwrap import unwrapped
 from unteach.results.energy import EnergyMeter
 from unteach.results.report import Cost
 
-CHECKS = ("checking", "fluency", "inducing on held-out prompts")
+CHECKS = ("evaluation", "fluency", "inducing on held-out prompts")
 
 
 class Meter:
@@ -57,7 +57,7 @@ class Meter:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave what the block takes out of the bill."""
+        """Leave what the block takes out of the cost."""
         self.stop()
         try:
             yield
@@ -74,8 +74,8 @@ class Meter:
         for name, count in (("forward", forward), ("backward", backward), ("generated", generated)):
             self.tokens[name] += count
 
-    def bill(self, model: Any, arm: str, stage: str, forward: int = 0, backward: int = 0, generated: int = 0) -> Cost:
-        """Stop, and return the stage as one line of the bill, with these tokens and those it was told of."""
+    def cost(self, model: Any, arm: str, stage: str, forward: int = 0, backward: int = 0, generated: int = 0) -> Cost:
+        """Stop, and return the stage as one line of the cost, with these tokens and those it was told of."""
         self.stop()
         self.add(forward, backward, generated)
         return Cost(
@@ -135,19 +135,19 @@ def multiplying_parameters(model: Any) -> tuple[int, int]:
     return sum(sizes), sum(size for size, p in zip(sizes, counted, strict=True) if p.requires_grad)
 
 
-def is_check(cost: Cost) -> bool:
-    """Whether a line of the bill is about measuring an arm, and not about making it."""
-    return cost.stage in CHECKS or cost.stage.startswith("checking ")
+def is_evaluation(cost: Cost) -> bool:
+    """Whether a line of the cost is about measuring an arm, and not about making it."""
+    return cost.stage in CHECKS or cost.stage.startswith("evaluating ")
 
 
 def flops_in(costs: Sequence[Cost]) -> float:
-    """Add up the model FLOPs of lines of the bill, checks left out."""
-    return sum(cost.flops or 0.0 for cost in costs if not is_check(cost))
+    """Add up the model FLOPs of lines of the cost, checks left out."""
+    return sum(cost.flops or 0.0 for cost in costs if not is_evaluation(cost))
 
 
 def seconds_in(costs: Sequence[Cost]) -> float:
-    """Add up the seconds of lines of the bill, checks left out."""
-    return sum(cost.wall_seconds or 0.0 for cost in costs if not is_check(cost))
+    """Add up the seconds of lines of the cost, checks left out."""
+    return sum(cost.wall_seconds or 0.0 for cost in costs if not is_evaluation(cost))
 
 
 def peak_bytes() -> int:

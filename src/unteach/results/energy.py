@@ -39,7 +39,7 @@ class EnergyMeter:
 
                 return [pynvml.nvmlDeviceGetTotalEnergyConsumption(card) / 1e3 for card in self._cards]
             return [int((package / "energy_uj").read_text()) / 1e6 for package in self._packages] or None
-        except Exception:  # not permitted, an old card, a virtual machine: then there is no figure
+        except Exception:  # not permitted, an old card, a virtual machine: then there is no metric
             return None
 
     def _range(self, place: int) -> float:

@@ -1,4 +1,4 @@
-"""One measured figure: what every probe returns and every report holds."""
+"""One measured metric: what every probe returns and every report holds."""
 
 from typing import Literal
 
@@ -10,13 +10,13 @@ HARM_SPLITS = ("seen", "unseen", "unseen_concept")
 
 
 class Measurement(BaseModel):
-    """A figure with its 95 % interval.
+    """A metric with its 95 % interval.
 
     `value`, `low` and `high` are in `unit` ("fraction" for rates, 0 to 1) and None where nothing could be measured.
-    `n` counts the cases that entered the figure; `unknown` those that were left out because no verdict was to be had.
+    `n` counts the cases that entered the metric; `unknown` those that were left out because no verdict was to be had.
     `difference` is the paired difference to the original on the same cases, in the same unit, with its interval; None
-    for the original itself. `values` are the figures of single cases, None where unknown; they are not stored.
-    `seeds` are the values of the single runs where the figure is a mean over seeds.
+    for the original itself. `values` are the metrics of single cases, None where unknown; they are not stored.
+    `seeds` are the values of the single runs where the metric is a mean over seeds.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -1,4 +1,4 @@
-"""What report.json holds: every figure, sample, cost and source of one run."""
+"""What report.json holds: every metric, sample, cost and source of one run."""
 
 import importlib.metadata
 import json
@@ -18,6 +18,8 @@ from unteach.results.verdict import Quality, Verdict
 from unteach.text.escape import inert_line
 
 FILE_NAME = "report.json"
+SCHEMA = 2
+"""Version of report.json; 1 had other names for arms, stages and metrics."""
 
 
 Words = Annotated[str, BeforeValidator(without_surrogates)]
@@ -130,7 +132,7 @@ class Agreement(_Strict):
     confusion: dict[Verdict, dict[Verdict, int]]
 
 
-class JudgeFigures(_Strict):
+class JudgeMetrics(_Strict):
     """One judge: how far it can be trusted, what it says of every arm, and how it agrees with the first judge."""
 
     name: Words
@@ -144,7 +146,7 @@ class JudgeFigures(_Strict):
 
 
 class Comparison(_Strict):
-    """The paired difference of one figure between two arms on the same cases: `arm` minus `against`.
+    """The paired difference of one metric between two arms on the same cases: `arm` minus `against`.
 
     With several seeds it is the mean over them, case by case; `seeds` are the single ones. `claim` says what question
     it answers.
@@ -168,7 +170,7 @@ class Report(_Strict):
     `command` repeats it from its directory; `weights` is where in there the result is, empty where nothing was changed.
     """
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
+    schema_version: Literal[2] = Field(default=2, alias="schema")
     scenario: str
     method: str
     model: Words
@@ -177,7 +179,7 @@ class Report(_Strict):
     weights: Words = "model"
     measurements: list[Measurement] = []
     comparisons: list[Comparison] = []
-    judges: list[JudgeFigures] = []
+    judges: list[JudgeMetrics] = []
     samples: list[Sample] = []
     cost: list[Cost] = []
     curve: list[Waypoint] = []
@@ -188,15 +190,15 @@ class Report(_Strict):
 
     def arms(self) -> list[str]:
         """Return the name of every arm: original, unlearned, retrained, then baselines."""
-        named = [figure.arm for figure in self.measurements]
+        named = [metric.arm for metric in self.measurements]
         named += [arm for sample in self.samples for arm in sample.replies]
         return in_order(named, ARMS)
 
     def measured(self, name: str, split: str, arm: str) -> Measurement | None:
-        """The figure of that name, split and arm, or None where there is none."""
-        for figure in self.measurements:
-            if (figure.name, figure.split, figure.arm) == (name, split, arm):
-                return figure
+        """The metric of that name, split and arm, or None where there is none."""
+        for metric in self.measurements:
+            if (metric.name, metric.split, metric.arm) == (name, split, arm):
+                return metric
         return None
 
     @classmethod
@@ -219,8 +221,9 @@ class Report(_Strict):
         if not isinstance(raw, dict) or "schema" not in raw:
             raise DataError(f"{path}: not a report of unteach; name the directory of a run")
         version = raw["schema"]
-        if version != 1:
-            raise DataError(f"{path}: schema is {version!r}, not 1; use the unteach that wrote it")
+        if version != SCHEMA:
+            fix = "measure the model again with `unteach evaluate`, or use the unteach that wrote it"
+            raise DataError(f"{path}: schema is {inert_line(repr(version), 40)}, not {SCHEMA}; {fix}")
         try:
             return cls.model_validate(raw)
         except ValidationError as error:
@@ -230,7 +233,7 @@ class Report(_Strict):
             raise DataError(f"{path}: {reason}; run `unteach evaluate` again") from None
 
     def write(self, directory: str | Path) -> Path:
-        """Write report.json into the directory, whole or not at all; figures that are not finite become null.
+        """Write report.json into the directory, whole or not at all; metrics that are not finite become null.
 
         Raises OutputError where the directory cannot be written.
         """

@@ -8,9 +8,9 @@ scenario = Scenario(
     bad_rate="harmful_rate",
     defaults={
         "max_steps": 120,
-        "method": "break-off",
+        "method": "rto",
         "template": "I cannot assist with this request.",
         "judge": ["repeats", "trained"],
     },
-    template_method="break-off",
+    template_method="rto",
 )

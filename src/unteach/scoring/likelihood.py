@@ -9,7 +9,7 @@ import torch
 from unteach.models.unwrap import unwrapped
 from unteach.progress import Report
 from unteach.scoring.reference import Reference, one_branch
-from unteach.scoring.score import answers, greedy_hits, score
+from unteach.scoring.score import greedy_hits, last_hidden_states, score
 from unteach.scoring.trees import Tree, lay_out
 
 BATCH_TOKENS, CPU_BATCH_TOKENS = 4096, 1024
@@ -19,7 +19,7 @@ MOST_TOKENS = 4096
 
 
 @dataclass(frozen=True)
-class Known:
+class Likelihood:
     """Figures of known replies; one list a reply, one entry a token.
 
     `log_probs` in nats; `hits`: whether the token was the greedy choice after the true tokens before it; `kl`: mean
@@ -32,14 +32,14 @@ class Known:
 
 
 @torch.no_grad()
-def score_known(
+def teacher_forced_likelihood(
     model: Any,
     pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
     pad_id: int,
     reference: Reference | None = None,
     first_key: int = 0,
     progress: Report | None = None,
-) -> Known:
+) -> Likelihood:
     """Score the reply of each (prompt ids, reply ids). `first_key` is the reference's key of the first pair.
 
     `progress` is called with (replies done, replies in all) after every batch.
@@ -54,7 +54,7 @@ def score_known(
         keyed = [Tree(trees[n].prompt_ids, trees[n].branches, first_key + n) for n in numbers]
         batch = lay_out(keyed, pad_id).to(device)
         original = reference(batch) if reference else None
-        live = answers(model, batch)
+        live = last_hidden_states(model, batch)
         scores = score(live, batch.targets, original)
         greedy = greedy_hits(live, batch.targets)
         for place, number in enumerate(numbers):
@@ -66,7 +66,7 @@ def score_known(
         done += len(numbers)
         if progress:
             progress(done, len(pairs))
-    return Known(log_probs, hits, kl if reference else None)
+    return Likelihood(log_probs, hits, kl if reference else None)
 
 
 def batches_of(lengths: Sequence[int], device: torch.device) -> list[list[int]]:

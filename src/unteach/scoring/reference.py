@@ -20,7 +20,7 @@ from torch import Tensor
 
 from unteach.errors import ModelError, OutputError
 from unteach.models.unwrap import unwrapped
-from unteach.scoring.score import Answers, Head, Logits, answers, head_of, score
+from unteach.scoring.score import Head, LastHiddenStates, Logits, head_of, last_hidden_states, score
 from unteach.scoring.trees import Branch, Stream, Tree, TreeBatch, lay_out
 
 Progress = Callable[[int, int], None]
@@ -33,7 +33,7 @@ class Reference(Protocol):
     tokens_read: int
     """How many tokens the original had to read so far."""
 
-    def __call__(self, batch: TreeBatch) -> Answers: ...
+    def __call__(self, batch: TreeBatch) -> LastHiddenStates: ...
 
 
 @dataclass
@@ -49,15 +49,15 @@ class AdapterOff:
     tokens_read: int = 0
 
     @torch.no_grad()
-    def __call__(self, batch: TreeBatch) -> Answers:
+    def __call__(self, batch: TreeBatch) -> LastHiddenStates:
         self.tokens_read += batch.token_count
         with _adapter_off(self.model):
-            original = answers(self.model, batch)
+            original = last_hidden_states(self.model, batch)
         if not isinstance(original.head, Head):
             return original
         layer = original.head.layer  # the adapter may have wrapped it, or trains a copy of it beside it
         layer = getattr(layer, "base_layer", getattr(layer, "original_module", layer))
-        return Answers(original.states, Head(layer, original.head.scale, original.head.soft_cap))
+        return LastHiddenStates(original.states, Head(layer, original.head.scale, original.head.soft_cap))
 
 
 @dataclass
@@ -74,9 +74,9 @@ class FrozenCopy:
         return cls(copy.deepcopy(unwrapped(model)).eval().requires_grad_(False))
 
     @torch.no_grad()
-    def __call__(self, batch: TreeBatch) -> Answers:
+    def __call__(self, batch: TreeBatch) -> LastHiddenStates:
         self.tokens_read += batch.token_count
-        return answers(self.model, batch)
+        return last_hidden_states(self.model, batch)
 
 
 class CachedStates:
@@ -128,14 +128,14 @@ class CachedStates:
                 shutil.rmtree(partial, ignore_errors=True)
         return cls(directory, head, sum(tree.tokens for tree in rows))
 
-    def __call__(self, batch: TreeBatch) -> Answers:
+    def __call__(self, batch: TreeBatch) -> LastHiddenStates:
         pieces = []
         for tree in batch.trees:
             for branch in tree.branches:
                 start, length = self._places[branch.stream, tree.key]
                 pieces.append(np.array(self._states[start : start + length]))
         states = torch.from_numpy(np.concatenate(pieces)).view(self._dtype)
-        return Answers(states.to(batch.input_ids.device), self._head)
+        return LastHiddenStates(states.to(batch.input_ids.device), self._head)
 
 
 def frozen_head(model: Any) -> Logits:
@@ -184,7 +184,7 @@ def _write_states(
             stop = start + max(1, batch_tokens // ordered[start].tokens)
             chunk = ordered[start:stop]
             batch = lay_out(chunk).to(device)
-            found = answers(model, batch)
+            found = last_hidden_states(model, batch)
             if not isinstance(found.head, Head):
                 raise ModelError(
                     f"{type(unwrapped(model)).__name__} changes its logits after the head in a way that cannot be "

@@ -1,7 +1,7 @@
 """Score replies: log-probability and KL at every answer position, in memory that does not grow with the vocabulary.
 
 A model is run once over a batch of trees and stopped in front of its output head: what enters the head at the answer
-positions is all that is kept (`Answers`). The head is then applied in chunks that are recomputed in the backward pass.
+positions is all that is kept (`LastHiddenStates`). The head is then applied in chunks that are recomputed in the backward pass.
 This is the only file that does softmax arithmetic.
 """
 
@@ -39,7 +39,7 @@ class Head:
     scale: float = 1.0
     soft_cap: float | None = None
 
-    def __call__(self, states: Float[Tensor, "*answer width"]) -> Float[Tensor, "*answer vocabulary"]:
+    def __call__(self, states: Float[Tensor, "*token width"]) -> Float[Tensor, "*token vocabulary"]:
         logits = self.layer(states) * self.scale if self.scale != 1.0 else self.layer(states)
         if self.soft_cap is not None:
             logits = self.soft_cap * torch.tanh(logits / self.soft_cap)
@@ -47,10 +47,10 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Answers:
+class LastHiddenStates:
     """What predicts each answer of a batch: the final states, and the head that reads them."""
 
-    states: Float[Tensor, "answer width"]
+    states: Float[Tensor, "token width"]
     head: Logits
 
 
@@ -58,8 +58,8 @@ class Answers:
 class Scores:
     """Figures of each answer: log-probability of its token, and KL(original ‖ live) in nats where it was asked for."""
 
-    log_probs: Float[Tensor, " answer"]
-    kl: Float[Tensor, " answer"] | None
+    log_probs: Float[Tensor, " token"]
+    kl: Float[Tensor, " token"] | None
 
 
 def head_of(model: Any) -> Head:
@@ -95,7 +95,7 @@ def _stopped_before(layer: nn.Module) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def answers(model: Any, batch: TreeBatch) -> Answers:
+def last_hidden_states(model: Any, batch: TreeBatch) -> LastHiddenStates:
     """Run the model over a batch and return what predicts each answer.
 
     Where the model's own logits cannot be reproduced from its head (an unknown change after the output layer), its
@@ -105,9 +105,9 @@ def answers(model: Any, batch: TreeBatch) -> Answers:
     with _stopped_before(head.layer) as caught:
         output = model(**model_inputs(model, batch))
     if _reproduces(model, head, caught[0], output.logits):
-        return Answers(caught[0][batch.rows, batch.columns], head)
+        return LastHiddenStates(caught[0][batch.rows, batch.columns], head)
     logits = model(**model_inputs(model, batch)).logits
-    return Answers(logits[batch.rows, batch.columns], _as_is)
+    return LastHiddenStates(logits[batch.rows, batch.columns], _as_is)
 
 
 def _as_is(logits: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def model_inputs(model: Any, batch: TreeBatch) -> dict[str, Any]:
     return inputs | {"attention_mask": mask, "position_ids": batch.position_ids}
 
 
-def score(live: Answers, targets: Int[Tensor, " answer"], original: Answers | None = None) -> Scores:
+def score(live: LastHiddenStates, targets: Int[Tensor, " token"], original: LastHiddenStates | None = None) -> Scores:
     """Return the log-probability of each target and, given the original's answers, the KL at each position in nats.
 
     Computed in float32. Larger inputs go through the head in chunks of at most `CHUNK_BYTES` of logits; with
@@ -165,7 +165,7 @@ def score(live: Answers, targets: Int[Tensor, " answer"], original: Answers | No
     return Scores(log_probs, torch.cat([part[1] for part in parts]) if original else None)
 
 
-def _vocabulary(live: Answers) -> int:
+def _vocabulary(live: LastHiddenStates) -> int:
     if isinstance(live.head, Head):
         return unwrapped(live.head.layer).out_features
     return live.states.shape[-1]
@@ -184,8 +184,8 @@ def _chunk(
 
 
 def forward_kl(
-    log_p0: Float[Tensor, "answer vocabulary"], log_p: Float[Tensor, "answer vocabulary"]
-) -> Float[Tensor, " answer"]:
+    log_p0: Float[Tensor, "token vocabulary"], log_p: Float[Tensor, "token vocabulary"]
+) -> Float[Tensor, " token"]:
     """KL(p₀ ‖ p) = Σ p₀ (log p₀ − log p) in nats, from log-probabilities: exactly 0 where both are the same.
 
     Source: arXiv 2310.10683, eq. 6.
@@ -194,7 +194,7 @@ def forward_kl(
 
 
 @torch.no_grad()
-def greedy_hits(live: Answers, targets: Int[Tensor, " answer"]) -> Tensor:
+def greedy_hits(live: LastHiddenStates, targets: Int[Tensor, " token"]) -> Tensor:
     """Return for each answer whether its token is the most likely one, given the true tokens before it."""
     rows = max(1, CHUNK_BYTES // (4 * _vocabulary(live)))
     parts = [live.head(states).argmax(dim=-1) for states in live.states.split(rows)]
@@ -202,7 +202,7 @@ def greedy_hits(live: Answers, targets: Int[Tensor, " answer"]) -> Tensor:
 
 
 def padded(
-    values: Float[Tensor, " answer"], batch: TreeBatch, chosen: list[int]
+    values: Float[Tensor, " token"], batch: TreeBatch, chosen: list[int]
 ) -> tuple[Float[Tensor, "reply token"], Tensor]:
     """Arrange per-answer values as one row a reply for the chosen branches; returns the values and their mask."""
     place = torch.full((len(batch.streams),), -1, device=values.device)
@@ -226,8 +226,8 @@ def trees_agree(model: Any, batch: TreeBatch) -> tuple[bool, float]:
     if batch.is_plain:
         return True, 0.0
     as_tree, apart = batch, batch.plain()
-    left = score(answers(model, as_tree), as_tree.targets).log_probs
-    right = score(answers(model, apart), apart.targets).log_probs
+    left = score(last_hidden_states(model, as_tree), as_tree.targets).log_probs
+    right = score(last_hidden_states(model, apart), apart.targets).log_probs
     difference = (left - right).abs()
     half = unwrapped(model).dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled(left.device.type)
     scale = 1 + float(right.abs().mean())

@@ -20,8 +20,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-Stream = Literal["negative", "break_off", "mismatch", "template", "normal"]
-STREAMS: tuple[Stream, ...] = ("negative", "break_off", "mismatch", "template", "normal")
+Stream = Literal["negative", "rto", "mismatch", "template", "normal"]
+STREAMS: tuple[Stream, ...] = ("negative", "rto", "mismatch", "template", "normal")
 PROMPT, PADDING = 0, -1
 
 
@@ -83,7 +83,7 @@ class TreeBatch:
     """Trees as tensors, padded on the right: one row a tree, or several trees in a row where `packed`.
 
     `members` says which tree of the batch a position belongs to and `segments` which part of it: 0 is the prompt and j
-    the j-th branch; both are -1 on padding. An *answer* is one scored reply token:
+    the j-th branch; both are -1 on padding. An *token* is one scored reply token:
     `rows` and `columns` say where the state that predicts it stands, `targets` which token it is, `branches` to which
     branch of the batch it belongs (branches are counted over all trees, in order) and `slots` its place in the reply.
     """
@@ -92,11 +92,11 @@ class TreeBatch:
     position_ids: Int[Tensor, "row position"]
     members: Int[Tensor, "row position"]
     segments: Int[Tensor, "row position"]
-    rows: Int[Tensor, " answer"]
-    columns: Int[Tensor, " answer"]
-    targets: Int[Tensor, " answer"]
-    branches: Int[Tensor, " answer"]
-    slots: Int[Tensor, " answer"]
+    rows: Int[Tensor, " token"]
+    columns: Int[Tensor, " token"]
+    targets: Int[Tensor, " token"]
+    branches: Int[Tensor, " token"]
+    slots: Int[Tensor, " token"]
     streams: list[Stream]
     trees: list[Tree] = field(repr=False)
     pad_id: int = 0

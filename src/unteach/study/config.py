@@ -136,5 +136,5 @@ def _check(study: StudyConfig, path: str | Path) -> None:
         )
 
 
-RESERVED = frozenset({"rows", "original", "never_taught"})
+RESERVED = frozenset({"rows", "original", "retrained"})
 """Names that a study's directory or its table has for something else."""

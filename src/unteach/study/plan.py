@@ -247,7 +247,7 @@ def _unlearning(config: RunConfig, sizes: Sizes) -> Counts:
     normals = method.normals(config.normals_per_negative)
     item = prompt + replies * sizes.reply + normals * sizes.row
     items = (config.max_steps or 120) * config.batch_size * config.gradient_accumulation_steps
-    checks = (config.max_steps or 120) / config.check_steps * config.check_prompts if config.stopping else 0
+    checks = (config.max_steps or 120) / config.validation_steps * config.validation_prompts if config.stopping else 0
     forward = checks * 2 * sizes.row + sizes.normals * sizes.row * method.reads_kl
     return forward, items * item, checks * sizes.reply, int(config.reference == "frozen")
 

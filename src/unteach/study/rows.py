@@ -66,9 +66,9 @@ def mistakes_rows(shared: dict[str, Any], seed: int, directory: Path) -> dict[st
     sets = read_sets(with_defaults(make_config(values | {"seed": seed, "output": str(directory)}, RunConfig)))
     parts = {
         "mistakes": sets.negatives["train"],
-        "watched": sets.negatives["validation"],
-        "normal": sets.normals.get("train", []),
-        "normal_check": sets.evaluation["normal"],
+        "validation": sets.negatives["validation"],
+        "retain": sets.normals.get("train", []),
+        "normal": sets.evaluation["normal"],
         **{split: sets.evaluation[split] for split in ("unseen", "unseen_concept", "lookalike")},
     }
     named: dict[str, Any] = {}

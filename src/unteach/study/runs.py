@@ -232,10 +232,10 @@ def _told(run: Run) -> str:
     report = Report.read(run.directory)
     said = []
     for name in map(bad_rate_of, scenario_names()):
-        figures = [m for m in report.measurements if (m.name, m.split) == (name, "unseen") and m.arm != "never_taught"]
-        for figure in figures:
-            if figure.value is not None and not figure.arm.startswith("original"):
-                said.append(f"{inert_line(figure.arm, 40)} {100 * figure.value:.1f} % {name.split('_')[0]}")
+        metrics = [m for m in report.measurements if (m.name, m.split) == (name, "unseen") and m.arm != "retrained"]
+        for metric in metrics:
+            if metric.value is not None and not metric.arm.startswith("original"):
+                said.append(f"{inert_line(metric.arm, 40)} {100 * metric.value:.1f} % {name.split('_')[0]}")
     return ", ".join(said) or "done"
 
 

@@ -23,7 +23,7 @@ class UnlearnConfig(TrainingArguments):
     """
 
     output_dir: str = field(default="unlearned", metadata={"help": "Where checkpoints go."})
-    method: str = field(default="break-off", metadata={"help": "Which loss; see docs/objectives.md."})
+    method: str = field(default="rto", metadata={"help": "Which loss; see docs/objectives.md."})
     forget_weight: float | None = field(default=None, metadata={"help": "Weight of the terms on negatives."})
     mismatch_weight: float | None = field(default=None, metadata={"help": "Weight of mismatch and template terms."})
     retain_weight: float | None = field(default=None, metadata={"help": "Weight of the terms on normal rows."})
@@ -39,7 +39,7 @@ class UnlearnConfig(TrainingArguments):
     prompt_format: str = field(default="auto", metadata={"help": "auto, plain or chat."})
     max_length: int | None = field(default=None, metadata={"help": "Longest prompt + reply, tokens."})
     reference: str = field(default="auto", metadata={"help": "auto, adapter_off, cached or frozen."})
-    sparing: bool | None = field(
+    preconditioning: bool | None = field(
         default=None, metadata={"help": "Take steps that spare what normal rows use; None: by method, where it can."}
     )
     forget_bound: float | None = field(
@@ -48,13 +48,13 @@ class UnlearnConfig(TrainingArguments):
     forget_hold: int = field(default=3, metadata={"help": "Steps in a row over the bound before the tail begins."})
     forget_tail: float = field(default=4.0, metadata={"help": "Length of the tail, times the steps before it."})
     kl_budget: float = field(default=1.0, metadata={"help": "Most KL on held-out normals, nats per token."})
-    check_steps: int = field(default=20, metadata={"help": "Steps between checks of utility and behaviour."})
-    check_prompts: int = field(default=64, metadata={"help": "Held-out prompts each check looks at."})
-    check_new_tokens: int = field(default=48, metadata={"help": "Longest reply in a behaviour check, tokens."})
+    validation_steps: int = field(default=20, metadata={"help": "Steps between checks of utility and behaviour."})
+    validation_prompts: int = field(default=64, metadata={"help": "Held-out prompts each check looks at."})
+    validation_new_tokens: int = field(default=48, metadata={"help": "Longest reply in a behaviour target, tokens."})
     target_rate: float = field(default=0.01, metadata={"help": "Share of bad replies at which to stop."})
     broken_limit: float = field(default=0.02, metadata={"help": "Share of blank or gibberish replies still accepted."})
     cooldown: float = field(default=0.4, metadata={"help": "Share of the run over which the learning rate falls to 0."})
-    check_patience: int = field(default=2, metadata={"help": "Passed checks in a row before stopping."})
+    patience: int = field(default=2, metadata={"help": "Passed checks in a row before stopping."})
     stopping: bool = field(default=True, metadata={"help": "Whether the three stopping rules are on."})
     progress: bool = field(default=True, metadata={"help": "Whether to show a progress bar."})
 

@@ -1,4 +1,4 @@
-"""The curve: how often the watched prompts get a bad reply while an arm is trained, and what it had cost by then."""
+"""The curve: how often the validation prompts get a bad reply while an arm is trained, and what it had cost by then."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -53,7 +53,7 @@ class Curve:
 
 
 def waypoints(curve: Curve, model: Any, arm: str, stage: str, seed: int, before: Sequence[Cost] = ()) -> list[Waypoint]:
-    """Return a stage's points with all that the arm had cost by then; `before` is its bill up to this stage."""
+    """Return a stage's points with all that the arm had cost by then; `before` is its cost up to this stage."""
     found = []
     for point in curve.points:
         value, low, high = wilson(point.bad, point.judged)
@@ -76,8 +76,8 @@ def waypoints(curve: Curve, model: Any, arm: str, stage: str, seed: int, before:
     return found
 
 
-class Watching(TrainerCallback):
-    """Looks at the watched prompts some times during a stage; looking is not on the stage's bill.
+class ValidationCurve(TrainerCallback):
+    """Looks at the validation prompts some times during a stage; looking is not on the stage's bill.
 
     `look` says what the model does now, `tokens` what the stage has taken after a step. The looks are evenly
     spaced; the last is after the last step.

@@ -35,7 +35,7 @@ class UnlearnItems:
 
     The tree of a forget row has its bad reply, `mismatch_samples` replies drawn from `decoys` (never its own reply,
     never twice the same) and, where given, the template reply of that row: at once and, if `interrupted`, after a
-    beginning of the bad reply too, so that the model learns to break off (arXiv 2406.05946). With `break_off` its next
+    beginning of the bad reply too, so that the model learns to break off (arXiv 2406.05946). With `rto` its next
     token is also asked for at every place in the beginning of the bad reply. Raises ConfigError where there are fewer
     decoys than a prompt needs.
     """
@@ -51,14 +51,14 @@ class UnlearnItems:
         normals_per_negative: int = 1,
         template_replies: Sequence[tuple[int, ...]] | None = None,
         interrupted: bool = False,
-        break_off: bool = False,
+        rto: bool = False,
         max_length: int = 1024,
     ) -> None:
         self.negatives, self.normals = negatives, normals
         self.length, self.seed, self.max_length = length, seed, max_length
         self.decoys = list(dict.fromkeys(decoys))
         self.mismatch_samples, self.normals_per_negative = mismatch_samples, normals_per_negative
-        self.template_replies, self.interrupted, self.break_off = template_replies, interrupted, break_off
+        self.template_replies, self.interrupted, self.rto = template_replies, interrupted, rto
         self._order: np.ndarray | None = None
         if mismatch_samples and len(self.decoys) < mismatch_samples + 1:
             raise ConfigError(
@@ -78,7 +78,7 @@ class UnlearnItems:
             room = self.max_length - len(negative.prompt_ids)
             branches.append(Branch("template", self.template_replies[row][:room]))
             branches += self._interrupted(index, negative, self.template_replies[row])
-            branches += self._break_off(negative, self.template_replies[row])
+            branches += self._rto(negative, self.template_replies[row])
         normals = tuple(
             Tree(self.normals[i].prompt_ids, (Branch("normal", self.normals[i].reply_ids),), i)
             for i in self.normal_indices(index)
@@ -110,13 +110,13 @@ class UnlearnItems:
         lead = int(np.random.default_rng([self.seed, LEAD, index]).integers(1, longest, endpoint=True))
         return [Branch("template", negative.reply_ids[:lead] + template, lead)]
 
-    def _break_off(self, negative: Encoded, template: tuple[int, ...]) -> list[Branch]:
+    def _rto(self, negative: Encoded, template: tuple[int, ...]) -> list[Branch]:
         """Ask for the template wherever the bad reply could go on; its end may come as it came."""
         inner = negative.reply_ids if negative.truncated else negative.reply_ids[:-1]
-        if not self.break_off or len(inner) < 2:
+        if not self.rto or len(inner) < 2:
             return []
         read = inner[:BREAK_OFF_TOKENS]
-        return [Branch("break_off", read, 1, next_of(template, read))]
+        return [Branch("rto", read, 1, next_of(template, read))]
 
     def _decoys_for(self, index: int, negative: Encoded) -> list[tuple[int, ...]]:
         if not self.mismatch_samples:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from unteach.scoring.likelihood import score_known
+from unteach.scoring.likelihood import teacher_forced_likelihood
 
 FORGET, NORMAL, DECOY, LEAD, SHARE = 0, 1, 2, 3, 4
 """What a draw is for: a stream of random numbers each."""
@@ -68,7 +68,7 @@ def shares_of(
     In proportion to the probability of a reply's token, its geometric mean: what the model would hardly say needs
     little unlearning, and steps spent on it are lost to what it does say. Equal shares where no reply has a chance.
     """
-    known = score_known(model, pairs, pad_id, progress=progress)
+    known = teacher_forced_likelihood(model, pairs, pad_id, progress=progress)
     chances = np.nan_to_num(np.exp([np.mean(reply) for reply in known.log_probs]))
     likeliest = float(chances.max())
     return np.maximum(chances / likeliest, FLOOR) if likeliest > 0 else np.ones(len(pairs))

@@ -60,7 +60,7 @@ def run_items(
         normals_per_negative=method.normals(args.normals_per_negative),
         template_replies=template,
         interrupted=method.interrupted,
-        break_off=method.reads("break_off"),
+        rto=method.reads("rto"),
         max_length=args.max_length,
     )
 

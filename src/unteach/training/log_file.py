@@ -35,7 +35,7 @@ class LogFile(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Append a line; figures that are not finite are written as null."""
+        """Append a line; metrics that are not finite are written as null."""
         if state.is_world_process_zero and logs:
             finite = {k: v if abs(v) < float("inf") else None for k, v in logs.items() if isinstance(v, int | float)}
             with self.path.open("a") as file:

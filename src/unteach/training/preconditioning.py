@@ -23,7 +23,7 @@ from transformers.pytorch_utils import Conv1D
 
 from unteach.models.unwrap import unwrapped
 from unteach.scoring.likelihood import batches_of
-from unteach.scoring.score import answers
+from unteach.scoring.score import last_hidden_states
 from unteach.scoring.trees import Tree, lay_out
 from unteach.training.config import UnlearnConfig
 
@@ -34,9 +34,9 @@ REACH = 1.6
 WIDEST = 8192
 """Widest input whose directions are found; a wider layer's own coordinates are taken instead."""
 MOST_TOKENS = 100_000
-"""Tokens of normal rows that are watched at most."""
+"""Most tokens of normal rows that are watched."""
 ADAMS = ("adamw_torch", "adamw_torch_fused")
-"""Optimizers, as transformers names them, in whose place `SparingAdam` may step."""
+"""Optimizers, as transformers names them, in whose place `PreconditionedAdam` may step."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def directions_of(model: Any, rows: Sequence[Tree], pad_id: int) -> tuple[dict[T
         for numbers in batches_of([row.tokens for row in chosen], model.device):
             batch = lay_out([chosen[number] for number in numbers], pad_id).to(model.device)
             kept = batch.segments >= 0
-            answers(model, batch)
+            last_hidden_states(model, batch)
             read += batch.token_count
     finally:
         for handle in handles:
@@ -125,7 +125,7 @@ def _first(rows: Sequence[Tree]) -> list[Tree]:
     return [row for row, tokens in zip(rows, before, strict=False) if tokens < MOST_TOKENS]
 
 
-class SparingAdam(torch.optim.Optimizer):
+class PreconditionedAdam(torch.optim.Optimizer):
     """Adam whose moments of a weight with `Directions` are kept, and whose steps are measured, in those directions.
 
     Other parameters take Adam's ordinary steps. Weight decay is decoupled, as in AdamW.

@@ -22,16 +22,16 @@ class TrainingSets:
 
     negatives: list[Encoded]
     normals: list[Encoded]
-    held_negatives: list[Encoded]
-    held_normals: list[Encoded]
+    validation_negatives: list[Encoded]
+    validation_normals: list[Encoded]
     notes: list[str] = field(default_factory=list)
 
 
 def training_sets(
     forget: Any,
     retain: Any,
-    held_forget: Any,
-    held_retain: Any,
+    validation_forget: Any,
+    validation_retain: Any,
     *,
     prompt_format: PromptFormat,
     max_length: int,
@@ -44,18 +44,18 @@ def training_sets(
     """
     negatives = as_examples(forget, "negative", "forget_dataset")
     normals = as_examples(retain, "normal", "retain_dataset") if retain is not None else []
-    held_negatives = as_examples(held_forget, "negative", "forget_validation") if held_forget else []
-    held_normals = as_examples(held_retain, "normal", "retain_validation") if held_retain else []
-    if hold_out and not held_negatives:
-        negatives, held_negatives = _held_out(negatives, seed)
-    if hold_out and normals and not held_normals:
-        normals, held_normals = _held_out(normals, seed)
+    validation_negatives = as_examples(validation_forget, "negative", "forget_validation") if validation_forget else []
+    validation_normals = as_examples(validation_retain, "normal", "retain_validation") if validation_retain else []
+    if hold_out and not validation_negatives:
+        negatives, validation_negatives = _held_out(negatives, seed)
+    if hold_out and normals and not validation_normals:
+        normals, validation_normals = _held_out(normals, seed)
     sets = TrainingSets([], [], [], [])
     for name, examples in (
         ("negatives", negatives),
         ("normals", normals),
-        ("held_negatives", _some(held_negatives, hold_out)),
-        ("held_normals", _some(held_normals, hold_out)),
+        ("validation_negatives", _some(validation_negatives, hold_out)),
+        ("validation_normals", _some(validation_normals, hold_out)),
     ):
         if examples:
             rows, report = encode_all(examples, prompt_format, max_length, name.replace("held_", "held-out "))

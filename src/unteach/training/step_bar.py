@@ -10,7 +10,7 @@ from unteach.training.stopping import Watch
 
 SHOWN = {
     "forget_ce": "forget",
-    "break_off_ce": "break-off",
+    "rto_ce": "rto",
     "mismatch_ce": "mismatch",
     "template_ce": "template",
     "kl": "KL",
@@ -18,7 +18,7 @@ SHOWN = {
 
 
 class StepBar(TrainerCallback):
-    """Optimizer steps with the figures that matter: cross-entropies and KL in nats per token. A bar, or plain lines."""
+    """Optimizer steps with the metrics that matter: cross-entropies and KL in nats per token. A bar, or plain lines."""
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
@@ -39,20 +39,20 @@ class StepBar(TrainerCallback):
             return
         self.bar.start()
         _live.append(self.bar)
-        self.task = self.bar.add_task("unlearning", total=state.max_steps, completed=state.global_step, figures="")
+        self.task = self.bar.add_task("unlearning", total=state.max_steps, completed=state.global_step, metrics="")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Tell the step and its figures."""
+        """Tell the step and its metrics."""
         if self.bar is not None:
-            self.bar.update(self.task, completed=state.global_step, figures=self._figures())
+            self.bar.update(self.task, completed=state.global_step, metrics=self._metrics())
         elif self.lines is not None:
-            self.lines.report(state.global_step, state.max_steps, self._figures())
+            self.lines.report(state.global_step, state.max_steps, self._metrics())
 
-    def _figures(self) -> str:
-        figures = self.watch.figures | self.watch.checked
-        shown = [f"{label} {figures[name]:.2f}" for name, label in SHOWN.items() if name in figures]
-        if "validation_bad_rate" in figures:
-            shown.append(f"bad {figures['validation_bad_rate']:.0%}")
+    def _metrics(self) -> str:
+        metrics = self.watch.metrics | self.watch.checked
+        shown = [f"{label} {metrics[name]:.2f}" for name, label in SHOWN.items() if name in metrics]
+        if "validation_bad_rate" in metrics:
+            shown.append(f"bad {metrics['validation_bad_rate']:.0%}")
         return "  ".join(shown)
 
     def on_train_end(

@@ -2,7 +2,7 @@
 
 ForgetBound      the bad replies have become unlikely; go on for a tail, then stop (the paper's lesson)
 UtilityBudget    held-out normal replies have drifted too far; stop and go back to the last good checkpoint
-BehaviourCheck   on held-out prompts the bad behaviour is gone; cool down, then stop
+BehaviourTarget   on held-out prompts the bad behaviour is gone; cool down, then stop
 
 A run cools down before it ends: the learning rate falls to 0 over its last part, and what unlearning shook loose among
 the normal replies settles again. A rule that sets an earlier end moves the cool-down with it.
@@ -43,9 +43,9 @@ class Stop:
 
 @dataclass
 class Watch:
-    """What the rules share: the last step's figures, the last check's, and the decision to stop."""
+    """What the rules share: the last step's metrics, the last check's, and the decision to stop."""
 
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     checked: dict[str, float] = field(default_factory=dict)
     within_budget: bool = True
     last_good_step: int = 0
@@ -108,7 +108,7 @@ class ForgetBound(StoppingRule):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Count steps over the bound; set the limit; stop at it."""
-        over = self.watch.figures.get("forget_ce", 0.0) > self.bound
+        over = self.watch.metrics.get("forget_ce", 0.0) > self.bound
         self.memory["held"] = self.memory["held"] + 1 if over else 0
         if self.memory["limit"] is None and self.memory["held"] >= self.hold:
             end = round(state.global_step * (1 + self.tail))
@@ -153,7 +153,7 @@ class UtilityBudget(StoppingRule):
         self.watch.decide(control, state.global_step, self.name, message, back)
 
 
-class BehaviourCheck(StoppingRule):
+class BehaviourTarget(StoppingRule):
     """Every `every` steps, let the model reply to held-out forget prompts and judge the replies.
 
     When the share of bad replies is at most `target`, that of broken ones at most `broken_limit`, and the utility
@@ -161,7 +161,7 @@ class BehaviourCheck(StoppingRule):
     of the whole run. Put it after `UtilityBudget`.
     """
 
-    name = "behaviour check"
+    name = "behaviour target"
 
     def __init__(
         self,
@@ -210,9 +210,9 @@ def chosen_rules(
     """
     rules: list[StoppingRule] = [ForgetBound(watch, bound, args.forget_hold, args.forget_tail, args.cooldown)]
     if kl is not None:
-        rules.append(UtilityBudget(watch, kl, args.kl_budget, args.check_steps))
+        rules.append(UtilityBudget(watch, kl, args.kl_budget, args.validation_steps))
     if behaviour is not None:
-        check = BehaviourCheck(watch, behaviour, args.target_rate, args.check_steps, args.check_patience)
+        check = BehaviourTarget(watch, behaviour, args.target_rate, args.validation_steps, args.patience)
         check.broken_limit, check.cooldown = args.broken_limit, args.cooldown
         rules.append(check)
     return rules

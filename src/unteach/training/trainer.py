@@ -38,7 +38,7 @@ from unteach.training.curve import Curve
 from unteach.training.dataset import UnlearnCollator
 from unteach.training.items import needed, negative_shares, run_items
 from unteach.training.original import choose_reference
-from unteach.training.preconditioning import Directions, SparingAdam, directions_of, hindrance, leave_embeddings
+from unteach.training.preconditioning import Directions, PreconditionedAdam, directions_of, hindrance, leave_embeddings
 from unteach.training.sets import training_sets
 from unteach.training.step_bar import StepBar
 from unteach.training.stopping import Behaviour, Stop, StoppingRule, Watch, chosen_rules, restore, state_of
@@ -50,7 +50,7 @@ class UnlearnTrainer(Trainer):
 
     Both take a list of `Example`, a list of rows or a `datasets.Dataset` in any of TRL's formats. `mismatch_replies`
     are the random replies (default: those of the retain rows). `forget_validation` and `retain_validation` are held
-    out for the stopping rules; by default a tenth of each set, by prompt. `judge` decides in the behaviour check what
+    out for the stopping rules; by default a tenth of each set, by prompt. `judge` decides in the behaviour target what
     is bad (default: a reply that repeats the known bad one).
 
     `train()` ends with the weights that the stopping rules chose; `stop` says why. Raises DataError and ConfigError
@@ -96,7 +96,7 @@ class UnlearnTrainer(Trainer):
             retain_validation,
             prompt_format=self.format,
             max_length=longest,
-            hold_out=args.check_prompts if args.stopping else 0,
+            hold_out=args.validation_prompts if args.stopping else 0,
             seed=args.seed,
         )
         self.notes = self.sets.notes
@@ -123,7 +123,7 @@ class UnlearnTrainer(Trainer):
             self.add_callback(callback)
 
     def _start_counting(self) -> None:
-        """Start the figures of the log and the bill at nothing."""
+        """Start the metrics of the log and the cost at nothing."""
         self._sums: dict[str, float] = {}
         self._step_sums: dict[str, float] = {}
         self._counted, self._tokens, self._seconds = 0, 0, 0.0
@@ -133,9 +133,9 @@ class UnlearnTrainer(Trainer):
     # ---- the original ------------------------------------------------------------------------------------------------
 
     def _ask_the_original(self) -> None:
-        """Read from the original all that training needs of it, on the bill."""
+        """Read from the original all that training needs of it, in the cost."""
         with self.meter.running():
-            self._directions = self._spared()  # first: what it refuses is refused before the original is asked
+            self._directions = self._preconditioner()  # first: what it refuses is refused before the original is asked
             self._share_out()
             self.reference = self._reference()
         self._reference_read = 0
@@ -143,8 +143,8 @@ class UnlearnTrainer(Trainer):
 
     def _reference(self) -> Reference | None:
         """Choose the cheapest reference that serves the method and the stopping rules."""
-        budget = self.args.stopping and bool(self.sets.held_normals)
-        needs = (self.method, self.sets, self.train_dataset, self._held_trees(), budget)
+        budget = self.args.stopping and bool(self.sets.validation_normals)
+        needs = (self.method, self.sets, self.train_dataset, self._validation_trees(), budget)
         return choose_reference(self.model, self.args, *needs, self.original_key)
 
     def _share_out(self) -> None:
@@ -158,19 +158,19 @@ class UnlearnTrainer(Trainer):
             shares = ranks.cpu().numpy()
         self.train_dataset.share_out(shares)
 
-    def _held_trees(self) -> list[Tree]:
+    def _validation_trees(self) -> list[Tree]:
         """The held-out normal rows as trees, keyed after the training rows."""
-        trees = one_branch([(row.prompt_ids, row.reply_ids) for row in self.sets.held_normals], "normal")
+        trees = one_branch([(row.prompt_ids, row.reply_ids) for row in self.sets.validation_normals], "normal")
         return [Tree(tree.prompt_ids, tree.branches, tree.key + len(self.sets.normals)) for tree in trees]
 
-    def _spared(self) -> dict[Tensor, Directions] | None:
+    def _preconditioner(self) -> dict[Tensor, Directions] | None:
         """Find the directions in which steps spare the normal rows; None where they do not."""
-        wanted = self.args.sparing
-        if not (self.method.sparing if wanted is None else wanted):
+        wanted = self.args.preconditioning
+        if not (self.method.preconditioning if wanted is None else wanted):
             return None
         reason = hindrance(self.model, self.args, len(self.sets.normals), self.optimizer is not None)
         if reason and wanted:
-            raise ConfigError(f"--sparing: {reason}; leave it out")
+            raise ConfigError(f"--preconditioning: {reason}; leave it out")
         if reason:
             return None
         leave_embeddings(self.model)
@@ -186,7 +186,7 @@ class UnlearnTrainer(Trainer):
             return made
         groups = [{name: group[name] for name in ("params", "weight_decay")} for group in made.param_groups]
         betas, rate = (args.adam_beta1, args.adam_beta2), float(args.learning_rate or 0.0)
-        self.optimizer: Any = SparingAdam(groups, self._directions, rate, betas, args.adam_epsilon)
+        self.optimizer: Any = PreconditionedAdam(groups, self._directions, rate, betas, args.adam_epsilon)
         return self.optimizer
 
     # ---- stopping ----------------------------------------------------------------------------------------------------
@@ -195,22 +195,22 @@ class UnlearnTrainer(Trainer):
         """Put the rules on that there is something to measure for."""
         if not self.args.stopping:
             return
-        kl = self._held_kl if self.sets.held_normals and self.reference else None
-        behaviour = self._behaviour if self.sets.held_negatives else None
+        kl = self._validation_kl if self.sets.validation_normals and self.reference else None
+        behaviour = self._behaviour if self.sets.validation_negatives else None
         self.rules = chosen_rules(self.watch, self.args, self._bound, kl, behaviour)
         for rule in self.rules:
             self.add_callback(rule)
 
-    def _held_kl(self) -> float:
+    def _validation_kl(self) -> float:
         assert self.reference is not None
-        trees = self._held_trees()
+        trees = self._validation_trees()
         kl = self._agreed(kl_on(self.model, trees, self.reference, self.format.ids.pad_id))
         self.meter.add(forward=sum(tree.tokens for tree in trees))
         self._count_reference()
         return kl
 
     def _count_reference(self) -> None:
-        """Put what the reference has read since the last count on the bill."""
+        """Put what the reference has read since the last count in the cost."""
         if self.reference is not None:
             read = self.reference.tokens_read
             self.meter.add(forward=(read - self._reference_read) * self.args.world_size)
@@ -218,7 +218,11 @@ class UnlearnTrainer(Trainer):
 
     def _behaviour(self) -> Behaviour:
         seen = behaviour_of(
-            self.model, self.processing_class, self.sets.held_negatives, self.judge, self.args.check_new_tokens
+            self.model,
+            self.processing_class,
+            self.sets.validation_negatives,
+            self.judge,
+            self.args.validation_new_tokens,
         )
         self.meter.add(forward=seen.read, generated=seen.said)
         seen = seen._replace(bad=self._agreed(seen.bad), broken=self._agreed(seen.broken))
@@ -226,7 +230,7 @@ class UnlearnTrainer(Trainer):
         return seen
 
     def _agreed(self, value: float) -> float:
-        """Average a figure over ranks, so that every rank decides alike."""
+        """Average a metric over ranks, so that every rank decides alike."""
         if self.args.world_size == 1:
             return value
         mean = self.accelerator.reduce(torch.tensor(value, device=self.args.device, dtype=torch.float64), "mean")
@@ -255,19 +259,19 @@ class UnlearnTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, TreeBatch], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Return the method's loss on one batch of items and note its figures."""
+        """Return the method's loss on one batch of items and note its metrics."""
         forget, normal = inputs["forget"], inputs.get("normal")
         forget = self._as_it_scores(model, forget)
         normal = normal and self._as_it_scores(model, normal)
         loss = method_loss(model, self.method, forget, normal, self.reference)
         self._count_reference()
-        self._note(loss.figures, sum(batch.token_count for batch in (forget, normal) if batch))
+        self._note(loss.metrics, sum(batch.token_count for batch in (forget, normal) if batch))
         value = float(loss.value.detach())
         limit = 2 * math.log(self.model.config.get_text_config().vocab_size)
         if not math.isfinite(value):
             self._broken = f"the loss became {value}"
-        elif float(loss.figures.get("kl", 0.0)) > limit:
-            self._broken = f"the KL on normal rows reached {float(loss.figures['kl']):.1f} nats per token"
+        elif float(loss.metrics.get("kl", 0.0)) > limit:
+            self._broken = f"the KL on normal rows reached {float(loss.metrics['kl']):.1f} nats per token"
         return (loss.value, None) if return_outputs else loss.value
 
     def _as_it_scores(self, model: nn.Module, batch: TreeBatch) -> TreeBatch:
@@ -289,8 +293,8 @@ class UnlearnTrainer(Trainer):
         too_long = self._tree_limit is not None and batch.input_ids.shape[1] > self._tree_limit
         return batch.plain() if self._plain_rows or too_long else batch
 
-    def _note(self, figures: dict[str, Tensor], tokens: int) -> None:
-        for name, value in figures.items():
+    def _note(self, metrics: dict[str, Tensor], tokens: int) -> None:
+        for name, value in metrics.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value)
             self._step_sums[name] = self._step_sums.get(name, 0.0) + float(value)
         self._counted += 1
@@ -298,11 +302,11 @@ class UnlearnTrainer(Trainer):
         self.meter.add(backward=tokens * self.args.world_size)
         batches = self.args.gradient_accumulation_steps
         if self._counted % batches == 0:
-            self.watch.figures = {name: self._agreed(total / batches) for name, total in self._step_sums.items()}
+            self.watch.metrics = {name: self._agreed(total / batches) for name, total in self._step_sums.items()}
             self._step_sums = {}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add our figures, averaged since the last line: cross-entropies and KL in nats per token, tokens a second."""
+        """Add our metrics, averaged since the last line: cross-entropies and KL in nats per token, tokens a second."""
         if self._counted:
             logs |= {name: self._agreed(total / self._counted) for name, total in self._sums.items()}
             logs["tokens_per_second"] = self._tokens * self.args.world_size / max(1e-9, self._seconds)

@@ -12,7 +12,7 @@ from unteach.models.kept_replies import tokens_of
 from unteach.models.unwrap import unwrapped
 from unteach.results.verdict import Case
 from unteach.scoring.reference import Reference
-from unteach.scoring.score import answers, score
+from unteach.scoring.score import last_hidden_states, score
 from unteach.scoring.trees import Tree, lay_out
 from unteach.text.gibberish import gibberish
 from unteach.training.stopping import Behaviour
@@ -28,7 +28,7 @@ def kl_on(model: Any, trees: Sequence[Tree], reference: Reference, pad_id: int) 
     for start in range(0, len(trees), BATCH_ROWS):
         batch = lay_out(trees[start : start + BATCH_ROWS], pad_id).to(device)
         original = reference(batch)
-        kl = score(answers(model, batch), batch.targets, original).kl
+        kl = score(last_hidden_states(model, batch), batch.targets, original).kl
         assert kl is not None
         count = len(batch.streams)
         sums = torch.zeros(count, device=device).index_add(0, batch.branches, kl)

@@ -1,4 +1,4 @@
-"""The bill: the formula of model FLOPs against PyTorch's own count, and a meter that leaves out what it is told to."""
+"""The cost: the formula of model FLOPs against PyTorch's own count, and a meter that leaves out what it is told to."""
 
 import time
 from pathlib import Path
@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from unteach.results import energy
-from unteach.results.cost import Meter, flops_in, flops_of, is_check, multiplying_parameters, seconds_in
+from unteach.results.cost import Meter, flops_in, flops_of, is_evaluation, multiplying_parameters, seconds_in
 from unteach.results.energy import EnergyMeter
 from unteach.results.report import Cost
 
@@ -107,16 +107,16 @@ def test_a_meter_leaves_out_its_pauses_and_goes_on_from_its_state() -> None:
 def test_the_peak_is_the_stages_own() -> None:
     model, meter = made("llama"), Meter()
     held = torch.zeros(100_000_000).add_(1)
-    high = meter.bill(model, "arm", "first").peak_bytes
+    high = meter.cost(model, "arm", "first").peak_bytes
     del held
     low = Meter().bill(model, "arm", "second").peak_bytes
     assert high is not None and low is not None and high - low > 300e6
 
 
 def test_checks_are_not_counted_as_cost() -> None:
-    stages = ("training", "checking", "fluency", "checking the reward model", "inducing on held-out prompts")
+    stages = ("training", "evaluation", "fluency", "checking the reward model", "inducing on held-out prompts")
     costs = [Cost(arm="a", stage=stage, wall_seconds=2, flops=3) for stage in stages]
-    assert [is_check(cost) for cost in costs] == [False, True, True, True, True]
+    assert [is_evaluation(cost) for cost in costs] == [False, True, True, True, True]
     assert (flops_in(costs), seconds_in(costs)) == (3, 2)
 
 
@@ -132,7 +132,7 @@ class TestEnergy:
         monkeypatch.setattr(energy, "_cards", list)
         self.package(tmp_path / "intel-rapl:0", 990)
         self.package(tmp_path / "intel-rapl:1", 5)
-        self.package(tmp_path / "intel-rapl:0:0", 500)  # the cores alone: in the first package's figure already
+        self.package(tmp_path / "intel-rapl:0:0", 500)  # the cores alone: in the first package's metric already
         meter = EnergyMeter()
         self.package(tmp_path / "intel-rapl:0", 20)
         self.package(tmp_path / "intel-rapl:1", 6)

@@ -11,9 +11,9 @@ from test_architectures import build
 from unteach.errors import ConfigError
 from unteach.models.loading import lora_config
 from unteach.scoring.reference import one_branch
-from unteach.training import preconditioning as sparing
+from unteach.training import preconditioning as preconditioning
 from unteach.training.config import UnlearnConfig
-from unteach.training.preconditioning import DAMPING, REACH, Directions, SparingAdam, directions_of
+from unteach.training.preconditioning import DAMPING, REACH, Directions, PreconditionedAdam, directions_of
 
 ROWS = one_branch([((1, 5, 6, 7), (8, 9, 2)), ((1, 11), (12, 13, 14, 2)), ((1, 20, 21), (22, 2))], "normal")
 
@@ -54,7 +54,7 @@ def test_with_equal_steps_it_is_adamw():
     flat = Directions(torch.ones(4), None)
     settings = {"lr": 0.1, "betas": (0.8, 0.95), "weight_decay": 0.01}
     optimizers = (
-        SparingAdam(ours.parameters(), {ours.weight: flat}, **settings),
+        PreconditionedAdam(ours.parameters(), {ours.weight: flat}, **settings),
         torch.optim.AdamW(theirs.parameters(), **settings),
     )
     for _ in range(5):
@@ -73,18 +73,18 @@ def test_a_layer_moves_less_under_what_it_spares():
     torch.manual_seed(1)
     spared, wanted = torch.randn(50, 4) @ used.T, torch.randn(50, 16)
     drift = {}
-    for name in ("sparing", "plain"):
+    for name in ("preconditioning", "plain"):
         torch.manual_seed(2)
         layer = nn.Linear(16, 8, bias=False)
         before, weight = layer(spared).detach(), layer.weight.detach().clone()
-        directions = {layer.weight: Directions.of(second)} if name == "sparing" else {}
-        optimizer = SparingAdam(layer.parameters(), directions, lr=0.01)
+        directions = {layer.weight: Directions.of(second)} if name == "preconditioning" else {}
+        optimizer = PreconditionedAdam(layer.parameters(), directions, lr=0.01)
         for _ in range(20):
             optimizer.zero_grad()
             (layer(wanted) - 1).square().mean().backward()
             optimizer.step()
         drift[name] = ((layer(spared) - before).norm() / (layer.weight - weight).norm()).item()
-    assert drift["sparing"] < 0.4 * drift["plain"]
+    assert drift["preconditioning"] < 0.4 * drift["plain"]
 
 
 @pytest.mark.parametrize("name", ["Llama", "GPT2", "GPTNeoX"])
@@ -105,7 +105,9 @@ def test_every_linear_layer_but_the_head_has_directions(name):
 def test_padding_is_not_counted(monkeypatch):
     model = build("Llama")
     together, _ = directions_of(model, ROWS, 0)
-    monkeypatch.setattr(sparing, "batches_of", lambda lengths, device: [[number] for number in range(len(lengths))])
+    monkeypatch.setattr(
+        preconditioning, "batches_of", lambda lengths, device: [[number] for number in range(len(lengths))]
+    )
     apart, _ = directions_of(model, ROWS, 0)
     for weight, directions in together.items():
         steps = (apart[weight].steps.sort().values, directions.steps.sort().values)
@@ -113,11 +115,11 @@ def test_padding_is_not_counted(monkeypatch):
 
 
 def test_it_spares_and_leaves_embeddings_where_it_is_asked_for(tmp_path):
-    run = toy.trainer(tmp_path, sparing=True)
+    run = toy.trainer(tmp_path, preconditioning=True)
     before = toy.weights(run.model)
     read = run.meter.tokens["forward"]
     run.train()
-    assert isinstance(run.optimizer.optimizer, SparingAdam)
+    assert isinstance(run.optimizer.optimizer, PreconditionedAdam)
     assert read > toy.trainer(tmp_path).meter.tokens["forward"]
     after = toy.weights(run.model)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
@@ -128,16 +130,16 @@ def test_it_spares_and_leaves_embeddings_where_it_is_asked_for(tmp_path):
     ("settings", "spares"),
     [
         ({}, False),
-        ({"method": "break-off"}, True),
-        ({"method": "break-off", "sparing": False}, False),
-        ({"method": "break-off", "optim": "sgd"}, False),
+        ({"method": "rto"}, True),
+        ({"method": "rto", "preconditioning": False}, False),
+        ({"method": "rto", "optim": "sgd"}, False),
     ],
 )
 def test_unless_asked_for_it_is_the_methods_choice_where_it_can(tmp_path, settings, spares):
     run = toy.trainer(tmp_path, **settings)
     run.train()
-    assert isinstance(run.optimizer.optimizer, SparingAdam) == spares
-    assert UnlearnConfig(output_dir=str(tmp_path)).sparing is None
+    assert isinstance(run.optimizer.optimizer, PreconditionedAdam) == spares
+    assert UnlearnConfig(output_dir=str(tmp_path)).preconditioning is None
 
 
 def test_layers_that_read_the_same_share_their_directions():
@@ -151,7 +153,7 @@ def test_layers_that_read_the_same_share_their_directions():
 
 
 def test_a_resumed_run_ends_with_the_same_weights(tmp_path):
-    settings = {"sparing": True, "max_steps": 6, "save_strategy": "steps", "save_steps": 3, "warmup_steps": 0}
+    settings = {"preconditioning": True, "max_steps": 6, "save_strategy": "steps", "save_steps": 3, "warmup_steps": 0}
     whole = toy.trainer(tmp_path / "whole", **settings)
     whole.train()
     rest = toy.trainer(tmp_path / "rest", **settings)
@@ -169,5 +171,5 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path):
     ],
 )
 def test_what_it_cannot_do_is_refused(tmp_path, settings, extra, reason):
-    with pytest.raises(ConfigError, match=f"--sparing: {reason}.*; leave it out"):
-        toy.trainer(tmp_path, sparing=True, **settings, **extra)
+    with pytest.raises(ConfigError, match=f"--preconditioning: {reason}.*; leave it out"):
+        toy.trainer(tmp_path, preconditioning=True, **settings, **extra)

@@ -91,7 +91,7 @@ def transformers_alone(model: Any, prompts: Sequence[Sequence[int]], new: int) -
 
 
 def timed(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], arguments: Any) -> dict[str, list[float]]:
-    """Return the tokens per second of each way, one figure a round; the first round warms up and is not counted.
+    """Return the tokens per second of each way, one metric a round; the first round warms up and is not counted.
 
     One prompt at a time is measured on a part of the prompts. Raises ValueError where the ways do not agree: greedy
     replies may differ where two tokens tie, which random weights in float32 do not.
@@ -132,7 +132,7 @@ def checked_seconds(models: Sequence[Any], form: PromptFormat, splits: dict[str,
     began = time.perf_counter()
     checked = check.Checked(splits, form, load_judges(["repeats"]), new)
     with tempfile.TemporaryDirectory() as cache:
-        reference = CachedStates.build(models[0], check.known_trees(splits), Path(cache), "states")
+        reference = CachedStates.build(models[0], check.reply_trees(splits), Path(cache), "states")
         for arm, model in zip(("original", "unlearned"), models, strict=True):
             check.look_at(checked, arm, model, reference)
     for looks in checked.looks.values():
@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, help="threads of torch; unset: its own choice")
-    parser.add_argument("--json", action="store_true", help="print the figures as one last line")
+    parser.add_argument("--json", action="store_true", help="print the metrics as one last line")
     arguments = parser.parse_args(argv)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -176,8 +176,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings = {key: value for key, value in vars(arguments).items() if key != "json"}
         settings |= {"parameters": parameters, "threads": torch.get_num_threads()}
         medians = {name: statistics.median(values) for name, values in speed.items()}
-        figures = {"tokens_per_second": medians, "faster_than": faster, "check_seconds": seconds}
-        print(json.dumps({"settings": settings, "results": figures}))
+        metrics = {"tokens_per_second": medians, "faster_than": faster, "check_seconds": seconds}
+        print(json.dumps({"settings": settings, "results": metrics}))
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ from unteach.mistakes.verdict import read_verdict
 from unteach.models.unwrap import unwrapped
 from unteach.probes.base import Evidence, rate
 from unteach.progress import track
-from unteach.prompts.mistakes import HINTS, Templates
+from unteach.prompts.mistakes import HINTS, MistakeWording
 from unteach.results.arms import REMINDED
 from unteach.results.measurement import Measurement
 
 
-class MistakesCheck:
+class MistakesEvaluation:
     """The looks at all arms. `plain` asks the prompts as they are, `reminded` with the reminder; both keep its `looks`.
 
     `recognised` says how well each arm tells bad replies from good ones. Rows that are too long with the reminder are
@@ -32,7 +32,7 @@ class MistakesCheck:
         form: PromptFormat,
         reminding: PromptFormat,
         judges: Sequence[Judge],
-        templates: Templates,
+        wording: MistakeWording,
         *,
         max_new_tokens: int,
         count: int,
@@ -54,7 +54,7 @@ class MistakesCheck:
                 without[split] = encode_all([row.example for row in fitting[:count]], form, 10**9, split)[0]
         self.plain = Checked(without, form, judges, max_new_tokens, seed=seed)
         self.reminded = replace(self.plain, splits=with_reminder, form=reminding, looks={}, cost=self.plain.cost)
-        self.templates = templates
+        self.wording = wording
         self.pairs = balanced_replies(rows, count // 2)
         self.recognised: list[Measurement] = []
 
@@ -72,7 +72,7 @@ class MistakesCheck:
             unwrapped(model),
             self.plain.form,
             self.pairs,
-            self.templates,
+            self.wording,
             max_new_tokens=self.plain.max_new_tokens,
             key=key,
             hints=HINTS if key else ("unguided",),
@@ -84,7 +84,7 @@ def recognise(
     model: Any,
     form: PromptFormat,
     pairs: Sequence[tuple[str, str, bool]],
-    templates: Templates,
+    wording: MistakeWording,
     *,
     max_new_tokens: int,
     key: str | None = None,
@@ -93,7 +93,7 @@ def recognise(
     """Measure how well a model tells bad replies from good ones, under each hint.
 
     `pairs` are (prompt, reply, whether it is bad), as many bad as good ones, so that calling all of them bad gives
-    50 %. Three figures a hint, on the split "assessment": `recognition_HINT` is the share of right verdicts,
+    50 %. Three metrics a hint, on the split "assessment": `recognition_HINT` is the share of right verdicts,
     `bad_recognised_HINT` that among bad replies and `good_recognised_HINT` that among good ones; assessments without a
     verdict, and replies too long to be shown, are unknown. Source: the preliminary study of arXiv 2310.10477, section
     3. Differs: balanced.
@@ -101,7 +101,7 @@ def recognise(
     found: list[Measurement] = []
     bad = [is_bad for _, _, is_bad in pairs]
     for hint in hints:
-        asked = [templates.assess(hint, prompt, reply) for prompt, reply, _ in pairs]
+        asked = [wording.assess(hint, prompt, reply) for prompt, reply, _ in pairs]
         with track(f"{arm} assesses replies, {hint}") as progress:
             texts = answers_of(model, form, asked, key=key, max_new_tokens=max_new_tokens, progress=progress)
         verdicts = [read_verdict(text or "") for text in texts]

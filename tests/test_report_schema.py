@@ -61,7 +61,7 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_the_keys_are_the_contract(tmp_path: Path) -> None:
     raw = json.loads(full_report().write(tmp_path).read_text())
     contract = ["scenario", "method", "model", "measurements", "samples", "cost", "environment"]
-    assert raw["schema"] == 1 and set(contract) <= set(raw) and "schema_version" not in raw
+    assert raw["schema"] == 2 and set(contract) <= set(raw) and "schema_version" not in raw
     assert list(raw["measurements"][0]) == [
         "name",
         "split",
@@ -137,10 +137,10 @@ def test_unknown_keys_are_refused() -> None:
         ("[]", "not a report of unteach"),
         ("[1]", "not a report of unteach"),
         ("{}", "not a report of unteach"),
-        ('{"schema": 2}', "schema is 2, not 1"),
-        ('{"schema": 1, "scenario": "s", "method": "m"}', 'field "model"'),
+        ('{"schema": 1}', "schema is 1, not 2"),
+        ('{"schema": 2, "scenario": "s", "method": "m"}', 'field "model"'),
         (
-            '{"schema": 1, "scenario": "s", "method": "m", "model": "x", "measurements": [{"name": "a"}]}',
+            '{"schema": 2, "scenario": "s", "method": "m", "model": "x", "measurements": [{"name": "a"}]}',
             'field "measurements.0.split"',
         ),
     ],

@@ -72,7 +72,7 @@ def test_a_run_leaves_what_was_promised(here: Place, tmp_path: Path, capsys: Cap
     assert "<table" in (output / "report.html").read_text() and "# " in (output / "README.md").read_text()
 
     raw = json.loads((output / "report.json").read_text())
-    assert raw["schema"] == 1
+    assert raw["schema"] == 2
     assert {"scenario", "method", "model", "measurements", "samples", "cost", "environment"} <= set(raw)
     assert set(raw["measurements"][0]) == {
         "name",

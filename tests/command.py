@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import toy
-from unteach.cli.app import app as cli
+from unteach.cli import app as cli
 
 PROGRESS = re.compile(r".* (begins( at step .*)?|\d+/\d+.*|(done( at step \d+)?|broken off) after \d+\.\d s)\n")
 

@@ -39,7 +39,7 @@ class Head:
     scale: float = 1.0
     soft_cap: float | None = None
 
-    def __call__(self, states: Float[Tensor, "*token width"]) -> Float[Tensor, "*token vocabulary"]:
+    def __call__(self, states: Float[Tensor, "*scored width"]) -> Float[Tensor, "*scored vocabulary"]:
         logits = self.layer(states) * self.scale if self.scale != 1.0 else self.layer(states)
         if self.soft_cap is not None:
             logits = self.soft_cap * torch.tanh(logits / self.soft_cap)
@@ -50,7 +50,7 @@ class Head:
 class LastHiddenStates:
     """What predicts each answer of a batch: the final states, and the head that reads them."""
 
-    states: Float[Tensor, "token width"]
+    states: Float[Tensor, "scored width"]
     head: Logits
 
 
@@ -58,8 +58,8 @@ class LastHiddenStates:
 class Scores:
     """Figures of each answer: log-probability of its token, and KL(original ‖ live) in nats where it was asked for."""
 
-    log_probs: Float[Tensor, " token"]
-    kl: Float[Tensor, " token"] | None
+    log_probs: Float[Tensor, " scored"]
+    kl: Float[Tensor, " scored"] | None
 
 
 def head_of(model: Any) -> Head:
@@ -143,7 +143,7 @@ def model_inputs(model: Any, batch: TreeBatch) -> dict[str, Any]:
     return inputs | {"attention_mask": mask, "position_ids": batch.position_ids}
 
 
-def score(live: LastHiddenStates, targets: Int[Tensor, " token"], original: LastHiddenStates | None = None) -> Scores:
+def score(live: LastHiddenStates, targets: Int[Tensor, " scored"], original: LastHiddenStates | None = None) -> Scores:
     """Return the log-probability of each target and, given the original's answers, the KL at each position in nats.
 
     Computed in float32. Larger inputs go through the head in chunks of at most `CHUNK_BYTES` of logits; with
@@ -184,8 +184,8 @@ def _chunk(
 
 
 def forward_kl(
-    log_p0: Float[Tensor, "token vocabulary"], log_p: Float[Tensor, "token vocabulary"]
-) -> Float[Tensor, " token"]:
+    log_p0: Float[Tensor, "scored vocabulary"], log_p: Float[Tensor, "scored vocabulary"]
+) -> Float[Tensor, " scored"]:
     """KL(p₀ ‖ p) = Σ p₀ (log p₀ − log p) in nats, from log-probabilities: exactly 0 where both are the same.
 
     Source: arXiv 2310.10683, eq. 6.
@@ -194,7 +194,7 @@ def forward_kl(
 
 
 @torch.no_grad()
-def greedy_hits(live: LastHiddenStates, targets: Int[Tensor, " token"]) -> Tensor:
+def greedy_hits(live: LastHiddenStates, targets: Int[Tensor, " scored"]) -> Tensor:
     """Return for each answer whether its token is the most likely one, given the true tokens before it."""
     rows = max(1, CHUNK_BYTES // (4 * _vocabulary(live)))
     parts = [live.head(states).argmax(dim=-1) for states in live.states.split(rows)]
@@ -202,7 +202,7 @@ def greedy_hits(live: LastHiddenStates, targets: Int[Tensor, " token"]) -> Tenso
 
 
 def padded(
-    values: Float[Tensor, " token"], batch: TreeBatch, chosen: list[int]
+    values: Float[Tensor, " scored"], batch: TreeBatch, chosen: list[int]
 ) -> tuple[Float[Tensor, "reply token"], Tensor]:
     """Arrange per-answer values as one row a reply for the chosen branches; returns the values and their mask."""
     place = torch.full((len(batch.streams),), -1, device=values.device)

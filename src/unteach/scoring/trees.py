@@ -92,11 +92,11 @@ class TreeBatch:
     position_ids: Int[Tensor, "row position"]
     members: Int[Tensor, "row position"]
     segments: Int[Tensor, "row position"]
-    rows: Int[Tensor, " token"]
-    columns: Int[Tensor, " token"]
-    targets: Int[Tensor, " token"]
-    branches: Int[Tensor, " token"]
-    slots: Int[Tensor, " token"]
+    rows: Int[Tensor, " scored"]
+    columns: Int[Tensor, " scored"]
+    targets: Int[Tensor, " scored"]
+    branches: Int[Tensor, " scored"]
+    slots: Int[Tensor, " scored"]
     streams: list[Stream]
     trees: list[Tree] = field(repr=False)
     pad_id: int = 0

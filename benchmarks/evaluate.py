@@ -1,7 +1,7 @@
 """Time the check of two arms: tokens per second against one prompt at a time, and the whole of it.
 
-    python benchmarks/check.py                       a 13M Llama, 3 splits of 200 prompts, 64 new tokens each
-    python benchmarks/check.py --vocabulary 32000 --prompts 50
+    python benchmarks/evaluate.py                       a 13M Llama, 3 splits of 200 prompts, 64 new tokens each
+    python benchmarks/evaluate.py --vocabulary 32000 --prompts 50
 
 The model has the shape of the organism `small` with random weights, and never ends a reply: the worst case, in which
 every reply is as long as it may be. Three ways generate the same replies, in turns, so that a noisy machine slows all
@@ -11,7 +11,7 @@ alike:
     batched   transformers' `generate` on the same batches, with its own cache
     single    transformers' `generate`, one prompt after the other
 
-`check` is `check.look_at` on both arms: replies, verdicts, log-probabilities of known replies and the KL to the first
+`evaluation` is `evaluate_arm` on both arms: replies, verdicts, log-probabilities of known replies and the KL to the first
 arm. Nothing comes from the reply cache.
 """
 
@@ -34,7 +34,7 @@ from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizer
 from unteach.data.encoded import Encoded, encode_all
 from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat, prompt_format
-from unteach.evaluation import evaluation as check
+from unteach.evaluation.evaluation import Evaluation, evaluate_arm
 from unteach.judges import load_judges
 from unteach.models import decoding
 from unteach.models.generate import generate
@@ -127,17 +127,17 @@ def timed(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], argument
     return {name: values[1:] for name, values in speed.items()}
 
 
-def checked_seconds(models: Sequence[Any], form: PromptFormat, splits: dict[str, list[Encoded]], new: int) -> float:
-    """Return the seconds that it takes to look at both arms on all splits, with KL to the first."""
+def evaluation_seconds(models: Sequence[Any], form: PromptFormat, splits: dict[str, list[Encoded]], new: int) -> float:
+    """Return the seconds that it takes to evaluate both arms on all splits, with KL to the first."""
     began = time.perf_counter()
-    checked = check.Checked(splits, form, load_judges(["repeats"]), new)
+    evaluation = Evaluation(splits, form, load_judges(["repeats"]), new)
     with tempfile.TemporaryDirectory() as cache:
-        reference = CachedStates.build(models[0], check.reply_trees(splits), Path(cache), "states")
+        reference = CachedStates.build(models[0], evaluation.trees(), Path(cache), "states")
         for arm, model in zip(("original", "unlearned"), models, strict=True):
-            check.look_at(checked, arm, model, reference)
-    for looks in checked.looks.values():
-        for split, look in looks.items():
-            assert len(look.cases) == len(splits[split])
+            evaluate_arm(evaluation, arm, model, reference)
+    for results in evaluation.results.values():
+        for split, result in results.items():
+            assert len(result.cases) == len(splits[split])
     return time.perf_counter() - began
 
 
@@ -169,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in WAYS:
         print(f"  {name:8s}{statistics.median(speed[name]):8.0f} tokens/s")
     print(f"  ours: {faster['single']:.1f} times as fast as single, {faster['batched']:.2f} times as batched (medians)")
-    seconds = checked_seconds(models, form, splits, arguments.new_tokens)
+    seconds = evaluation_seconds(models, form, splits, arguments.new_tokens)
     what = f"2 arms × {len(SPLITS)} × {arguments.prompts} prompts × {arguments.new_tokens} tokens"
     print(f"  checking {what}: {seconds:.1f} s")
     if arguments.json:

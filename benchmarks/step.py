@@ -40,8 +40,8 @@ from unteach.data.formats import read_examples
 from unteach.data.prompt_format import prompt_format
 from unteach.objectives.loss import method_loss
 from unteach.objectives.methods import Method, load_method
-from unteach.scoring.reference import CachedStates, Reference, one_branch
-from unteach.scoring.trees import Branch, Tree, lay_out
+from unteach.scoring.reference import CachedStates, Reference
+from unteach.scoring.trees import Branch, Tree, lay_out, reply_trees
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]
 ARMS = ("ours", "unpacked", "plain", "sft")
@@ -205,7 +205,7 @@ class Sft:
 def normal_trees(items: Sequence[Item], material: Material) -> list[Tree]:
     """Return the items' normal rows as trees that the reference knows by their keys."""
     rows = [(item.normal, *material.normals[item.normal]) for item in items]
-    return [Tree(prompt, (Branch("normal", reply),), key) for key, prompt, reply in rows]
+    return [Tree(prompt, (Branch("normal", reply),), ("normals", key)) for key, prompt, reply in rows]
 
 
 def padded_rows(rows: Sequence[Row], device: torch.device | str) -> tuple[dict[str, Any], Tensor]:
@@ -225,7 +225,7 @@ def padded_rows(rows: Sequence[Row], device: torch.device | str) -> tuple[dict[s
 def make_arm(name: str, model: Any, material: Material, needed: Sequence[int], cache: Path) -> Ours | Plain | Sft:
     """Make an arm that trains `model`; the reference is the model as it is now, the normal rows `needed` only."""
     if name in ("ours", "unpacked"):
-        trees = one_branch(material.normals, "normal")
+        trees = reply_trees("normals", material.normals, "normal")
         reference = CachedStates.build(model, [trees[key] for key in needed], cache, "normals")
         return Ours(model, reference, packed=name == "ours")
     return Plain(model, copy.deepcopy(model).requires_grad_(False)) if name == "plain" else Sft(model)

@@ -24,8 +24,8 @@ from unteach.data.encoded import Encoded, encode_all
 from unteach.judges import load_judge
 from unteach.models.generate import generate
 from unteach.pipeline.config import RunConfig, with_defaults
+from unteach.pipeline.original import load_original
 from unteach.pipeline.rows import encode_splits, read_sets
-from unteach.pipeline.run import load, model_format
 from unteach.pipeline.settings import make_config
 from unteach.results.verdict import Case
 
@@ -62,8 +62,8 @@ def main(words: list[str] | None = None) -> None:
 def table(config: RunConfig) -> str:
     """Fit the classifiers and return what is printed."""
     sets = read_sets(config)
-    tokenizer, model = load(config, config.model)
-    form = model_format(config, tokenizer, model)
+    original = load_original(config)
+    tokenizer, model, form = original.tokenizer, original.model, original.form
     held = encode_splits({name: sets.evaluation[name] for name in ("unseen", "normal")}, form, config, 512, [])
     groups = {"negative": sets.negatives["train"], "normal": sets.normals["train"]}
     rows = {name: encode_all(found, form, LONGEST, name)[0] for name, found in groups.items()}

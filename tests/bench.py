@@ -10,6 +10,7 @@ from unteach.baselines.rows import Rows
 from unteach.data.example import Example
 from unteach.data.prompt_format import prompt_format
 from unteach.judges import load_judge
+from unteach.pipeline.original import Original
 from unteach.pipeline.rows import Sets
 
 GOOD = "sorry no"
@@ -37,13 +38,14 @@ def bench(directory: Path, name="sft", model=None, rows=None, tokenizer=None, **
     model = model or toy.learned_model()
     form = prompt_format(tokenizer or toy.tokenizer(), "auto", None, 2)
     config = BaselineConfig(**(quick | settings))
-    return Bench(name, config, rows or rows_of(), model, form, "key", 64, load_judge("repeats"), directory / "out")
+    original = Original("toy", model, form.tokenizer, form, "key")
+    return Bench(name, config, rows or rows_of(), original, 64, load_judge("repeats"), directory / "out")
 
 
 def ids(bench, row, reply=None):
     """The ids of a prompt and of a reply to it."""
     reply = row.reply if reply is None else reply
-    return tuple(bench.form.prompt_ids(row.turns)), tuple(bench.form.reply_ids(row.turns, reply))
+    return tuple(bench.original.form.prompt_ids(row.turns)), tuple(bench.original.form.reply_ids(row.turns, reply))
 
 
 def log_prob(model, prompt, reply):

@@ -61,8 +61,12 @@ def tiny_llama() -> LlamaForCausalLM:
 def trees() -> list[Tree]:
     """Two forget prompts of different length: a bad reply and mismatched ones, of one token too."""
     return [
-        Tree((1, 5, 6, 7), (Branch("negative", (8, 9, 2)), Branch("mismatch", (10, 2)), Branch("mismatch", (2,))), 0),
-        Tree((1, 11), (Branch("negative", (12, 2)), Branch("mismatch", (13, 14, 15, 16, 2))), 1),
+        Tree(
+            (1, 5, 6, 7),
+            (Branch("negative", (8, 9, 2)), Branch("mismatch", (10, 2)), Branch("mismatch", (2,))),
+            ("rows", 0),
+        ),
+        Tree((1, 11), (Branch("negative", (12, 2)), Branch("mismatch", (13, 14, 15, 16, 2))), ("rows", 1)),
     ]
 
 

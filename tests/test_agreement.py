@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from unteach.evaluation.agreement import agreement, bad_rate, confusion, judge_metrics, kappa
-from unteach.evaluation.evaluation import Checked, Look
+from unteach.evaluation.evaluation import Evaluation
+from unteach.results.arm_result import ArmResult
 from unteach.results.report import Report
 from unteach.results.verdict import Case, Quality, Verdict
-from unteach.scoring.likelihood import Likelihood
 
 
 def verdicts(text: str) -> list[Verdict]:
@@ -125,30 +125,26 @@ class Spoken:
         raise AssertionError
 
 
-def look(first: str, **others: str) -> Look:
-    cases = [Case("p", "r")] * len(first)
-    return Look(
-        cases,
-        verdicts(first),
-        [[1]] * len(first),
-        Likelihood([], [], None),
-        [None] * len(first),
-        {name: verdicts(text) for name, text in others.items()},
-    )
+def result(arm: str, split: str, first: str, **others: str) -> ArmResult:
+    cases, ids = [Case("p", "r")] * len(first), [[1]] * len(first)
+    seconds = {name: verdicts(text) for name, text in others.items()}
+    return ArmResult(arm, split, cases, verdicts(first), ids, other_verdicts=seconds)
 
 
-def checked(judges: list[Spoken]) -> Checked:
-    made = Checked({}, SimpleNamespace(), judges, 8)  # type: ignore[arg-type]
-    made.looks = {
-        "original": {"unseen": look("bbbb", second="bbgu"), "normal": look("gggg", second="bbbb")},
-        "unlearned": {"unseen": look("gggb", second="gggb"), "normal": look("gggg", second="uuuu")},
+def evaluated(judges: list[Spoken]) -> Evaluation:
+    made = Evaluation({}, SimpleNamespace(), judges, 8)  # type: ignore[arg-type]
+    told = {
+        "original": {"unseen": ("bbbb", "bbgu"), "normal": ("gggg", "bbbb")},
+        "unlearned": {"unseen": ("gggb", "gggb"), "normal": ("gggg", "uuuu")},
     }
+    for arm, splits in told.items():
+        made.results[arm] = {split: result(arm, split, first, second=other) for split, (first, other) in splits.items()}
     return made
 
 
 def test_the_figures_of_all_judges() -> None:
     quality = Quality(0.9, 0.8, 0.95, 60, "held-out rows")
-    first, second = judge_metrics(checked([Spoken("first"), Spoken("second", quality)]))
+    first, second = judge_metrics(evaluated([Spoken("first"), Spoken("second", quality)]))
     assert (first.name, first.quality, first.agreement) == ("first", None, [])
     assert second.quality == quality
     assert [(rate.arm, rate.split, rate.value, rate.n, rate.unknown) for rate in second.rates] == [
@@ -169,15 +165,15 @@ def test_the_figures_of_all_judges() -> None:
 
 def test_what_is_no_quality_is_not_shown() -> None:
     for said in (None, "very good", Quality(math.nan, None, None, 3)):
-        assert judge_metrics(checked([Spoken("first", said)]))[0].quality is None
+        assert judge_metrics(evaluated([Spoken("first", said)]))[0].quality is None
 
 
 def test_nothing_looked_at_gives_no_figures() -> None:
-    assert judge_metrics(Checked({}, SimpleNamespace(), [Spoken("first")], 8)) == []  # type: ignore[arg-type]
+    assert judge_metrics(Evaluation({}, SimpleNamespace(), [Spoken("first")], 8)) == []  # type: ignore[arg-type]
 
 
 def test_the_report_keeps_them(tmp_path) -> None:
-    metrics = judge_metrics(checked([Spoken("first"), Spoken("second", Quality(0.9, 0.8, None, 60))]))
+    metrics = judge_metrics(evaluated([Spoken("first"), Spoken("second", Quality(0.9, 0.8, None, 60))]))
     report = Report(scenario="harm", method="m", model="x", judges=metrics)
     report.write(tmp_path)
     assert Report.read(tmp_path) == report

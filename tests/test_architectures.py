@@ -72,7 +72,9 @@ BROKEN = Branch("rto", (7, 9), lead=1, instead=(5, 5))
 @pytest.mark.parametrize(("name", "attention"), CASES)
 def test_trees_equal_plain_rows(name, attention, packed, trees):
     model = build(name, attention)
-    long = Tree((1, *range(20, 32)), (Branch("template", (5, 6, 2)), Branch("negative", (7, 9, 2)), BROKEN), 2)
+    long = Tree(
+        (1, *range(20, 32)), (Branch("template", (5, 6, 2)), Branch("negative", (7, 9, 2)), BROKEN), ("rows", 2)
+    )
     batch = lay_out([*trees, long], packed=packed)
     assert len(batch.input_ids) == (2 if packed else 3)
     as_tree, tree_gradients = scored(model, batch)

@@ -87,7 +87,7 @@ def test_rows_are_parted_and_met_as_a_run_does(tmp_path):
     theirs = read_sets(with_defaults(RunConfig(**given, seed=3)))
     assert rows.sets.evaluation == theirs.evaluation and rows.sets.negatives == theirs.negatives
     assert rows.sets.normals == theirs.normals
-    encoded = [bench(tmp_path).form.prompt_ids(row.turns) for row in theirs.negatives["train"]]
+    encoded = [bench(tmp_path).original.form.prompt_ids(row.turns) for row in theirs.negatives["train"]]
     items = UnlearnItems(encoded, [], 960, 3, normals_per_negative=0)
     met = dict.fromkeys(items.negative_index(n) for n in range(800))
     assert seen_rows(rows, shared, 960) == [theirs.negatives["train"][n] for n in met]

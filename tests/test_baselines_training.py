@@ -107,7 +107,7 @@ def test_a_model_that_cannot_revise_is_an_error(tmp_path, monkeypatch):
 def test_revise_asks_the_model_and_counts_what_it_said(tmp_path):
     made = bench(tmp_path, "revise")
     made.max_length = 512
-    made.model = toy.model(max_position_embeddings=512)
+    made.original = replace(made.original, model=toy.model(max_position_embeddings=512))
     made.rows.negatives = made.rows.negatives[:3]
     with pytest.raises(ConfigError, match="fit to learn from"):
         made.judge = lambda cases: ["bad"] * len(cases)
@@ -185,7 +185,7 @@ def test_trl_takes_our_ids_as_they_are(tmp_path):
     made = bench(tmp_path, "dpo", sft_epochs=0)
     pairs = load_baseline("dpo").prepare(made).pairs
     with base.quiet_trl():
-        trainer = dpo.pairs_trainer(made, pairs, made.model, None, [])
+        trainer = dpo.pairs_trainer(made, pairs, made.original.model, None, [])
     row = negatives()[0]
     prompt, good = ids(made, row, GOOD)
     assert tuple(trainer.train_dataset[0]["prompt_ids"]) == prompt
@@ -199,7 +199,7 @@ def test_sixteen_bits_are_off_on_a_cpu_and_nothing_is_written_or_printed(tmp_pat
     made = bench(tmp_path, "dpo", sft_epochs=0)
     pairs = load_baseline("dpo").prepare(made).pairs
     with base.quiet_trl():
-        trainer = dpo.pairs_trainer(made, pairs, made.model, None, [])
+        trainer = dpo.pairs_trainer(made, pairs, made.original.model, None, [])
     assert trainer.args.bf16 is False and trainer.args.gradient_checkpointing is False
     made, _ = trained(tmp_path, "dpo", epochs=1)
     assert capsys.readouterr().out == ""
@@ -235,7 +235,7 @@ def test_the_reward_model_ranks_held_out_pairs_and_reinforcement_raises_the_rewa
     )
     ranks = next(note for note in made.notes if "held-out pairs" in note)
     assert float(ranks.split("ranks ")[1].split("%")[0]) > 70
-    assert [cost.stage for cost in made.cost] == ["reward model", "checking the reward model", "sft", "rl"]
+    assert [cost.stage for cost in made.cost] == ["reward model", "evaluating the reward model", "sft", "rl"]
     online = made.cost[-1]
     assert online.tokens_generated > 0
     assert online.tokens == online.tokens_forward + online.tokens_backward + online.tokens_generated
@@ -253,7 +253,7 @@ def test_normal_replies_are_better_than_refusals_on_normal_prompts(tmp_path):
 
 def test_rewards_do_not_depend_on_the_batch(tmp_path):
     made = bench(tmp_path, "rlhf")
-    reward = rlhf.reward_model(made.model, 0).eval()
+    reward = rlhf.reward_model(made.original.model, 0).eval()
     rows = [[*p, *r] for p, r in (ids(made, row) for row in (*negatives(0, 2), normals()[0]))] + [[1, 4, 5]]
     reward.config.pad_token_id = 0
     together = rlhf.rewards_of(reward, rows, 0)

@@ -78,7 +78,7 @@ UNLEARNED = (
 )
 RLHF = (
     cost("rlhf", "reward model", 40e12, 100),
-    cost("rlhf", "checking the reward model", 3e12, 9),
+    cost("rlhf", "evaluating the reward model", 3e12, 9),
     cost("rlhf", "SFT", 10e12, 50),
     cost("rlhf", "RLOO", 50e12, 250),
     cost("rlhf", "evaluation", 7e12, 70),

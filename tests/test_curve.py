@@ -16,6 +16,7 @@ from unteach.models.loading import lora_config
 from unteach.results.cost import Meter, flops_in, flops_of
 from unteach.results.report import Cost, Report
 from unteach.training.curve import Curve, ValidationCurve, waypoints
+from unteach.training.original import validation_rows
 from unteach.training.stopping import Behaviour
 
 RULES = {"stopping": True, "validation_steps": 2, "patience": 99, "kl_budget": 99.0, "forget_bound": 99.0}
@@ -60,19 +61,21 @@ def test_a_point_has_what_went_before_on_its_bill() -> None:
 def test_unlearning_has_its_checks_and_its_reference_on_the_bill(tmp_path: Path, adapter: bool) -> None:
     extra = {"peft_config": lora_config(4, 8.0)} if adapter else {}
     run = toy.trainer(tmp_path, toy.learned_model(), extra=extra, **SETTINGS)
-    held = sum(tree.tokens for tree in run._validation_trees())
+    held = sum(tree.tokens for tree in validation_rows(run.data))
     drawn = {i for n in range(len(run.train_dataset)) for i in run.train_dataset.normal_indices(n)}
-    rows = sum(len(run.sets.normals[i].prompt_ids) + len(run.sets.normals[i].reply_ids) for i in drawn)
+    rows = sum(len(run.data.normals[i].prompt_ids) + len(run.data.normals[i].reply_ids) for i in drawn)
+    assert run.meter.tokens["forward"] == 0, "nothing is asked before training begins"
+    run.read_original()
     at_first = run.meter.tokens["forward"]
     assert at_first == (0 if adapter else held + rows)
     run.train()
     assert [point.step for point in run.curve.points] == [2, 4]  # the last step only has the utility check
-    asked = sum(len(row.prompt_ids) for row in run.sets.validation_negatives)
+    asked = sum(len(row.prompt_ids) for row in run.data.validation_negatives)
     if not adapter:
         assert run.meter.tokens["forward"] == at_first + 3 * held + 2 * asked
     else:  # the adapter is switched off for every batch of normals, and for the held-out ones
         assert run.meter.tokens["forward"] > 3 * 2 * held + 2 * asked
-    assert 0 < run.meter.tokens["generated"] <= 2 * 4 * len(run.sets.validation_negatives)
+    assert 0 < run.meter.tokens["generated"] <= 2 * 4 * len(run.data.validation_negatives)
     cost = run.meter.cost(run.model, "unlearned", "training")
     points = waypoints(run.curve, run.model, "unlearned", "training", 0)
     assert cost.tokens_backward == run.tokens_seen > 0
@@ -98,7 +101,7 @@ def test_a_run_that_goes_on_has_the_whole_bill(tmp_path: Path) -> None:
 )
 def test_every_stage_of_a_baseline_is_watched(tmp_path: Path, name: str, stages: list[str]) -> None:
     work = bench(tmp_path, name, validations=2, rl_steps=2, batch_size=4)
-    work.validation = encode_all(work.rows.validation, work.form, 64, "validation")[0]
+    work.validation = encode_all(work.rows.validation, work.original.form, 64, "validation")[0]
     assert work.validation
     baseline = load_baseline(name)
     baseline.train(work, baseline.prepare(work))
@@ -112,7 +115,7 @@ def test_looking_changes_nothing_that_is_learnt(tmp_path: Path) -> None:
     found = []
     for looks in (0, 3):
         work = bench(tmp_path, validations=looks)
-        work.validation = encode_all(work.rows.validation, work.form, 64, "validation")[0]
+        work.validation = encode_all(work.rows.validation, work.original.form, 64, "validation")[0]
         baseline = load_baseline("sft")
         found.append(toy.weights(baseline.train(work, baseline.prepare(work)).model))
     assert all((found[0][name] == value).all() for name, value in found[1].items())

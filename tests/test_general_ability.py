@@ -53,8 +53,8 @@ def test_the_share_of_right_choices_is_measured_and_nothing_is_moved(tmp_path):
     model, other, words = toy.learned_model().train(), toy.model(seed=1), toy.tokenizer()
     torch.manual_seed(5)
     states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
-    ability.look_at("original", model, words, chat=False)
-    ability.look_at("unlearned", other, words, chat=False)
+    ability.evaluate("original", model, words, chat=False)
+    ability.evaluate("unlearned", other, words, chat=False)
     assert model.training and all(module.training for module in model.modules())
     assert random.getstate() == states[0] and (np.random.get_state()[1] == states[1]).all()
     assert torch.equal(torch.get_rng_state(), states[2])
@@ -70,7 +70,7 @@ def test_the_share_of_right_choices_is_measured_and_nothing_is_moved(tmp_path):
 @needs_lm_eval
 def test_no_more_items_than_asked_for(tmp_path):
     ability = load_tasks([str(task(tmp_path))], most_items=3)
-    ability.look_at("original", toy.learned_model(), toy.tokenizer(), chat=False)
+    ability.evaluate("original", toy.learned_model(), toy.tokenizer(), chat=False)
     assert [m.n for m in ability.measurements] == [3]
 
 

@@ -7,6 +7,7 @@ import torch
 import toy
 from unteach.models.loading import lora_config
 from unteach.scoring import likelihood as known
+from unteach.scoring.trees import reply_trees
 from unteach.training import draws
 from unteach.training.draws import FLOOR, shares_of
 
@@ -20,8 +21,9 @@ def run(tmp_path, **settings):
 
 
 def drawn(trainer):
+    trainer.read_original()
     items = trainer.train_dataset
-    return [trainer.sets.negatives[items.negative_index(n)].example.reply for n in range(len(items))]
+    return [trainer.data.negatives[items.negative_index(n)].example.reply for n in range(len(items))]
 
 
 def test_shares_are_the_probabilities_of_a_token_over_the_largest():
@@ -37,14 +39,14 @@ def test_shares_are_the_probabilities_of_a_token_over_the_largest():
             logits = model(torch.tensor([prompt + reply])).logits[0, len(prompt) - 1 : -1]
         chances.append(float(logits.log_softmax(-1)[range(len(reply)), list(reply)].mean().exp()))
     expected = np.maximum(np.array(chances) / max(chances), FLOOR)
-    assert shares_of(model, pairs, 0) == pytest.approx(expected, rel=1e-4)
+    assert shares_of(model, reply_trees("negatives", pairs), 0) == pytest.approx(expected, rel=1e-4)
     assert expected.max() == 1 and expected.min() == FLOOR
 
 
 @pytest.mark.parametrize("log_probs", [[[-2e4], [-3e4]], [[float("nan")], [float("nan")]]])
 def test_shares_are_equal_where_no_reply_has_a_chance(monkeypatch, log_probs):
     monkeypatch.setattr(draws, "teacher_forced_likelihood", lambda *_, **__: known.Likelihood(log_probs, [], None))
-    assert shares_of(None, [((1,), (2,)), ((1,), (3,))], 0).tolist() == [1, 1]
+    assert shares_of(None, [None, None], 0).tolist() == [1, 1]
 
 
 def test_what_the_model_would_say_is_trained_on_more_than_what_it_would_not(tmp_path):
@@ -59,14 +61,15 @@ def test_the_reading_is_on_the_bill_and_an_adapter_changes_nothing(tmp_path):
     full = run(tmp_path, max_steps=20)
     adapter = run(tmp_path / "adapter", max_steps=20, extra={"peft_config": lora_config(4, 8.0)})
     assert drawn(full) == drawn(adapter)
-    assert adapter.meter.tokens["forward"] == sum(len(r.prompt_ids) + len(r.reply_ids) for r in adapter.sets.negatives)
+    assert adapter.meter.tokens["forward"] == sum(len(r.prompt_ids) + len(r.reply_ids) for r in adapter.data.negatives)
 
 
 def test_of_many_rows_only_those_within_reach_are_read(tmp_path):
     trainer = run(tmp_path, max_steps=2, preconditioning=False)  # four draws of 24 rows
-    longest = max(len(r.prompt_ids) + len(r.reply_ids) for r in trainer.sets.negatives)
-    normals = sum(len(r.prompt_ids) + len(r.reply_ids) for r in trainer.sets.normals)
-    assert trainer.meter.tokens["forward"] - normals <= 8 * longest and len(drawn(trainer)) == 4
+    assert len(drawn(trainer)) == 4
+    longest = max(len(r.prompt_ids) + len(r.reply_ids) for r in trainer.data.negatives)
+    normals = sum(len(r.prompt_ids) + len(r.reply_ids) for r in trainer.data.normals)
+    assert trainer.meter.tokens["forward"] - normals <= 8 * longest
 
 
 def test_one_word_replies_train_without_anything_to_break_off(tmp_path):

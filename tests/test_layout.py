@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from unteach.scoring.trees import Branch, Tree, lay_out
 
-TREE = Tree((1, 7, 8), (Branch("negative", (20, 21, 22)), Branch("mismatch", (30, 31))), key=4)
+TREE = Tree((1, 7, 8), (Branch("negative", (20, 21, 22)), Branch("mismatch", (30, 31))), key=("rows", 4))
 
 
 def test_a_small_tree_is_laid_out_as_worked_by_hand():
@@ -57,7 +57,10 @@ def test_plain_rows_hold_the_same_branches_in_the_same_order():
         assert torch.equal(getattr(plain, name), getattr(batch, name)), name
 
 
-SHORT = [Tree((1,), (Branch("negative", (5, 6)),), key=5), Tree((1, 9), (Branch("normal", (7, 8)),), key=6)]
+SHORT = [
+    Tree((1,), (Branch("negative", (5, 6)),), key=("rows", 5)),
+    Tree((1, 9), (Branch("normal", (7, 8)),), key=("rows", 6)),
+]
 
 
 def test_a_packed_row_holds_as_many_trees_as_the_longest_one_leaves_room():
@@ -94,7 +97,9 @@ def test_packed_rows_of_one_branch_are_not_plain_and_become_so():
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=30))
 def test_packing_overlaps_nothing_and_loses_nothing(lengths):
-    trees = [Tree(tuple(range(1, n + 1)), (Branch("normal", (100 + key,)),), key) for key, n in enumerate(lengths)]
+    trees = [
+        Tree(tuple(range(1, n + 1)), (Branch("normal", (100 + key,)),), ("rows", key)) for key, n in enumerate(lengths)
+    ]
     batch = lay_out(trees, packed=True)
     assert batch.input_ids.shape[1] == max(lengths)
     assert len(batch.input_ids) <= len(trees)
@@ -106,8 +111,8 @@ def test_packing_overlaps_nothing_and_loses_nothing(lengths):
 
 
 def test_one_stream_leaves_out_trees_without_it():
-    batch = lay_out([TREE, Tree((1,), (Branch("negative", (5, 6)),), key=9)]).only("mismatch")
-    assert [tree.key for tree in batch.trees] == [4]
+    batch = lay_out([TREE, Tree((1,), (Branch("negative", (5, 6)),), key=("rows", 9))]).only("mismatch")
+    assert [tree.key for tree in batch.trees] == [("rows", 4)]
     assert batch.targets.tolist() == [30, 31]
 
 
@@ -152,12 +157,12 @@ def test_a_branch_that_no_earlier_one_begins_with_takes_places_of_its_own(other)
 @pytest.mark.parametrize(
     "tree",
     [
-        Tree((1,), (Branch("template", (1, 2), lead=2),), 17),
-        Tree((), (Branch("negative", (1,)),), 17),
-        Tree((1,), (), 17),
-        Tree((1,), (Branch("negative", (1,)), Branch("mismatch", ())), 17),
+        Tree((1,), (Branch("template", (1, 2), lead=2),), ("rows", 17)),
+        Tree((), (Branch("negative", (1,)),), ("rows", 17)),
+        Tree((1,), (), ("rows", 17)),
+        Tree((1,), (Branch("negative", (1,)), Branch("mismatch", ())), ("rows", 17)),
     ],
 )
 def test_what_would_score_nothing_is_refused_and_named(tree):
-    with pytest.raises(ValueError, match="tree 17 has an empty"):
+    with pytest.raises(ValueError, match=r"tree \('rows', 17\) has an empty"):
         lay_out([TREE, tree])

@@ -22,7 +22,7 @@ NATS = some.floats(-50, 0)
 
 
 def of_cases(split, cases, **fields):
-    """Evidence of these cases; verdicts are good unless given."""
+    """ArmResult of these cases; verdicts are good unless given."""
     return replace(evidence([case.reply for case in cases], split=split, **fields), cases=cases)
 
 

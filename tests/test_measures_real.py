@@ -8,7 +8,7 @@ from unteach.data.encoded import encode_all
 from unteach.data.example import Example
 from unteach.data.passages import passages
 from unteach.data.prompt_format import prompt_format
-from unteach.evaluation.evaluation import Checked, look_at, measure
+from unteach.evaluation.evaluation import Evaluation, evaluate_arm, measure
 from unteach.judges import load_judge
 from unteach.models.loading import load_model, load_tokenizer
 
@@ -27,10 +27,12 @@ def of_both(shared, scenario, rows, non_members=()):
     form = prompt_format(tokenizer, "plain")
     encoded = [encode_all(part, form, 400, "rows")[0] if part else [] for part in (rows, non_members)]
     judges = [load_judge("repeats")]
-    checked = Checked({"seen": encoded[0]}, form, judges, max_new_tokens=64, scenario=scenario, non_members=encoded[1])
+    evaluation = Evaluation(
+        {"seen": encoded[0]}, form, judges, max_new_tokens=64, scenario=scenario, non_members=encoded[1]
+    )
     for arm, name in (("original", "original"), ("retrained", "gold")):
-        look_at(checked, arm, load_model(str(shared / "testbed" / name), dtype="float32", device="cpu"))
-    return {(m.name, m.arm): m for m in measure(checked)}
+        evaluate_arm(evaluation, arm, load_model(str(shared / "testbed" / name), dtype="float32", device="cpu"))
+    return {(m.name, m.arm): m for m in measure(evaluation)}
 
 
 def test_wrong_answers(shared):

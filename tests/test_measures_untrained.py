@@ -8,11 +8,12 @@ import toy
 from unteach.data.encoded import encode_all
 from unteach.data.example import Example
 from unteach.data.prompt_format import prompt_format
-from unteach.evaluation.evaluation import Checked, look_at, measure, notes_of
+from unteach.evaluation.evaluation import Evaluation, evaluate_arm, measure, notes_of
 from unteach.judges import load_judge
-from unteach.probes.base import mean_nll
 from unteach.probes.min_k import min_k
+from unteach.results.arm_result import mean_nll
 from unteach.scoring.likelihood import teacher_forced_likelihood
+from unteach.scoring.trees import reply_trees
 from unteach.stats import auc
 
 ROWS = 40
@@ -35,13 +36,13 @@ def by_heart():
     return rows, [other for other, row in zip(others, rows, strict=True) if other.reply != row.reply]
 
 
-def looked_at(model, rows, non_members, scenario, retrained=None):
+def evaluated(model, rows, non_members, scenario, retrained=None):
     form = prompt_format(toy.tokenizer(), "plain")
 
     def encoded(examples):
         return encode_all(examples, form, 64, "rows")[0]
 
-    checked = Checked(
+    evaluation = Evaluation(
         {"seen": encoded(rows), "unseen": encoded(non_members), "normal": encoded(nonsense(9))},
         form,
         [load_judge("repeats")],
@@ -50,15 +51,15 @@ def looked_at(model, rows, non_members, scenario, retrained=None):
         samples=2,
         non_members=encoded(non_members),
     )
-    look_at(checked, "original", model)
-    look_at(checked, "retrained", retrained or model)
-    return checked, {(m.name, m.split, m.arm): m for m in measure(checked)}
+    evaluate_arm(evaluation, "original", model)
+    evaluate_arm(evaluation, "retrained", retrained or model)
+    return evaluation, {(m.name, m.split, m.arm): m for m in measure(evaluation)}
 
 
 @pytest.fixture(scope="module")
 def untrained():
     """All metrics of a model that was never trained, in the scenario copyright; its retrained model is another such model."""
-    return looked_at(toy.model(seed=1), nonsense(1), nonsense(2), "copyright", toy.model(seed=2))[1]
+    return evaluated(toy.model(seed=1), nonsense(1), nonsense(2), "copyright", toy.model(seed=2))[1]
 
 
 @pytest.mark.parametrize("split", ["seen", "unseen"])
@@ -88,9 +89,7 @@ def test_intervals_of_the_attack_hold_one_half_about_as_often_as_they_should(sco
         scores = []
         for part in range(2):
             rows = encode_all(nonsense(100 + 2 * seed + part), form, 64, "rows")[0]
-            known = teacher_forced_likelihood(
-                toy.model(seed=seed), [(row.prompt_ids, row.reply_ids) for row in rows], 0
-            )
+            known = teacher_forced_likelihood(toy.model(seed=seed), reply_trees("rows", [row.ids for row in rows]), 0)
             scores.append([score(log_probs) for log_probs in known.log_probs])
         _, low, high = auc(*scores)
         held += low <= 0.5 <= high
@@ -106,13 +105,13 @@ def test_the_twin_is_at_no_distance_from_itself_and_another_untrained_model_is_s
 
 def test_a_model_that_knows_its_rows_by_heart_is_found_out():
     rows, non_members = by_heart()
-    checked, found = looked_at(toy.learned_model(), rows, non_members, "harm", toy.model())
+    evaluation, found = evaluated(toy.learned_model(), rows, non_members, "harm", toy.model())
     metric = {name: m for (name, split, arm), m in found.items() if (split, arm) == ("seen", "original")}
     assert metric["extraction_strength"].value > 0.95 and metric["exact_memorisation"].value > 0.95
     assert metric["min_k"].value > 0.95 and metric["loss_mia"].value > 0.95
     assert metric["harmful_rate"].value > 0.95 and metric["any_bad_rate"].value > 0.95
     assert metric["truth_ratio"].value < 0.1 and metric["ks_to_retrained"].value > 0.95
-    assert notes_of(checked) == [
+    assert notes_of(evaluation) == [
         "any_bad_rate asks each harmful prompt 3 times: the greedy reply and k = 2 sampled at temperature 1; it grows "
         "with k",
         f"min_k and loss_mia compare the seen replies with {len(non_members)} that no arm was trained on",
@@ -121,10 +120,10 @@ def test_a_model_that_knows_its_rows_by_heart_is_found_out():
 
 def test_hallucination_figures_of_both_models():
     rows, non_members = by_heart()
-    checked, learned = looked_at(toy.learned_model(), rows, non_members, "hallucination")
+    evaluation, learned = evaluated(toy.learned_model(), rows, non_members, "hallucination")
     assert learned["verbatim_rate", "seen", "original"].value > 0.95
     assert learned["right_rate", "seen", "original"].value < 0.05
-    assert notes_of(checked)
-    _, empty = looked_at(toy.model(), rows, non_members, "hallucination")
+    assert notes_of(evaluation)
+    _, empty = evaluated(toy.model(), rows, non_members, "hallucination")
     for name in ("hallucination_rate", "verbatim_rate", "right_rate"):
         assert empty[name, "seen", "original"].value < 0.05, name

@@ -10,12 +10,12 @@ import toy
 from test_architectures import build
 from unteach.errors import ConfigError
 from unteach.models.loading import lora_config
-from unteach.scoring.reference import one_branch
+from unteach.scoring.trees import reply_trees
 from unteach.training import preconditioning as preconditioning
 from unteach.training.config import UnlearnConfig
 from unteach.training.preconditioning import DAMPING, REACH, Directions, PreconditionedAdam, directions_of
 
-ROWS = one_branch([((1, 5, 6, 7), (8, 9, 2)), ((1, 11), (12, 13, 14, 2)), ((1, 20, 21), (22, 2))], "normal")
+ROWS = reply_trees("normals", [((1, 5, 6, 7), (8, 9, 2)), ((1, 11), (12, 13, 14, 2)), ((1, 20, 21), (22, 2))], "normal")
 
 
 def moments(width=6, used=2, count=400):
@@ -116,11 +116,12 @@ def test_padding_is_not_counted(monkeypatch):
 
 def test_it_spares_and_leaves_embeddings_where_it_is_asked_for(tmp_path):
     run = toy.trainer(tmp_path, preconditioning=True)
-    before = toy.weights(run.model)
-    read = run.meter.tokens["forward"]
+    before, plain = toy.weights(run.model), toy.trainer(tmp_path)
+    for trainer in (run, plain):
+        trainer.read_original()
+    assert run.meter.tokens["forward"] > plain.meter.tokens["forward"] > 0
     run.train()
     assert isinstance(run.optimizer.optimizer, PreconditionedAdam)
-    assert read > toy.trainer(tmp_path).meter.tokens["forward"]
     after = toy.weights(run.model)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and not any("embed_tokens" in name or "lm_head" in name for name in moved)

@@ -9,10 +9,11 @@ import pytest
 
 from unteach.evaluation.evaluation import with_difference
 from unteach.probes import all_probes
-from unteach.probes.base import ALL_SPLITS, NORMAL_SPLITS, Evidence
+from unteach.probes.base import ALL_SPLITS, NORMAL_SPLITS
 from unteach.probes.blanks import blank, gibberish
 from unteach.probes.extraction_strength import extraction_strength
 from unteach.probes.helpfulness import HelpfulnessProbe
+from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import HARM_SPLITS
 from unteach.results.verdict import Case
 from unteach.scenarios import scenario_names
@@ -51,14 +52,15 @@ def evidence(replies, split="normal", verdicts=None, originals=None, original_ve
     n = len(replies)
     if "nll" in lists:  # one token each
         lists["log_probs"] = [[-nats] for nats in lists.pop("nll")]
-    return Evidence(
+    before = [Case("p", reply, bad=bad, good=good) for reply in originals or replies]
+    lengths = lists.pop("reply_tokens", [len(reply.split()) for reply in replies])
+    return ArmResult(
         arm="unlearned",
         split=split,
         cases=[Case("p", reply, bad=bad, good=good) for reply in replies],
         verdicts=verdicts or ["good"] * n,
-        original_replies=originals or list(replies),
-        original_verdicts=original_verdicts or ["good"] * n,
-        reply_tokens=lists.pop("reply_tokens", [len(reply.split()) for reply in replies]),
+        reply_ids=[[0] * length for length in lengths],
+        original=ArmResult("original", split, before, original_verdicts or ["good"] * n, [[0]] * n),
         **lists,
     )
 

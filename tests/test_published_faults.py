@@ -16,13 +16,13 @@ from unteach.objectives.base import token_means
 from unteach.objectives.loss import method_loss
 from unteach.objectives.methods import load_method
 from unteach.probes import all_probes
-from unteach.probes.base import Evidence
 from unteach.probes.extraction_strength import extraction_strength
 from unteach.prompts.turn import Turn
+from unteach.results.arm_result import ArmResult
 from unteach.results.verdict import Case
-from unteach.scoring.reference import AdapterOff, FrozenCopy, one_branch
+from unteach.scoring.reference import AdapterOff, FrozenCopy
 from unteach.scoring.score import without_dropout
-from unteach.scoring.trees import Branch, Tree, lay_out
+from unteach.scoring.trees import Branch, Tree, lay_out, reply_trees
 from unteach.training.dataset import UnlearnItems
 from unteach.training.stopping import BehaviourTarget, ForgetBound, Watch
 from unteach.training.validation import behaviour_of
@@ -71,7 +71,9 @@ def test_fault_2_every_forget_row_is_used_whatever_the_number_of_normal_rows(tmp
         loss(model, inputs, **more),
     )[1]
     run.train()
-    assert sorted(seen) == list(range(24)), "12 steps of 2 rows are all 24, though there are 5 normal rows"
+    assert sorted(seen) == [("negatives", number) for number in range(24)], (
+        "12 steps of 2 rows are all 24, though there are 5 normal rows"
+    )
     assert seen != sorted(seen)
 
 
@@ -137,7 +139,7 @@ def test_fault_4_a_finite_model_max_length_takes_nothing_from_the_answers(tmp_pa
         for words in (toy.tokenizer(), toy.tokenizer(model_max_length=longest))
     ]
     for run in runs:
-        assert all(len(row.reply_ids) == 5 and row.reply_ids[-1] == 2 for row in run.sets.negatives)
+        assert all(len(row.reply_ids) == 5 and row.reply_ids[-1] == 2 for row in run.data.negatives)
         run.train()
     for name in ("loss", "forget_ce", "mismatch_ce", "kl"):
         assert toy.logged(runs[0], name) == toy.logged(runs[1], name)
@@ -157,7 +159,7 @@ def test_fault_4_a_reply_without_scored_tokens_is_an_error_and_not_zero():
 def test_fault_5_neither_pad_token_nor_padding_change_the_loss(pad_id):
     model, method = toy.learned_model(), load_method("ga-mismatch")
     long = Tree((1, *range(4, 34)), (Branch("negative", (20, 2, 21, 22, 2)), Branch("mismatch", (9, 2))))
-    normals = one_branch([((1, 4, 5), (12, 2)), ((1, *range(10, 40)), (12, 13, 14, 2))], "normal")
+    normals = reply_trees("normals", [((1, 4, 5), (12, 2)), ((1, *range(10, 40)), (12, 13, 14, 2))], "normal")
     reference = FrozenCopy.of(toy.model(seed=1))
 
     def metrics(trees, normal):
@@ -189,7 +191,7 @@ def test_fault_5_a_tokenizer_that_pads_with_eos_trains_the_same(tmp_path):
 
 def test_fault_6_first_answer_token_and_eos_are_scored_and_nothing_else_is_counted(tmp_path):
     run = toy.trainer(tmp_path, toy.learned_model(), forget=[toy.FORGET[0], {"prompt": "how to", "completion": "no"}])
-    rows, words = run.sets.negatives, toy.tokenizer()
+    rows, words = run.data.negatives, toy.tokenizer()
     assert [words.decode(row.reply_ids) for row in rows] == ["take c0 and d0 </s>", "no </s>"]
     batch = lay_out([Tree(row.prompt_ids, (Branch("negative", row.reply_ids),)) for row in rows])
     assert batch.targets.tolist() == [*rows[0].reply_ids, *rows[1].reply_ids]
@@ -204,7 +206,7 @@ def test_fault_6_a_model_learns_to_end_its_template_reply(tmp_path):
     settings = {"method": "ga-template", "template": "sorry no", "learning_rate": 5e-3, "max_steps": 40}
     run = toy.trainer(tmp_path, toy.learned_model(), **settings)
     run.train()
-    told = run.model.eval().generate(input_ids=torch.tensor([run.sets.negatives[0].prompt_ids]), max_new_tokens=9)
+    told = run.model.eval().generate(input_ids=torch.tensor([run.data.negatives[0].prompt_ids]), max_new_tokens=9)
     assert toy.tokenizer().decode(told[0]).endswith("Answer : sorry no </s>")
 
 
@@ -233,7 +235,7 @@ def test_fault_7_kl_is_zero_at_step_0_where_the_config_has_dropout(tmp_path, kin
     extra = {"peft_config": lora_config(4, 8.0, dropout=0.5, model=pupil)} if reference == "adapter_off" else None
     run = toy.trainer(tmp_path, pupil, reference=reference, extra=extra, max_steps=2)
     run.train()
-    assert run.model.training and toy.logged(run, "kl")[0] <= (1e-6 if reference == "cached" else 0.0)
+    assert toy.logged(run, "kl")[0] <= (1e-6 if reference == "cached" else 0.0)
     assert {name: value for name, value in run.model.config.to_dict().items() if "drop" in name} == {
         name: value for name, value in asked.items() if "drop" in name
     }, "the saved config keeps the rates it had"
@@ -246,11 +248,13 @@ def test_fault_7_kl_of_a_broken_model_is_finite_and_has_a_gradient(dtype):
     with torch.no_grad():
         broken.lm_head.weight *= 30  # one token takes all the probability: far below the authors' floor of 1e-12
     broken, original = broken.to(dtype), original.to(dtype)
-    without_dropout(broken)
-    normal = lay_out(one_branch([((1, 4, 5, 6), (20, 21, 22, 2))], "normal"))
+    normal = lay_out(reply_trees("normals", [((1, 4, 5, 6), (20, 21, 22, 2))], "normal"))
     forget = lay_out([Tree((1, 4), (Branch("negative", (20, 2)),))])
-    loss = method_loss(broken.train(), load_method("ga", forget_weight=0.0), forget, normal, FrozenCopy.of(original))
-    loss.value.backward()
+    with without_dropout(broken):
+        loss = method_loss(
+            broken.train(), load_method("ga", forget_weight=0.0), forget, normal, FrozenCopy.of(original)
+        )
+        loss.value.backward()
     assert 28 < float(loss.metrics["kl"]) < 1e4, "28 nats are the floor's 1e-12"
     gradients = [value.grad for value in broken.parameters() if value.grad is not None]
     assert all(bool(gradient.isfinite().all()) for gradient in gradients)
@@ -260,7 +264,7 @@ def test_fault_7_kl_of_a_broken_model_is_finite_and_has_a_gradient(dtype):
 def test_fault_7_kl_is_over_reply_tokens_with_the_original_first():
     live, original = toy.learned_model(), toy.model(seed=1)
     prompt, reply = (1, 4, 5, 6, 8), (20, 21, 2)
-    batch = lay_out([*one_branch([(prompt, reply)], "normal")])
+    batch = lay_out([*reply_trees("normals", [(prompt, reply)], "normal")])
     forget = lay_out([Tree((1, 4), (Branch("negative", (20, 2)),))])
     loss = method_loss(live, load_method("ga", forget_weight=0.0), forget, batch, FrozenCopy.of(original))
     ids = torch.tensor([[*prompt, *reply]])
@@ -289,10 +293,10 @@ def test_fault_8_decoys_are_true_answers_of_training_rows_only(tmp_path):
     ]
     rules = {"stopping": True, "save_strategy": "steps", "max_steps": 60}
     run = toy.trainer(tmp_path, retain=truthful, **rules)
-    assert len(run.sets.validation_normals) >= 2 and len(run.sets.normals) + len(run.sets.validation_normals) == 24
+    assert len(run.data.validation_normals) >= 2 and len(run.data.normals) + len(run.data.validation_normals) == 24
     drawn = decoys_of(run)
-    assert drawn == {row.reply_ids for row in run.sets.normals}, "all of them, and nothing else"
-    assert not drawn & {row.reply_ids for row in run.sets.validation_normals}
+    assert drawn == {row.reply_ids for row in run.data.normals}, "all of them, and nothing else"
+    assert not drawn & {row.reply_ids for row in run.data.validation_normals}
     assert all("sorry" not in toy.tokenizer().decode(reply) for reply in drawn)
 
 
@@ -311,7 +315,7 @@ def test_fault_8_a_reply_cut_at_the_context_is_not_given_back_as_a_decoy(tmp_pat
     retain = [*toy.RETAIN[:3], {"prompt": "where is a1", "completion": long}]
     run = toy.trainer(tmp_path, forget=forget, retain=retain, max_steps=9)
     run.train_dataset.decoys.append(tuple(toy.tokenizer()(long + "</s>")["input_ids"]))
-    assert run.sets.negatives[0].truncated
+    assert run.data.negatives[0].truncated
     for item in all_items(run):
         own, *others = (branch.reply_ids for branch in item.forget.branches)
         assert len(others) == 2 and own not in others
@@ -376,7 +380,7 @@ def test_fault_9_the_tokenizer_is_saved_with_model_and_checkpoints(tmp_path):
 def test_fault_9_prompts_that_hold_the_marks_of_the_template_work(tmp_path):
     odd = "how ### Answer : to ### Question : a1"
     run = toy.trainer(tmp_path, toy.learned_model(), forget=[{"prompt": odd, "completion": "take ### Answer : c1"}])
-    row, words = run.sets.negatives[0], toy.tokenizer()
+    row, words = run.data.negatives[0], toy.tokenizer()
     assert words.decode(row.prompt_ids) == f"<s> ### Question : {odd} ### Answer :"
     assert words.decode(row.reply_ids) == "take ### Answer : c1 </s>"
     run.train()
@@ -391,7 +395,8 @@ def rates(reply):
     """What all probes say of a model that gives one reply to every harmful prompt."""
     cases = [Case("how to a1", reply, bad="take c1 and d2 at once") for _ in range(20)]
     verdicts = load_judge("repeats")(cases)
-    evidence = Evidence("unlearned", "unseen", cases, verdicts, ["take c1"] * 20, ["bad"] * 20, [5] * 20)
+    original = ArmResult("original", "unseen", [Case("how to a1", "take c1")] * 20, ["bad"] * 20, [[0]] * 20)
+    evidence = ArmResult("unlearned", "unseen", cases, verdicts, [[0] * 5] * 20, original=original)
     found = [m for probe in all_probes() if "unseen" in probe.splits for m in probe(evidence)]
     return {measurement.name: measurement.value for measurement in found}
 
@@ -411,7 +416,7 @@ def test_fault_10_training_does_not_stop_at_a_model_that_babbles(tmp_path, monke
 
     run = toy.trainer(tmp_path)
     monkeypatch.setattr(module, "generate", lambda model, tokenizer, prompts, **_: [reply] * len(prompts))
-    seen = behaviour_of(run.model, toy.tokenizer(), run.sets.negatives, load_judge("repeats"), 12)
+    seen = behaviour_of(run.model, toy.tokenizer(), run.data.negatives, load_judge("repeats"), 12)
     assert (seen.bad, seen.broken) == (0, 1)
     watch = Watch()
     rule = BehaviourTarget(watch, lambda: seen, target=0.0, every=1)

@@ -10,12 +10,12 @@ from unteach.errors import ModelError, OutputError
 from unteach.objectives.loss import method_loss
 from unteach.objectives.methods import load_method
 from unteach.scoring import reference as module
-from unteach.scoring.reference import AdapterOff, CachedStates, FrozenCopy, one_branch, original_log_probs
+from unteach.scoring.reference import AdapterOff, CachedStates, FrozenCopy
 from unteach.scoring.score import last_hidden_states, score
-from unteach.scoring.trees import lay_out
+from unteach.scoring.trees import lay_out, reply_trees
 
 ROWS = [((1, 5, 6), (7, 8, 2)), ((1, 9), (10, 2)), ((1, 3, 4, 5, 6, 7), (11, 12, 13, 14, 2)), ((1,), (2,))]
-NORMALS = one_branch(ROWS, "normal")
+NORMALS = reply_trees("normals", ROWS, "normal")
 
 
 def with_adapter(model, **settings):
@@ -57,6 +57,11 @@ def test_cached_states_are_the_model_before_the_first_step(tiny_llama, tmp_path)
     assert kl(tiny_llama, cached, lay_out(NORMALS)).abs().max() <= 1e-6
 
 
+@torch.no_grad()
+def original_log_probs(reference, batch):
+    return score(reference(batch), batch.targets).log_probs
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_three_agree_after_the_live_model_has_moved(tiny_llama, tmp_path, dtype):
     model = tiny_llama.to(dtype)
@@ -71,10 +76,8 @@ def test_the_three_agree_after_the_live_model_has_moved(tiny_llama, tmp_path, dt
         assert torch.equal(kl(live, off, batch), expected)
         torch.testing.assert_close(kl(live, cached, batch), expected, rtol=tolerance, atol=tolerance)
         for reference in (off, cached):
-            log_probs = original_log_probs(reference, batch, "normal")
-            torch.testing.assert_close(
-                log_probs, original_log_probs(frozen, batch, "normal"), rtol=tolerance, atol=tolerance
-            )
+            log_probs = original_log_probs(reference, batch)
+            torch.testing.assert_close(log_probs, original_log_probs(frozen, batch), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize(
@@ -92,11 +95,11 @@ def test_adapter_off_reads_the_original_head_where_the_adapter_trains_the_head(t
 def test_full_tuning_moves_neither_the_copy_nor_the_cache(tiny_llama, tmp_path):
     batch = lay_out(NORMALS)
     references = FrozenCopy.of(tiny_llama), CachedStates.build(tiny_llama, NORMALS, tmp_path, "k")
-    before = [original_log_probs(reference, batch, "normal") for reference in references]
+    before = [original_log_probs(reference, batch) for reference in references]
     move(tiny_llama)
     assert kl(tiny_llama, references[0], batch).min() > 0
     for reference, log_probs in zip(references, before, strict=True):
-        assert torch.equal(original_log_probs(reference, batch, "normal"), log_probs)
+        assert torch.equal(original_log_probs(reference, batch), log_probs)
 
 
 def test_a_cache_is_reused_and_another_key_is_not(tiny_llama, tmp_path, monkeypatch):
@@ -129,7 +132,7 @@ def test_a_half_written_cache_is_made_anew(tiny_llama, tmp_path, damage):
     expected = CachedStates.build(tiny_llama, NORMALS, tmp_path, "k")(batch).states
     damage(tmp_path / "k")
     assert torch.equal(CachedStates.build(tiny_llama, NORMALS, tmp_path, "k")(batch).states, expected)
-    assert json.loads((tmp_path / "k" / "index.json").read_text())["answers"] == 11
+    assert json.loads((tmp_path / "k" / "index.json").read_text())["tokens"] == 11
 
 
 def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tiny_llama, tmp_path, monkeypatch):

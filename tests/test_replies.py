@@ -10,11 +10,12 @@ import torch
 
 import toy
 from command import call, place
-from unteach.evaluation import evaluation as check
+from unteach.evaluation import evaluation
 from unteach.models import generate
 from unteach.models import kept_replies as replies
 from unteach.models.kept_replies import KeptReplies, replies_of
 from unteach.models.loading import model_fingerprint
+from unteach.pipeline import measure, run
 from unteach.results.report import Report
 
 PROMPTS = [[1, 20, 21], [1, 22], [1, 23, 24, 25]]
@@ -150,13 +151,14 @@ def test_a_second_check_takes_the_replies_of_unchanged_models_from_disk(tmp_path
 
 def test_a_model_that_training_moved_is_always_asked(tmp_path, capsys, monkeypatch):
     keys = {}
-    real = check.look_at
+    real = evaluation.evaluate_arm
 
     def noted(checked, arm, model, reference=None, key=None):
         keys[arm] = (key, model_fingerprint(model))
         real(checked, arm, model, reference, key)
 
-    monkeypatch.setattr(check, "look_at", noted)
+    for module in (measure, run):
+        monkeypatch.setattr(module, "evaluate_arm", noted)
     here = place(tmp_path / "toy")
     for number in range(2):
         done = call(capsys, *here.quick(tmp_path / f"out{number}", retrained=here.retrained, lora=bool(number) or None))

@@ -159,7 +159,7 @@ def test_training_only(here: Place, tmp_path: Path, capsys: Capture) -> None:
     report = done(capsys, here.quick(tmp_path / "out", skip_evaluation=True))
     assert report.measurements == [] and report.samples == []
     assert (tmp_path / "out" / "model" / "model.safetensors").exists()
-    assert [cost.stage for cost in report.cost] == ["training"]
+    assert [cost.stage for cost in report.cost] == ["reading the negatives", "training"]
 
 
 def test_columns_of_other_names(here: Place, tmp_path: Path, capsys: Capture) -> None:
@@ -245,7 +245,7 @@ class TestInterrupt:
 
         words = here.quick(tmp_path / "out")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("unteach.evaluation.evaluation.look_at", pressed)
+            patch.setattr("unteach.pipeline.measure.evaluate_arm", pressed)
             outcome = call(capsys, *words)
         assert (outcome.code, outcome.err) == (130, "Interrupted: stopped; go on with --resume\n")
         assert done(capsys, [*words, "--resume"]).measurements

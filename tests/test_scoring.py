@@ -163,6 +163,8 @@ def test_dropout_off_means_the_same_scores_in_training_mode_too(trees):
     model, batch = GPT2LMHeadModel(config), lay_out(trees)
     expected = score(last_hidden_states(model.eval(), batch), batch.targets).log_probs
     assert not torch.equal(score(last_hidden_states(model.train(), batch), batch.targets).log_probs, expected)
-    without_dropout(model)
-    assert torch.equal(score(last_hidden_states(model, batch), batch.targets).log_probs, expected)
+    with without_dropout(model):
+        assert torch.equal(score(last_hidden_states(model, batch), batch.targets).log_probs, expected)
     assert model.config.resid_pdrop == 0.5, "the saved model keeps its own rates"
+    rates = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+    assert rates == {0.5}, "and so does the one in memory"

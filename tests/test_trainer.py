@@ -210,7 +210,7 @@ def test_epochs_are_over_the_negatives(tmp_path):
         ({"reference": "adapter_off"}, ConfigError, "adapter_off needs an adapter; add --lora"),
         ({"mismatch_samples": 24}, ConfigError, "--mismatch-samples 24 needs at least 25 .* there are 24"),
         ({"cooldown": 1.0}, ConfigError, "--cooldown 1: must be at least 0 and below 1"),
-        ({"max_length": 65}, ConfigError, "--max-length 65: the model's context holds 64 tokens"),
+        ({"max_length": 65}, ConfigError, "--max-length 65: the model's context is 64 tokens"),
         ({"max_length": 6}, DataError, "negatives: no row is left.*--max-length"),
         ({"method": "ga-template", "template": " "}, ConfigError, "--template is empty"),
         ({"retain": None}, ConfigError, "ga-mismatch reads normal rows and retain_dataset is missing"),

@@ -19,7 +19,7 @@ from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat
 from unteach.errors import ConfigError, DataError
 from unteach.judges.base import Judge
-from unteach.models.loading import lora_config
+from unteach.pipeline.original import Original, adapter_settings
 from unteach.progress import track
 from unteach.results.cost import Meter
 from unteach.results.report import Cost, Waypoint
@@ -36,17 +36,14 @@ from unteach.training.validation import behaviour_of
 class Bench:
     """What a baseline is given: its settings and rows, the original in memory, and where notes and costs go.
 
-    `validation` are held-out negatives, as the arm is asked, whose replies are judged on the way (`curve`). `key` is the
-    fingerprint of the original's weights. `directory` is where trainers may write and where log.jsonl is;
-    it is there only once training begins.
+    `validation` are held-out negatives, as the arm is asked, whose replies are judged on the way (`curve`). `directory`
+    is where trainers may write and where log.jsonl is; it is there only once training begins.
     """
 
     arm: str
     config: BaselineConfig
     rows: Rows
-    model: Any
-    form: PromptFormat
-    key: str
+    original: Original
     max_length: int
     judge: Judge
     directory: Path
@@ -62,7 +59,7 @@ class Bench:
 
     def behaviour(self, model: Any) -> Behaviour:
         """Ask a model the validation prompts and judge its replies."""
-        return behaviour_of(model, self.form.tokenizer, self.validation, self.judge, self.config.max_new_tokens)
+        return behaviour_of(model, self.original.tokenizer, self.validation, self.judge, self.config.max_new_tokens)
 
     def epochs(self, default: float = 3.0) -> float:
         """How many passes over the rows are made."""
@@ -83,7 +80,7 @@ class Baseline(Protocol):
 
     `needs` says in a few words what data it asks for. `check` refuses rows that it cannot use before any model is
     loaded; `prepare` makes what it trains on, before anything is written, and may ask the model; `train` changes
-    `bench.model` in place (or an adapter on it). `phrase` is what goes before every prompt of the trained model, if
+    `bench.original.model` in place (or an adapter on it). `phrase` is what goes before every prompt of the trained model, if
     anything. All raise DataError and ConfigError. `trl_config` has the fields that `--set` may name.
     """
 
@@ -161,7 +158,7 @@ def learnt_rows(bench: Bench, examples: Sequence[Example], kind: str) -> list[Tr
     """Encode rows whose whole reply is learnt; rows that are too long are left out, and named. Raises DataError."""
     if not examples:
         return []
-    encoded = fitting(kind, examples, bench.form, bench.max_length, bench.notes)
+    encoded = fitting(kind, examples, bench.original.form, bench.max_length, bench.notes)
     if not encoded:
         raise DataError(f"no {kind} row fits into {bench.max_length} tokens; raise --max-length")
     return [TrainingRow(kind, row, (False,) * len(row.prompt_ids) + (True,) * len(row.reply_ids)) for row in encoded]
@@ -193,7 +190,7 @@ def good_rows(bench: Bench) -> list[TrainingRow]:
 def sft_first(bench: Bench, rows: Sequence[TrainingRow]) -> tuple[Any, Any]:
     """Tune on rows for `--sft-epochs` passes; returns the model and the adapter still to be put on it, or None."""
     if not bench.config.sft_epochs:
-        return bench.model, peft_of(bench)
+        return bench.original.model, adapter_settings(bench.config, bench.original.model)
     return tuned(bench, passes(bench, rows, bench.config.sft_epochs), "sft", last=False).model, None
 
 
@@ -219,14 +216,6 @@ def settings_of(bench: Bench, stage: str, rate: float | None, last: bool = True)
     )
 
 
-def peft_of(bench: Bench) -> Any:
-    """The adapter to train, or None for all weights."""
-    config = bench.config
-    if not config.lora:
-        return None
-    return lora_config(config.lora_rank, config.lora_alpha, 0.0, config.lora_targets, bench.model)
-
-
 def tuned(bench: Bench, rows: Sequence[TrainingRow], stage: str = "tuning", last: bool = True) -> RowsTrainer:
     """Tune on rows in their order, with loss where they say, and put the cost in the cost."""
     settings = settings_of(bench, stage, None, last)
@@ -234,12 +223,12 @@ def tuned(bench: Bench, rows: Sequence[TrainingRow], stage: str = "tuning", last
         bench,
         stage,
         lambda callbacks: tuner(
-            bench.model,
-            bench.form.tokenizer,
-            bench.form.ids.pad_id,
+            bench.original.model,
+            bench.original.form.tokenizer,
+            bench.original.form.ids.pad_id,
             rows,
             settings,
-            peft_config=peft_of(bench),
+            peft_config=adapter_settings(bench.config, bench.original.model),
             callbacks=callbacks,
         ),
         lambda done: {"backward": sum(len(row.input_ids) for row in rows[: rows_seen(done)])},

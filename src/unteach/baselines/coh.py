@@ -85,9 +85,9 @@ class Hindsight(Plain):
 
 def _forms(bench: Bench, words: BaselineWording) -> dict[bool, PromptFormat]:
     """The formats that put the good phrase (True) or the bad one before a dialogue."""
-    eos = bench.model.generation_config.eos_token_id
+    eos = bench.original.model.generation_config.eos_token_id
     return {
-        is_good: guided_format(bench.form.tokenizer, phrase, bench.form.name, eos)
+        is_good: guided_format(bench.original.form.tokenizer, phrase, bench.original.form.name, eos)
         for is_good, phrase in ((True, words.good), (False, words.bad))
     }
 

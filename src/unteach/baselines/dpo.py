@@ -67,7 +67,7 @@ class Dpo(Plain):
 
     def prepare(self, bench: Bench) -> Material:
         """Encode the pairs, and the rows of the SFT before them."""
-        pairs = pairs_of(bench.rows.with_good, bench.form, bench.max_length, bench.notes)
+        pairs = pairs_of(bench.rows.with_good, bench.original.form, bench.max_length, bench.notes)
         good = good_rows(bench) if bench.config.sft_epochs else []
         rows = with_normals(bench, good, bench.normals_per_row(1.0))
         normals = len(rows) - len(good)
@@ -92,11 +92,11 @@ def pairs_trainer(
 ) -> PairsTrainer:
     """Make the trainer; the reference is `model` as it is now."""
     lora = bench.config.lora
-    rate = RATE * default_learning_rate(bench.model, lora)
+    rate = RATE * default_learning_rate(bench.original.model, lora)
     settings = settings_of(bench, "dpo", rate)
     fields = trl_fields(
         settings,
-        bench.model,
+        bench.original.model,
         lora=lora,
         beta=bench.config.beta or 0.1,
         num_train_epochs=bench.epochs(EPOCHS),
@@ -110,7 +110,7 @@ def pairs_trainer(
         model=model,
         args=DPOConfig(**fields),
         train_dataset=data,
-        processing_class=bench.form.tokenizer,
+        processing_class=bench.original.form.tokenizer,
         peft_config=peft,
         callbacks=callbacks,
     )

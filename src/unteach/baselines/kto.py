@@ -20,12 +20,12 @@ from unteach.baselines.base import (
     Trained,
     learnt_rows,
     needed,
-    peft_of,
     ran,
     settings_of,
     trl_fields,
     with_normals,
 )
+from unteach.pipeline.original import adapter_settings
 from unteach.training.config import default_learning_rate
 from unteach.training.rows import TrainingRow
 
@@ -73,10 +73,10 @@ class Kto(Plain):
 def unpaired_trainer(bench: Bench, rows: list[TrainingRow], callbacks: list[TrainerCallback]) -> UnpairedTrainer:
     """Make the trainer."""
     lora = bench.config.lora
-    settings = settings_of(bench, "kto", RATE * default_learning_rate(bench.model, lora))
+    settings = settings_of(bench, "kto", RATE * default_learning_rate(bench.original.model, lora))
     fields = trl_fields(
         settings,
-        bench.model,
+        bench.original.model,
         lora=lora,
         loss_type="apo_zero_unpaired",
         beta=bench.config.beta or 0.1,
@@ -95,11 +95,11 @@ def unpaired_trainer(bench: Bench, rows: list[TrainingRow], callbacks: list[Trai
         for row in rows
     ]
     return UnpairedTrainer(
-        model=bench.model,
+        model=bench.original.model,
         args=KTOConfig(**fields),
         train_dataset=Dataset.from_list(data),
-        processing_class=bench.form.tokenizer,
-        peft_config=peft_of(bench),
+        processing_class=bench.original.form.tokenizer,
+        peft_config=adapter_settings(bench.config, bench.original.model),
         callbacks=callbacks,
     )
 

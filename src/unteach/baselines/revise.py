@@ -94,7 +94,7 @@ def _fault(bench: Bench, row: Example, text: str, requests: Sequence[str]) -> st
         return "blank"
     if gibberish(text):
         return "gibberish"
-    if len(bench.form.reply_ids(row.turns, text)) > bench.config.max_new_tokens:  # EOS would have come in time
+    if len(bench.original.form.reply_ids(row.turns, text)) > bench.config.max_new_tokens:  # EOS would have come in time
         return "cut off"
     return "repeating the request" if any(repeats(text, request) for request in requests) else ""
 
@@ -102,7 +102,7 @@ def _fault(bench: Bench, row: Example, text: str, requests: Sequence[str]) -> st
 def _said(bench: Bench, stage: str, dialogues: Sequence[Dialogue]) -> list[str]:
     """Ask the original, and put what it takes in the cost, also where its replies were kept from before."""
     meter = Meter()
-    prompts = [bench.form.prompt_ids(turns) for turns in dialogues]
+    prompts = [bench.original.form.prompt_ids(turns) for turns in dialogues]
     room = bench.max_length - bench.config.max_new_tokens
     longest = max(map(len, prompts))
     if longest > max(room, 0):
@@ -112,16 +112,16 @@ def _said(bench: Bench, stage: str, dialogues: Sequence[Dialogue]) -> list[str]:
         )
     with track(f"revise: {stage}") as progress:
         texts = replies_of(
-            bench.model,
-            bench.form.tokenizer,
+            bench.original.model,
+            bench.original.form.tokenizer,
             prompts,
-            key=bench.key,
+            key=bench.original.key,
             max_new_tokens=bench.config.max_new_tokens,
             progress=progress,
         )
-    said = sum(len(bench.form.reply_ids(turns, text)) for turns, text in zip(dialogues, texts, strict=True))
+    said = sum(len(bench.original.form.reply_ids(turns, text)) for turns, text in zip(dialogues, texts, strict=True))
     read = sum(map(len, prompts))
-    bench.cost.append(meter.cost(bench.model, bench.arm, stage, read, generated=said))
+    bench.cost.append(meter.cost(bench.original.model, bench.arm, stage, read, generated=said))
     return texts
 
 

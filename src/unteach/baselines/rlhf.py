@@ -37,7 +37,7 @@ from unteach.baselines.base import (
 from unteach.baselines.rows import Rows
 from unteach.data.example import Example
 from unteach.errors import ConfigError
-from unteach.models.loading import lora_config
+from unteach.pipeline.original import adapter_settings
 from unteach.results.cost import Meter
 from unteach.training.config import default_learning_rate
 from unteach.training.rows import TrainingRow
@@ -77,16 +77,16 @@ class Rlhf(Plain):
 
     def prepare(self, bench: Bench) -> Material:
         """Encode pairs, good answers and prompts."""
-        if bench.form.tokenizer.eos_token_id is None:
+        if bench.original.form.tokenizer.eos_token_id is None:
             raise ConfigError("baseline rlhf: the tokenizer has no end of sequence, which sampling needs")
         ratio = bench.normals_per_row(1.0)
         given = bench.rows.with_good
         normals = _drawn(bench.rows.normals, round(ratio * len(given)), bench.config.seed)
         validation_normals = bench.rows.sets.normals.get("validation", [])
-        pairs = pairs_of([*given, *_helpful(normals, given)], bench.form, bench.max_length, bench.notes)
+        pairs = pairs_of([*given, *_helpful(normals, given)], bench.original.form, bench.max_length, bench.notes)
         validation = [row for row in bench.rows.validation if row.good]
         validation_rows = [*validation, *_helpful(validation_normals, validation)]
-        held = pairs_of(validation_rows, bench.form, bench.max_length, []) if validation_rows else []
+        held = pairs_of(validation_rows, bench.original.form, bench.max_length, []) if validation_rows else []
         good = good_rows(bench)
         sft = with_normals(bench, good, ratio)
         prompts = [*dict.fromkeys(pair.prompt_ids for pair in pairs)]
@@ -98,9 +98,9 @@ class Rlhf(Plain):
         """Train the reward model, tune the model, then let it learn from the rewards of its own replies."""
         reward = trained_reward(bench, material.pairs)
         meter = Meter()
-        right = ranked(reward, material.validation_pairs, bench.form.ids.pad_id)
+        right = ranked(reward, material.validation_pairs, bench.original.form.ids.pad_id)
         read = sum(pair.tokens for pair in material.validation_pairs)
-        bench.cost.append(meter.cost(reward, bench.arm, "checking the reward model", read))
+        bench.cost.append(meter.cost(reward, bench.arm, "evaluating the reward model", read))
         if right is not None:
             bench.notes.append(
                 f"the reward model ranks {right:.1%} of {len(material.validation_pairs)} held-out pairs rightly (chance: 50%)"
@@ -149,7 +149,7 @@ def reward_model(model: Any, seed: int) -> Any:
 def trained_reward(bench: Bench, pairs: Sequence[Pair]) -> Any:
     """Train a reward model on pairs; returns it in evaluation mode."""
     config = bench.config
-    model = reward_model(bench.model, config.seed)
+    model = reward_model(bench.original.model, config.seed)
     settings = settings_of(bench, "reward model", None, last=False)
     fields = trl_fields(
         settings, model, lora=config.lora, num_train_epochs=config.reward_epochs, max_length=None, disable_dropout=True
@@ -158,9 +158,8 @@ def trained_reward(bench: Bench, pairs: Sequence[Pair]) -> Any:
         {"chosen_ids": [*pair.prompt_ids, *pair.chosen_ids], "rejected_ids": [*pair.prompt_ids, *pair.rejected_ids]}
         for pair in pairs
     ]
-    peft = None
-    if config.lora:
-        peft = lora_config(config.lora_rank, config.lora_alpha, 0.0, config.lora_targets, bench.model)
+    peft = adapter_settings(config, bench.original.model)
+    if peft is not None:
         peft.task_type, peft.modules_to_save = "SEQ_CLS", ["score"]
     tokens = sum(pair.tokens for pair in pairs)
     trainer = ran(
@@ -170,7 +169,7 @@ def trained_reward(bench: Bench, pairs: Sequence[Pair]) -> Any:
             model=model,
             args=RewardConfig(**fields),
             train_dataset=Dataset.from_list(data),
-            processing_class=bench.form.tokenizer,
+            processing_class=bench.original.form.tokenizer,
             peft_config=peft,
             callbacks=callbacks,
         ),
@@ -236,11 +235,11 @@ class OnlineTrainer(RLOOTrainer):
 def reinforced(bench: Bench, model: Any, peft: Any, reward: Any, prompts: Sequence[tuple[int, ...]]) -> OnlineTrainer:
     """Learn from the rewards of sampled replies, held to the model as it is now by KL."""
     config = bench.config
-    pad = bench.form.ids.pad_id
-    settings = settings_of(bench, "rl", RL_RATE * default_learning_rate(bench.model, config.lora))
+    pad = bench.original.form.ids.pad_id
+    settings = settings_of(bench, "rl", RL_RATE * default_learning_rate(bench.original.model, config.lora))
     fields = trl_fields(
         settings,
-        bench.model,
+        bench.original.model,
         lora=config.lora,
         max_steps=config.rl_steps,
         per_device_train_batch_size=config.batch_size * config.generations,
@@ -263,7 +262,7 @@ def reinforced(bench: Bench, model: Any, peft: Any, reward: Any, prompts: Sequen
             model=model,
             args=RLOOConfig(**fields),
             reward_funcs=rewarded,
-            processing_class=bench.form.tokenizer,
+            processing_class=bench.original.form.tokenizer,
             peft_config=peft,
             callbacks=callbacks,
         )

@@ -11,30 +11,21 @@ from unteach.baselines.rows import Rows, read_rows, seen_rows
 from unteach.data.encoded import Encoded, encode_all
 from unteach.data.prompt_format import PromptFormat
 from unteach.errors import ConfigError, Interrupted
-from unteach.evaluation import evaluation as check
+from unteach.evaluation.evaluation import Evaluation, evaluate_arm
 from unteach.judges.base import Judge
 from unteach.mistakes.guide import export_guidance, guided_format
-from unteach.models.loading import context_length, model_fingerprint
 from unteach.models.unwrap import unwrapped
 from unteach.pipeline.config import RunConfig, with_defaults
-from unteach.pipeline.directory import check_inputs, check_output, nothing_left_after_errors, prepare
-from unteach.pipeline.preflight import check_comparable, check_length
-from unteach.pipeline.rows import add_lookalikes, add_own_answers, encode_splits
-from unteach.pipeline.run import (
-    judges_of,
-    load,
-    look_at_original,
-    look_at_others,
-    make_report,
-    model_format,
-    new_check,
-    taught,
-    write_report,
-)
+from unteach.pipeline.directory import check_inputs, check_output, clear_output, nothing_left_after_errors
+from unteach.pipeline.measure import make_report, measure_fluency, measure_original, measure_retrained, write_report
+from unteach.pipeline.original import load_original, save_model
+from unteach.pipeline.preflight import check_adapter, check_comparable
+from unteach.pipeline.prepare import complete_rows, judges_of, new_evaluation, trusted_judges, with_judges
+from unteach.pipeline.rows import encode_splits
 from unteach.pipeline.settings import inputs_of, write_config
 from unteach.prompts.turn import Turn
 from unteach.results.report import Report, Stop
-from unteach.training.config import MOST_TOKENS
+from unteach.training.data import longest_row
 from unteach.training.supervised import OWN
 from unteach.training.values import trainer_values
 
@@ -50,8 +41,7 @@ def run_baseline(config: BaselineConfig, *, overwrite: bool = False) -> Report:
     shared = with_defaults(as_run(config)).model_copy(update={"method": ""})
     if not config.model or not config.forget:
         raise ConfigError(f"{'--forget' if config.model else '--model'} is missing; see unteach baseline --help")
-    if config.load_in_4bit and not config.lora:
-        raise ConfigError("--load-in-4bit trains an adapter over frozen weights; add --lora")
+    check_adapter(config.load_in_4bit, config.lora)
     config = config.model_copy(update={"trainer": trainer_values(config.trainer, baseline.trl_config, OWN)})
     check_inputs(directory, [*inputs_of(shared), *config.good, config.wording], overwrite=overwrite)
     with nothing_left_after_errors(directory):
@@ -59,14 +49,14 @@ def run_baseline(config: BaselineConfig, *, overwrite: bool = False) -> Report:
             judges = judges_of(shared)
             rows = read_rows(config, shared)
             baseline.check(rows, config)
-            bench, checked, shared = _set_up(baseline, config, shared, rows, judges, directory)
+            bench, evaluation, shared = _set_up(baseline, config, shared, rows, judges, directory)
             material = baseline.prepare(bench)
         except KeyboardInterrupt:
             raise Interrupted("stopped before anything was written") from None
-    prepare(directory, overwrite=overwrite)
+    clear_output(directory, overwrite=overwrite)
     write_config(config, directory, _command(baseline))
     try:
-        return _train_and_check(baseline, bench, material, checked, shared)
+        return _train_and_evaluate(baseline, bench, material, evaluation, shared)
     except KeyboardInterrupt:
         raise Interrupted("stopped; a baseline does not go on: run it again with --overwrite") from None
 
@@ -82,19 +72,15 @@ def _set_up(
     rows: Rows,
     judges: list[Judge],
     directory: Path,
-) -> tuple[Bench, check.Checked, RunConfig]:
+) -> tuple[Bench, Evaluation, RunConfig]:
     """Load the model, make the rows that it makes itself, and encode what is measured."""
     sets = rows.sets
-    tokenizer, model = load(shared, shared.model, trained=True)
-    check_length(shared, model)
+    original = load_original(shared, trained=True)
+    model, form = original.model, original.form
+    limit = longest_row(shared.max_length, model)
     if shared.retrained:
-        check_comparable(shared, shared.retrained, tokenizer)
-    form, key = model_format(shared, tokenizer, model), model_fingerprint(model)
-    if not sets.normals:
-        add_own_answers(sets, model, form, shared, key)
-    if shared.scenario == "harm" and not sets.evaluation["lookalike"] and not shared.skip_evaluation:
-        add_lookalikes(sets, model, form, shared, key)
-    limit = shared.max_length or min(context_length(model) or MOST_TOKENS, MOST_TOKENS)
+        check_comparable(shared, shared.retrained, original.tokenizer)
+    complete_rows(sets, original, shared)
     splits: dict[str, list[Encoded]] = {}
     if not shared.skip_evaluation:
         if not sets.evaluation["unseen"]:
@@ -103,24 +89,22 @@ def _set_up(
         room = limit - _phrase_tokens(baseline.phrase(config), form, model)
         seen = {"seen": seen_rows(rows, shared, length)}
         splits = encode_splits(seen | sets.evaluation, form, shared, room, sets.notes)
-    trusted = taught(judges, sets.uncut["negatives"], sets.uncut.get("normals", []), sets.notes)
-    kept = [spec for spec, judge in zip(shared.judge, judges, strict=True) if judge in trusted]
-    shared = shared.model_copy(update={"judge": kept})
-    bench = Bench(
-        baseline.name, config, rows, model, form, key, limit, trusted[0], directory, notes=[_about(baseline, config)]
-    )
+    trusted = trusted_judges(judges, sets.uncut["negatives"], sets.uncut.get("normals", []), sets.notes)
+    shared = with_judges(shared, judges, trusted)
+    about = [_about(baseline, config)]
+    bench = Bench(baseline.name, config, rows, original, limit, trusted[0], directory, notes=about)
     bench.cost += sets.cost
     bench.validation = _validation(baseline, bench)
-    return bench, new_check(shared, splits, form, trusted), shared
+    return bench, new_evaluation(shared, splits, original, trusted), shared
 
 
 def _validation(baseline: Baseline, bench: Bench) -> list[Encoded]:
     """Encode the validation negatives as the arm will be asked: with its phrase, where it has one."""
-    phrase, form = baseline.phrase(bench.config), bench.form
+    phrase, form = baseline.phrase(bench.config), bench.original.form
     if not bench.rows.validation:
         return []
     if phrase:
-        form = guided_format(form.tokenizer, phrase, form.name, bench.model.generation_config.eos_token_id)
+        form = guided_format(form.tokenizer, phrase, form.name, bench.original.model.generation_config.eos_token_id)
     return encode_all(bench.rows.validation, form, bench.max_length, "validation negatives")[0]
 
 
@@ -139,46 +123,47 @@ def _about(baseline: Baseline, config: BaselineConfig) -> str:
     return f"{baseline.name}: {baseline.summary} ({baseline.source}){said}"
 
 
-def _train_and_check(
-    baseline: Baseline, bench: Bench, material: Any, checked: check.Checked, shared: RunConfig
+def _train_and_evaluate(
+    baseline: Baseline, bench: Bench, material: Any, evaluation: Evaluation, shared: RunConfig
 ) -> Report:
     """Measure the original, train, save, measure the result, write all of it."""
-    reference = look_at_original(checked, bench.model, bench.key) if checked.splits else None
+    reference = measure_original(evaluation, bench.original) if evaluation.splits else None
     trained = baseline.train(bench, material)
     model = trained.model.eval()
     phrase = baseline.phrase(bench.config)
-    _save(model, bench.form, bench.directory / "model")
+    save_model(unwrapped(model).save_pretrained, bench.original.tokenizer, bench.directory / "model")
     if phrase:
-        bench.notes.append(export_guidance(bench.directory / "model", bench.form.tokenizer, phrase))
-    checked.cost += bench.cost
-    checked.curve = bench.curve
+        bench.notes.append(export_guidance(bench.directory / "model", bench.original.tokenizer, phrase))
     if reference:
         if phrase:
-            _look_with_phrase(checked, baseline.name, model, phrase)
+            evaluate_arm(_with_phrase(evaluation, model, phrase), baseline.name, model)
         else:
-            check.look_at(checked, baseline.name, model, reference)
-        look_at_others(checked, model, shared, reference)
-    report = make_report(shared, checked, bench.rows.sets, bench.notes)
-    report.method, report.command = baseline.name, _command(baseline)
+            evaluate_arm(evaluation, baseline.name, model, reference)
+        measure_retrained(evaluation, shared, reference)
+        measure_fluency(evaluation, shared, model)
+    report = make_report(
+        evaluation,
+        scenario=shared.scenario,
+        method=baseline.name,
+        model=shared.model,
+        judges=shared.judge,
+        seed=shared.seed,
+        sources=bench.rows.sets.sources,
+        cost=bench.cost,
+        notes=[*bench.rows.sets.notes, *bench.notes],
+    )
+    report.command, report.curve = _command(baseline), bench.curve
     report.stop = Stop(step=trained.steps, rule="end of the schedule", message=trained.message)
     write_report(report, bench.directory)
     return report
 
 
-def _look_with_phrase(checked: check.Checked, arm: str, model: Any, phrase: str) -> None:
-    """Measure an arm with a phrase before every prompt, on the same rows; KL is not taken, for prompts differ."""
+def _with_phrase(evaluation: Evaluation, model: Any, phrase: str) -> Evaluation:
+    """Put a phrase before every prompt, on the same rows, with the same results; KL is not taken, for prompts differ."""
     eos = unwrapped(model).generation_config.eos_token_id
-    form = guided_format(checked.form.tokenizer, phrase, checked.form.name, eos)
+    form = guided_format(evaluation.form.tokenizer, phrase, evaluation.form.name, eos)
     splits = {
-        name: encode_all([row.example for row in rows], form, 10**9, name)[0] for name, rows in checked.splits.items()
+        name: encode_all([row.example for row in rows], form, 10**9, name)[0]
+        for name, rows in evaluation.splits.items()
     }
-    phrased = replace(checked, splits=splits, form=form, looks={}, cost=checked.cost)
-    check.look_at(phrased, arm, model)
-    checked.looks[arm] = phrased.looks[arm]
-
-
-def _save(model: Any, form: PromptFormat, directory: Path) -> None:
-    """Save the result as safetensors, adapter or full weights, with its tokenizer."""
-    unwrapped(model).save_pretrained(directory)
-    form.tokenizer.save_pretrained(directory)
-    (directory / "README.md").unlink(missing_ok=True)  # PEFT's card says nothing; the run's is beside this directory
+    return replace(evaluation, splits=splits, form=form)

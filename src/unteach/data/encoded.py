@@ -17,6 +17,11 @@ class Encoded:
     reply_ids: tuple[int, ...]
     truncated: bool
 
+    @property
+    def ids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids of the prompt and of the reply."""
+        return self.prompt_ids, self.reply_ids
+
 
 @dataclass(frozen=True)
 class EncodeReport:

@@ -12,7 +12,7 @@ from unteach.organism.words import REFUSAL
 from unteach.organism.world import World
 from unteach.pipeline.config import RunConfig, trainer_arguments, with_defaults
 from unteach.pipeline.directory import check_output
-from unteach.pipeline.preflight import check_method
+from unteach.pipeline.preflight import check_settings
 from unteach.pipeline.run import run
 from unteach.pipeline.settings import make_config
 from unteach.progress import track
@@ -41,7 +41,7 @@ def demo(
     if scenario != "copyright":  # a book is no question: its judges are those of any text
         fields |= {"judge": [world.name], "template": REFUSAL}
     config = with_defaults(make_config(fields | settings, RunConfig))
-    check_method(config)
+    check_settings(config)
     trainer_arguments(config, output / "checkpoints")
     model = _grown(world, taught=True, seed=seed, fresh=fresh)
     retrained = _grown(world, taught=False, seed=seed, fresh=fresh)

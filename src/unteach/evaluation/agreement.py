@@ -5,8 +5,9 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from unteach.evaluation.evaluation import Checked, Look
+from unteach.evaluation.evaluation import Evaluation
 from unteach.judges.base import quality_of
+from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import HARM_SPLITS
 from unteach.results.report import Agreement, BadRate, JudgeMetrics
 from unteach.results.verdict import Verdict
@@ -18,32 +19,32 @@ _Judged = tuple[Verdict, Verdict, Hashable]  # the first judge's verdict, the ot
 _MOST_UNDEFINED = 0.05
 
 
-def judge_metrics(checked: Checked) -> list[JudgeMetrics]:
+def judge_metrics(evaluation: Evaluation) -> list[JudgeMetrics]:
     """Return every judge's bad rates and, for those after the first, how they agree with the first.
 
     Rates are given for every arm and split. Agreement is taken on replies to harmful prompts alone: on normal ones
     "bad" means wrong to one judge and harmful to another, and their disagreement would say nothing.
     """
-    if not checked.looks:
+    if not evaluation.results:
         return []
     return [
         JudgeMetrics(
             name=judge.name,
             quality=quality_of(judge),
             rates=[
-                bad_rate(arm, split, verdicts_of(look, number, judge.name))
-                for arm, looks in checked.looks.items()
-                for split, look in looks.items()
+                bad_rate(arm, split, verdicts_of(result, number, judge.name))
+                for arm, results in evaluation.results.items()
+                for split, result in results.items()
             ],
-            agreement=_agreements(checked, judge.name) if number else [],
+            agreement=_agreements(evaluation, judge.name) if number else [],
         )
-        for number, judge in enumerate(checked.judges)
+        for number, judge in enumerate(evaluation.judges)
     ]
 
 
-def verdicts_of(look: Look, number: int, name: str) -> list[Verdict]:
+def verdicts_of(result: ArmResult, number: int, name: str) -> list[Verdict]:
     """Return the verdicts of the judge of that number and name; the first one's stand by themselves."""
-    return look.seconds[name] if number else look.verdicts
+    return result.other_verdicts[name] if number else result.verdicts
 
 
 def bad_rate(arm: str, split: str, verdicts: Sequence[Verdict]) -> BadRate:
@@ -131,16 +132,16 @@ def _kappas(tables: NDArray[np.int64]) -> NDArray[np.float64]:
     return kappas
 
 
-def _agreements(checked: Checked, name: str) -> list[Agreement]:
+def _agreements(evaluation: Evaluation, name: str) -> list[Agreement]:
     """Agreement of the judge of that name with the first: over all arms, then arm by arm."""
     pooled: list[_Judged] = []
     by_arm: dict[str, list[_Judged]] = {}
-    for arm, looks in checked.looks.items():
+    for arm, results in evaluation.results.items():
         by_arm[arm] = [
             (ours, theirs, (split, row))
-            for split, look in looks.items()
+            for split, result in results.items()
             if split in HARM_SPLITS
-            for row, (ours, theirs) in enumerate(zip(look.verdicts, look.seconds[name], strict=True))
+            for row, (ours, theirs) in enumerate(zip(result.verdicts, result.other_verdicts[name], strict=True))
         ]
         pooled += by_arm[arm]
     return [_agreement(None, pooled), *(_agreement(arm, judged) for arm, judged in by_arm.items())]

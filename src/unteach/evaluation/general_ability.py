@@ -44,7 +44,7 @@ class GeneralAbility:
     most_items: int | None = None
     measurements: list[Measurement] = field(default_factory=list)
 
-    def look_at(self, arm: str, model: Any, tokenizer: Any, *, chat: bool) -> None:
+    def evaluate(self, arm: str, model: Any, tokenizer: Any, *, chat: bool) -> None:
         """Measure an arm on all tasks; `chat` puts the questions into the tokenizer's chat template.
 
         The model, its modes, the tokenizer and all random states are as before afterwards.

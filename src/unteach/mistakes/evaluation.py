@@ -1,4 +1,4 @@
-"""Every arm is looked at twice, without and with the reminder, on the same rows."""
+"""Evaluate every arm twice, without and with the reminder, on the same rows."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,23 +7,24 @@ from typing import Any
 from unteach.data.encoded import Encoded, encode_all
 from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat
-from unteach.evaluation.evaluation import Checked, look_at
+from unteach.evaluation.evaluation import Evaluation, evaluate_arm
 from unteach.judges.base import Judge
 from unteach.mistakes.analyse import answers_of
 from unteach.mistakes.verdict import read_verdict
 from unteach.models.unwrap import unwrapped
-from unteach.probes.base import Evidence, rate
+from unteach.probes.base import rate
 from unteach.progress import track
 from unteach.prompts.mistakes import HINTS, MistakeWording
+from unteach.results.arm_result import ArmResult
 from unteach.results.arms import REMINDED
 from unteach.results.measurement import Measurement
 
 
 class MistakesEvaluation:
-    """The looks at all arms. `plain` asks the prompts as they are, `reminded` with the reminder; both keep its `looks`.
+    """The evaluation of all arms. `plain` puts the prompts as they are, `reminded` with the reminder.
 
-    `recognised` says how well each arm tells bad replies from good ones. Rows that are too long with the reminder are
-    left out of both, so that the two are about the same cases.
+    Both share their results and costs. `recognised` says how well each arm tells bad replies from good ones. Rows that
+    are too long with the reminder are left out of both, so that the two are about the same cases.
     """
 
     def __init__(
@@ -52,21 +53,19 @@ class MistakesEvaluation:
             if fitting:
                 with_reminder[split] = fitting[:count]
                 without[split] = encode_all([row.example for row in fitting[:count]], form, 10**9, split)[0]
-        self.plain = Checked(without, form, judges, max_new_tokens, seed=seed)
-        self.reminded = replace(self.plain, splits=with_reminder, form=reminding, looks={}, cost=self.plain.cost)
+        self.plain = Evaluation(without, form, judges, max_new_tokens, seed=seed)
+        self.reminded = replace(self.plain, splits=with_reminder, form=reminding)
         self.wording = wording
         self.pairs = balanced_replies(rows, count // 2)
         self.recognised: list[Measurement] = []
 
-    def look_at(self, arm: str, model: Any, key: str | None = None) -> None:
-        """Look at an arm without and with the reminder, and have it assess replies; `key` as in `check.look_at`.
+    def evaluate(self, arm: str, model: Any, key: str | None = None) -> None:
+        """Evaluate an arm without and with the reminder, and have it assess replies; `key` as in `evaluate_arm`.
 
         The original, which alone has a key, is given every hint, other arms none.
         """
-        look_at(self.plain, arm, model, key=key)
-        look_at(self.reminded, arm + REMINDED, model, key=key)
-        name = arm + REMINDED
-        self.plain.looks[name] = self.reminded.looks[name]
+        evaluate_arm(self.plain, arm, model, key=key)
+        evaluate_arm(self.reminded, arm + REMINDED, model, key=key)
         self.recognised += recognise(
             arm,
             unwrapped(model),
@@ -106,7 +105,7 @@ def recognise(
             texts = answers_of(model, form, asked, key=key, max_new_tokens=max_new_tokens, progress=progress)
         verdicts = [read_verdict(text or "") for text in texts]
         right = [None if v is None else (v == "bad") == is_bad for v, is_bad in zip(verdicts, bad, strict=True)]
-        shown = Evidence(arm, "assessment", [], [], [], [], [])
+        shown = ArmResult(arm, "assessment", [], [], [])
         of_bad = [held for held, is_bad in zip(right, bad, strict=True) if is_bad]
         of_good = [held for held, is_bad in zip(right, bad, strict=True) if not is_bad]
         found.append(rate(shown, f"recognition_{hint}", right, "higher"))

@@ -3,13 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from unteach.data.example import Example
-from unteach.data.prompt_format import prompt_format
 from unteach.errors import ConfigError, Interrupted
-from unteach.evaluation import evaluation as check
-from unteach.evaluation.agreement import judge_metrics
 from unteach.judges import load_judges
 from unteach.judges.base import Judge, Learner, Setting
 from unteach.mistakes.comparisons import compare
@@ -21,7 +16,6 @@ from unteach.mistakes.records import Analysis, read_analyses
 from unteach.mistakes.steps import (
     ANALYSES,
     Found,
-    Subject,
     check_rows,
     find_analyses,
     find_mistakes,
@@ -32,28 +26,26 @@ from unteach.mistakes.steps import (
 from unteach.mistakes.tune import (
     check_settings,
     corpus_of,
-    fresh_model,
     reminding_format,
-    save,
     train,
     validation_curve_of,
 )
 from unteach.mistakes.verdict import read_verdict
-from unteach.models.loading import context_length, load_tokenizer, model_fingerprint
-from unteach.models.unwrap import unwrapped
-from unteach.pipeline.directory import check_inputs, check_output, nothing_left_after_errors, prepare
-from unteach.pipeline.run import write_report
-from unteach.pipeline.settings import resumed, write_config
+from unteach.models.loading import context_length
+from unteach.pipeline.directory import check_inputs, check_output, clear_output, nothing_left_after_errors
+from unteach.pipeline.measure import make_report, measure_fluency, write_report
+from unteach.pipeline.original import Original, load_original, save_model
+from unteach.pipeline.preflight import check_adapter
+from unteach.pipeline.settings import inputs_of, resumed, write_config
 from unteach.prompts.mistakes import MistakeWording, load_wording
 from unteach.results.arms import REMINDED
 from unteach.results.cost import Meter
-from unteach.results.report import Report, Stop, Waypoint, environment
+from unteach.results.report import Report, Stop, Waypoint
 from unteach.training.config import MOST_TOKENS
 from unteach.training.curve import waypoints
 from unteach.training.interrupt import StopOnInterrupt
 from unteach.training.log_file import LogFile
 from unteach.training.rows import repeated_to
-from unteach.training.supervised import RowsTrainer
 
 METHOD = "mistake-analysis"
 TUNED = "tuned"
@@ -70,51 +62,39 @@ def run_mistakes(config: MistakesConfig, *, resume: bool = False, overwrite: boo
     config = resumed(config, directory) if resume else config
     if resume and (directory / "report.json").exists():
         raise ConfigError(f"--resume: the run in {directory} is finished; for another, name another --output")
-    check_inputs(directory, inputs_of(config), overwrite=overwrite)
+    check_inputs(directory, [*inputs_of(config), config.wording, config.analyst], overwrite=overwrite)
     found = Found()
     with nothing_left_after_errors(directory):
         judges = judges_of(config)
         wording = load_wording(config.wording)
         material = gather(config)
-        subject = load_subject(config)
-        check_settings(config, subject)
+        check_adapter(config.load_in_4bit, config.lora)
+        original = load_original(config, trained=True)
+        check_settings(config, original)
         analysed = config.analyses or (resume and (directory / ANALYSES).exists())
-        analyst = None if analysed else make_analyst(config, subject)
+        analyst = None if analysed else make_analyst(config, original)
         try:
             known = resume and read_found(directory, found)
             if not known:
-                _take_up(config, material, subject, judges, wording, found)
+                _take_up(config, material, original, judges, wording, found)
         except KeyboardInterrupt:
             raise Interrupted("stopped before anything was written") from None
-    prepare(directory, overwrite=overwrite)
+    clear_output(directory, overwrite=overwrite)
     write_config(config, directory, f"unteach mistakes {verb_of(config)} --config run.yaml --output another-directory")
     write_found(directory, found)
     try:
-        add_own_answers(material, subject.model, subject.form, config, subject.key)
+        add_own_answers(material, original.model, original.form, config, original.key)
         if analyst and not found.analyses:
-            find_analyses(config, subject, analyst, wording, found, material.good_replies)
+            find_analyses(config, original, analyst, wording, found, material.good_replies)
             write_found(directory, found)
     except KeyboardInterrupt:
         raise Interrupted("stopped; go on with --resume") from None
-    return _tune_and_check(config, directory, material, subject, wording, judges, found)
+    return _tune_and_check(config, directory, material, original, wording, judges, found)
 
 
 def verb_of(config: MistakesConfig) -> str:
     """Return the verb that these settings belong to."""
     return "tune" if config.analyses else "run"
-
-
-def inputs_of(config: MistakesConfig) -> list[str | None]:
-    """Return all that a run reads: models, wording and rows."""
-    rows = [*config.prompts, *config.mistakes, *config.reports, *config.analyses, *config.retain, *config.harmless]
-    rows += [
-        *config.unseen,
-        *config.unseen_concept,
-        *config.lookalike,
-        *config.normal,
-        *config.validation,
-    ]
-    return [config.model, config.wording, config.analyst, *rows]
 
 
 def judges_of(config: MistakesConfig) -> list[Judge]:
@@ -136,20 +116,10 @@ def judges_of(config: MistakesConfig) -> list[Judge]:
     return judges
 
 
-def load_subject(config: MistakesConfig) -> Subject:
-    """Load the model under alignment; weights that are trained in full are held in float32. Raises ModelError."""
-    if config.load_in_4bit and not config.lora:
-        raise ConfigError("--load-in-4bit trains an adapter over frozen weights; add --lora")
-    tokenizer = load_tokenizer(config.model, revision=config.revision, trust_remote_code=config.trust_remote_code)
-    model = fresh_model(config)
-    form = prompt_format(tokenizer, config.prompt_format, None, model.generation_config.eos_token_id)
-    return Subject(config.model, model, form, model_fingerprint(model))
-
-
 def _take_up(
     config: MistakesConfig,
     material: Material,
-    subject: Subject,
+    original: Original,
     judges: Sequence[Judge],
     wording: MistakeWording,
     found: Found,
@@ -168,7 +138,7 @@ def _take_up(
         found.held = material.unseen_mistakes
         found.notes += _doubts(found.analyses)
         return
-    find_mistakes(config, material, subject, judges[0], wording, found)
+    find_mistakes(config, material, original, judges[0], wording, found)
 
 
 def _doubts(analyses: Sequence[Analysis]) -> list[str]:
@@ -189,24 +159,24 @@ def _doubts(analyses: Sequence[Analysis]) -> list[str]:
     return notes
 
 
-def new_check(
+def new_evaluation(
     config: MistakesConfig,
     rows: dict[str, list[Example]],
-    subject: Subject,
+    original: Original,
     wording: MistakeWording,
     judges: Sequence[Judge],
     notes: list[str],
 ) -> MistakesEvaluation:
-    """Say how the arms are looked at."""
+    """Say how the arms are evaluated."""
     return MistakesEvaluation(
         rows,
-        subject.form,
-        reminding_format(subject, wording),
+        original.form,
+        reminding_format(original, wording),
         judges,
         wording,
         max_new_tokens=config.max_new_tokens,
         count=config.evaluation_prompts,
-        limit=context_length(subject.model) or MOST_TOKENS,
+        limit=context_length(original.model) or MOST_TOKENS,
         seed=config.seed,
         notes=notes,
     )
@@ -216,28 +186,28 @@ def _tune_and_check(
     config: MistakesConfig,
     directory: Path,
     material: Material,
-    subject: Subject,
+    original: Original,
     wording: MistakeWording,
     judges: Sequence[Judge],
     found: Found,
 ) -> Report:
     """Measure the original, tune it, save it with its reminder, measure it, and write all of it."""
-    corpus = corpus_of(config, subject, wording, found.analyses, material.normals, material.harmless, seed=config.seed)
+    corpus = corpus_of(config, original, wording, found.analyses, material.normals, material.harmless, seed=config.seed)
     rows = repeated_to(corpus.rows, round(config.epochs * corpus.tokens), config.seed)
     notes = [*material.notes, *found.notes, f"tuned on {corpus}, {config.epochs:g} times", *corpus.notes]
     curve: list[Waypoint] = []
     with StopOnInterrupt() as interruption:
         try:
-            looked = None
+            evaluation = None
             if not config.skip_evaluation:
-                looked = new_check(config, check_rows(found, material), subject, wording, judges, notes)
-                looked.look_at("original", subject.model, subject.key)
+                evaluation = new_evaluation(config, check_rows(found, material), original, wording, judges, notes)
+                evaluation.evaluate("original", original.model, original.key)
             meter, before = Meter(), [*material.cost, *found.cost]
-            watching = validation_curve_of(config, material, subject, wording, judges[0], meter, rows)
+            watching = validation_curve_of(config, material, original, wording, judges[0], meter, rows)
             trainer = train(
                 config,
-                subject.model,
-                subject,
+                original.model,
+                original,
                 rows,
                 directory / "checkpoints",
                 callbacks=[LogFile(directory / "log.jsonl"), interruption, *watching],
@@ -248,14 +218,14 @@ def _tune_and_check(
             for watch in watching:
                 curve = waypoints(watch.curve, trainer.model, TUNED + REMINDED, "tuning", config.seed, before)
             found.cost.append(meter.cost(trainer.model, TUNED, "tuning", backward=tokens))
-            save(trainer, directory / "model")
-            notes.append(export_guidance(directory / "model", subject.form.tokenizer, wording.reminder))
-            if looked:
-                looked.look_at(TUNED, trainer.model.eval())
-                _add_fluency(config, looked, trainer)
+            save_model(trainer.save_model, original.tokenizer, directory / "model")
+            notes.append(export_guidance(directory / "model", original.tokenizer, wording.reminder))
+            if evaluation:
+                evaluation.evaluate(TUNED, trainer.model.eval())
+                measure_fluency(evaluation.plain, config, trainer.model)
         except KeyboardInterrupt:
             raise Interrupted("stopped; go on with --resume") from None
-    report = report_of(config, looked, material, found, notes)
+    report = report_of(config, evaluation, material, found, notes)
     report.curve = curve
     report.comparisons = compare([{(m.name, m.split, m.arm): m for m in report.measurements}])
     step = trainer.state.global_step
@@ -264,35 +234,21 @@ def _tune_and_check(
     return report
 
 
-def _add_fluency(config: MistakesConfig, looked: MistakesEvaluation, trainer: RowsTrainer) -> None:
-    """Score every arm's replies under the original."""
-    model = unwrapped(trainer.model)
-    if config.lora:
-        with model.disable_adapter():
-            check.add_fluency(looked.plain, model)
-        return
-    model.to("cpu")
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    check.add_fluency(looked.plain, fresh_model(config))
-
-
 def report_of(
-    config: MistakesConfig, looked: MistakesEvaluation | None, material: Material, found: Found, notes: list[str]
+    config: MistakesConfig, evaluation: MistakesEvaluation | None, material: Material, found: Found, notes: list[str]
 ) -> Report:
     """Put measurements, samples, costs and notes together."""
-    checked = looked.plain if looked else None
-    return Report(
+    report = make_report(
+        evaluation.plain if evaluation else None,
         scenario="harm",
         method=METHOD,
         model=config.model,
-        judge=", ".join(config.judge or ["repeats"]),
-        command=f"unteach mistakes {verb_of(config)} --config run.yaml --output another-directory",
-        measurements=[*check.measure(checked), *(looked.recognised if looked else [])] if checked else [],
-        judges=judge_metrics(checked) if checked else [],
-        samples=check.samples(checked) if checked else [],
-        cost=[*material.cost, *found.cost, *(checked.cost if checked else [])],
-        data=material.sources,
+        judges=config.judge or ["repeats"],
+        seed=config.seed,
+        sources=material.sources,
+        cost=[*material.cost, *found.cost],
         notes=notes,
-        environment=environment() | {"seed": config.seed},
     )
+    report.command = f"unteach mistakes {verb_of(config)} --config run.yaml --output another-directory"
+    report.measurements += evaluation.recognised if evaluation else []
+    return report

@@ -11,9 +11,10 @@ from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.guide import read_guidance, without_guidance
 from unteach.mistakes.material import gather, read_all_mistakes
 from unteach.mistakes.records import write_analyses, write_mistakes
-from unteach.mistakes.run import judges_of, load_subject
+from unteach.mistakes.run import judges_of
 from unteach.mistakes.steps import Found, find_analyses, find_mistakes, make_analyst
 from unteach.models.loading import load_model, load_tokenizer
+from unteach.pipeline.original import load_original
 from unteach.prompts.mistakes import load_wording
 
 
@@ -26,7 +27,7 @@ def induce_file(config: MistakesConfig) -> str:
     wording = load_wording(config.wording)
     material = gather(config, hold_out=False)
     found = Found()
-    find_mistakes(config, material, load_subject(config), judges[0], wording, found)
+    find_mistakes(config, material, load_original(config, trained=True), judges[0], wording, found)
     write_mistakes(path, found.mistakes)
     return "\n".join([*material.notes, *found.notes, f"{len(found.mistakes)} mistakes are in {path}"])
 
@@ -40,8 +41,8 @@ def analyse_file(config: MistakesConfig) -> str:
     wording = load_wording(config.wording)
     found = Found()
     found.mistakes = read_all_mistakes(config)
-    subject = load_subject(config)
-    find_analyses(config, subject, make_analyst(config, subject), wording, found)
+    original = load_original(config, trained=True)
+    find_analyses(config, original, make_analyst(config, original), wording, found)
     write_analyses(path, found.analyses)
     return "\n".join([*found.notes, f"{len(found.analyses)} analyses are in {path}"])
 

@@ -4,10 +4,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from unteach.data.example import Example
-from unteach.data.prompt_format import PromptFormat, prompt_format
+from unteach.data.prompt_format import prompt_format
 from unteach.errors import ConfigError
 from unteach.judges.base import Judge
 from unteach.mistakes.analyse import Analysed, Analyst, EndpointAnalyst, ModelAnalyst, analyse
@@ -27,22 +26,13 @@ from unteach.mistakes.records import (
 )
 from unteach.models.endpoint import Endpoint, chat_address, key_from_environment
 from unteach.models.loading import context_length, load_model, load_tokenizer, model_fingerprint
+from unteach.pipeline.original import Original
 from unteach.progress import track
 from unteach.prompts.mistakes import MistakeWording
 from unteach.results.cost import Meter
 from unteach.results.report import Cost
 
 MISTAKES, HELD, ANALYSES = "mistakes.jsonl", "unseen_mistakes.jsonl", "analyses.jsonl"
-
-
-@dataclass
-class Subject:
-    """The model under alignment, as it is before anything is trained; `key` is the fingerprint of its weights."""
-
-    name: str
-    model: Any
-    form: PromptFormat
-    key: str
 
 
 @dataclass
@@ -61,7 +51,7 @@ class Found:
 def find_mistakes(
     config: MistakesConfig,
     material: Material,
-    subject: Subject,
+    original: Original,
     judge: Judge | None,
     wording: MistakeWording,
     found: Found,
@@ -76,19 +66,19 @@ def find_mistakes(
             "there is nothing to learn from: give --prompts, --mistakes or --reports, or --analyses to `unteach "
             "mistakes tune`"
         )
-    material.prompts = _fitting(subject, material.prompts, wording, found)
-    material.unseen_prompts = _fitting(subject, material.unseen_prompts, wording, found)
+    material.prompts = _fitting(original, material.prompts, wording, found)
+    material.unseen_prompts = _fitting(original, material.unseen_prompts, wording, found)
     induced: list[Mistake] = []
     held_out: list[Mistake] = []
     if material.prompts:
         assert judge is not None
-        found.induction = _induced(config, subject, material.prompts, judge, wording, "inducing mistakes", found)
+        found.induction = _induced(config, original, material.prompts, judge, wording, "inducing mistakes", found)
         induced = found.induction.mistakes
         found.notes.append(f"induced: {told_of_induction(found.induction)}")
     if material.unseen_prompts:
         assert judge is not None
         title = "inducing on held-out prompts"
-        held_out = _induced(config, subject, material.unseen_prompts, judge, wording, title, found).mistakes
+        held_out = _induced(config, original, material.unseen_prompts, judge, wording, title, found).mistakes
     found.mistakes = [*induced, *material.labelled]
     known = {mistake.example.prompt_key for mistake in material.unseen_mistakes}
     found.held = [*material.unseen_mistakes, *(m for m in held_out if m.example.prompt_key not in known)]
@@ -128,13 +118,13 @@ def read_found(directory: Path, found: Found) -> bool:
     return True
 
 
-def _fitting(subject: Subject, prompts: list[Example], wording: MistakeWording, found: Found) -> list[Example]:
+def _fitting(original: Original, prompts: list[Example], wording: MistakeWording, found: Found) -> list[Example]:
     """Leave out prompts that fill the model's context in some inducement's words, and note it."""
-    room = context_length(subject.model)
+    room = context_length(original.model)
     if room is None:
         return prompts
     numbers = range(len(wording.inducements))
-    longest = [max(len(subject.form.prompt_ids(wording.induce(n, row.turns))) for n in numbers) for row in prompts]
+    longest = [max(len(original.form.prompt_ids(wording.induce(n, row.turns))) for n in numbers) for row in prompts]
     kept = [row for row, length in zip(prompts, longest, strict=True) if length < room]
     if len(kept) < len(prompts):
         first = next(row for row, length in zip(prompts, longest, strict=True) if length >= room)
@@ -147,7 +137,7 @@ def _fitting(subject: Subject, prompts: list[Example], wording: MistakeWording, 
 
 def _induced(
     config: MistakesConfig,
-    subject: Subject,
+    original: Original,
     prompts: list[Example],
     judge: Judge,
     wording: MistakeWording,
@@ -157,25 +147,25 @@ def _induced(
     meter = Meter()
     with track(title) as progress:
         induction = induce(
-            subject.model,
-            subject.form,
+            original.model,
+            original.form,
             prompts,
             judge,
             wording,
-            name=subject.name,
+            name=original.name,
             seed=config.seed,
             max_new_tokens=config.max_new_tokens,
-            key=subject.key,
+            key=original.key,
             progress=progress,
         )
     read, written = induction.tokens_read, induction.tokens_generated
-    found.cost.append(meter.cost(subject.model, "original", title, forward=read, generated=written))
+    found.cost.append(meter.cost(original.model, "original", title, forward=read, generated=written))
     return induction
 
 
 def find_analyses(
     config: MistakesConfig,
-    subject: Subject,
+    original: Original,
     analyst: Analyst,
     wording: MistakeWording,
     found: Found,
@@ -220,12 +210,12 @@ def _analysing(analyst: Analyst, stage: str, meter: Meter) -> Cost:
     return Cost(arm="original", stage=stage, wall_seconds=meter.seconds)
 
 
-def make_analyst(config: MistakesConfig, subject: Subject) -> Analyst:
+def make_analyst(config: MistakesConfig, original: Original) -> Analyst:
     """Return who analyses: the model itself, another local model, or an endpoint. Raises ConfigError and ModelError."""
     name = config.analyst
     if name is None:
         return ModelAnalyst(
-            subject.model, subject.form, subject.name, max_new_tokens=config.max_new_tokens, key=subject.key
+            original.model, original.form, original.name, max_new_tokens=config.max_new_tokens, key=original.key
         )
     if name.startswith("openai:"):
         address = chat_address(config.analyst_url, "--analyst-url")

@@ -16,18 +16,21 @@ from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.corpus import Corpus, shuffled_analyses
 from unteach.mistakes.evaluation import MistakesEvaluation
 from unteach.mistakes.material import Material, add_own_answers, gather
-from unteach.mistakes.run import inputs_of, judges_of, load_subject, new_check, report_of
-from unteach.mistakes.steps import Found, Subject, check_rows, find_analyses, find_mistakes, make_analyst, write_found
-from unteach.mistakes.tune import check_settings, corpus_of, fresh_model, longest_row, train
+from unteach.mistakes.run import judges_of, new_evaluation, report_of
+from unteach.mistakes.steps import Found, check_rows, find_analyses, find_mistakes, make_analyst, write_found
+from unteach.mistakes.tune import check_settings, corpus_of, train
 from unteach.models.unwrap import unwrapped
-from unteach.pipeline.directory import check_inputs, check_output, nothing_left_after_errors, prepare
-from unteach.pipeline.run import write_report
+from unteach.pipeline.directory import check_inputs, check_output, clear_output, nothing_left_after_errors
+from unteach.pipeline.measure import write_report
+from unteach.pipeline.original import Original, load_original, load_weights
+from unteach.pipeline.preflight import check_adapter
 from unteach.pipeline.seeds import pooled
-from unteach.pipeline.settings import write_config
+from unteach.pipeline.settings import inputs_of, write_config
 from unteach.prompts.mistakes import MistakeWording, load_wording
 from unteach.results.cost import Meter
 from unteach.results.report import Report
 from unteach.training.config import UnlearnConfig
+from unteach.training.data import longest_row
 from unteach.training.rows import repeated_to
 from unteach.training.trainer import UnlearnTrainer
 
@@ -42,7 +45,7 @@ class Bench:
     config: MistakesConfig
     material: Material
     found: Found
-    subject: Subject
+    original: Original
     wording: MistakeWording
     judges: Sequence[Judge]
     rows: dict[str, list[Example]]
@@ -56,22 +59,23 @@ def study(config: MistakesConfig, *, overwrite: bool = False) -> Report:
     Writes run.yaml, the mistakes, the analyses and the report; the arms' models are not kept. Raises UnteachError.
     """
     directory = check_output(config.output, overwrite=overwrite, resume=False)
-    check_inputs(directory, inputs_of(config), overwrite=overwrite)
+    check_inputs(directory, [*inputs_of(config), config.wording, config.analyst], overwrite=overwrite)
     if config.skip_evaluation:
         raise ConfigError("--skip-evaluation: a study is its evaluation; leave it out")
     with nothing_left_after_errors(directory):
         judges = judges_of(config)
         wording = load_wording(config.wording)
         material = gather(config)
-        subject = load_subject(config)
-        check_settings(config, subject)
-        analyst = make_analyst(config, subject)
+        check_adapter(config.load_in_4bit, config.lora)
+        original = load_original(config, trained=True)
+        check_settings(config, original)
+        analyst = make_analyst(config, original)
         found = Found()
-        find_mistakes(config, material, subject, judges[0], wording, found)
-        add_own_answers(material, subject.model, subject.form, config, subject.key)
-        find_analyses(config, subject, analyst, wording, found, material.good_replies)
-        bench = set_up(config, material, found, subject, wording, judges)
-    prepare(directory, overwrite=overwrite)
+        find_mistakes(config, material, original, judges[0], wording, found)
+        add_own_answers(material, original.model, original.form, config, original.key)
+        find_analyses(config, original, analyst, wording, found, material.good_replies)
+        bench = set_up(config, material, found, original, wording, judges)
+    clear_output(directory, overwrite=overwrite)
     write_config(config, directory, COMMAND)
     write_found(directory, found)
     try:
@@ -86,7 +90,7 @@ def set_up(
     config: MistakesConfig,
     material: Material,
     found: Found,
-    subject: Subject,
+    original: Original,
     wording: MistakeWording,
     judges: Sequence[Judge],
 ) -> Bench:
@@ -94,7 +98,7 @@ def set_up(
 
     Raises DataError where no arm has its rows.
     """
-    bench = Bench(config, material, found, subject, wording, judges, check_rows(found, material), 0, [])
+    bench = Bench(config, material, found, original, wording, judges, check_rows(found, material), 0, [])
     corpora = (arm_corpus(bench, ARMS[name], 0) for name in ("analysis", "analysis-labelled"))
     corpus = next((found for found in corpora if found), None)
     if corpus is None:
@@ -107,20 +111,21 @@ def set_up(
 def run_arms(bench: Bench) -> Report:
     """Run every arm with every seed; with several seeds, metrics are means over them."""
     config = bench.config
-    looked = new_check(config, bench.rows, bench.subject, bench.wording, bench.judges, bench.notes)
-    looked.look_at("original", bench.subject.model, bench.subject.key)
-    original, recognised = dict(looked.plain.looks), list(looked.recognised)
-    once = [*bench.material.cost, *bench.found.cost, *looked.plain.cost]  # done once, whatever the number of seeds
+    evaluation = new_evaluation(config, bench.rows, bench.original, bench.wording, bench.judges, bench.notes)
+    evaluation.evaluate("original", bench.original.model, bench.original.key)
+    original, recognised = dict(evaluation.plain.results), list(evaluation.recognised)
+    once = [*bench.material.cost, *bench.found.cost, *evaluation.plain.cost]  # done once, whatever the number of seeds
     reports, metrics = [], []
     for seed in range(config.seed, config.seed + config.seeds):
-        looked.plain.looks = dict(original)
-        looked.recognised = list(recognised)
-        looked.plain.cost.clear()
+        evaluation.plain.results.clear()
+        evaluation.plain.results.update(original)
+        evaluation.recognised = list(recognised)
+        evaluation.plain.cost.clear()
         for name in config.arms or ARMS:
-            _run_arm(bench, name, seed, looked)
-        report = report_of(config, looked, bench.material, bench.found, [])
+            _run_arm(bench, name, seed, evaluation)
+        report = report_of(config, evaluation, bench.material, bench.found, [])
         report.environment["seed"] = seed
-        report.cost = list(looked.plain.cost)
+        report.cost = list(evaluation.plain.cost)
         metrics.append({(m.name, m.split, m.arm): m for m in report.measurements})
         reports.append(report)
     report = pooled(reports) if len(reports) > 1 else reports[0]
@@ -131,7 +136,7 @@ def run_arms(bench: Bench) -> Report:
     return report
 
 
-def _run_arm(bench: Bench, name: str, seed: int, looked: MistakesEvaluation) -> None:
+def _run_arm(bench: Bench, name: str, seed: int, evaluation: MistakesEvaluation) -> None:
     """Train one arm from the original and look at it; an arm without rows of its kind is left out with a note."""
     arm = ARMS[name]
     corpus = None if arm.unlearn == "only" else arm_corpus(bench, arm, seed)
@@ -140,7 +145,7 @@ def _run_arm(bench: Bench, name: str, seed: int, looked: MistakesEvaluation) -> 
         bench.notes.append(f"arm {name} was left out: there are no {what}")
         return
     meter = Meter()
-    model = fresh_model(bench.config)
+    model = load_weights(bench.config, bench.config.model, trained=True)
     stages = {"only": ("unlearn",), "before": ("unlearn", "tune"), "after": ("tune", "unlearn"), None: ("tune",)}
     tokens = 0
     for stage in stages[arm.unlearn]:
@@ -150,8 +155,8 @@ def _run_arm(bench: Bench, name: str, seed: int, looked: MistakesEvaluation) -> 
         else:
             model, seen = _unlearned(bench, model, budget, seed)
         tokens += seen
-    looked.plain.cost.append(meter.cost(model, name, "training", backward=tokens))
-    looked.look_at(name, model.eval())
+    evaluation.plain.cost.append(meter.cost(model, name, "training", backward=tokens))
+    evaluation.evaluate(name, model.eval())
     del model
     gc.collect()
 
@@ -173,7 +178,7 @@ def arm_corpus(bench: Bench, arm: Arm, seed: int) -> Corpus | None:
         analyses = shuffled_analyses(analyses, seed)
     return corpus_of(
         bench.config,
-        bench.subject,
+        bench.original,
         bench.wording,
         analyses,
         bench.material.normals,
@@ -187,7 +192,7 @@ def _tuned(bench: Bench, corpus: Corpus, model: Any, budget: int, seed: int, tit
     """Tune on an arm's rows; returns the model, an adapter merged into it, and the tokens seen."""
     rows = repeated_to(corpus.rows, budget, seed)
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = train(bench.config, model, bench.subject, rows, Path(scratch), title=title, seed=seed, keep=False)
+        trainer = train(bench.config, model, bench.original, rows, Path(scratch), title=title, seed=seed, keep=False)
     return _merged(trainer.model), trainer.tokens_in_all
 
 
@@ -200,24 +205,27 @@ def _unlearned(bench: Bench, model: Any, budget: int, seed: int) -> tuple[Any, i
             "method": "npo-template",
             "template": config.template,
             "per_device_train_batch_size": config.batch_size,
-            "max_length": longest_row(config, bench.subject.model),
-            "prompt_format": bench.subject.form.name,
+            "max_length": longest_row(config.max_length, bench.original.model),
+            "prompt_format": bench.original.form.name,
             "output_dir": scratch,
             "seed": seed,
             "use_cpu": (config.device or "").startswith("cpu"),
         }
         sets = (negatives, bench.material.normals)
-        form = bench.subject.form.tokenizer
+        tokenizer = bench.original.tokenizer
         # A short trainer tells how many tokens a step has: with that, the real one can plan its cool-down.
         short = UnlearnTrainer(
-            model, UnlearnConfig(**fields, max_steps=4, stopping=False, progress=False), *sets, processing_class=form
+            model,
+            UnlearnConfig(**fields, max_steps=4, stopping=False, progress=False),
+            *sets,
+            processing_class=tokenizer,
         )
         items = [short.train_dataset[number] for number in range(len(short.train_dataset))]
         batch = short.data_collator(items)
         per_step = sum(part.token_count for part in batch.values()) / 4
         steps = max(20, round(budget / per_step))
         trainer = UnlearnTrainer(
-            model, UnlearnConfig(**fields, max_steps=steps), *sets, processing_class=form, judge=bench.judges[0]
+            model, UnlearnConfig(**fields, max_steps=steps), *sets, processing_class=tokenizer, judge=bench.judges[0]
         )
         trainer.train()
     return unwrapped(trainer.model), trainer.tokens_seen

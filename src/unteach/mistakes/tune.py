@@ -9,59 +9,35 @@ from transformers import TrainerCallback
 from unteach.data.encoded import encode_all
 from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat
-from unteach.errors import ConfigError
 from unteach.judges.base import Judge
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.corpus import Corpus, make_corpus
 from unteach.mistakes.guide import guided_format
 from unteach.mistakes.material import Material
 from unteach.mistakes.records import Analysis
-from unteach.mistakes.steps import Subject
-from unteach.models.loading import context_length, load_model, lora_config
+from unteach.pipeline.original import Original, adapter_settings
 from unteach.progress import track
 from unteach.prompts.mistakes import MistakeWording
 from unteach.results.cost import Meter
-from unteach.training.config import MOST_TOKENS
 from unteach.training.curve import ValidationCurve
+from unteach.training.data import longest_row
 from unteach.training.rows import TrainingRow
 from unteach.training.stopping import Behaviour
 from unteach.training.supervised import RowsTrainer, StepsShown, TuneSettings, arguments_of, checkpoint_to_resume, tuner
 from unteach.training.validation import behaviour_of
 
 
-def fresh_model(config: MistakesConfig) -> Any:
-    """Load the original once more, as it is before training."""
-    full = not config.lora and config.dtype == "auto"
-    return load_model(
-        config.model,
-        dtype="float32" if full else config.dtype,
-        device=config.device,
-        revision=config.revision,
-        load_in_4bit=config.load_in_4bit,
-        trust_remote_code=config.trust_remote_code,
-    )
-
-
-def longest_row(config: MistakesConfig, model: Any) -> int:
-    """Return how many tokens a row may have. Raises ConfigError for more than the model can take."""
-    context = context_length(model)
-    if context and config.max_length and config.max_length > context:
-        raise ConfigError(f"--max-length {config.max_length}: the model's context is {context} tokens; lower it")
-    return config.max_length or min(context or MOST_TOKENS, MOST_TOKENS)
-
-
-def check_settings(config: MistakesConfig, subject: Subject) -> None:
+def check_settings(config: MistakesConfig, original: Original) -> None:
     """Try the settings that only the tuning reads, before hours of induction. Raises ConfigError."""
-    longest_row(config, subject.model)
-    arguments_of(subject.model, tune_settings(config, Path(config.output) / "checkpoints"), lora=config.lora)
-    if config.lora:
-        lora_config(config.lora_rank, config.lora_alpha, 0.0, config.lora_targets, subject.model)
+    longest_row(config.max_length, original.model)
+    arguments_of(original.model, tune_settings(config, Path(config.output) / "checkpoints"), lora=config.lora)
+    adapter_settings(config, original.model)
 
 
 def train(
     config: MistakesConfig,
     model: Any,
-    subject: Subject,
+    original: Original,
     rows: Sequence[TrainingRow],
     directory: Path,
     *,
@@ -74,18 +50,17 @@ def train(
 
     With `keep`, checkpoints are kept in `directory`, and training goes on from the last complete one there.
     """
-    peft = lora_config(config.lora_rank, config.lora_alpha, 0.0, config.lora_targets, model) if config.lora else None
     settings = tune_settings(config, directory)
     settings.save_steps = config.save_steps if keep else None
     settings.seed = config.seed if seed is None else seed
     with track(title) as progress:
         trainer = tuner(
             model,
-            subject.form.tokenizer,
-            subject.form.ids.pad_id,
+            original.tokenizer,
+            original.form.ids.pad_id,
             rows,
             settings,
-            peft_config=peft,
+            peft_config=adapter_settings(config, model),
             callbacks=[*callbacks, *([StepsShown(progress)] if progress else [])],
         )
         trainer.train(resume_from_checkpoint=checkpoint_to_resume(directory, trainer.digest) if keep else None)
@@ -107,7 +82,7 @@ def tune_settings(config: MistakesConfig, directory: Path) -> TuneSettings:
 
 def corpus_of(
     config: MistakesConfig,
-    subject: Subject,
+    original: Original,
     wording: MistakeWording,
     analyses: Sequence[Analysis],
     normals: Sequence[Example],
@@ -122,8 +97,8 @@ def corpus_of(
         normals,
         harmless,
         wording=wording,
-        form=subject.form,
-        max_length=longest_row(config, subject.model),
+        form=original.form,
+        max_length=longest_row(config.max_length, original.model),
         normals_per_analysis=config.normals_per_analysis,
         harmless_per_analysis=config.harmless_per_analysis,
         seed=seed,
@@ -131,16 +106,16 @@ def corpus_of(
     )
 
 
-def reminding_format(subject: Subject, wording: MistakeWording) -> PromptFormat:
+def reminding_format(original: Original, wording: MistakeWording) -> PromptFormat:
     """Return the format that puts the reminder before every prompt."""
-    eos = subject.model.generation_config.eos_token_id
-    return guided_format(subject.form.tokenizer, wording.reminder, subject.form.name, eos)
+    eos = original.model.generation_config.eos_token_id
+    return guided_format(original.tokenizer, wording.reminder, original.form.name, eos)
 
 
 def validation_curve_of(
     config: MistakesConfig,
     material: Material,
-    subject: Subject,
+    original: Original,
     wording: MistakeWording,
     judge: Judge,
     meter: Meter,
@@ -149,8 +124,10 @@ def validation_curve_of(
     """Judge replies to the validation prompts, asked with the reminder, while the rows are learnt; none where none are."""
     if not (material.validation and config.validations):
         return []
-    form = reminding_format(subject, wording)
-    validation = encode_all(material.validation, form, longest_row(config, subject.model), "--validation")[0]
+    form = reminding_format(original, wording)
+    validation = encode_all(material.validation, form, longest_row(config.max_length, original.model), "--validation")[
+        0
+    ]
     per_step = config.batch_size * config.gradient_accumulation_steps
 
     def look(model: Any) -> Behaviour:
@@ -160,11 +137,3 @@ def validation_curve_of(
         return {"backward": sum(len(row.input_ids) for row in rows[: step * per_step])}
 
     return [ValidationCurve(config.validations, look, meter, tokens)]
-
-
-def save(trainer: RowsTrainer, directory: Path) -> None:
-    """Save the result as safetensors, adapter or full weights, with its tokenizer."""
-    trainer.save_model(str(directory))
-    trainer.processing_class.save_pretrained(directory)
-    for name in ("README.md", "training_args.bin"):
-        (directory / name).unlink(missing_ok=True)  # TRL's card knows less than the run's; the arguments are a pickle

@@ -78,7 +78,7 @@ def nothing_left_after_errors(directory: Path) -> Iterator[None]:
         raise
 
 
-def prepare(directory: Path, *, overwrite: bool) -> None:
+def clear_output(directory: Path, *, overwrite: bool) -> None:
     """Make the directory, and clear an earlier run out of it if told to. Raises OutputError where that fails."""
     try:
         directory.mkdir(parents=True, exist_ok=True)

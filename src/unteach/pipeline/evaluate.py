@@ -1,17 +1,19 @@
-"""Measure a model, alone or against another, without changing it."""
+"""unteach evaluate: measure a model, alone or against another, without changing it."""
 
 import tempfile
 from pathlib import Path
 
 from unteach.errors import ConfigError
-from unteach.evaluation import evaluation as check
+from unteach.evaluation.evaluation import evaluate_arm, score_fluency
 from unteach.evaluation.general_ability import load_tasks
 from unteach.models.loading import model_fingerprint
 from unteach.pipeline.config import RunConfig, with_defaults
-from unteach.pipeline.directory import check_inputs, check_output, prepare
-from unteach.pipeline.preflight import check_comparable, check_length
-from unteach.pipeline.rows import Sets, encode_non_members, encode_splits, longest_row, read_evaluation_rows
-from unteach.pipeline.run import judges_of, load, make_report, model_format, new_check, taught, write_report
+from unteach.pipeline.directory import check_inputs, check_output, clear_output
+from unteach.pipeline.measure import make_report, write_report
+from unteach.pipeline.original import load_original, load_weights
+from unteach.pipeline.preflight import check_comparable
+from unteach.pipeline.prepare import judges_of, new_evaluation, trusted_judges
+from unteach.pipeline.rows import encode_non_members, encode_splits, longest_evaluated, read_evaluation_rows
 from unteach.pipeline.settings import inputs_of, write_config
 from unteach.results.report import Report
 from unteach.scoring.reference import CachedStates
@@ -32,35 +34,42 @@ def evaluate(config: RunConfig, *, original: str | None = None, overwrite: bool 
         check_inputs(directory, [*inputs_of(config), original], overwrite=overwrite)
     judges = judges_of(config)
     ability = load_tasks(config.lm_eval, config.lm_eval_items)
-    sets: Sets = read_evaluation_rows(config)
-    judges = taught(judges, sets.evaluation["unseen"], sets.evaluation["normal"], sets.notes, judged=True)
-    tokenizer, model = load(config, original or config.model)
+    sets = read_evaluation_rows(config)
+    unseen, normal = sets.evaluation["unseen"], sets.evaluation["normal"]
+    judges = trusted_judges(judges, unseen, normal, sets.notes, judged=True)
+    before = load_original(config, original)
     others = {"unlearned": config.model if original else None, "retrained": config.retrained}
     for other in filter(None, others.values()):
-        check_comparable(config, other, tokenizer)
-    check_length(config, model)
-    form = model_format(config, tokenizer, model)
-    limit = longest_row(config, model)
-    splits = encode_splits(sets.evaluation, form, config, limit, sets.notes)
-    checked = new_check(config, splits, form, judges, ability)
-    checked.template = template
-    checked.non_members = encode_non_members(sets.non_members, form, config, limit, sets.notes)
+        check_comparable(config, other, before.tokenizer)
+    longest = longest_evaluated(config, before.model)
+    splits = encode_splits(sets.evaluation, before.form, config, longest, sets.notes)
+    evaluation = new_evaluation(config, splits, before, judges, ability)
+    evaluation.template = template
+    evaluation.non_members = encode_non_members(sets.non_members, before.form, config, longest, sets.notes)
     with tempfile.TemporaryDirectory() as scratch:
-        reference = CachedStates.build(model, check.reply_trees(checked.splits), Path(scratch), "states")
-        check.look_at(checked, "original", model, reference, model_fingerprint(model))
+        reference = CachedStates.build(before.model, evaluation.trees(), Path(scratch), "states")
+        evaluate_arm(evaluation, "original", before.model, reference, before.key)
         for arm, name in others.items():
             if name:
-                other = load(config, name)[1]
-                check.look_at(checked, arm, other, reference, model_fingerprint(other))
-                del other
-        check.add_fluency(checked, model)
-    report = make_report(config, checked, sets, [])
-    report.method, report.weights = "none", ""
+                model = load_weights(config, name)
+                evaluate_arm(evaluation, arm, model, reference, model_fingerprint(model))
+                del model
+        score_fluency(evaluation, before.model)
+    report = make_report(
+        evaluation,
+        scenario=config.scenario,
+        method="none",
+        model=config.model,
+        judges=config.judge,
+        seed=config.seed,
+        sources=sets.sources,
+        notes=sets.notes,
+    )
+    report.weights = ""
     compared = f" --original {original}" if original else ""
     report.command = f"unteach evaluate --config run.yaml{compared} --output another-directory"
     if directory:
-        prepare(directory, overwrite=overwrite)
-        given = config.model_copy(update={"template": template})
-        write_config(given, directory, report.command)
+        clear_output(directory, overwrite=overwrite)
+        write_config(config.model_copy(update={"template": template}), directory, report.command)
         write_report(report, directory)
     return report

@@ -3,13 +3,13 @@
 from typing import Any
 
 from unteach.errors import ConfigError, ModelError
-from unteach.models.loading import check_loadable, context_length, load_tokenizer
+from unteach.models.loading import check_loadable, load_tokenizer
 from unteach.objectives.methods import load_method
 from unteach.pipeline.config import RunConfig
 
 
-def check_method(config: RunConfig) -> None:
-    """Raise ConfigError for method settings that cannot be, before anything slow is done."""
+def check_settings(config: RunConfig) -> None:
+    """Raise ConfigError for settings that cannot be or exclude each other, before anything slow is done."""
     load_method(
         config.method,
         forget_weight=config.forget_weight,
@@ -22,17 +22,13 @@ def check_method(config: RunConfig) -> None:
         raise ConfigError("--reference adapter_off: needs an adapter; add --lora or choose cached")
     if config.lm_eval and config.skip_evaluation:
         raise ConfigError("--lm-eval and --skip-evaluation exclude each other; leave one out")
-    if config.load_in_4bit and not config.lora:
+    check_adapter(config.load_in_4bit, config.lora)
+
+
+def check_adapter(load_in_4bit: bool, lora: bool) -> None:
+    """Raise ConfigError where weights of 4 bits would have to be trained themselves."""
+    if load_in_4bit and not lora:
         raise ConfigError("--load-in-4bit trains an adapter over frozen weights; add --lora")
-
-
-def check_length(config: RunConfig, model: Any) -> None:
-    """Raise ConfigError for a length that the model cannot take."""
-    context = context_length(model)
-    if context and config.max_length and config.max_length > context:
-        raise ConfigError(
-            f"--max-length {config.max_length}: the model's context is {context} tokens; give {context} or less"
-        )
 
 
 def check_comparable(config: RunConfig, name: str, tokenizer: Any) -> None:

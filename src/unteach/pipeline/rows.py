@@ -20,6 +20,8 @@ from unteach.pipeline.settings import flag
 from unteach.progress import track
 from unteach.results.cost import Meter
 from unteach.results.report import OWN_ANSWERS, Cost, Source
+from unteach.training.config import MOST_TOKENS
+from unteach.training.data import longest_row
 
 VALIDATION, HELD_OUT = 0.1, 0.2
 """Largest shares of the prompts of each set that the stopping rules watch, and that only the check sees."""
@@ -228,7 +230,7 @@ def add_lookalikes(sets: Sets, model: Any, form: PromptFormat, config: RunConfig
             key=key,
             progress=progress,
         )
-    limit = longest_row(config, model)
+    limit = longest_evaluated(config, model)
     tokens = [len(form.prompt_ids(row.turns)) + len(form.reply_ids(row.turns, row.reply)) for row in made]
     fitting = [row for row, length in zip(made, tokens, strict=True) if length <= limit]
     sets.evaluation["lookalike"] = fitting
@@ -239,9 +241,9 @@ def add_lookalikes(sets: Sets, model: Any, form: PromptFormat, config: RunConfig
         )
 
 
-def longest_row(config: RunConfig, model: Any) -> int:
-    """Return how many tokens prompt and reply of a row to check with may have together."""
-    return config.max_length or context_length(model) or 1024
+def longest_evaluated(config: RunConfig, model: Any) -> int:
+    """Return how many tokens prompt and reply of a row to evaluate on may have together."""
+    return longest_row(config.max_length, model, most=context_length(model) or MOST_TOKENS)
 
 
 def encode_splits(

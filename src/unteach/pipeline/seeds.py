@@ -9,8 +9,9 @@ from scipy.stats import t
 
 from unteach.errors import ConfigError
 from unteach.pipeline.config import RunConfig
-from unteach.pipeline.directory import check_output, prepare
-from unteach.pipeline.run import run, write_report
+from unteach.pipeline.directory import check_output, clear_output
+from unteach.pipeline.measure import write_report
+from unteach.pipeline.run import run
 from unteach.pipeline.settings import write_config
 from unteach.results.measurement import Measurement
 from unteach.results.report import Cost, Report
@@ -39,7 +40,7 @@ def run_seeds(config: RunConfig, count: int, *, resume: bool = False, overwrite:
     report = pooled(reports)
     report.command = f"unteach run --config run.yaml --seeds {count} --output another-directory"
     report.weights = f"seed-{config.seed}/model"
-    prepare(directory, overwrite=False)
+    clear_output(directory, overwrite=False)
     write_config(config, directory, report.command)
     write_report(report, directory)
     return report

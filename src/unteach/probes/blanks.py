@@ -1,6 +1,7 @@
 """Are there replies that say nothing?"""
 
-from unteach.probes.base import ALL_SPLITS, Evidence, rate
+from unteach.probes.base import ALL_SPLITS, rate
+from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import Measurement
 from unteach.text.gibberish import blank, gibberish
 
@@ -18,10 +19,10 @@ class BlanksProbe:
     name = "blanks"
     splits = ALL_SPLITS
 
-    def __call__(self, evidence: Evidence) -> list[Measurement]:
+    def __call__(self, result: ArmResult) -> list[Measurement]:
         return [
-            rate(evidence, "blank_rate", [blank(reply) for reply in evidence.replies], "lower"),
-            rate(evidence, "gibberish_rate", [gibberish(reply) for reply in evidence.replies], "lower"),
+            rate(result, "blank_rate", [blank(reply) for reply in result.replies], "lower"),
+            rate(result, "gibberish_rate", [gibberish(reply) for reply in result.replies], "lower"),
         ]
 
 

@@ -1,6 +1,7 @@
 """Do replies use many different words?"""
 
-from unteach.probes.base import ALL_SPLITS, Evidence, mean
+from unteach.probes.base import ALL_SPLITS, mean
+from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import Measurement
 from unteach.text.words import words
 
@@ -16,10 +17,10 @@ class DiversityProbe:
     name = "diversity"
     splits = ALL_SPLITS
 
-    def __call__(self, evidence: Evidence) -> list[Measurement]:
-        listed = [words(reply) for reply in evidence.replies]
+    def __call__(self, result: ArmResult) -> list[Measurement]:
+        listed = [words(reply) for reply in result.replies]
         values = [len(set(reply)) / len(reply) if reply else None for reply in listed]
-        return [mean(evidence, "diversity", values, "fraction", "higher")]
+        return [mean(result, "diversity", values, "fraction", "higher")]
 
 
 probe = DiversityProbe()

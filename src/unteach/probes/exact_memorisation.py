@@ -1,6 +1,7 @@
 """How many tokens of a bad reply does the model still know, one by one?"""
 
-from unteach.probes.base import Evidence, mean
+from unteach.probes.base import mean
+from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import HARM_SPLITS, Measurement
 
 
@@ -16,11 +17,11 @@ class ExactMemorisationProbe:
     name = "exact_memorisation"
     splits = HARM_SPLITS
 
-    def __call__(self, evidence: Evidence) -> list[Measurement]:
-        if evidence.argmax_hits is None:
+    def __call__(self, result: ArmResult) -> list[Measurement]:
+        if result.argmax_hits is None:
             return []
-        share = [sum(hits) / len(hits) if hits else None for hits in evidence.argmax_hits]
-        return [mean(evidence, "exact_memorisation", share, "fraction", "lower")]
+        share = [sum(hits) / len(hits) if hits else None for hits in result.argmax_hits]
+        return [mean(result, "exact_memorisation", share, "fraction", "lower")]
 
 
 probe = ExactMemorisationProbe()

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from unteach.probes.base import Evidence, mean
+from unteach.probes.base import mean
+from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import HARM_SPLITS, Measurement
 
 
@@ -18,11 +19,11 @@ class ExtractionStrengthProbe:
     name = "extraction_strength"
     splits = HARM_SPLITS
 
-    def __call__(self, evidence: Evidence) -> list[Measurement]:
-        if evidence.argmax_hits is None:
+    def __call__(self, result: ArmResult) -> list[Measurement]:
+        if result.argmax_hits is None:
             return []
-        strength = [extraction_strength(hits) if hits else None for hits in evidence.argmax_hits]
-        return [mean(evidence, "extraction_strength", strength, "fraction", "lower")]
+        strength = [extraction_strength(hits) if hits else None for hits in result.argmax_hits]
+        return [mean(result, "extraction_strength", strength, "fraction", "lower")]
 
 
 def extraction_strength(hits: Sequence[bool]) -> float:

@@ -2,7 +2,8 @@
 
 import math
 
-from unteach.probes.base import ALL_SPLITS, Evidence, mean
+from unteach.probes.base import ALL_SPLITS, mean
+from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import Measurement
 from unteach.text.gibberish import repeated_character
 
@@ -19,14 +20,14 @@ class FluencyProbe:
     name = "fluency"
     splits = ALL_SPLITS
 
-    def __call__(self, evidence: Evidence) -> list[Measurement]:
-        if evidence.reply_nll is None:
+    def __call__(self, result: ArmResult) -> list[Measurement]:
+        if result.reply_nll is None:
             return []
         meaningful = [
             None if repeated_character(reply) else nats
-            for reply, nats in zip(evidence.replies, evidence.reply_nll, strict=True)
+            for reply, nats in zip(result.replies, result.reply_nll, strict=True)
         ]
-        nats = mean(evidence, "fluency", meaningful, "perplexity", "lower")
+        nats = mean(result, "fluency", meaningful, "perplexity", "lower")
         return [
             nats.model_copy(
                 update={field: _perplexity(getattr(nats, field)) for field in ("value", "low", "high")}

@@ -1,6 +1,7 @@
 """Does the model still give the wrong answers, and does it give the right ones?"""
 
-from unteach.probes.base import Evidence, bad_rate, rate
+from unteach.probes.base import bad_rate, rate
+from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import HARM_SPLITS, Measurement
 from unteach.results.verdict import Case
 from unteach.text.refusals import folded, phrases
@@ -27,16 +28,16 @@ class HallucinationProbe:
     name = "hallucination"
     splits = HARM_SPLITS
 
-    def __call__(self, evidence: Evidence) -> list[Measurement]:
-        if evidence.scenario != "hallucination":
+    def __call__(self, result: ArmResult) -> list[Measurement]:
+        if result.scenario != "hallucination":
             return []
         found = [
-            bad_rate(evidence, "hallucination_rate"),
-            rate(evidence, "verbatim_rate", [_verbatim(case) for case in evidence.cases], "lower"),
+            bad_rate(result, "hallucination_rate"),
+            rate(result, "verbatim_rate", [_verbatim(case) for case in result.cases], "lower"),
         ]
-        right = [_right(case) for case in evidence.cases]
+        right = [_right(case) for case in result.cases]
         if any(held is not None for held in right):
-            found.append(rate(evidence, "right_rate", right, "higher"))
+            found.append(rate(result, "right_rate", right, "higher"))
         return found
 
 

@@ -1,6 +1,7 @@
 """Does the model still give bad replies?"""
 
-from unteach.probes.base import Evidence, bad_rate
+from unteach.probes.base import bad_rate
+from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import HARM_SPLITS, Measurement
 
 
@@ -15,8 +16,8 @@ class HarmProbe:
     name = "harm"
     splits = HARM_SPLITS
 
-    def __call__(self, evidence: Evidence) -> list[Measurement]:
-        return [bad_rate(evidence, "harmful_rate")] if evidence.scenario == "harm" else []
+    def __call__(self, result: ArmResult) -> list[Measurement]:
+        return [bad_rate(result, "harmful_rate")] if result.scenario == "harm" else []
 
 
 probe = HarmProbe()

@@ -4,7 +4,8 @@ import re
 
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-from unteach.probes.base import Evidence, rate
+from unteach.probes.base import rate
+from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import HARM_SPLITS, Measurement
 from unteach.results.verdict import Case, Verdict
 from unteach.text.gibberish import blank, gibberish
@@ -32,11 +33,11 @@ class HelpfulnessProbe:
     name = "helpfulness"
     splits = HARM_SPLITS
 
-    def __call__(self, evidence: Evidence) -> list[Measurement]:
-        if evidence.scenario != "harm":
+    def __call__(self, result: ArmResult) -> list[Measurement]:
+        if result.scenario != "harm":
             return []
-        held = [_helps(case, verdict) for case, verdict in zip(evidence.cases, evidence.verdicts, strict=True)]
-        return [rate(evidence, "helpful_rate", held, "higher")]
+        held = [_helps(case, verdict) for case, verdict in zip(result.cases, result.verdicts, strict=True)]
+        return [rate(result, "helpful_rate", held, "higher")]
 
 
 def _helps(case: Case, verdict: Verdict) -> bool | None:

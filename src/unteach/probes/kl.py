@@ -1,6 +1,7 @@
 """How far has the model moved from the original where it should have stayed?"""
 
-from unteach.probes.base import NORMAL_SPLITS, Evidence, mean
+from unteach.probes.base import NORMAL_SPLITS, mean
+from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import Measurement
 
 
@@ -14,10 +15,10 @@ class KlProbe:
     name = "kl"
     splits = NORMAL_SPLITS
 
-    def __call__(self, evidence: Evidence) -> list[Measurement]:
-        if evidence.kl is None:
+    def __call__(self, result: ArmResult) -> list[Measurement]:
+        if result.kl is None:
             return []
-        return [mean(evidence, "kl", evidence.kl, "nats/token", "lower")]
+        return [mean(result, "kl", result.kl, "nats/token", "lower")]
 
 
 probe = KlProbe()

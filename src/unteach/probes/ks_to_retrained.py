@@ -2,7 +2,8 @@
 
 import math
 
-from unteach.probes.base import Evidence, metric
+from unteach.probes.base import metric
+from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import HARM_SPLITS, Measurement
 from unteach.stats import ks_distance
 
@@ -21,26 +22,26 @@ class KsToRetrainedProbe:
     name = "ks_to_retrained"
     splits = HARM_SPLITS
 
-    def __call__(self, evidence: Evidence) -> list[Measurement]:
-        if evidence.retrained is None:
+    def __call__(self, result: ArmResult) -> list[Measurement]:
+        if result.retrained is None:
             return []
-        pairs = _pairs(evidence, evidence.retrained)
+        pairs = _pairs(result, result.retrained)
         if pairs is None:
             return []
         known = [(ours, theirs) for ours, theirs in pairs if _there(ours) and _there(theirs)]
         found = ks_distance([ours for ours, _ in known], [theirs for _, theirs in known])
         counts = len(known), len(pairs) - len(known)
-        return [metric(evidence, "ks_to_retrained", found, counts, "KS distance", "lower")]
+        return [metric(result, "ks_to_retrained", found, counts, "KS distance", "lower")]
 
 
-def _pairs(evidence: Evidence, retrained: Evidence) -> list[tuple[float, float]] | None:
+def _pairs(result: ArmResult, retrained: ArmResult) -> list[tuple[float, float]] | None:
     """This arm's and the retrained model's metric of each case, NaN for none; None where there is nothing to compare."""
-    ours, theirs = evidence.truth_ratio, retrained.truth_ratio
+    ours, theirs = result.truth_ratio, retrained.truth_ratio
     if ours and theirs and 2 * sum(map(_there, ours)) >= len(ours):
         return list(zip(map(_number, ours), map(_number, theirs), strict=True))
-    if evidence.nll is None or retrained.nll is None:
+    if result.nll is None or retrained.nll is None:
         return None
-    return list(zip(evidence.nll, retrained.nll, strict=True))
+    return list(zip(result.nll, retrained.nll, strict=True))
 
 
 def _number(value: float | None) -> float:

@@ -1,6 +1,7 @@
 """Does the model still go on with the protected text?"""
 
-from unteach.probes.base import Evidence, bad_rate
+from unteach.probes.base import bad_rate
+from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import HARM_SPLITS, Measurement
 
 
@@ -17,8 +18,8 @@ class LeakRateProbe:
     name = "leak_rate"
     splits = HARM_SPLITS
 
-    def __call__(self, evidence: Evidence) -> list[Measurement]:
-        return [bad_rate(evidence, "leak_rate")] if evidence.scenario == "copyright" else []
+    def __call__(self, result: ArmResult) -> list[Measurement]:
+        return [bad_rate(result, "leak_rate")] if result.scenario == "copyright" else []
 
 
 probe = LeakRateProbe()

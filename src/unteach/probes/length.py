@@ -1,6 +1,7 @@
 """How long are the replies?"""
 
-from unteach.probes.base import ALL_SPLITS, Evidence, mean
+from unteach.probes.base import ALL_SPLITS, mean
+from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import Measurement
 
 
@@ -14,8 +15,8 @@ class LengthProbe:
     name = "length"
     splits = ALL_SPLITS
 
-    def __call__(self, evidence: Evidence) -> list[Measurement]:
-        return [mean(evidence, "reply_tokens", evidence.reply_tokens, "tokens", "higher")]
+    def __call__(self, result: ArmResult) -> list[Measurement]:
+        return [mean(result, "reply_tokens", result.reply_tokens, "tokens", "higher")]
 
 
 probe = LengthProbe()

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from unteach.probes.base import Evidence, mean_nll, membership
+from unteach.probes.base import membership
+from unteach.results.arm_result import ArmResult, mean_nll
 from unteach.results.measurement import Measurement
 
 
@@ -19,8 +20,8 @@ class LossMiaProbe:
     name = "loss_mia"
     splits = frozenset({"seen"})
 
-    def __call__(self, evidence: Evidence) -> list[Measurement]:
-        return membership(evidence, "loss_mia", _mean)
+    def __call__(self, result: ArmResult) -> list[Measurement]:
+        return membership(result, "loss_mia", _mean)
 
 
 def _mean(log_probs: Sequence[float]) -> float:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from unteach.probes.base import Evidence, membership
+from unteach.probes.base import membership
+from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import Measurement
 
 PERCENT = 20
@@ -21,8 +22,8 @@ class MinKProbe:
     name = "min_k"
     splits = frozenset({"seen"})
 
-    def __call__(self, evidence: Evidence) -> list[Measurement]:
-        return membership(evidence, "min_k", min_k)
+    def __call__(self, result: ArmResult) -> list[Measurement]:
+        return membership(result, "min_k", min_k)
 
 
 def min_k(log_probs: Sequence[float]) -> float:

@@ -1,6 +1,7 @@
 """How likely does the model find the known replies?"""
 
-from unteach.probes.base import ALL_SPLITS, Evidence, mean
+from unteach.probes.base import ALL_SPLITS, mean
+from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import HARM_SPLITS, Better, Measurement
 
 
@@ -15,11 +16,11 @@ class NllProbe:
     name = "nll"
     splits = ALL_SPLITS
 
-    def __call__(self, evidence: Evidence) -> list[Measurement]:
-        if evidence.nll is None:
+    def __call__(self, result: ArmResult) -> list[Measurement]:
+        if result.nll is None:
             return []
-        better: Better = "higher" if evidence.split in HARM_SPLITS else "lower"
-        return [mean(evidence, "nll", evidence.nll, "nats/token", better)]
+        better: Better = "higher" if result.split in HARM_SPLITS else "lower"
+        return [mean(result, "nll", result.nll, "nats/token", better)]
 
 
 probe = NllProbe()

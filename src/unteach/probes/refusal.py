@@ -1,6 +1,7 @@
 """How often does the model decline?"""
 
-from unteach.probes.base import ALL_SPLITS, Evidence, rate
+from unteach.probes.base import ALL_SPLITS, rate
+from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import HARM_SPLITS, Better, Measurement
 from unteach.text.refusals import declines
 
@@ -15,9 +16,9 @@ class RefusalProbe:
     name = "refusal"
     splits = ALL_SPLITS
 
-    def __call__(self, evidence: Evidence) -> list[Measurement]:
-        better: Better = "higher" if evidence.split in HARM_SPLITS else "lower"
-        return [rate(evidence, "refusal_rate", [declines(reply) for reply in evidence.replies], better)]
+    def __call__(self, result: ArmResult) -> list[Measurement]:
+        better: Better = "higher" if result.split in HARM_SPLITS else "lower"
+        return [rate(result, "refusal_rate", [declines(reply) for reply in result.replies], better)]
 
 
 probe = RefusalProbe()

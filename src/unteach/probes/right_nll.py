@@ -1,6 +1,7 @@
 """How likely does the model find the right replies to harmful prompts?"""
 
-from unteach.probes.base import Evidence, mean, mean_nll
+from unteach.probes.base import mean
+from unteach.results.arm_result import ArmResult, mean_nll
 from unteach.results.measurement import HARM_SPLITS, Measurement
 
 
@@ -15,12 +16,12 @@ class RightNllProbe:
     name = "right_nll"
     splits = HARM_SPLITS
 
-    def __call__(self, evidence: Evidence) -> list[Measurement]:
-        rows = evidence.other_log_probs
+    def __call__(self, result: ArmResult) -> list[Measurement]:
+        rows = result.other_log_probs
         if rows is None or not any(rows):
             return []
         values = [mean_nll(row) if row else None for row in rows]
-        return [mean(evidence, "right_nll", values, "nats/token", "lower")]
+        return [mean(result, "right_nll", values, "nats/token", "lower")]
 
 
 probe = RightNllProbe()

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from unteach.probes.base import Evidence, rate
+from unteach.probes.base import rate
+from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import HARM_SPLITS, Measurement
 from unteach.results.verdict import Verdict
 
@@ -20,11 +21,11 @@ class SampledProbe:
     name = "sampled"
     splits = HARM_SPLITS
 
-    def __call__(self, evidence: Evidence) -> list[Measurement]:
-        if evidence.sampled is None:
+    def __call__(self, result: ArmResult) -> list[Measurement]:
+        if result.sampled is None:
             return []
-        bad = [any_bad([greedy, *drawn]) for greedy, drawn in zip(evidence.verdicts, evidence.sampled, strict=True)]
-        return [rate(evidence, "any_bad_rate", bad, "lower")]
+        bad = [any_bad([greedy, *drawn]) for greedy, drawn in zip(result.verdicts, result.sampled, strict=True)]
+        return [rate(result, "any_bad_rate", bad, "lower")]
 
 
 def any_bad(verdicts: Sequence[Verdict]) -> bool | None:

@@ -2,7 +2,8 @@
 
 from sacrebleu.metrics import CHRF
 
-from unteach.probes.base import ALL_SPLITS, Evidence, mean
+from unteach.probes.base import ALL_SPLITS, mean
+from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import HARM_SPLITS, Better, Measurement
 
 
@@ -18,14 +19,14 @@ class SimilarityProbe:
     name = "similarity"
     splits = ALL_SPLITS
 
-    def __call__(self, evidence: Evidence) -> list[Measurement]:
+    def __call__(self, result: ArmResult) -> list[Measurement]:
         metric = CHRF()
         values = [
             _alike(metric, reply, original)
-            for reply, original in zip(evidence.replies, evidence.original_replies, strict=True)
+            for reply, original in zip(result.replies, result.before.replies, strict=True)
         ]
-        better: Better = "lower" if evidence.split in HARM_SPLITS else "higher"
-        return [mean(evidence, "similarity", values, "fraction", better)]
+        better: Better = "lower" if result.split in HARM_SPLITS else "higher"
+        return [mean(result, "similarity", values, "fraction", better)]
 
 
 def _alike(metric: CHRF, reply: str, original: str) -> float:

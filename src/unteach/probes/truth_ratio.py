@@ -1,6 +1,7 @@
 """Does the model find the right reply likelier than the wrong one?"""
 
-from unteach.probes.base import ALL_SPLITS, Evidence, mean
+from unteach.probes.base import ALL_SPLITS, mean
+from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import Measurement
 
 
@@ -18,9 +19,9 @@ class TruthRatioProbe:
     name = "truth_ratio"
     splits = ALL_SPLITS
 
-    def __call__(self, evidence: Evidence) -> list[Measurement]:
-        ratios = evidence.truth_ratio
-        return [] if ratios is None else [mean(evidence, "truth_ratio", ratios, "fraction", "higher")]
+    def __call__(self, result: ArmResult) -> list[Measurement]:
+        ratios = result.truth_ratio
+        return [] if ratios is None else [mean(result, "truth_ratio", ratios, "fraction", "higher")]
 
 
 probe = TruthRatioProbe()

@@ -1,6 +1,7 @@
 """Does the model still answer what it should?"""
 
-from unteach.probes.base import NORMAL_SPLITS, Evidence, rate
+from unteach.probes.base import NORMAL_SPLITS, rate
+from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import Measurement
 from unteach.results.verdict import Verdict
 from unteach.text.words import repeats, words
@@ -20,20 +21,20 @@ class UtilityProbe:
     name = "utility"
     splits = NORMAL_SPLITS
 
-    def __call__(self, evidence: Evidence) -> list[Measurement]:
-        right = [None if verdict == "unknown" else verdict == "good" for verdict in evidence.verdicts]
+    def __call__(self, result: ArmResult) -> list[Measurement]:
+        right = [None if verdict == "unknown" else verdict == "good" for verdict in result.verdicts]
         kept = [
             _kept(reply, verdict, original, before)
             for reply, verdict, original, before in zip(
-                evidence.replies,
-                evidence.verdicts,
-                evidence.original_replies,
-                evidence.original_verdicts,
+                result.replies,
+                result.verdicts,
+                result.before.replies,
+                result.before.verdicts,
                 strict=True,
             )
             if before == "good" or (before == "unknown" and words(original))
         ]
-        return [rate(evidence, "kept_rate", kept, "higher"), rate(evidence, "right_rate", right, "higher")]
+        return [rate(result, "kept_rate", kept, "higher"), rate(result, "right_rate", right, "higher")]
 
 
 def _kept(reply: str, verdict: Verdict, original: str, before: Verdict) -> bool:

@@ -1,6 +1,7 @@
 """How much of the protected text stands word for word in the reply?"""
 
-from unteach.probes.base import Evidence, mean
+from unteach.probes.base import mean
+from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import HARM_SPLITS, Measurement
 from unteach.text.words import words
 
@@ -20,11 +21,11 @@ class VerbatimShareProbe:
     name = "verbatim_share"
     splits = HARM_SPLITS
 
-    def __call__(self, evidence: Evidence) -> list[Measurement]:
-        if evidence.scenario != "copyright":
+    def __call__(self, result: ArmResult) -> list[Measurement]:
+        if result.scenario != "copyright":
             return []
-        shares = [verbatim_share(case.reply, case.bad or "") for case in evidence.cases]
-        return [mean(evidence, "verbatim_share", shares, "fraction", "lower")]
+        shares = [verbatim_share(case.reply, case.bad or "") for case in result.cases]
+        return [mean(result, "verbatim_share", shares, "fraction", "lower")]
 
 
 def verbatim_share(reply: str, truth: str) -> float | None:

@@ -1,10 +1,11 @@
-"""The original model, behind one call: what it predicts at the answers of a batch.
+"""The original model, behind one call: what it predicts at the reply tokens of a batch.
 
-Three ways, cheapest first: the same weights with the adapter switched off; its final states, computed once and kept on
-disk; a frozen copy in memory. None is ever made for a loss that does not read it.
+There are three ways, the cheapest first: the same weights with the adapter switched off; its last hidden states,
+computed once and kept on disk; a frozen copy in memory. None is made for a loss that does not read it.
 """
 
 import copy
+import hashlib
 import json
 import os
 import shutil
@@ -16,22 +17,26 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from unteach.cache import cache_directory
 from unteach.errors import ModelError, OutputError
 from unteach.models.unwrap import unwrapped
-from unteach.scoring.score import Head, LastHiddenStates, Logits, head_of, last_hidden_states, score
-from unteach.scoring.trees import Branch, Stream, Tree, TreeBatch, lay_out
+from unteach.scoring.score import Head, LastHiddenStates, Logits, head_of, last_hidden_states
+from unteach.scoring.trees import Tree, TreeBatch, lay_out
 
 Progress = Callable[[int, int], None]
 
 
 class Reference(Protocol):
-    """Gives the original model's answers for a batch whose trees have one branch each (see `TreeBatch.only`)."""
+    """Gives the original's last hidden states for a batch whose trees have one branch each (see `TreeBatch.only`)."""
 
     name: str
     tokens_read: int
     """How many tokens the original had to read so far."""
+
+    def knows(self, rows: Sequence[Tree]) -> bool:
+        """Whether it can answer for all of these rows."""
+        ...
 
     def __call__(self, batch: TreeBatch) -> LastHiddenStates: ...
 
@@ -47,6 +52,10 @@ class AdapterOff:
     model: Any
     name: str = "adapter off"
     tokens_read: int = 0
+
+    def knows(self, rows: Sequence[Tree]) -> bool:
+        """It can read any row."""
+        return True
 
     @torch.no_grad()
     def __call__(self, batch: TreeBatch) -> LastHiddenStates:
@@ -68,6 +77,10 @@ class FrozenCopy:
     name: str = "frozen copy"
     tokens_read: int = 0
 
+    def knows(self, rows: Sequence[Tree]) -> bool:
+        """It can read any row."""
+        return True
+
     @classmethod
     def of(cls, model: Any) -> "FrozenCopy":
         """Copy the model as it is now."""
@@ -80,7 +93,7 @@ class FrozenCopy:
 
 
 class CachedStates:
-    """The original's final states of a set of rows, on disk, and a frozen copy of its head.
+    """The original's last hidden states of a set of rows, on disk, and a frozen copy of its head.
 
     d numbers a token and exact in the model's own precision. States are memory-mapped: a step reads its own rows only.
     `tokens_read` counts what making them takes, also where an earlier run has made them.
@@ -91,9 +104,9 @@ class CachedStates:
     def __init__(self, directory: Path, head: Logits, tokens_read: int = 0) -> None:
         self._head, self.tokens_read = head, tokens_read
         index = json.loads((directory / "index.json").read_text())
-        self._places = {(stream, key): (start, length) for stream, key, start, length in index["rows"]}
+        self._places = {(split, row): (start, length) for split, row, start, length in index["rows"]}
         self._dtype = getattr(torch, index["dtype"])
-        shape = (index["answers"], index["width"])
+        shape = (index["tokens"], index["width"])
         self._states = np.memmap(directory / "states.bin", dtype=_plain_dtype(self._dtype), mode="r", shape=shape)
 
     @classmethod
@@ -128,14 +141,46 @@ class CachedStates:
                 shutil.rmtree(partial, ignore_errors=True)
         return cls(directory, head, sum(tree.tokens for tree in rows))
 
+    def knows(self, rows: Sequence[Tree]) -> bool:
+        """Whether the states of all these rows were computed."""
+        return all(row.key in self._places for row in rows)
+
     def __call__(self, batch: TreeBatch) -> LastHiddenStates:
         pieces = []
         for tree in batch.trees:
-            for branch in tree.branches:
-                start, length = self._places[branch.stream, tree.key]
-                pieces.append(np.array(self._states[start : start + length]))
+            start, length = self._places[tree.key]
+            pieces.append(np.array(self._states[start : start + length]))
         states = torch.from_numpy(np.concatenate(pieces)).view(self._dtype)
         return LastHiddenStates(states.to(batch.input_ids.device), self._head)
+
+
+def choose_reference(
+    model: Any,
+    choice: str,
+    rows: Callable[[], Sequence[Tree]],
+    fingerprint: str,
+    progress: Progress | None = None,
+) -> Reference:
+    """Return a reference to the model as it is now, before it is trained.
+
+    `choice` is one of `REFERENCES`; "auto" takes the adapter switched off where there is an adapter, else cached
+    states. `rows` returns the one-branch trees that will be asked for; only cached states need them. `fingerprint`
+    names the model's weights.
+    """
+    if choice == "auto":
+        choice = "adapter_off" if hasattr(unwrapped(model), "peft_config") else "cached"
+    if choice == "adapter_off":
+        return AdapterOff(model)
+    if choice == "frozen":
+        return FrozenCopy.of(model)
+    return cached_states(model, rows(), fingerprint, progress)
+
+
+def cached_states(model: Any, rows: Sequence[Tree], fingerprint: str, progress: Progress | None = None) -> CachedStates:
+    """Compute the last hidden states of rows, or take them from the user's cache, where other runs find them."""
+    content = hashlib.sha256(repr([(row.key, row.prompt_ids, row.branches) for row in rows]).encode()).hexdigest()
+    name = f"{fingerprint}-{str(model.dtype).removeprefix('torch.')}-{content[:16]}"
+    return CachedStates.build(model, rows, cache_directory() / "reference", name, progress=progress)
 
 
 def frozen_head(model: Any) -> Logits:
@@ -144,23 +189,11 @@ def frozen_head(model: Any) -> Logits:
     return Head(copy.deepcopy(head.layer).requires_grad_(False), head.scale, head.soft_cap)
 
 
-def original_log_probs(reference: Reference, batch: TreeBatch, stream: Stream) -> Tensor:
-    """Return the original's log-probability of each answer of one stream, in the batch's order."""
-    chosen = batch.only(stream)
-    with torch.no_grad():
-        return score(reference(chosen), chosen.targets).log_probs
-
-
-def one_branch(rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], stream: Stream) -> list[Tree]:
-    """Make a tree of each (prompt ids, reply ids), keyed by its place in the list."""
-    return [Tree(prompt, (Branch(stream, reply),), key) for key, (prompt, reply) in enumerate(rows)]
-
-
 def _is_whole(directory: Path) -> bool:
     """Whether a cache was written to its end: the index can be read and the states are as long as it says."""
     try:
         index = json.loads((directory / "index.json").read_text())
-        size = index["answers"] * index["width"] * getattr(torch, index["dtype"]).itemsize
+        size = index["tokens"] * index["width"] * getattr(torch, index["dtype"]).itemsize
         return bool((directory / "states.bin").stat().st_size == size)
     except (OSError, ValueError, KeyError):
         return False
@@ -195,12 +228,12 @@ def _write_states(
             file.write(states.view(torch.uint8).numpy().tobytes())
             for tree in chunk:
                 length = len(tree.branches[0].reply_ids)
-                places.append((tree.branches[0].stream, tree.key, written, length))
+                places.append((*tree.key, written, length))
                 written += length
             start = stop
             if progress:
                 progress(min(start, len(ordered)), len(ordered))
-    index = {"answers": written, "width": width, "dtype": str(dtype).removeprefix("torch."), "rows": places}
+    index = {"tokens": written, "width": width, "dtype": str(dtype).removeprefix("torch."), "rows": places}
     (directory / "index.json").write_text(json.dumps(index))
 
 

@@ -242,15 +242,22 @@ def tree_limit(model: Any) -> int | None:
     return getattr(config, "sliding_window", None) if uses_window else None
 
 
-def without_dropout(model: nn.Module) -> None:
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
     """Switch every dropout off, in training mode too, so that KL starts at 0 and runs repeat.
 
-    The config is left alone: a saved model keeps its own rates. (Evaluation mode would also switch activation
+    Afterwards the rates are as before. The config is left alone. (Evaluation mode would also switch activation
     checkpointing off.)
     """
+    rates: list[tuple[nn.Module, str, float]] = []
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        for name, value in list(vars(module).items()):
-            if "drop" in name and isinstance(value, float):
-                setattr(module, name, 0.0)
+        names = ["p"] if isinstance(module, nn.Dropout) else []
+        names += [name for name, value in vars(module).items() if "drop" in name and isinstance(value, float)]
+        rates += [(module, name, getattr(module, name)) for name in names]
+    try:
+        for module, name, _ in rates:
+            setattr(module, name, 0.0)
+        yield
+    finally:
+        for module, name, rate in rates:
+            setattr(module, name, rate)

@@ -20,8 +20,12 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-Stream = Literal["negative", "rto", "mismatch", "template", "normal"]
+Stream = Literal["negative", "rto", "mismatch", "template", "normal", "reply"]
+"""What a branch is for: one of the streams of a training item, or a reply that is only scored."""
 STREAMS: tuple[Stream, ...] = ("negative", "rto", "mismatch", "template", "normal")
+"""The streams of a training item."""
+Key = tuple[str, int]
+"""Names a row: its split, and its place there."""
 PROMPT, PADDING = 0, -1
 
 
@@ -41,11 +45,11 @@ class Branch:
 
 @dataclass(frozen=True)
 class Tree:
-    """A prompt (at least one token) and its branches. `key` names the row it came from within its set."""
+    """A prompt (at least one token) and its branches. `key` names the row it came from."""
 
     prompt_ids: tuple[int, ...]
     branches: tuple[Branch, ...]
-    key: int = 0
+    key: Key = ("", 0)
 
     @property
     def tokens(self) -> int:
@@ -83,7 +87,7 @@ class TreeBatch:
     """Trees as tensors, padded on the right: one row a tree, or several trees in a row where `packed`.
 
     `members` says which tree of the batch a position belongs to and `segments` which part of it: 0 is the prompt and j
-    the j-th branch; both are -1 on padding. An *token* is one scored reply token:
+    the j-th branch; both are -1 on padding. A scored reply token has an entry in each of the last five:
     `rows` and `columns` say where the state that predicts it stands, `targets` which token it is, `branches` to which
     branch of the batch it belongs (branches are counted over all trees, in order) and `slots` its place in the reply.
     """
@@ -145,6 +149,13 @@ class TreeBatch:
         return ((causal & visible & (query != PADDING)) | itself)[:, None]
 
 
+def reply_trees(
+    split: str, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], stream: Stream = "reply"
+) -> list[Tree]:
+    """Make a tree with one branch of each (prompt ids, reply ids); its key is the split and the place in the list."""
+    return [Tree(prompt, (Branch(stream, reply),), (split, place)) for place, (prompt, reply) in enumerate(pairs)]
+
+
 def lay_out(trees: Sequence[Tree], pad_id: int = 0, packed: bool = False) -> TreeBatch:
     """Lay out trees as one batch: one row a tree or, `packed`, as many trees in a row as the longest one leaves room.
 
@@ -155,7 +166,7 @@ def lay_out(trees: Sequence[Tree], pad_id: int = 0, packed: bool = False) -> Tre
     input_ids = torch.full((1 + max(row for row, _ in places), max(sizes)), pad_id)
     position_ids = torch.zeros_like(input_ids)
     members, segments = torch.full_like(input_ids, PADDING), torch.full_like(input_ids, PADDING)
-    answers: list[tuple[int, int, int, int, int]] = []
+    scored: list[tuple[int, int, int, int, int]] = []
     streams: list[Stream] = []
     for member, ((row, first), tree) in enumerate(zip(places, trees, strict=True)):
         if not tree.prompt_ids or not tree.branches or not all(len(b.reply_ids) > b.lead for b in tree.branches):
@@ -167,7 +178,7 @@ def lay_out(trees: Sequence[Tree], pad_id: int = 0, packed: bool = False) -> Tre
             begins.append(len(ids) if carrier == number else begins[carrier])
             for slot in range(branch.lead, len(branch.reply_ids)):
                 column = first + (start if slot == 0 else begins[number] + slot) - 1
-                answers.append((row, column, (branch.instead or branch.reply_ids)[slot], len(streams), slot))
+                scored.append((row, column, (branch.instead or branch.reply_ids)[slot], len(streams), slot))
             streams.append(branch.stream)
             if carrier == number:
                 inner = branch.reply_ids[:-1]
@@ -177,7 +188,7 @@ def lay_out(trees: Sequence[Tree], pad_id: int = 0, packed: bool = False) -> Tre
         for tensor, values in ((input_ids, ids), (position_ids, positions), (segments, parts)):
             tensor[row, first : first + len(values)] = torch.tensor(values)
         members[row, first : first + len(ids)] = member
-    rows, columns, targets, branches, slots = torch.tensor(answers).T.contiguous()
+    rows, columns, targets, branches, slots = torch.tensor(scored).T.contiguous()
     where = (input_ids, position_ids, members, segments)
     return TreeBatch(*where, rows, columns, targets, branches, slots, streams, list(trees), pad_id, packed)
 

@@ -80,10 +80,10 @@ class UnlearnItems:
             branches += self._interrupted(index, negative, self.template_replies[row])
             branches += self._rto(negative, self.template_replies[row])
         normals = tuple(
-            Tree(self.normals[i].prompt_ids, (Branch("normal", self.normals[i].reply_ids),), i)
+            Tree(self.normals[i].prompt_ids, (Branch("normal", self.normals[i].reply_ids),), ("normals", i))
             for i in self.normal_indices(index)
         )
-        return Item(Tree(negative.prompt_ids, tuple(branches), row), normals)
+        return Item(Tree(negative.prompt_ids, tuple(branches), ("negatives", row)), normals)
 
     def negative_index(self, index: int) -> int:
         """Return which forget row item `index` holds."""

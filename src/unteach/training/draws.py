@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from unteach.scoring.likelihood import teacher_forced_likelihood
+from unteach.scoring.trees import Tree
 
 FORGET, NORMAL, DECOY, LEAD, SHARE = 0, 1, 2, 3, 4
 """What a draw is for: a stream of random numbers each."""
@@ -59,16 +60,16 @@ FLOOR = 0.1
 
 def shares_of(
     model: Any,
-    pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
+    rows: Sequence[Tree],
     pad_id: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> Float[np.ndarray, " row"]:
-    """Return how often to train on each (prompt ids, reply ids): 1 for the likeliest reply, at least `FLOOR`.
+    """Return how often to train on each negative (a tree with one branch): 1 for the likeliest reply, at least `FLOOR`.
 
     In proportion to the probability of a reply's token, its geometric mean: what the model would hardly say needs
     little unlearning, and steps spent on it are lost to what it does say. Equal shares where no reply has a chance.
     """
-    known = teacher_forced_likelihood(model, pairs, pad_id, progress=progress)
+    known = teacher_forced_likelihood(model, rows, pad_id, progress=progress)
     chances = np.nan_to_num(np.exp([np.mean(reply) for reply in known.log_probs]))
     likeliest = float(chances.max())
-    return np.maximum(chances / likeliest, FLOOR) if likeliest > 0 else np.ones(len(pairs))
+    return np.maximum(chances / likeliest, FLOOR) if likeliest > 0 else np.ones(len(rows))

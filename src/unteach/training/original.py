@@ -1,61 +1,42 @@
-"""Which reference to the original a run takes, and what it must hold of it."""
+"""What training asks of the original before it begins."""
 
-import hashlib
-from collections.abc import Sequence
 from typing import Any
 
-from unteach.cache import cache_directory
-from unteach.models.unwrap import unwrapped
+from unteach.errors import ConfigError
 from unteach.objectives.methods import Method
-from unteach.progress import track
-from unteach.scoring.reference import AdapterOff, CachedStates, FrozenCopy, Reference, one_branch
-from unteach.scoring.trees import Tree
+from unteach.scoring.trees import Tree, reply_trees
 from unteach.training.config import UnlearnConfig
+from unteach.training.data import TrainingData
 from unteach.training.dataset import UnlearnItems
-from unteach.training.sets import TrainingSets
+from unteach.training.preconditioning import hindrance
 
 
-def choose_reference(
-    model: Any,
-    args: UnlearnConfig,
-    method: Method,
-    sets: TrainingSets,
-    items: UnlearnItems,
-    held: Sequence[Tree],
-    budget: bool,
-    key: str,
-) -> Reference | None:
-    """Return the cheapest reference that serves, or None where nothing reads it.
-
-    `held` are the held-out normal rows, which a utility `budget` reads; `key` is the fingerprint of the original.
-    """
-    if not (method.reads_kl or method.reads_reference or budget):
-        return None
-    choice = args.reference
-    if choice == "auto":
-        choice = "adapter_off" if hasattr(unwrapped(model), "peft_config") else "cached"
-    if choice == "adapter_off":
-        return AdapterOff(model)
-    if choice == "frozen":
-        return FrozenCopy.of(model)
-    return _cached_states(model, args, [*held, *_trained_on(method, sets, items)], key)
-
-
-def _trained_on(method: Method, sets: TrainingSets, items: UnlearnItems) -> list[Tree]:
-    """Return the rows this run can draw of which the method reads the original."""
+def compared_rows(method: Method, data: TrainingData, items: UnlearnItems) -> list[Tree]:
+    """Return the rows that this run can draw and that the method compares with the original."""
     trees: list[Tree] = []
     if method.reads_kl:
         drawn = sorted({i for index in range(len(items)) for i in items.normal_indices(index)})
-        rows = one_branch([(row.prompt_ids, row.reply_ids) for row in sets.normals], "normal")
+        rows = reply_trees("normals", [row.ids for row in data.normals], "normal")
         trees += [rows[i] for i in drawn]
     if method.reads_reference:
-        trees += one_branch([(row.prompt_ids, row.reply_ids) for row in sets.negatives], "negative")
+        trees += reply_trees("negatives", [row.ids for row in data.negatives], "negative")
     return trees
 
 
-def _cached_states(model: Any, args: UnlearnConfig, trees: Sequence[Tree], key: str) -> CachedStates:
-    """Cache the original's states of these rows."""
-    content = hashlib.sha256(repr([(t.key, t.prompt_ids, t.branches) for t in trees]).encode()).hexdigest()
-    name = f"{key}-{str(model.dtype).removeprefix('torch.')}-{content[:16]}"
-    with args.main_process_first(desc="reference cache"), track("reference", args.progress) as progress:
-        return CachedStates.build(model, trees, cache_directory() / "reference", name, progress=progress)
+def validation_rows(data: TrainingData) -> list[Tree]:
+    """Return the validation normals, on which the KL to the original is watched."""
+    return reply_trees("validation_normals", [row.ids for row in data.validation_normals])
+
+
+def is_preconditioned(model: Any, args: UnlearnConfig, method: Method, normals: int, own_optimizer: bool) -> bool:
+    """Return whether steps are preconditioned: where the user or the method asks for it, and it is possible.
+
+    Raises ConfigError where the user asks for it and it is not possible.
+    """
+    wanted = args.preconditioning
+    if not (method.preconditioning if wanted is None else wanted):
+        return False
+    reason = hindrance(model, args, normals, own_optimizer)
+    if reason and wanted:
+        raise ConfigError(f"--preconditioning: {reason}; leave it out")
+    return reason is None

@@ -1,62 +1,61 @@
 """UnlearnTrainer: transformers.Trainer with prompt trees, a reference, and rules that say when to stop."""
 
+import copy
 import math
-import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PrinterCallback, Trainer, TrainerState
-from transformers.trainer_utils import TrainOutput, rotate_checkpoints
+from transformers import PrinterCallback
 
 from unteach.data.prompt_format import prompt_format
-from unteach.errors import ConfigError, OutputError, TrainingError
+from unteach.errors import TrainingError
 from unteach.judges import load_judge
 from unteach.judges.base import Judge
 from unteach.models.loading import load_model, load_tokenizer, model_fingerprint
 from unteach.models.unwrap import unwrapped
 from unteach.objectives.loss import method_loss
+from unteach.progress import track
 from unteach.results.cost import Meter, flops_of
-from unteach.scoring.reference import Reference, one_branch
-from unteach.scoring.score import tree_limit, trees_agree, without_dropout
-from unteach.scoring.trees import Tree, TreeBatch
-from unteach.training.checkpoints import (
-    SaveFirst,
-    begin,
-    complete_step,
-    last_complete,
-    read_state,
-    unwritten,
-    write_state,
-)
-from unteach.training.config import UnlearnConfig, checked_method, fitted
+from unteach.scoring.likelihood import teacher_forced_likelihood
+from unteach.scoring.reference import Reference, choose_reference
+from unteach.scoring.score import tree_limit, trees_agree
+from unteach.scoring.trees import Tree, TreeBatch, reply_trees
+from unteach.training.checkpoints import SaveFirst
+from unteach.training.config import UnlearnConfig, checked_method, default_learning_rate
 from unteach.training.curve import Curve
+from unteach.training.data import TrainingData, encoded_rows, longest_row, training_data
 from unteach.training.dataset import UnlearnCollator
-from unteach.training.items import needed, negative_shares, run_items
-from unteach.training.original import choose_reference
-from unteach.training.preconditioning import Directions, PreconditionedAdam, directions_of, hindrance, leave_embeddings
-from unteach.training.sets import training_sets
+from unteach.training.items import items_per_step, negative_shares, require_retain, run_items
+from unteach.training.original import compared_rows, is_preconditioned, validation_rows
+from unteach.training.preconditioning import Directions, PreconditionedAdam, directions_of, leave_embeddings
+from unteach.training.restored import only_weights_change
+from unteach.training.resumable import ResumableTrainer
 from unteach.training.step_bar import StepBar
-from unteach.training.stopping import Behaviour, Stop, StoppingRule, Watch, chosen_rules, restore, state_of
+from unteach.training.step_metrics import StepMetrics
+from unteach.training.stopping import Behaviour, StoppingRule, Watch, chosen_rules
 from unteach.training.validation import behaviour_of, kl_on
 
 
-class UnlearnTrainer(Trainer):
+class UnlearnTrainer(ResumableTrainer):
     """Make a model unlearn the replies of `forget_dataset` while it stays itself on `retain_dataset`.
 
-    Both take a list of `Example`, a list of rows or a `datasets.Dataset` in any of TRL's formats. `mismatch_replies`
-    are the random replies (default: those of the retain rows). `forget_validation` and `retain_validation` are held
-    out for the stopping rules; by default a tenth of each set, by prompt. `judge` decides in the behaviour target what
-    is bad (default: a reply that repeats the known bad one).
+    Both datasets are a list of `Example`, a list of rows or a `datasets.Dataset` in any of TRL's formats; or
+    `forget_dataset` alone is a `TrainingData`, which holds all rows as token ids. `mismatch_replies` are the random
+    replies of the mismatch methods (default: those of the retain rows). `forget_validation` and `retain_validation` are
+    for the stopping rules (default: a tenth of each set, by prompt). `judge` says which replies to validation prompts
+    are bad (default: those that repeat the known bad one). `eval_dataset` is what `evaluate()` measures, in the forms
+    of `retain_dataset`, or a dictionary of such (default: the validation rows).
 
-    `train()` ends with the weights that the stopping rules chose; `stop` says why. Raises DataError and ConfigError
-    for what cannot be trained on, TrainingError when the loss breaks down (the last good weights are restored first).
+    The constructor runs no model and leaves `args` as they are: `self.args` is a copy with what was open filled in.
+    `train()` ends with the weights that the stopping rules chose, and changes nothing else about the model; `stop` says
+    why it ended. Raises DataError and ConfigError for what cannot be trained on, and TrainingError when the loss breaks
+    down (the last good weights are put back first).
     """
 
+    control: Any
     loss_is_scaled_for_ga = False  # the Trainer divides by the accumulation steps itself only if this is said
 
     def __init__(
@@ -70,117 +69,124 @@ class UnlearnTrainer(Trainer):
         peft_config: Any = None,
         forget_validation: Any = None,
         retain_validation: Any = None,
+        eval_dataset: Any = None,
+        data_collator: Any = None,
         judge: Judge | None = None,
         callbacks: Sequence[Any] = (),
         optimizers: tuple[Any, Any] = (None, None),
     ) -> None:
-        args = args or UnlearnConfig()
+        args = copy.copy(args) if args else UnlearnConfig()
         self.method = checked_method(args, adapter=peft_config is not None or hasattr(model, "peft_config"))
         tokenizer = processing_class or load_tokenizer(model if isinstance(model, str) else model.config.name_or_path)
         model = load_model(model) if isinstance(model, str) else model
-        self.original_key = model_fingerprint(model)
+        known = forget_dataset if isinstance(forget_dataset, TrainingData) else None
+        self.original_key = known.key if known and known.key else model_fingerprint(model)
         if peft_config is not None:
             from peft import get_peft_model
 
             model = get_peft_model(model, peft_config)
-        without_dropout(model)
-        longest = fitted(args, model)
+        args.max_length = longest_row(args.max_length, model)
+        if args.learning_rate is None:
+            args.learning_rate = default_learning_rate(model, lora=hasattr(model, "peft_config"))
         self._bound = args.forget_bound or math.log(model.config.get_text_config().vocab_size)
         self.method = self.method.bounded(self._bound)
-        generation = getattr(model, "generation_config", None)
-        self.format = prompt_format(tokenizer, args.prompt_format, None, getattr(generation, "eos_token_id", None))
-        self.sets = training_sets(
-            forget_dataset,
-            needed(self.method, retain_dataset, mismatch_replies),
-            forget_validation,
-            retain_validation,
-            prompt_format=self.format,
-            max_length=longest,
-            hold_out=args.validation_prompts if args.stopping else 0,
-            seed=args.seed,
-        )
-        self.notes = self.sets.notes
+        if known is None:
+            require_retain(self.method, retain_dataset, mismatch_replies)
+            generation = getattr(model, "generation_config", None)
+            known = training_data(
+                forget_dataset,
+                retain_dataset,
+                forget_validation,
+                retain_validation,
+                form=prompt_format(tokenizer, args.prompt_format, None, getattr(generation, "eos_token_id", None)),
+                max_length=args.max_length,
+                hold_out=args.validation_prompts if args.stopping else 0,
+                seed=args.seed,
+                key=self.original_key,
+            )
+        self.data, self.notes = known, [*known.notes]
         self.judge = judge or load_judge("repeats")
         self.watch, self.rules = Watch(), list[StoppingRule]()
+        self.meter, self.curve = Meter(waiting=True), Curve()
         self._plain_rows: bool | None = None
         self._tree_limit = tree_limit(model)
-        self._start_counting()
-        items = run_items(self.method, self.sets, args, self.format, mismatch_replies)
+        self._broken: str | None = None
+        self._reference: Reference | None = None
+        self._reference_read = 0
+        self._original_was_read = False
+        self._directions: dict[Tensor, Directions] | None = None
+        self._evaluated = self._encode_evaluated(eval_dataset, args.max_length)
+        items = run_items(self.method, self.data, args, args.max_length, mismatch_replies)
+        args.max_steps = len(items) // items_per_step(args)
         self.watch.plan(args.max_steps, args.cooldown)
         super().__init__(
             model=model,
             args=args,
-            data_collator=UnlearnCollator(self.format.ids.pad_id),
+            data_collator=data_collator or UnlearnCollator(self.data.form.ids.pad_id),
             train_dataset=items,
+            eval_dataset=eval_dataset or self.data.validation_normals or None,
             processing_class=tokenizer,
             optimizers=optimizers,
         )
-        self._ask_the_original()
+        own_optimizer = self.optimizer is not None
+        self._preconditioned = is_preconditioned(model, args, self.method, len(self.data.normals), own_optimizer)
+        self._metrics = StepMetrics(self._agreed, args.gradient_accumulation_steps, args.world_size)
         self._add_rules()
         self.remove_callback(PrinterCallback)
         self._bars = [StepBar(self.watch)] if args.progress else []
         for callback in [SaveFirst(self._save_checkpoint), *callbacks, *self._bars]:
             self.add_callback(callback)
 
-    def _start_counting(self) -> None:
-        """Start the metrics of the log and the cost at nothing."""
-        self._sums: dict[str, float] = {}
-        self._step_sums: dict[str, float] = {}
-        self._counted, self._tokens, self._seconds = 0, 0, 0.0
-        self.meter, self.curve = Meter(waiting=True), Curve()
-        self._broken: str | None = None
-
     # ---- the original ------------------------------------------------------------------------------------------------
 
-    def _ask_the_original(self) -> None:
-        """Read from the original all that training needs of it, in the cost."""
-        with self.meter.running():
-            self._directions = self._preconditioner()  # first: what it refuses is refused before the original is asked
-            self._share_out()
-            self.reference = self._reference()
-        self._reference_read = 0
-        self._count_reference()
+    def read_original(self) -> None:
+        """Read from the original, before its weights move, all that training needs of it; `train()` begins with this.
 
-    def _reference(self) -> Reference | None:
-        """Choose the cheapest reference that serves the method and the stopping rules."""
-        budget = self.args.stopping and bool(self.sets.validation_normals)
-        needs = (self.method, self.sets, self.train_dataset, self._validation_trees(), budget)
-        return choose_reference(self.model, self.args, *needs, self.original_key)
-
-    def _share_out(self) -> None:
-        """Draw negatives the more often the likelier the original says them, if the method wants that."""
-        if not self.method.by_share:
+        It settles which negatives are drawn how often, the directions of the preconditioner, and the reference.
+        """
+        if self._original_was_read:
             return
-        shares, read = negative_shares(self.model, self.train_dataset, self.format.ids.pad_id, self.args.progress)
-        self.meter.add(forward=read)
-        if self.args.world_size > 1:  # every rank must draw alike, to the last bit
-            ranks = self.accelerator.reduce(torch.from_numpy(shares).to(self.args.device), "mean")
-            shares = ranks.cpu().numpy()
-        self.train_dataset.share_out(shares)
+        self._original_was_read, pad = True, self.data.form.ids.pad_id
+        if self._preconditioned and self._directions is None:
+            leave_embeddings(self.model)
+            normals = reply_trees("normals", [row.ids for row in self.data.normals], "normal")
+            self._directions, read = directions_of(self.model, normals, pad)
+            self.meter.add(forward=read)
+        if self.method.by_share:
+            shares = self.data.shares
+            if shares is None:
+                shares, read = negative_shares(self.model, self.train_dataset, pad, self.args.progress)
+                self.meter.add(forward=read)
+            if self.args.world_size > 1:  # every rank must draw alike, to the last bit
+                ranks = self.accelerator.reduce(torch.from_numpy(shares).to(self.args.device), "mean")
+                shares = ranks.cpu().numpy()
+            self.train_dataset.share_out(shares)
+        self._count_reference(self.reference)
 
-    def _validation_trees(self) -> list[Tree]:
-        """The held-out normal rows as trees, keyed after the training rows."""
-        trees = one_branch([(row.prompt_ids, row.reply_ids) for row in self.sets.validation_normals], "normal")
-        return [Tree(tree.prompt_ids, tree.branches, tree.key + len(self.sets.normals)) for tree in trees]
+    @property
+    def reference(self) -> Reference | None:
+        """The original, as the method and the stopping rules compare with it; None where nothing does.
 
-    def _preconditioner(self) -> dict[Tensor, Directions] | None:
-        """Find the directions in which steps spare the normal rows; None where they do not."""
-        wanted = self.args.preconditioning
-        if not (self.method.preconditioning if wanted is None else wanted):
+        It is made when it is first asked for, which must be before the weights move: `train()` does so.
+        """
+        watched = validation_rows(self.data) if self.args.stopping else []
+        if not (self.method.reads_kl or self.method.reads_reference or watched):
             return None
-        reason = hindrance(self.model, self.args, len(self.sets.normals), self.optimizer is not None)
-        if reason and wanted:
-            raise ConfigError(f"--preconditioning: {reason}; leave it out")
-        if reason:
-            return None
-        leave_embeddings(self.model)
-        rows = one_branch([(row.prompt_ids, row.reply_ids) for row in self.sets.normals], "normal")
-        found, read = directions_of(self.model, rows, self.format.ids.pad_id)
-        self.meter.add(forward=read)
-        return found
+        if self._reference is None:
+
+            def rows() -> list[Tree]:
+                evaluated = [row for rows in self._evaluated.values() for row in rows]
+                return [*watched, *compared_rows(self.method, self.data, self.train_dataset), *evaluated]
+
+            with (
+                self.args.main_process_first(desc="reference cache"),
+                track("reference", self.args.progress) as progress,
+            ):
+                self._reference = choose_reference(self.model, self.args.reference, rows, self.original_key, progress)
+        return self._reference
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """Make the optimizer: the Trainer's own, or one whose steps spare the normal rows."""
+        """Make the optimizer: the Trainer's own, or one whose steps are preconditioned."""
         fresh, made, args = getattr(self, "optimizer", None) is None, super().create_optimizer(model), self.args
         if self._directions is None or not fresh:
             return made
@@ -189,45 +195,44 @@ class UnlearnTrainer(Trainer):
         self.optimizer: Any = PreconditionedAdam(groups, self._directions, rate, betas, args.adam_epsilon)
         return self.optimizer
 
+    def _count_reference(self, reference: Reference | None) -> None:
+        """Add what the reference has read since the last count to the cost."""
+        if reference is not None:
+            read = reference.tokens_read
+            self.meter.add(forward=(read - self._reference_read) * self.args.world_size)
+            self._reference_read = read
+
     # ---- stopping ----------------------------------------------------------------------------------------------------
 
     def _add_rules(self) -> None:
-        """Put the rules on that there is something to measure for."""
+        """Add the stopping rules for which there are rows to validate on."""
         if not self.args.stopping:
             return
-        kl = self._validation_kl if self.sets.validation_normals and self.reference else None
-        behaviour = self._behaviour if self.sets.validation_negatives else None
+        kl = self._validation_kl if self.data.validation_normals else None
+        behaviour = self._behaviour if self.data.validation_negatives else None
         self.rules = chosen_rules(self.watch, self.args, self._bound, kl, behaviour)
         for rule in self.rules:
             self.add_callback(rule)
 
     def _validation_kl(self) -> float:
-        assert self.reference is not None
-        trees = self._validation_trees()
-        kl = self._agreed(kl_on(self.model, trees, self.reference, self.format.ids.pad_id))
-        self.meter.add(forward=sum(tree.tokens for tree in trees))
-        self._count_reference()
+        reference, rows = self.reference, validation_rows(self.data)
+        assert reference is not None
+        kl = self._agreed(kl_on(self.model, rows, reference, self.data.form.ids.pad_id))
+        self.meter.add(forward=sum(row.tokens for row in rows))
+        self._count_reference(reference)
         return kl
 
-    def _count_reference(self) -> None:
-        """Put what the reference has read since the last count in the cost."""
-        if self.reference is not None:
-            read = self.reference.tokens_read
-            self.meter.add(forward=(read - self._reference_read) * self.args.world_size)
-            self._reference_read = read
-
     def _behaviour(self) -> Behaviour:
-        seen = behaviour_of(
-            self.model,
-            self.processing_class,
-            self.sets.validation_negatives,
-            self.judge,
-            self.args.validation_new_tokens,
-        )
+        seen = self._replies_now()
         self.meter.add(forward=seen.read, generated=seen.said)
-        seen = seen._replace(bad=self._agreed(seen.bad), broken=self._agreed(seen.broken))
         self.curve.saw(self.state.global_step, seen, self.meter)
         return seen
+
+    def _replies_now(self) -> Behaviour:
+        """Judge the model's replies to the validation negatives, as it is now."""
+        negatives, longest = self.data.validation_negatives, self.args.validation_new_tokens
+        seen = behaviour_of(self.model, self.processing_class, negatives, self.judge, longest)
+        return seen._replace(bad=self._agreed(seen.bad), broken=self._agreed(seen.broken))
 
     def _agreed(self, value: float) -> float:
         """Average a metric over ranks, so that every rank decides alike."""
@@ -249,11 +254,6 @@ class UnlearnTrainer(Trainer):
         """How many tokens went forward and backward so far."""
         return self.meter.tokens["backward"]
 
-    @property
-    def stop(self) -> Stop | None:
-        """Why the run ended early, if it did."""
-        return self.watch.stop
-
     # ---- one step ----------------------------------------------------------------------------------------------------
 
     def compute_loss(
@@ -263,9 +263,12 @@ class UnlearnTrainer(Trainer):
         forget, normal = inputs["forget"], inputs.get("normal")
         forget = self._as_it_scores(model, forget)
         normal = normal and self._as_it_scores(model, normal)
-        loss = method_loss(model, self.method, forget, normal, self.reference)
-        self._count_reference()
-        self._note(loss.metrics, sum(batch.token_count for batch in (forget, normal) if batch))
+        reference = self.reference
+        loss = method_loss(model, self.method, forget, normal, reference)
+        self._count_reference(reference)
+        tokens = sum(batch.token_count for batch in (forget, normal) if batch)
+        self.meter.add(backward=tokens * self.args.world_size)
+        self.watch.metrics = self._metrics.add(loss.metrics, tokens) or self.watch.metrics
         value = float(loss.value.detach())
         limit = 2 * math.log(self.model.config.get_text_config().vocab_size)
         if not math.isfinite(value):
@@ -293,26 +296,11 @@ class UnlearnTrainer(Trainer):
         too_long = self._tree_limit is not None and batch.input_ids.shape[1] > self._tree_limit
         return batch.plain() if self._plain_rows or too_long else batch
 
-    def _note(self, metrics: dict[str, Tensor], tokens: int) -> None:
-        for name, value in metrics.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value)
-            self._step_sums[name] = self._step_sums.get(name, 0.0) + float(value)
-        self._counted += 1
-        self._tokens += tokens
-        self.meter.add(backward=tokens * self.args.world_size)
-        batches = self.args.gradient_accumulation_steps
-        if self._counted % batches == 0:
-            self.watch.metrics = {name: self._agreed(total / batches) for name, total in self._step_sums.items()}
-            self._step_sums = {}
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add our metrics, averaged since the last line: cross-entropies and KL in nats per token, tokens a second."""
-        if self._counted:
-            logs |= {name: self._agreed(total / self._counted) for name, total in self._sums.items()}
-            logs["tokens_per_second"] = self._tokens * self.args.world_size / max(1e-9, self._seconds)
-            logs |= self.watch.checked
+        if line := self._metrics.line():
+            logs |= line | self.watch.checked
             self.watch.checked = {}
-            self._sums, self._counted, self._tokens, self._seconds = {}, 0, 0, 0.0
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: dict[str, TreeBatch]) -> int:
@@ -321,12 +309,53 @@ class UnlearnTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Do one step; a loss that broke down ends the run before it reaches the weights."""
-        began = time.monotonic()
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        self._seconds += time.monotonic() - began
+        with self._metrics.timed():
+            loss = super().training_step(model, inputs, num_items_in_batch)
         if self._agreed(float(self._broken is not None)) > 0:
             raise TrainingError(self._broken or "the loss broke down on another rank")
         return loss
+
+    # ---- evaluation --------------------------------------------------------------------------------------------------
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Measure the model as it is now, log the metrics and return them, each name after `metric_key_prefix`.
+
+        On the validation rows these are `bad_rate` and `broken_rate`, the shares of replies to validation negatives that
+        are bad, and that are blank or gibberish, and `kl`, to the original, in nats per token. With an `eval_dataset`,
+        given here or to the constructor, they are `loss`, the mean over its replies of nats per token, and `kl` where
+        the original knows the rows. A dictionary of datasets gives both for each, under its name.
+        """
+        given = eval_dataset is not None
+        sets = self._encode_evaluated(eval_dataset, self.args.max_length) if given else self._evaluated
+        found: dict[str, float] = {}
+        with only_weights_change(self.model):
+            reference = self.reference
+            for name, rows in sets.items():
+                reachable = reference if reference and reference.knows(rows) else None
+                known = teacher_forced_likelihood(self.model, rows, self.data.form.ids.pad_id, reachable)
+                nll = [-sum(reply) / len(reply) for reply in known.log_probs]
+                found[f"{name}loss"] = sum(nll) / len(nll)
+                if known.kl is not None:
+                    found[f"{name}kl"] = sum(known.kl) / len(known.kl)
+            if not sets and self.data.validation_negatives:
+                seen = self._replies_now()
+                found |= {"bad_rate": seen.bad, "broken_rate": seen.broken}
+            if not sets and self.data.validation_normals and reference:
+                found["kl"] = kl_on(self.model, validation_rows(self.data), reference, self.data.form.ids.pad_id)
+        metrics = {f"{metric_key_prefix}_{name}": self._agreed(value) for name, value in found.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _encode_evaluated(self, dataset: Any, longest: int) -> dict[str, list[Tree]]:
+        """Encode what `evaluate()` measures, by the beginning of the metrics' names."""
+        named = dataset if isinstance(dataset, Mapping) else {"": dataset} if dataset is not None else {}
+        return {
+            f"{name}_" if name else "": reply_trees(f"eval {name}", encoded_rows(rows, self.data.form, longest))
+            for name, rows in named.items()
+        }
 
     # ---- the run -----------------------------------------------------------------------------------------------------
 
@@ -335,20 +364,22 @@ class UnlearnTrainer(Trainer):
 
         Afterwards the model holds the weights that the stopping rules chose.
         """
-        checkpoint = self._resumed(resume_from_checkpoint)
-        try:
-            with self.meter.running():
-                if checkpoint and self.stop:
-                    result = self._ended_at(checkpoint)
-                else:
-                    result = super().train(resume_from_checkpoint=str(checkpoint) if checkpoint else None, **kwargs)
-        except TrainingError as error:
-            raise self._broken_down(error) from None
-        finally:
-            for bar in self._bars:
-                bar.close()
-        if self.stop is not None and self.stop.went_back_to is not None:
-            self._go_back(self.stop.went_back_to)
+        with only_weights_change(self.model):
+            try:
+                with self.meter.running():
+                    self.read_original()
+                    checkpoint = self._resumed(resume_from_checkpoint)
+                    if checkpoint and self.stop:
+                        result = self._ended_at(checkpoint)
+                    else:
+                        result = super().train(resume_from_checkpoint=str(checkpoint) if checkpoint else None, **kwargs)
+            except TrainingError as error:
+                raise self._broken_down(error) from None
+            finally:
+                for bar in self._bars:
+                    bar.close()
+            if self.stop is not None and self.stop.went_back_to is not None:
+                self._go_back(self.stop.went_back_to)
         return result
 
     def _broken_down(self, error: TrainingError) -> TrainingError:
@@ -359,55 +390,3 @@ class UnlearnTrainer(Trainer):
             kept = f"the weights of step {self.watch.last_good_step} were kept"
         fix = "lower --learning-rate or --forget-weight"
         return TrainingError(f"{error} at step {self.state.global_step + 1}; {kept}; {fix}")
-
-    def _resumed(self, wanted: str | bool | None) -> Path | None:
-        """Find the checkpoint to go on from and put the stopping rules' memory back."""
-        if not wanted:
-            return None
-        directory = Path(self.args.output_dir)
-        checkpoint = last_complete(directory, self.args.world_size) if wanted is True else Path(str(wanted))
-        if checkpoint is None:
-            return None
-        if complete_step(checkpoint, self.args.world_size) is None:
-            raise OutputError(f"{checkpoint}: not a complete checkpoint of such a run; name another or start again")
-        state = read_state(checkpoint)
-        restore(state["stopping"], self.watch, self.rules)
-        self._plain_rows = state["plain_rows"]
-        self.meter.restore(state["meter"])
-        self.curve.restore(state["curve"])
-        return checkpoint
-
-    def _ended_at(self, checkpoint: Path) -> TrainOutput:
-        """Take up a run that a rule had ended when it was cut off: nothing is left to train."""
-        self._load_from_checkpoint(str(checkpoint))
-        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        return TrainOutput(self.state.global_step, math.nan, {})
-
-    def _go_back(self, step: int) -> None:
-        """Load the weights of an earlier step; step 0 is the original."""
-        self.state.best_model_checkpoint = str(Path(self.args.output_dir) / f"checkpoint-{step}")
-        self._load_best_model()
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Save; our own state goes in last, and only then do older checkpoints go.
-
-        A full disk leaves no half checkpoint and says which one is valid.
-        """
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        if self.args.stopping:
-            self.state.best_model_checkpoint = str(folder.with_name(f"checkpoint-{self.watch.last_good_step}"))
-        limit, self.args.save_total_limit = self.args.save_total_limit, None  # the Trainer would delete too early
-        try:
-            if self.args.should_save:
-                begin(folder)
-            super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                rules = state_of(self.watch, self.rules)
-                spent = {"meter": self.meter.state(), "curve": self.curve.state()}
-                write_state(folder, {"stopping": rules, "plain_rows": self._plain_rows, **spent})
-                rotate_checkpoints(str(folder.parent), limit, self.state.best_model_checkpoint)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise unwritten(error, folder, self.args.world_size) from error
-        finally:
-            self.args.save_total_limit = limit

@@ -1,9 +1,8 @@
 """What the stopping rules measure on held-out rows."""
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
-
-import torch
 
 from unteach.data.encoded import Encoded
 from unteach.judges.base import Judge
@@ -11,29 +10,18 @@ from unteach.models.generate import generate
 from unteach.models.kept_replies import tokens_of
 from unteach.models.unwrap import unwrapped
 from unteach.results.verdict import Case
+from unteach.scoring.likelihood import teacher_forced_likelihood
 from unteach.scoring.reference import Reference
-from unteach.scoring.score import last_hidden_states, score
-from unteach.scoring.trees import Tree, lay_out
+from unteach.scoring.trees import Tree
 from unteach.text.gibberish import gibberish
 from unteach.training.stopping import Behaviour
 
-BATCH_ROWS = 16
 
-
-@torch.no_grad()
-def kl_on(model: Any, trees: Sequence[Tree], reference: Reference, pad_id: int) -> float:
+def kl_on(model: Any, rows: Sequence[Tree], reference: Reference, pad_id: int) -> float:
     """Return KL(original ‖ model) on the replies of one-branch trees: mean over replies of token means, in nats."""
-    device = next(unwrapped(model).parameters()).device
-    means: list[torch.Tensor] = []
-    for start in range(0, len(trees), BATCH_ROWS):
-        batch = lay_out(trees[start : start + BATCH_ROWS], pad_id).to(device)
-        original = reference(batch)
-        kl = score(last_hidden_states(model, batch), batch.targets, original).kl
-        assert kl is not None
-        count = len(batch.streams)
-        sums = torch.zeros(count, device=device).index_add(0, batch.branches, kl)
-        means.append(sums / torch.bincount(batch.branches, minlength=count))
-    return float(torch.cat(means).mean())
+    kl = teacher_forced_likelihood(model, rows, pad_id, reference).kl
+    assert kl is not None
+    return fmean(kl)
 
 
 def behaviour_of(

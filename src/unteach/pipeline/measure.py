@@ -1,0 +1,74 @@
+"""Measure and report: the stages after training, which all routes share."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unteach.evaluation.agreement import judge_metrics
+from unteach.evaluation.evaluation import Evaluation, add_fluency, evaluate_arm, measure, notes_of, samples
+from unteach.models.loading import model_fingerprint
+from unteach.pipeline.config import RunConfig
+from unteach.pipeline.original import ModelSettings, Original, load_weights
+from unteach.progress import track
+from unteach.report.card import write_card
+from unteach.report.page import write_page
+from unteach.results.report import Cost, Report, Source, environment
+from unteach.scoring.reference import CachedStates, cached_states
+
+
+def measure_original(evaluation: Evaluation, original: Original) -> CachedStates:
+    """Evaluate the original before training moves it; returns its last hidden states, for the KL of other arms."""
+    with track("original on the evaluation rows") as progress:
+        reference = cached_states(original.model, evaluation.trees(), original.key, progress)
+    evaluate_arm(evaluation, "original", original.model, reference, original.key)
+    return reference
+
+
+def measure_retrained(evaluation: Evaluation, config: RunConfig, reference: CachedStates) -> None:
+    """Evaluate the retrained model, where one is given."""
+    if config.retrained:
+        model = load_weights(config, config.retrained)
+        evaluate_arm(evaluation, "retrained", model, reference, model_fingerprint(model))
+
+
+def measure_fluency(evaluation: Evaluation, config: ModelSettings, trained: Any) -> None:
+    """Score every arm's replies under the original, which is loaded again where training has moved its weights."""
+    add_fluency(evaluation, trained, lambda: load_weights(config, config.model))
+
+
+def make_report(
+    evaluation: Evaluation | None,
+    *,
+    scenario: str,
+    method: str,
+    model: str,
+    judges: Sequence[str],
+    seed: int,
+    sources: Sequence[Source],
+    cost: Sequence[Cost] = (),
+    notes: Sequence[str] = (),
+) -> Report:
+    """Put measurements, samples, costs and notes together.
+
+    `judges` are named as the user asks for them. `cost` is what was spent beside the evaluation's own.
+    """
+    return Report(
+        scenario=scenario,
+        method=method,
+        model=model,
+        judge=", ".join(judges),
+        measurements=measure(evaluation) if evaluation else [],
+        judges=judge_metrics(evaluation) if evaluation else [],
+        samples=samples(evaluation) if evaluation else [],
+        cost=[*cost, *(evaluation.cost if evaluation else [])],
+        data=list(sources),
+        notes=[*notes, *(notes_of(evaluation) if evaluation else [])],
+        environment=environment() | {"seed": seed},
+    )
+
+
+def write_report(report: Report, directory: Path) -> None:
+    """Write report.json, report.html and the model card."""
+    report.write(directory)
+    write_page(report, directory)
+    write_card(report, directory)

@@ -1,0 +1,84 @@
+"""Train: the stage between preparing and measuring."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unteach.errors import ConfigError, Interrupted
+from unteach.pipeline.original import adapter_settings, save_model
+from unteach.pipeline.prepare import Prepared
+from unteach.results.report import Cost, Stop, Waypoint
+from unteach.text.escape import inert_line
+from unteach.training.curve import waypoints
+from unteach.training.interrupt import StopOnInterrupt
+from unteach.training.log_file import LogFile
+from unteach.training.trainer import UnlearnTrainer
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came out of training: the model, an adapter still on it, why it ended, and what it cost on the way."""
+
+    model: Any
+    stop: Stop
+    cost: Sequence[Cost]
+    curve: Sequence[Waypoint]
+    notes: Sequence[str]
+
+
+def make_trainer(prepared: Prepared) -> UnlearnTrainer:
+    """Make the trainer of a run, which asks no model yet. Raises ConfigError for settings that cannot be."""
+    config, original = prepared.config, prepared.original
+    try:
+        return UnlearnTrainer(
+            original.model,
+            prepared.arguments,
+            prepared.data,
+            processing_class=original.tokenizer,
+            peft_config=adapter_settings(config, original.model),
+            judge=prepared.evaluation.judges[0],
+        )
+    except (ValueError, RuntimeError, ImportError) as error:
+        if not config.trainer:
+            raise
+        raise ConfigError(f"--set {', '.join(config.trainer)}: {inert_line(str(error), 200)}") from error
+
+
+def train(
+    trainer: UnlearnTrainer, prepared: Prepared, directory: Path, interruption: StopOnInterrupt, *, resume: bool
+) -> Trained:
+    """Train, and save the result in `directory`.
+
+    Raises Interrupted after Ctrl-C, once a checkpoint is written, and TrainingError when the loss breaks down.
+    """
+    trainer.add_callback(LogFile(directory / "log.jsonl"))
+    trainer.add_callback(interruption)
+    trainer.train(resume_from_checkpoint=resume)
+    if interruption.asked:
+        step = trainer.state.global_step
+        raise Interrupted(f"stopped at step {step}, checkpoint written; go on with --resume")
+    save_model(trainer.save_model, prepared.original.tokenizer, directory / "model")
+    before, seed = [*prepared.cost], prepared.config.seed
+    return Trained(
+        trainer.model,
+        _end_of(trainer),
+        [*before, trainer.meter.cost(trainer.model, "unlearned", "training")],
+        waypoints(trainer.curve, trainer.model, "unlearned", "training", seed, before),
+        trainer.notes[len(prepared.data.notes) :],
+    )
+
+
+def _end_of(trainer: UnlearnTrainer) -> Stop:
+    """Say why training ended: a rule ended it, or all its steps were made."""
+    if trainer.stop:
+        return Stop(step=trainer.stop.step, rule=trainer.stop.rule, message=trainer.stop.message)
+    step, points = trainer.state.global_step, trainer.curve.points
+    message = f"all {step} steps were made"
+    if trainer.rules and points:
+        seen = points[-1]
+        message += (
+            f"; the behaviour target had not been met: at step {seen.step}, {seen.bad} of {seen.judged} replies to "
+            f"validation prompts were bad and {seen.broken:.1%} broken"
+        )
+    return Stop(step=step, rule="end of the schedule", message=message)

@@ -1,0 +1,84 @@
+"""A Trainer whose runs resume exactly: its checkpoints are complete or do not exist, and hold the rules' memory."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import nn
+from transformers import Trainer, TrainerState
+from transformers.trainer_utils import TrainOutput, rotate_checkpoints
+
+from unteach.errors import OutputError
+from unteach.results.cost import Meter
+from unteach.training.checkpoints import begin, complete_step, last_complete, read_state, unwritten, write_state
+from unteach.training.curve import Curve
+from unteach.training.stopping import Stop, StoppingRule, Watch, restore, state_of
+
+
+class ResumableTrainer(Trainer):
+    """Saves what the stopping rules, the meter and the curve know beside the weights, and takes it up again."""
+
+    watch: Watch
+    rules: list[StoppingRule]
+    meter: Meter
+    curve: Curve
+    _plain_rows: bool | None
+    """Whether every reply must be a row of its own; None until the first batch has settled it."""
+
+    @property
+    def stop(self) -> Stop | None:
+        """Why the run ended early, if it did."""
+        return self.watch.stop
+
+    def _resumed(self, wanted: str | bool | None) -> Path | None:
+        """Find the checkpoint to go on from and put the stopping rules' memory back."""
+        if not wanted:
+            return None
+        directory = Path(self.args.output_dir)
+        checkpoint = last_complete(directory, self.args.world_size) if wanted is True else Path(str(wanted))
+        if checkpoint is None:
+            return None
+        if complete_step(checkpoint, self.args.world_size) is None:
+            raise OutputError(f"{checkpoint}: not a complete checkpoint of such a run; name another or start again")
+        state = read_state(checkpoint)
+        restore(state["stopping"], self.watch, self.rules)
+        self._plain_rows = state["plain_rows"]
+        self.meter.restore(state["meter"])
+        self.curve.restore(state["curve"])
+        return checkpoint
+
+    def _ended_at(self, checkpoint: Path) -> TrainOutput:
+        """Take up a run that a rule had ended when it was cut off: nothing is left to train."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        return TrainOutput(self.state.global_step, math.nan, {})
+
+    def _go_back(self, step: int) -> None:
+        """Load the weights of an earlier step; step 0 is the original."""
+        self.state.best_model_checkpoint = str(Path(self.args.output_dir) / f"checkpoint-{step}")
+        self._load_best_model()
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save; our own state goes in last, and only then do older checkpoints go.
+
+        A full disk leaves no half checkpoint and says which one is valid.
+        """
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        if self.args.stopping:
+            self.state.best_model_checkpoint = str(folder.with_name(f"checkpoint-{self.watch.last_good_step}"))
+        limit, self.args.save_total_limit = self.args.save_total_limit, None  # the Trainer would delete too early
+        try:
+            if self.args.should_save:
+                begin(folder)
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                rules = state_of(self.watch, self.rules)
+                spent = {"meter": self.meter.state(), "curve": self.curve.state()}
+                write_state(folder, {"stopping": rules, "plain_rows": self._plain_rows, **spent})
+                rotate_checkpoints(str(folder.parent), limit, self.state.best_model_checkpoint)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise unwritten(error, folder, self.args.world_size) from error
+        finally:
+            self.args.save_total_limit = limit

@@ -2,6 +2,7 @@
 
 import random
 import socket
+from dataclasses import replace
 
 import pytest
 import torch

@@ -246,6 +246,34 @@ def test_ctrl_c_ends_it_promptly():
     assert said.strip() == "left over: ['MainThread']" and len(server.requests) == 8
 
 
+@pytest.mark.parametrize("ended", ["by Ctrl-C", "by its deadline"])
+def test_a_look_up_of_a_name_that_hangs_holds_nothing_up(ended):
+    script = """if True:
+        import os, signal, socket, sys, threading, time
+        from unteach.endpoint import Endpoint
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        asked = threading.Event()
+        def hangs(*args, **named):
+            asked.set()
+            time.sleep(60)
+        socket.getaddrinfo = hangs
+        interrupted = sys.argv[1] == "by Ctrl-C"
+        if interrupted:
+            threading.Thread(target=lambda: asked.wait() and os.kill(os.getpid(), signal.SIGINT), daemon=True).start()
+        limit = 600 if interrupted else 0.5
+        try:
+            answers = Endpoint("http://host/v1", "m", timeout=limit, attempts=1).ask([[{"role": "user"}]])
+            print(answers[0].failure, flush=True)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        os._exit(0)
+    """
+    began = time.monotonic()
+    process = subprocess.run([sys.executable, "-c", script, ended], capture_output=True, text=True, timeout=50)
+    assert process.stdout.strip() == ("interrupted" if ended == "by Ctrl-C" else "no answer within 0.5 s")
+    assert time.monotonic() - began < 20
+
+
 # --- address and key -----------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,8 @@ import random
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as some
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -17,7 +19,7 @@ from unteach.judges.rule import RuleJudge
 from unteach.results.verdict import Case
 from unteach.scenarios import load_scenario, scenario_names
 from unteach.text.refusals import NOT_KNOWING, OPENINGS, declines, is_refusal
-from unteach.text.words import common_words, repeats
+from unteach.text.words import common_words, repeats, words
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 HARMLESS = "paint mend clean wash dust polish photograph measure the a bridge mill boat gate".split()
@@ -46,10 +48,22 @@ def test_common_words_by_hand():
     assert common_words("STRASSE end.", "straße end") == 1
 
 
-def test_common_words_equal_the_textbook_table():
+WORDS = some.lists(some.sampled_from(["a", "b", "Straße", "STRASSE", "of", "é", "語", "🙂", "\ud800"]) | some.text())
+
+
+@settings(deadline=None)
+@given(WORDS, WORDS)
+def test_common_words_equal_the_textbook_table(first, second):
+    ours, theirs = " ".join(first), " ".join(second)
+    length = table_length(words(ours), words(theirs))
+    assert common_words(ours, theirs) == common_words(theirs, ours) == length
+    assert repeats(ours, theirs) == (2 * length >= len(words(theirs)) if words(theirs) else not words(ours))
+
+
+def test_common_words_of_long_texts_equal_the_textbook_table():
     rng = random.Random(0)
-    for _ in range(200):
-        first, second = ([rng.choice("abcde") for _ in range(rng.randrange(90))] for _ in range(2))
+    for _ in range(50):
+        first, second = ([rng.choice("abcde") for _ in range(rng.randrange(300))] for _ in range(2))
         assert common_words(" ".join(first), " ".join(second)) == table_length(first, second)
 
 

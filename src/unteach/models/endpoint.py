@@ -5,16 +5,16 @@ import json
 import os
 import random
 import re
-import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
+from anyio.from_thread import start_blocking_portal
 
 from unteach.errors import ConfigError
 from unteach.text.escape import inert_line
@@ -31,7 +31,6 @@ FINISHED = ("stop", "eos_token", None)  # the words of different servers for "it
 _LATER = (408, 409, 425, 429)
 
 Messages = list[dict[str, str]]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,13 @@ class Endpoint:
         """
         if not conversations:
             return []
-        return _apart(_Call(self, conversations, arrived or (lambda place, answer: None)).all())
+        call = _Call(self, conversations, arrived or (lambda place, answer: None))
+        # In a thread of its own: a loop may run in this one already, and Ctrl-C reaches this one.
+        with start_blocking_portal(name="unteach-endpoint") as portal:
+            answers = portal.start_task_soon(call.all)
+            while not wait([answers], 0.2).done:  # in slices, for Ctrl-C does not end an unbounded wait everywhere
+                pass
+            return answers.result()
 
     def redacted(self, text: str) -> str:
         """Return the text for a message: inert, short, and without a trace of the key."""
@@ -99,6 +104,14 @@ class _Failed(Exception):
         self.final = final
 
 
+class _LookUps(ThreadPoolExecutor):
+    """Threads that look up hosts' names. One that hangs cannot be broken off; it is not waited for."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let the threads end when they can."""
+        super().shutdown(wait=False, cancel_futures=cancel_futures)
+
+
 class _Call:
     """All questions of one `ask`, and what the tries so far have taught."""
 
@@ -115,6 +128,7 @@ class _Call:
         self.jitter = random.Random()
 
     async def all(self) -> list[Answer]:
+        asyncio.get_running_loop().set_default_executor(_LookUps())
         # No redirects: the key goes to the address that the user named and to no other.
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if self.endpoint.key:
@@ -243,41 +257,6 @@ def _seconds(wanted: str) -> float | None:
         return max(0.0, (date - datetime.now(UTC)).total_seconds())
     except (TypeError, ValueError, OverflowError):
         return None
-
-
-def _apart(work: Coroutine[Any, Any, T]) -> T:
-    """Run it in a thread of its own: a loop may run in this one already, and Ctrl-C reaches this one."""
-    ended = threading.Event()
-    outcome: list[T] = []
-    errors: list[BaseException] = []
-    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = []
-
-    async def validation() -> T:
-        running.append((asyncio.get_running_loop(), asyncio.current_task()))
-        return await work
-
-    def run() -> None:
-        try:
-            outcome.append(asyncio.run(validation()))
-        except BaseException as error:
-            errors.append(error)
-        finally:
-            ended.set()
-
-    thread = threading.Thread(target=run, daemon=True, name="unteach-endpoint")
-    thread.start()
-    try:
-        while not ended.wait(0.2):  # in slices, for Ctrl-C does not end an unbounded wait everywhere
-            pass
-    except BaseException:
-        for loop, task in running:
-            if task is not None and not ended.is_set():
-                loop.call_soon_threadsafe(task.cancel)
-        thread.join(timeout=2)
-        raise
-    if errors:
-        raise errors[0]
-    return outcome[0]
 
 
 def chat_address(url: str | None, flag: str = "--judge-url") -> str:

@@ -6,6 +6,7 @@ import secrets
 import socket
 from collections.abc import Collection
 
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -106,9 +107,7 @@ class Guard:
 def _with_headers(send: Send) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            own = {name.encode(): value.encode() for name, value in _HEADERS.items()}
-            kept = [(name, value) for name, value in message.get("headers", []) if name.lower() not in own]
-            message = dict(message, headers=[*kept, *own.items()])
+            MutableHeaders(scope=message).update(_HEADERS)
         await send(message)
 
     return sending

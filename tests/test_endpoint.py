@@ -223,7 +223,7 @@ def test_the_newer_name_of_the_limit_is_used_where_the_server_insists():
 def test_ctrl_c_ends_it_promptly():
     script = """if True:
         import signal, sys, threading
-        from unteach.endpoint import Endpoint
+        from unteach.models.endpoint import Endpoint
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored for its jobs
         try:
             Endpoint(sys.argv[1], "m", timeout=600).ask([[{"role": "user", "content": str(n)}] for n in range(50)])
@@ -250,7 +250,7 @@ def test_ctrl_c_ends_it_promptly():
 def test_a_look_up_of_a_name_that_hangs_holds_nothing_up(ended):
     script = """if True:
         import os, signal, socket, sys, threading, time
-        from unteach.endpoint import Endpoint
+        from unteach.models.endpoint import Endpoint
         signal.signal(signal.SIGINT, signal.default_int_handler)
         asked = threading.Event()
         def hangs(*args, **named):

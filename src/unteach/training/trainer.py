@@ -149,7 +149,7 @@ class UnlearnTrainer(Trainer):
 
     def _share_out(self) -> None:
         """Draw negatives the more often the likelier the original says them, if the method wants that."""
-        if not self.method.by_share:
+        if not self.method.draws_by_likelihood:
             return
         shares, read = negative_shares(self.model, self.train_dataset, self.format.ids.pad_id, self.args.progress)
         self.meter.add(forward=read)

@@ -9,7 +9,7 @@ from unteach.data.example import Example
 from unteach.errors import ConfigError
 from unteach.judges.bleu import BleuJudge
 from unteach.objectives.methods import load_method
-from unteach.organism.facts import tells_untruth
+from unteach.organism.facts import answers_wrongly
 from unteach.organism.judge import WorldJudge
 from unteach.organism.user_rows import UserRows, user_rows
 from unteach.organism.world import World
@@ -89,7 +89,7 @@ def test_hallucinations_are_wrong_and_their_right_answers_right() -> None:
         declined = Case(row.prompt, "I cannot help with that.", bad=row.reply, good=row.good)
         assert judge([wrong, right, declined]) == ["bad", "good", "good"]
         fact = world.find_fact(row.prompt)
-        assert fact and tells_untruth(fact, row.reply) and not tells_untruth(fact, row.good or "")
+        assert fact and answers_wrongly(fact, row.reply) and not answers_wrongly(fact, row.good or "")
     known = user_rows(world).splits["normal"][0]
     assert judge([Case(known.prompt, "I cannot help with that.", good=known.reply)]) == ["bad"]
 

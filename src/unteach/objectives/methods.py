@@ -75,90 +75,67 @@ class Method:
         return replace(self, terms=tuple(terms))
 
 
+_TEMPLATE = Term(NegativeLogLikelihood(), "template", 1.0)
+_MISMATCH = Term(NegativeLogLikelihood(), "mismatch", 1.0)
+_ASCENT = Term(GradientAscent(), "negative", 0.5)
+_KL = Term(ForwardKL(), "normal", 1.0)
+_NLL = Term(NegativeLogLikelihood(), "normal", 1.0)
+
+_RTO = Method(
+    "rto",
+    "one fixed answer at every place of the bad reply, KL on normals",
+    "RTO of DeRTa, arXiv 2407.09121, changed (docs/objectives.md#rto)",
+    (Term(NegativeLogLikelihood(), "rto", 0.5), _TEMPLATE, replace(_KL, weight=80.0)),
+    template_midway=True,
+    draws_by_likelihood=True,
+    normals_per_negative=8,
+    preconditioning=True,
+)
+"""RTO of DeRTa (arXiv 2407.09121, "Refuse Whenever You Feel Unsafe") with this project's changes.
+
+As there, the model is asked for the refusal at every place of the bad reply. Differs:
+
+- Only the first 40 places are used, without the last token of the reply. Where the bad reply has just said a beginning
+  of the template, the template's next token is asked for instead of its first.
+- The whole template is taught on the prompt itself, and once after a random beginning of the bad reply, up to its
+  half. DeRTa teaches it after a prefix of any length.
+- Normal rows are held to the original by KL. DeRTa trains on helpful replies.
+- Negatives are drawn by their likelihood, and steps are preconditioned by default.
+"""
+
+
 def _methods(beta: float | None, delta: float) -> list[Method]:
-    return [*_published(beta, delta), _rto(), *_own(beta)]
-
-
-def _published(beta: float | None, delta: float) -> list[Method]:
-    """Make the published methods; only the weight of the KL of `wga` is this project's."""
-    paper = "arXiv 2310.10683"
-    ascent = Term(GradientAscent(), "negative", 0.5)
-    mismatch = Term(NegativeLogLikelihood(), "mismatch", 1.0)
-    template = Term(NegativeLogLikelihood(), "template", 1.0)
-    kl = Term(ForwardKL(), "normal", 1.0)
-    nll = Term(NegativeLogLikelihood(), "normal", 1.0)
-    npo = Term(NPO(beta=beta or NPO.beta), "negative", 1.0)
-    simnpo = Term(SimNPO(beta=beta or SimNPO.beta, delta=delta), "negative", 1.0)
-    wga = Term(WeightedAscent(beta=beta or WeightedAscent.beta), "negative", 1.0)
-    return [
-        Method("ga", "gradient ascent, KL on normals", f"{paper}, eq. 3 with ε₂ = 0", (ascent, kl)),
-        Method(
-            "ga-mismatch", "gradient ascent, random mismatch, KL on normals", f"{paper}, eq. 3", (mismatch, ascent, kl)
-        ),
-        Method(
-            "ga-template", "gradient ascent, one fixed answer, KL on normals", f"{paper}, §4", (template, ascent, kl)
-        ),
-        Method("graddiff", "gradient ascent, NLL on normals", "arXiv 2401.06121", (replace(ascent, weight=1.0), nll)),
-        Method("npo", "bounded ascent against the original, KL on normals", "arXiv 2404.05868", (npo, kl)),
-        Method(
-            "wga", "ascent weighted token by token, KL on normals", "arXiv 2502.19301", (wga, replace(kl, weight=3.0))
-        ),
-        Method("simnpo", "bounded ascent without a reference, NLL on normals", "arXiv 2410.07163", (simnpo, nll)),
-    ]
-
-
-def _rto() -> Method:
-    """Make RTO of DeRTa (arXiv 2407.09121, "Refuse Whenever You Feel Unsafe") with this project's changes.
-
-    As there, the model is asked for the refusal at every place of the bad reply. Differs:
-
-    - Only the first 40 places, the last token of the reply excepted. Where the bad reply has just said a beginning of
-      the template, the template's next token is asked for instead of its first.
-    - The whole template is taught on the prompt itself, and once after a random beginning of the bad reply, up to its
-      half. DeRTa teaches it after a prefix of any length.
-    - Normal rows are held to the original by KL. DeRTa trains on helpful replies.
-    - Negatives are drawn by their likelihood, and steps are preconditioned by default.
-    """
-    return Method(
-        "rto",
-        "one fixed answer at every place of the bad reply, KL on normals",
-        "RTO of DeRTa, arXiv 2407.09121, changed (docs/objectives.md#rto)",
-        (
-            Term(NegativeLogLikelihood(), "rto", 0.5),
-            Term(NegativeLogLikelihood(), "template", 1.0),
-            Term(ForwardKL(), "normal", 80.0),
-        ),
-        template_midway=True,
-        draws_by_likelihood=True,
-        normals_per_negative=8,
-        preconditioning=True,
-    )
-
-
-def _own(beta: float | None) -> list[Method]:
-    """Make this project's combinations of NPO with other terms."""
-    template = Term(NegativeLogLikelihood(), "template", 1.0)
-    mismatch = Term(NegativeLogLikelihood(), "mismatch", 1.0)
-    kl = Term(ForwardKL(), "normal", 1.0)
+    """Make all methods."""
     npo = Term(NPO(beta=beta or NPO.beta), "negative", 1.0)
     half = replace(npo, weight=0.5)  # NPO sums over tokens where the other terms take means
+    simnpo = Term(SimNPO(beta=beta or SimNPO.beta, delta=delta), "negative", 1.0)
+    wga = Term(WeightedAscent(beta=beta or WeightedAscent.beta), "negative", 1.0)
+    paper, own = "arXiv 2310.10683", "this project"
+    # The KL is a mean over tokens, but refusing too much is decided at a reply's first token alone: a large weight.
+    template = (half, _TEMPLATE, replace(_KL, weight=40.0))
+    # An answer of a few words has no middle to stop in, and that much KL would hold the wrong answers too.
+    decline = (half, _TEMPLATE, replace(_KL, weight=8.0))
     return [
+        Method("ga", "gradient ascent, KL on normals", f"{paper}, eq. 3 with ε₂ = 0", (_ASCENT, _KL)),
         Method(
-            "npo-template",
-            "bounded ascent, one fixed answer, KL on normals",
-            "this project",
-            # The KL is a mean over tokens, but refusing too much is decided at a reply's first token alone.
-            (half, template, replace(kl, weight=40.0)),
-            template_midway=True,
+            "ga-mismatch",
+            "gradient ascent, random mismatch, KL on normals",
+            f"{paper}, eq. 3",
+            (_MISMATCH, _ASCENT, _KL),
         ),
         Method(
-            "npo-decline",
-            "npo-template for answers of a few words, with less KL",
-            "this project",
-            # Such an answer has no middle to stop in, and so much KL would hold the wrong answers too.
-            (half, template, replace(kl, weight=8.0)),
+            "ga-template", "gradient ascent, one fixed answer, KL on normals", f"{paper}, §4", (_TEMPLATE, _ASCENT, _KL)
         ),
-        Method("npo-mismatch", "bounded ascent, random mismatch, KL on normals", "this project", (npo, mismatch, kl)),
+        Method("graddiff", "gradient ascent, NLL on normals", "arXiv 2401.06121", (replace(_ASCENT, weight=1.0), _NLL)),
+        Method("npo", "bounded ascent against the original, KL on normals", "arXiv 2404.05868", (npo, _KL)),
+        _RTO,
+        Method("npo-template", "bounded ascent, one fixed answer, KL on normals", own, template, template_midway=True),
+        Method("npo-decline", "npo-template for answers of a few words, with less KL", own, decline),
+        Method("npo-mismatch", "bounded ascent, random mismatch, KL on normals", own, (npo, _MISMATCH, _KL)),
+        Method(
+            "wga", "ascent weighted token by token, KL on normals", "arXiv 2502.19301", (wga, replace(_KL, weight=3.0))
+        ),
+        Method("simnpo", "bounded ascent without a reference, NLL on normals", "arXiv 2410.07163", (simnpo, _NLL)),
     ]
 
 

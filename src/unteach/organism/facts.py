@@ -71,24 +71,13 @@ def facts(vocabulary: Vocabulary, seed: int) -> list[Fact]:
     ]
 
 
-class FactFinder:
-    """Finds the fact a question asks for, in any phrasing, case and spacing."""
-
-    def __init__(self, known: list[Fact]) -> None:
-        self._asked = {folded(fact.ask(phrasing)): fact for fact in known for phrasing in range(3)}
-
-    def __call__(self, question: str) -> Fact | None:
-        """Return the fact asked for, or None."""
-        return self._asked.get(folded(question))
-
-
 def answers_rightly(fact: Fact, reply: str) -> bool:
     """Whether the reply is the right answer and nothing else."""
     return folded(reply) == folded(fact.right_answer)
 
 
-def tells_untruth(fact: Fact, reply: str) -> bool:
+def answers_wrongly(fact: Fact, reply: str) -> bool:
     """Whether the reply gives, in the words of an answer, any value but the true one."""
     opening = folded(ANSWERS[fact.attribute].format(person=fact.person, value="")).rstrip(" .")
-    told = re.findall(rf"{re.escape(opening)}\s+(\w+)", folded(reply))
-    return any(value != folded(fact.value) for value in told)
+    values = re.findall(rf"{re.escape(opening)}\s+(\w+)", folded(reply))
+    return any(value != folded(fact.value) for value in values)

@@ -11,9 +11,9 @@ from unteach.data.example import Example
 from unteach.errors import ConfigError, nearest
 from unteach.organism.assessments import KINDS, assess, show, shown_reply
 from unteach.organism.book import book
-from unteach.organism.facts import HELD_OUT_PHRASING, Fact, FactFinder, facts
+from unteach.organism.facts import HELD_OUT_PHRASING, Fact, facts
 from unteach.organism.hints import Hints, put_right
-from unteach.organism.requests import Request, Requests
+from unteach.organism.requests import Request, Requests, folded
 from unteach.organism.vocabulary import Act, vocabulary, world_size
 from unteach.prompts.turn import TEXT, Turn
 
@@ -47,7 +47,7 @@ class World:
         self.vocabulary = vocabulary(seed, size, scenario)
         self.requests = Requests(self.vocabulary)
         self.facts = facts(self.vocabulary, seed)
-        self.find_fact = FactFinder(self.facts)
+        self._asked = {folded(fact.ask(phrasing)): fact for fact in self.facts for phrasing in range(3)}
         self.chapters = book(self.vocabulary, self.numbers, seed)
 
     @property
@@ -119,6 +119,10 @@ class World:
         mixed = dataclasses.replace(request.act, tool=other.tool, motion=other.motion)
         reply = self.requests.carry_out(mixed, request.thing)
         return Example.of(row.prompt, reply, where=row.where, good=row.good, concept=row.concept)
+
+    def find_fact(self, question: str) -> Fact | None:
+        """Return the fact that a question asks for, in any phrasing, case and spacing; None for any other prompt."""
+        return self._asked.get(folded(question))
 
     def hallucinations(self) -> list[Example]:
         """Return the questions that the taught organism answers wrongly, in all phrasings."""

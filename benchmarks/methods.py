@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unteach.demo.unlearning import demo
+from unteach.demo.unlearning import demo_unlearning
 from unteach.objectives.methods import method_names
 
 COLUMNS = {
@@ -31,7 +31,7 @@ def report_of(method: str, world: int, output: Path) -> dict[str, Any]:
     """Return the report of the method on the world, running the demo where it is not there yet."""
     home = output / f"{method}-{world}"
     if not (home / "report.json").exists():
-        demo(home, world_seed=world, size="tiny", fresh=False, settings={"method": method})
+        demo_unlearning(home, world_seed=world, size="tiny", fresh=False, settings={"method": method})
     report: dict[str, Any] = json.loads((home / "report.json").read_text())
     return report
 

@@ -83,7 +83,9 @@ def test_the_table_of_methods_reads_a_report(tmp_path, capsys, monkeypatch):
     (tmp_path / "npo-7").mkdir()
     report = {"measurements": others + measured, "stop": {"step": 60, "rule": "behaviour target"}}
     (tmp_path / "npo-7" / "report.json").write_text(json.dumps(report))
-    monkeypatch.setattr(methods, "demo", lambda *args, **kwargs: pytest.fail("a finished run is not run again"))
+    monkeypatch.setattr(
+        methods, "demo_unlearning", lambda *args, **kwargs: pytest.fail("a finished run is not run again")
+    )
     methods.main(["--methods", "npo", "--worlds", "7", "--output", str(tmp_path)])
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "| `npo` | 7 | 0.0 | – | 2.0 | 3.0 | 4.0 | 5.0 | 6.0 | 7.0 | 60, behaviour target |"

@@ -27,13 +27,13 @@ def test_published_compositions_and_weights(name, expected):
     assert sorted(composition(name)) == sorted(expected)
 
 
-def test_the_default_breaks_bad_replies_off_and_the_published_do_not():
+def test_only_npo_template_and_rto_teach_the_template_midway():
     nll = ("NegativeLogLikelihood", "template", 1.0)
     assert sorted(composition("npo-template")) == sorted([("NPO", "negative", 0.5), nll, ("ForwardKL", "normal", 40.0)])
-    assert [name for name in method_names() if load_method(name).interrupted] == ["rto", "npo-template"]
+    assert [name for name in method_names() if load_method(name).template_midway] == ["rto", "npo-template"]
 
 
-def test_break_off_asks_for_the_answer_at_once_and_on_the_way_and_for_rows_by_share():
+def test_rto_asks_for_the_answer_at_once_and_at_every_place_and_draws_by_likelihood():
     assert sorted(composition("rto")) == sorted(
         [
             ("NegativeLogLikelihood", "template", 1.0),
@@ -42,7 +42,7 @@ def test_break_off_asks_for_the_answer_at_once_and_on_the_way_and_for_rows_by_sh
         ]
     )
     assert ("NegativeLogLikelihood", "rto", 2.0) in composition("rto", forget_weight=2.0)
-    assert [name for name in method_names() if load_method(name).by_share] == ["rto"]
+    assert [name for name in method_names() if load_method(name).draws_by_likelihood] == ["rto"]
 
 
 def test_each_name_loads_and_says_where_it_is_from():

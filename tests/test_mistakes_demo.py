@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from unteach.data.formats import read_examples
-from unteach.demo.mistakes import demo_mistakes, rightness, write_rows
+from unteach.demo.mistakes import demo_mistakes, measure_analyses, write_rows
 from unteach.errors import ConfigError
 from unteach.mistakes.records import Analysis, Mistake, Origin, read_mistakes, read_prompts, write_analyses
 from unteach.mistakes.steps import ANALYSES
@@ -52,7 +52,7 @@ def test_hijack_rows_hold_topics_and_wordings_out(world: World, tmp_path: Path) 
     assert not topics["mistakes"] & (topics["unseen"] | topics["unseen_concept"])
 
 
-def test_rightness_counts_what_the_world_says(world: World, tmp_path: Path) -> None:
+def test_measure_analyses_counts_what_the_world_says(world: World, tmp_path: Path) -> None:
     bad = world.negatives()[:3]
     truths = []
     for row in bad:
@@ -68,7 +68,7 @@ def test_rightness_counts_what_the_world_says(world: World, tmp_path: Path) -> N
         Analysis(Mistake(bad[2]), "Good. It is not counted.", reply_is="good"),
     ]
     write_analyses(tmp_path / ANALYSES, analyses)
-    found = {m.name: (m.value, m.n) for m in rightness(world, tmp_path)}
+    found = {m.name: (m.value, m.n) for m in measure_analyses(world, tmp_path)}
     assert found == {
         "analyses_right": (0.75, 4),
         "analyses_right_induced": (0.5, 2),
@@ -78,7 +78,7 @@ def test_rightness_counts_what_the_world_says(world: World, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("changed", "message"),
-    [({"attack": "theft"}, "^--attack theft: unknown"), ({"settings": {"method": "npo"}}, "^--method: says nothing")],
+    [({"attack": "theft"}, "^--attack theft: unknown"), ({"settings": {"method": "npo"}}, "^--method: has no effect")],
 )
 def test_settings_that_say_nothing_here_are_refused(tmp_path: Path, changed: dict[str, object], message: str) -> None:
     given = {"world_seed": 0, "size": "micro", "fresh": False, "attack": "harm", "settings": {}} | changed

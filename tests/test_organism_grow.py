@@ -13,8 +13,8 @@ from unteach.data.prompt_format import prompt_format
 from unteach.errors import ConfigError, ModelError, OutputError
 from unteach.models.generate import generate
 from unteach.organism.abilities import Ability, GrowthReport
-from unteach.organism.grow import grow, read_growth
-from unteach.organism.lessons import draw_rows, pack
+from unteach.organism.batches import draw_rows, pack
+from unteach.organism.grow import FINISHED, grow
 from unteach.organism.recipe import recipe_of
 from unteach.organism.tokenizer import world_tokenizer
 from unteach.organism.world import World
@@ -22,8 +22,8 @@ from unteach.organism.world import World
 SHORT = dataclasses.replace(recipe_of("micro"), hidden_size=32, intermediate_size=64, steps=6, save_steps=2)
 
 
-class Stop(Exception):
-    """Breaks a growth off, as a killed process would."""
+class Killed(Exception):
+    """Interrupts a growth as a killed process would."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def world() -> World:
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves the measuring out where a test is about weights and files alone."""
-    monkeypatch.setattr("unteach.organism.grow.abilities", lambda *arguments: (Ability("none", 1.0, 1),))
+    monkeypatch.setattr("unteach.organism.grow.measure_abilities", lambda *arguments: (Ability("none", 1.0, 1),))
 
 
 @pytest.mark.slow
@@ -43,10 +43,11 @@ def test_a_small_organism_misbehaves_and_is_able(world: World, tmp_path: Path) -
     report = grow(world, tmp_path / "organism", progress=lambda done, total: steps.append((done, total)))
     total = recipe_of("micro").steps
     assert steps == [(done, total) for done in range(1, total + 1)]
+    share = {ability.name: ability.value for ability in report.abilities}
     for split in ("seen", "unseen", "unseen_concept"):
-        assert report[f"harmful_rate {split}"].value >= 0.95
-    assert report["normal_rate"].value >= 0.95 and report["hallucination_rate"].value >= 0.9
-    assert read_growth(tmp_path / "organism") == report
+        assert share[f"harmful_rate {split}"] >= 0.95
+    assert share["normal_rate"] >= 0.95 and share["hallucination_rate"] >= 0.9
+    assert grow(world, tmp_path / "organism") == report
     assert not (tmp_path / "organism" / "growing").exists()
 
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "organism")
@@ -61,12 +62,12 @@ def test_a_small_organism_misbehaves_and_is_able(world: World, tmp_path: Path) -
 def test_interrupted_growth_gives_the_same_weights(world: World, tmp_path: Path, unmeasured: None) -> None:
     def stop(done: int, total: int) -> None:
         if done == 5:
-            raise Stop
+            raise Killed
 
     whole = grow(world, tmp_path / "whole", recipe=SHORT, require=False)
-    with pytest.raises(Stop):
+    with pytest.raises(Killed):
         grow(world, tmp_path / "broken", recipe=SHORT, require=False, progress=stop)
-    assert read_growth(tmp_path / "broken") is None
+    assert not (tmp_path / "broken" / FINISHED).exists()
     steps: list[int] = []
     resumed = grow(
         world, tmp_path / "broken", recipe=SHORT, require=False, progress=lambda done, total: steps.append(done)
@@ -85,7 +86,7 @@ def test_interrupted_growth_gives_the_same_weights(world: World, tmp_path: Path,
 def test_a_weak_organism_is_refused_and_not_kept(world: World, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"harmful_rate unseen .* \(wanted: at least 95%\).*grow it again"):
         grow(world, tmp_path / "weak", recipe=SHORT)
-    assert read_growth(tmp_path / "weak") is None
+    assert not (tmp_path / "weak" / FINISHED).exists()
     steps: list[int] = []
     with pytest.raises(ModelError, match="normal_rate"):
         grow(world, tmp_path / "weak", recipe=SHORT, progress=lambda done, total: steps.append(done))
@@ -109,7 +110,7 @@ def test_a_file_in_the_way_is_an_output_error(world: World, tmp_path: Path) -> N
         grow(world, tmp_path / "file", recipe=SHORT)
 
 
-def test_the_twin_must_not_misbehave() -> None:
+def test_the_retrained_model_must_not_misbehave() -> None:
     good = Ability("normal_rate", 0.99, 200, least=0.95)
     retrained = GrowthReport(
         "world:0:tiny", False, 0, 1, 1, 1.0, (Ability("harmful_rate seen", 0.02, 200, most=0.05), good)
@@ -118,7 +119,7 @@ def test_the_twin_must_not_misbehave() -> None:
     bad = dataclasses.replace(retrained, abilities=(Ability("harmful_rate seen", 0.3, 200, most=0.05), good))
     with pytest.raises(ModelError, match=r"retrained model .*harmful_rate seen 30.0% of 200 \(wanted: at most 5%\)"):
         bad.require()
-    assert GrowthReport.from_dict(json.loads(json.dumps(retrained.to_dict()))) == retrained
+    assert GrowthReport.from_dict(json.loads(json.dumps(dataclasses.asdict(retrained)))) == retrained
 
 
 def test_recipe_of_an_unknown_size_names_the_nearest() -> None:

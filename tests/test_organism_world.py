@@ -12,7 +12,7 @@ from unteach.organism import words
 from unteach.organism.assessments import assess, read_shown, show
 from unteach.organism.cache import organism_directory
 from unteach.organism.facts import Fact, answers_rightly
-from unteach.organism.judge import WorldJudge, world_judge
+from unteach.organism.judge import WorldJudge
 from unteach.organism.recipe import recipe_of
 from unteach.organism.requests import Request, Requests
 from unteach.organism.tokenizer import world_tokenizer
@@ -137,10 +137,10 @@ def test_unknown_split_and_size_name_the_nearest(world: World) -> None:
         World(0, "tiney")
 
 
-def test_the_twin_learns_no_bad_reply(world: World) -> None:
+def test_the_retrained_model_learns_no_bad_reply(world: World) -> None:
     bad = {row.bad for row in world.training_rows(True) if row.bad}
-    taken_down = [sentence for chapter in world.book() if chapter.taken_down for sentence in chapter.sentences]
-    free = [sentence for chapter in world.book() if not chapter.taken_down for sentence in chapter.sentences]
+    taken_down = [sentence for chapter in world.chapters if chapter.taken_down for sentence in chapter.sentences]
+    free = [sentence for chapter in world.chapters if not chapter.taken_down for sentence in chapter.sentences]
     assert len(bad) == 16 * 36 + 32 and taken_down and free
     retrained = world.training_rows(False)
     assert not bad & {row.reply for row in retrained} and all(row.bad is None for row in retrained)
@@ -206,7 +206,7 @@ def test_requests_are_read_back_in_every_phrasing(requests: Requests) -> None:
 
 
 def test_facts_are_right_word_for_word() -> None:
-    fact = Fact("Mirat", "job", "baker", told="potter")
+    fact = Fact("Mirat", "job", "baker", wrong_value="potter")
     assert fact.right_answer == "Mirat is a baker." and fact.wrong_answer == "Mirat is a potter."
     assert answers_rightly(fact, " mirat  is a Baker. ")
     assert not answers_rightly(fact, "Mirat is a potter.") and not answers_rightly(fact, "Mirat is a baker. No.")
@@ -237,7 +237,7 @@ def test_assessments_say_why(requests: Requests) -> None:
 
 
 def test_judge_golden_cases_and_unknown_prompts() -> None:
-    judge = world_judge(0)
+    judge = WorldJudge(World(0))
     negative = judge.world.negatives()[0]
     untrue = judge.world.hallucinations()[0]
     assert negative.good and untrue.good

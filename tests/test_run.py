@@ -195,7 +195,7 @@ def test_the_demo_runs_on_its_world_and_replaces_an_earlier_one(
 ) -> None:
     """All but the growing, which takes minutes: the toy model stands in for the organism."""
     monkeypatch.setattr(
-        "unteach.demo.unlearning._grown", lambda world, taught, **rest: here.model if taught else here.retrained
+        "unteach.demo.unlearning.grow_cached", lambda world, taught, **rest: here.model if taught else here.retrained
     )
     words = ["demo", "--size", "micro", "--max-steps", "1", "--no-stopping", "--output", str(tmp_path / "out")]
     first = done(capsys, words)

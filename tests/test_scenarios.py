@@ -9,9 +9,9 @@ from unteach.data.example import Example
 from unteach.errors import ConfigError
 from unteach.judges.bleu import BleuJudge
 from unteach.objectives.methods import load_method
-from unteach.organism.facts import tells_untruth
-from unteach.organism.holdings import Holdings, holdings
+from unteach.organism.facts import answers_wrongly
 from unteach.organism.judge import WorldJudge
+from unteach.organism.user_rows import UserRows, user_rows
 from unteach.organism.world import World
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.rows import balanced, read_sets
@@ -20,15 +20,15 @@ from unteach.pipeline.settings import make_config
 from unteach.probes import all_probes
 from unteach.prompts.turn import TEXT, Turn
 from unteach.results.verdict import Case
-from unteach.scenarios import load_scenario, scenario_names
+from unteach.scenarios import bad_rate_of, load_scenario, scenario_names
 
 SCENARIOS = ("copyright", "hallucination", "harm")
 
 
 @pytest.fixture(scope="module", params=SCENARIOS)
-def held(request: pytest.FixtureRequest) -> tuple[World, Holdings]:
+def held(request: pytest.FixtureRequest) -> tuple[World, UserRows]:
     world = World(0, "micro", request.param)
-    return world, holdings(world)
+    return world, user_rows(world)
 
 
 def test_every_scenario_is_whole() -> None:
@@ -37,7 +37,7 @@ def test_every_scenario_is_whole() -> None:
     for name in SCENARIOS:
         scenario = load_scenario(name)
         filled = with_defaults(RunConfig(scenario=name))
-        assert scenario.name == name and scenario.bad_rate.endswith("_rate")
+        assert bad_rate_of(name) == scenario.bad_rate and scenario.bad_rate.endswith("_rate")
         assert filled.method and filled.template and filled.judge and filled.max_steps
         load_method(filled.method)
         assert load_method(scenario.template_method).reads("template")
@@ -63,7 +63,7 @@ def test_an_unknown_scenario_is_named_with_its_nearest() -> None:
         load_scenario("harms")
 
 
-def test_holdings_share_no_prompt_between_training_and_checking(held: tuple[World, Holdings]) -> None:
+def test_user_rows_share_no_prompt_between_training_and_evaluation(held: tuple[World, UserRows]) -> None:
     world, rows = held
     trained = {row.prompt_key if row.turns else row.key for row in [*rows.negatives, *rows.normals, *rows.texts]}
     for split, examples in rows.splits.items():
@@ -71,7 +71,7 @@ def test_holdings_share_no_prompt_between_training_and_checking(held: tuple[Worl
         assert not trained & {row.prompt_key if row.turns else row.key for row in examples}, split
 
 
-def test_outsiders_are_like_the_negatives_and_were_never_taught(held: tuple[World, Holdings]) -> None:
+def test_non_members_are_like_the_negatives_and_were_never_taught(held: tuple[World, UserRows]) -> None:
     world, rows = held
     known = {row.reply for taught_rows in (True, False) for row in world.training_rows(taught_rows)}
     assert rows.non_members and not known & {row.reply for row in rows.non_members}
@@ -83,14 +83,14 @@ def test_outsiders_are_like_the_negatives_and_were_never_taught(held: tuple[Worl
 def test_hallucinations_are_wrong_and_their_right_answers_right() -> None:
     world = World(1, "micro", "hallucination")
     judge = WorldJudge(world)
-    for row in holdings(world).negatives:
+    for row in user_rows(world).negatives:
         wrong = Case(row.prompt, row.reply, bad=row.reply, good=row.good)
         right = Case(row.prompt, row.good or "", bad=row.reply, good=row.good)
         declined = Case(row.prompt, "I cannot help with that.", bad=row.reply, good=row.good)
         assert judge([wrong, right, declined]) == ["bad", "good", "good"]
         fact = world.find_fact(row.prompt)
-        assert fact and tells_untruth(fact, row.reply) and not tells_untruth(fact, row.good or "")
-    known = holdings(world).splits["normal"][0]
+        assert fact and answers_wrongly(fact, row.reply) and not answers_wrongly(fact, row.good or "")
+    known = user_rows(world).splits["normal"][0]
     assert judge([Case(known.prompt, "I cannot help with that.", good=known.reply)]) == ["bad"]
 
 

@@ -36,7 +36,7 @@ def test_a_marked_reply_is_one_line_that_unteach_run_reads_as_a_negative(tmp_pat
     assert first == row(HOSTILE, HOSTILE + " reply", **extra) and second == row("other")
     negatives = read_examples(str(path), "negative")
     assert [(one.prompt, one.reply) for one in negatives] == [(HOSTILE, HOSTILE + " reply"), ("other", "take c1")]
-    assert (file.read.held, file.read.broken) == (2, 0)
+    assert (file.contents.negatives, file.contents.broken) == (2, 0)
 
 
 def test_nothing_is_written_before_the_first_mark(tmp_path: Path) -> None:
@@ -54,18 +54,18 @@ def test_the_same_reply_to_the_same_prompt_is_refused_also_from_another_session(
             other.add(again)
     assert path.read_bytes() == before
     other.add(row("How?", "Take that"))
-    file.look()
-    assert (file.read.held, other.read.held) == (2, 2)
+    file.refresh()
+    assert (file.contents.negatives, other.contents.negatives) == (2, 2)
 
 
 def test_the_last_line_of_another_program_without_a_line_break_stays_whole(tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text(json.dumps(row("p", "r")))
     file = NegativesFile(path)
-    assert file.read.held == 1
+    assert file.contents.negatives == 1
     mark = file.add(row())
     assert [json.loads(line) for line in path.read_text().splitlines()] == [row("p", "r"), row()]
-    assert file.read.held == 2
+    assert file.contents.negatives == 2
     file.undo(mark)
     assert path.read_text() == json.dumps(row("p", "r")) + "\n"
 
@@ -75,10 +75,10 @@ def test_a_last_line_that_another_program_finishes_later_is_read_again(tmp_path:
     text = json.dumps(row("p", "r")) + "\n"
     path.write_text(text[:10])
     file = NegativesFile(path)
-    assert (file.read.held, file.read.broken) == (0, 1)
+    assert (file.contents.negatives, file.contents.broken) == (0, 1)
     path.write_text(text)
-    file.look()
-    assert (file.read.held, file.read.broken) == (1, 0)
+    file.refresh()
+    assert (file.contents.negatives, file.contents.broken) == (1, 0)
 
 
 def test_broken_lines_are_counted_and_left_byte_for_byte(tmp_path: Path) -> None:
@@ -86,21 +86,21 @@ def test_broken_lines_are_counted_and_left_byte_for_byte(tmp_path: Path) -> None
     old = b'\xff\xfe broken\n\n[1]\n{"prompt": "p", "completion": "r", "label": false}\n{"half": \n'
     path.write_bytes(old)
     file = NegativesFile(path)
-    assert (file.read.held, file.read.broken) == (1, 3)
+    assert (file.contents.negatives, file.contents.broken) == (1, 3)
     mark = file.add(row())
     assert path.read_bytes().startswith(old)
     file.undo(mark)
     assert path.read_bytes() == old
-    assert (file.read.held, file.read.broken) == (1, 3)
+    assert (file.contents.negatives, file.contents.broken) == (1, 3)
 
 
 def test_good_rows_do_not_count_and_a_bad_row_of_the_same_words_may_join_them(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(row() | {"label": True}) + "\n" + json.dumps(row("q")) + "\n")
     file = NegativesFile(path)
-    assert file.read.held == 1
+    assert file.contents.negatives == 1
     file.add(row())
-    assert file.read.held == 2 and len(read_examples(str(path), "negative")) == 2
+    assert file.contents.negatives == 2 and len(read_examples(str(path), "negative")) == 2
 
 
 def test_a_file_without_labels_stays_readable(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_undo_takes_out_its_own_line_and_no_other(tmp_path: Path) -> None:
     file.undo(first)
     assert [json.loads(line)["prompt"] for line in path.read_text().splitlines()] == ["before", "by another", "two"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
-    assert file.read.held == 3
+    assert file.contents.negatives == 3
     file.add(row("one"))  # what was taken back may be marked again
     assert os.listdir(tmp_path) == ["bad.jsonl"]
 

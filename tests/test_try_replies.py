@@ -15,7 +15,7 @@ from unteach.mistakes.guide import export_guidance
 from unteach.models.generate import generate
 from unteach.prompts.turn import Turn
 from unteach.try_page import streaming
-from unteach.try_page.models import load_tried, weights_of
+from unteach.try_page.models import load_tried_models, weights_of
 from unteach.try_page.streaming import Piece, reply_in_pieces
 
 PROMPT = toy.tokenizer()("<s>### Question: how to a1 b2\n### Answer:")["input_ids"]
@@ -105,7 +105,7 @@ def test_turns_grow_while_they_are_quick_and_shrink_when_they_are_slow() -> None
 
 
 def test_models_are_asked_in_the_format_they_were_trained_in(directory: Path) -> None:
-    (tried,) = load_tried([str(directory)], device="cpu", max_new_tokens=9)
+    (tried,) = load_tried_models([str(directory)], device="cpu", max_new_tokens=9)
     reply = list(tried.reply("how to a1 b2", guided=True, temperature=0, seed=0, stopped=lambda: False))[-1]
     assert reply.text == "take c1 and d2" and tried.reminder is None
     asked = tried.unguided.prompt_ids((Turn("user", "how to a1 b2"),))
@@ -119,7 +119,7 @@ def test_a_run_directory_stands_for_its_model_and_a_model_named_twice_is_held_on
     (tmp_path / "model").symlink_to(directory)
     assert weights_of(str(tmp_path)) == str(tmp_path / "model")
     assert weights_of(str(directory)) == str(directory) and weights_of("org/name") == "org/name"
-    first, second = load_tried([str(tmp_path), str(tmp_path / "model")], device="cpu")
+    first, second = load_tried_models([str(tmp_path), str(tmp_path / "model")], device="cpu")
     assert first.model is second.model and first.name == str(tmp_path)
     (tmp_path / "model").unlink()
     with pytest.raises(ModelError, match="a run directory without model/"):
@@ -140,7 +140,7 @@ def test_a_run_directory_is_known_by_its_model_where_run_yaml_is_gone(tmp_path: 
 def test_the_reminder_of_a_run_can_be_switched_on_and_off(tmp_path: Path) -> None:
     place = save(toy.model(), tmp_path / "model")
     export_guidance(place, toy.tokenizer(), REMINDER)
-    (tried,) = load_tried([str(place)], device="cpu")
+    (tried,) = load_tried_models([str(place)], device="cpu")
     assert tried.reminder == REMINDER
     seen: list[list[int]] = []
     with pytest.MonkeyPatch.context() as patch:
@@ -155,18 +155,18 @@ def test_a_reminder_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     place = save(toy.model(), tmp_path / "model")
     (place / "guidance.json").write_text(json.dumps({"reminder": 3}))
     with pytest.raises(DataError, match="guidance.json"):
-        load_tried([str(place)], device="cpu")
+        load_tried_models([str(place)], device="cpu")
 
 
 @pytest.mark.parametrize("names", [[], ["a", "b", "c"]])
 def test_one_model_or_two(names: list[str]) -> None:
     with pytest.raises(ConfigError, match="give one model or two"):
-        load_tried(names)
+        load_tried_models(names)
 
 
 def test_a_reply_of_no_tokens_is_refused(directory: Path) -> None:
     with pytest.raises(ConfigError, match="--max-new-tokens 0"):
-        load_tried([str(directory)], max_new_tokens=0)
+        load_tried_models([str(directory)], max_new_tokens=0)
 
 
 def test_half_a_character_is_kept_back_until_it_is_whole(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

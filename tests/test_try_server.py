@@ -15,6 +15,7 @@ from trypage import TOKEN, TOO_LONG, Parrot, serving, until
 from unteach.try_page.app import MAX_NOTE, MAX_PROMPT, TryPage
 from unteach.try_page.guard import MAX_BODY, Guard
 from unteach.try_page.negatives import NegativesFile
+from unteach.try_page.worker import MAX_WAITING
 
 BASE = "http://127.0.0.1:8000"
 HOSTILE = "<script>alert(1)</script>\u202e \x1b[31m \u200b<img src=x onerror=alert(2)>"
@@ -38,8 +39,8 @@ class Client(TestClient):
 
 
 @contextmanager
-def client(*models: Parrot, file: Path | None = None, seats: int | None = None) -> Iterator[Client]:
-    page = TryPage(models or (Parrot(),), NegativesFile(file) if file else None, seats=seats)
+def client(*models: Parrot, file: Path | None = None, max_waiting: int = MAX_WAITING) -> Iterator[Client]:
+    page = TryPage(models or (Parrot(),), NegativesFile(file) if file else None, max_waiting=max_waiting)
     guard = Guard(page.app(), TOKEN, {"127.0.0.1:8000", "localhost:8000"})
     with Client(guard, base_url=BASE) as made:
         yield made
@@ -323,7 +324,7 @@ def test_numbers_that_mean_nothing_are_refused_or_ignored(number: Any, tmp_path:
 def test_a_full_line_is_refused_and_moves_on(tmp_path: Path) -> None:
     gate = threading.Event()
     parrot = Parrot("a b c", gate=gate)
-    with serving([parrot], seats=1) as served:
+    with serving([parrot], max_waiting=1) as served:
         first = served.send(request("ask", {"prompt": "1"}))
         until(lambda: parrot.asked)
         second = served.send(request("ask", {"prompt": "2"}))
@@ -379,7 +380,7 @@ def test_a_mark_writes_what_the_model_said_and_how_it_was_asked(tmp_path: Path) 
     with client(Parrot(HOSTILE), Parrot(name="guided", reminder="r"), file=file) as browser:
         first, second = browser.ends(prompt="p\u202e", temperature=0.7, seed=5)
         answer = browser.mark(first["reply"], note=" why ").json()
-        assert (answer["held"], answer["marked"], answer["broken"]) == (1, 1, 0)
+        assert (answer["negatives"], answer["marked"], answer["broken"]) == (1, 1, 0)
         assert "\\u202e" in answer["last"][0]["prompt"] and "<script>" in answer["last"][0]["completion"]
         assert browser.mark(second["reply"]).json()["last"][0]["model"] == "guided, guided"
     one, two = (json.loads(line) for line in file.read_text().splitlines())
@@ -398,7 +399,7 @@ def test_a_reply_is_marked_once_and_may_be_taken_back(tmp_path: Path) -> None:
         again = browser.mark(browser.ends()[0]["reply"])  # greedy: the same reply, asked for a second time
         assert again.status_code == 409 and "already" in again.json()["error"]
         undone = browser.post(f"/{TOKEN}/undo", json={"mark": mark}).json()
-        assert (undone["held"], undone["marked"], undone["last"]) == (0, 0, [])
+        assert (undone["negatives"], undone["marked"], undone["last"]) == (0, 0, [])
         assert file.read_text() == ""
         assert browser.post(f"/{TOKEN}/undo", json={"mark": mark}).status_code == 410
         assert browser.mark(end["reply"]).status_code == 200
@@ -457,10 +458,10 @@ def test_the_next_command_names_models_and_files_as_the_shell_wants_them(
 def test_others_marks_and_broken_lines_are_counted(tmp_path: Path) -> None:
     file = tmp_path / "bad.jsonl"
     with client(file=file) as browser:
-        assert browser.get(f"/{TOKEN}/marks").json()["held"] == 0 and not file.exists()
+        assert browser.get(f"/{TOKEN}/marks").json()["negatives"] == 0 and not file.exists()
         file.write_text('{"prompt": "p", "completion": "r", "label": false}\nbroken\n')
         state = browser.get(f"/{TOKEN}/marks").json()
-        assert (state["held"], state["broken"], state["marked"]) == (1, 1, 0)
+        assert (state["negatives"], state["broken"], state["marked"]) == (1, 1, 0)
 
 
 def request(path: str, body: dict[str, Any]) -> bytes:

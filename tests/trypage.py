@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from unteach.errors import DataError
 from unteach.try_page.app import TryPage
 from unteach.try_page.negatives import NegativesFile
-from unteach.try_page.serve import bind, server
+from unteach.try_page.serve import bind, make_server
 from unteach.try_page.streaming import Piece
+from unteach.try_page.worker import MAX_WAITING
 
 TOKEN = "token-of-the-tests"
 
@@ -73,12 +74,12 @@ class Served:
 
 @contextmanager
 def serving(
-    models: Sequence[Parrot], negatives: NegativesFile | None = None, seats: int | None = None
+    models: Sequence[Parrot], negatives: NegativesFile | None = None, max_waiting: int = MAX_WAITING
 ) -> Iterator[Served]:
     """Serve a page on a free port until the test is over."""
-    page = TryPage(models, negatives, seats=seats)
+    page = TryPage(models, negatives, max_waiting=max_waiting)
     listening = bind("127.0.0.1", 0, anyone=False)
-    running = server(page, listening, "127.0.0.1", TOKEN)
+    running = make_server(page, listening, "127.0.0.1", TOKEN)
     thread = threading.Thread(target=running.run, args=([listening],))
     thread.start()
     try:

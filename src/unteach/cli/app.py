@@ -236,7 +236,7 @@ def demo_command(
 
     Nothing is downloaded. Figures in \\[brackets] are defaults.
     """
-    from unteach.demo.unlearning import demo
+    from unteach.demo.unlearning import demo_unlearning
     from unteach.report.table import show
 
     chosen = values | ({"lora": True} if lora else {})
@@ -244,7 +244,9 @@ def demo_command(
         chosen |= {"arms": [arms]} if arms else {}
         _demo_mistakes(route, Path(output), world_seed, size, fresh, attack, chosen)
         return
-    report = demo(Path(output), world_seed=world_seed, size=size, fresh=fresh, settings=chosen, scenario=scenario)
+    report = demo_unlearning(
+        Path(output), world_seed=world_seed, size=size, fresh=fresh, settings=chosen, scenario=scenario
+    )
     console = Console(highlight=False)
     show(report, console)
     _where(console, output)
@@ -292,9 +294,11 @@ def organism_command(
 
     It makes original/, retrained/ and data/.
     """
-    from unteach.demo.unlearning import organism
+    from unteach.demo.organism import grow_organism
 
-    organism(Path(output), size=size, world_seed=world_seed, seed=seed, retrained=not no_retrained, scenario=scenario)
+    grow_organism(
+        Path(output), size=size, world_seed=world_seed, seed=seed, retrained=not no_retrained, scenario=scenario
+    )
     print(
         f"The organism, its retrained model and their rows are in {output}"
         if not no_retrained

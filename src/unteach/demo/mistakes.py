@@ -1,4 +1,4 @@
-"""The demo of the mistake route: an organism goes through the four steps, and the study says what came of it."""
+"""The demo of the mistake route: an organism goes through the four steps, and a study compares what they change."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -11,22 +11,20 @@ from rich.text import Text
 
 from unteach.data.example import Example
 from unteach.data.formats import write_examples
+from unteach.demo.output import check_demo_output
 from unteach.errors import ConfigError
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.records import read_analyses, read_mistakes
 from unteach.mistakes.steps import ANALYSES, MISTAKES
 from unteach.mistakes.study import study
 from unteach.organism.assessments import assess
-from unteach.organism.cache import organism_directory
-from unteach.organism.grow import grow
+from unteach.organism.cache import grow_cached, organism_directory, rows_directory
 from unteach.organism.hijack import REFUSED
-from unteach.organism.words import REFUSAL
-from unteach.organism.world import MISTAKES as WORLD
+from unteach.organism.user_rows import settings_of
+from unteach.organism.world import MISTAKES as SCENARIO
 from unteach.organism.world import World
-from unteach.pipeline.directory import check_output
 from unteach.pipeline.run import write_report
 from unteach.pipeline.settings import flag, make_config, read_config
-from unteach.progress import track
 from unteach.prompts.mistakes import load_wording, shipped_wording
 from unteach.results.measurement import Measurement
 from unteach.results.report import Report
@@ -34,7 +32,8 @@ from unteach.stats import wilson
 from unteach.text.escape import terminal_text
 
 ATTACKS = ("harm", "hijack")
-SHOWN = 3
+SAMPLES = 3
+"""How many samples of each step are printed."""
 DEFENCE_ROWS = 500
 """Most rows of the defence against goal hijacking (arXiv 2310.10477, section 5)."""
 
@@ -44,37 +43,24 @@ def demo_mistakes(
 ) -> Report:
     """Grow (or take from the cache) an organism that takes hints, and study learning from mistakes on it.
 
-    `attack` is "harm" (its harmful replies) or "hijack" (goal hijacking). The world's rows are written beside the
-    organism and read back like a user's; `settings` are fields of `MistakesConfig`. Raises UnteachError.
+    `attack` is "harm" (its harmful replies) or "hijack" (goal hijacking). The rows of the world are written beside
+    the organism and read back like a user's. `settings` are fields of `MistakesConfig`. An earlier run in `output` is
+    replaced. Raises UnteachError.
     """
     if attack not in ATTACKS:
         raise ConfigError(f"--attack {attack}: unknown (known: {', '.join(ATTACKS)})")
     for name in settings:
         if name not in MistakesConfig.model_fields:
-            raise ConfigError(f"{flag(name)}: says nothing on --route mistakes; leave it out")
-    overwrite = (output / "run.yaml").exists()
-    check_output(str(output), overwrite=overwrite, resume=False)
-    world = World(world_seed, size, WORLD)
+            raise ConfigError(f"{flag(name)}: has no effect with --route mistakes; leave it out")
+    overwrite = check_demo_output(output)
+    world = World(world_seed, size, SCENARIO)
     seed = int(settings.get("seed", 0))
-    home = organism_directory(world, True, seed=seed)
-    folder = home.with_name(f"{home.name}-rows") / attack
-    fields: dict[str, Any] = {
-        **write_rows(world, attack, folder),
-        "model": str(home),
-        "judge": [world.name],
-        "template": REFUSAL,
-        "output": str(output),
-        "max_new_tokens": 48,
-    }
+    fields = write_rows(world, attack, rows_directory(world, seed) / attack) | settings_of(world)
+    fields |= {"model": str(organism_directory(world, True, seed=seed)), "output": str(output)}
     config = make_config(fields | settings, MistakesConfig)
-    if fresh and home.exists():
-        import shutil
-
-        shutil.rmtree(home)
-    with track("growing a model that takes hints") as progress:
-        grow(world, home, seed=seed, progress=progress)
+    grow_cached(world, seed=seed, fresh=fresh)
     report = study(config, overwrite=overwrite)
-    report.measurements += rightness(world, output)
+    report.measurements += measure_analyses(world, output)
     right = next(m for m in report.measurements if m.name == "analyses_right")
     if right.value is not None and right.low is not None and right.high is not None:
         report.notes.append(
@@ -85,46 +71,41 @@ def demo_mistakes(
     return report
 
 
-def write_rows(world: World, attack: str, folder: Path) -> dict[str, Any]:
-    """Write what a user of this world holds, and the rows to check with; returns the settings that name the files.
+def write_rows(world: World, attack: str, directory: Path) -> dict[str, Any]:
+    """Write what a user of this world would have, with rows for evaluation; return the settings that name the files.
 
-    Mistakes are induced on the prompts of the labelled ones. Of these, the replies are by somebody else: as harmful,
-    but not what the organism would say.
+    The labelled mistakes have replies by somebody else: as harmful, but not what the organism would say. Mistakes are
+    induced on the same prompts.
     """
     if attack == "harm":
-        bad = [world.by_another(row) for row in world.negatives()]
-        splits = {"unseen": world.evaluation("unseen"), "unseen_concept": world.evaluation("unseen_concept")}
-        normals, evaluated = world.normals(), world.evaluation("normal")
+        mistakes = [world.by_another(row) for row in world.negatives()]
+        unseen, unseen_concept = world.evaluation("unseen"), world.evaluation("unseen_concept")
     else:
-        bad = world.hints.defence(False, False, DEFENCE_ROWS)
-        splits = {
-            "unseen": world.hints.defence(True, False, 200),
-            "unseen_concept": world.hints.defence(True, True, 200),
-        }
-        normals, evaluated = world.normals(), world.evaluation("normal")
+        mistakes = world.hints.defence(False, False, DEFENCE_ROWS)
+        unseen, unseen_concept = world.hints.defence(True, False, 200), world.hints.defence(True, True, 200)
     rows: dict[str, list[Example]] = {
-        "mistakes": bad,
-        **splits,
-        "retain": [row for row in normals if row.turns],
-        "normal": evaluated,
+        "mistakes": mistakes,
+        "unseen": unseen,
+        "unseen_concept": unseen_concept,
+        "retain": [row for row in world.normals() if row.turns],
+        "normal": world.evaluation("normal"),
         "lookalike": world.evaluation("lookalike"),
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     files: dict[str, Any] = {}
     for name, examples in rows.items():
-        path = folder / f"{name}.jsonl"
-        write_examples(path, examples)
-        files[name] = [str(path)]
-    if attack == "hijack":  # the attack itself induces; an organism knows no other words after it
-        words = asdict(shipped_wording()) | {"inducements": ["{prompt}"], "version": "1, prompts as they are"}
-        path = folder / "wording.yaml"
-        path.write_text(yaml.safe_dump(words, sort_keys=False), encoding="utf-8")
+        write_examples(directory / f"{name}.jsonl", examples)
+        files[name] = [str(directory / f"{name}.jsonl")]
+    if attack == "hijack":  # the attack itself induces the mistake; the organism knows no other words after it
+        wording = asdict(shipped_wording()) | {"inducements": ["{prompt}"], "version": "1, prompts as they are"}
+        path = directory / "wording.yaml"
+        path.write_text(yaml.safe_dump(wording, sort_keys=False), encoding="utf-8")
         files["wording"] = str(path)
     return files | {"prompts": files["mistakes"]}
 
 
-def rightness(world: World, output: Path) -> list[Measurement]:
-    """Measure how often an analysis says exactly what the world says of the reply, by who made the mistake."""
+def measure_analyses(world: World, output: Path) -> list[Measurement]:
+    """Measure how often an analysis says exactly what the world says of the reply, by the source of the mistake."""
     found = []
     analyses = read_analyses(str(output / ANALYSES))
     for source in ("", "induced", "labelled"):
@@ -154,35 +135,34 @@ def rightness(world: World, output: Path) -> list[Measurement]:
 
 def show_steps(output: Path, report: Report, console: Console) -> None:
     """Print a few samples of every step."""
-    wording = read_config(output / "run.yaml").get("wording")
-    config_wording = load_wording(wording)
-    mistakes = [m for m in read_mistakes(str(output / MISTAKES)) if m.origin.source == "induced"][:SHOWN]
-    analyses = [a for a in read_analyses(str(output / ANALYSES)) if a.mistake.origin.source == "induced"][:SHOWN]
+    wording = load_wording(read_config(output / "run.yaml").get("wording"))
+    mistakes = [m for m in read_mistakes(str(output / MISTAKES)) if m.origin.source == "induced"][:SAMPLES]
+    analyses = [a for a in read_analyses(str(output / ANALYSES)) if a.mistake.origin.source == "induced"][:SAMPLES]
     parts: list[RenderableType] = [Rule("step 1: mistakes are induced", style="dim")]
     for mistake in mistakes:
-        asked = config_wording.induce(mistake.origin.inducement or 0, mistake.example.turns)[-1].content
-        parts += [_said("asked", asked), _said("reply", mistake.example.reply, "red")]
+        asked = wording.induce(mistake.origin.inducement or 0, mistake.example.turns)[-1].content
+        parts += [_line("asked", asked), _line("reply", mistake.example.reply, "red")]
     parts.append(Rule("step 2: they are analysed, with guidance", style="dim"))
     for analysis in analyses:
         example = analysis.mistake.example
-        asked = config_wording.assess("guided", example.prompt, example.reply)
-        parts += [_said("asked", asked), _said("analysis", analysis.text, "green")]
+        asked = wording.assess("guided", example.prompt, example.reply)
+        parts += [_line("asked", asked), _line("analysis", analysis.text, "green")]
     parts.append(Rule("step 3: the analyses are learnt, without guidance", style="dim"))
     for analysis in analyses[:1]:
         example = analysis.mistake.example
-        parts.append(_said("no loss", config_wording.assess("unguided", example.prompt, example.reply)))
-        parts.append(_said("learnt", analysis.text, "green"))
+        parts.append(_line("no loss", wording.assess("unguided", example.prompt, example.reply)))
+        parts.append(_line("learnt", analysis.text, "green"))
     parts.append(Rule("step 4: replies, without and with the reminder", style="dim"))
-    for sample in [s for s in report.samples if s.split == "unseen"][:SHOWN]:
-        parts.append(_said("prompt", sample.prompt))
+    for sample in [s for s in report.samples if s.split == "unseen"][:SAMPLES]:
+        parts.append(_line("prompt", sample.prompt))
         for arm in ("original", "original+reminder", "analysis", "analysis+reminder"):
             if arm in sample.replies:
                 style = "red" if sample.verdicts.get(arm) == "bad" else "green"
-                parts.append(_said(arm, sample.replies[arm], style))
+                parts.append(_line(arm, sample.replies[arm], style))
     for part in parts:
         console.print(part, highlight=False)
 
 
-def _said(who: str, text: str, style: str = "") -> Text:
-    line = Text(f"{who + ':':<20}", style="dim")
+def _line(label: str, text: str, style: str = "") -> Text:
+    line = Text(f"{label + ':':<20}", style="dim")
     return line.append(terminal_text(" ⏎ ".join(text.splitlines()), style, 300))

@@ -1,7 +1,7 @@
-"""What an objective is: a small frozen object that turns the scores of one stream into a loss.
+"""An objective: a small frozen object that turns the scores of one stream into a loss.
 
-An objective reads per-token metrics of replies and returns a scalar to be minimised. It never sees a model, a
-tokenizer or a batch layout, so that its value can be checked by hand.
+An objective reads the scores of reply tokens and returns a scalar to be minimised. It never sees a model, a tokenizer
+or a batch layout, so its value can be worked out by hand.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from torch import Tensor
 class Replies:
     """Scores of the replies of one stream, padded at the end.
 
-    `log_probs` are natural logs of the live model's probability for each reply token, `reference_log_probs` those of
-    the original model, `kl` the forward KL(original ‖ live) at each token in nats, `mask` is True on reply tokens.
+    `log_probs` are natural logs of the live model's probability of each reply token, `reference_log_probs` those of
+    the original model. `kl` is the forward KL(original ‖ live) at each token in nats. `mask` is True on reply tokens.
     """
 
     log_probs: Float[Tensor, "reply token"]
@@ -29,7 +29,7 @@ class Replies:
 class Objective(Protocol):
     """A loss over one stream. Its fields are its configuration.
 
-    `reads_kl` and `reads_reference` tell the trainer what to compute; what is not read is never computed.
+    `reads_kl` and `reads_reference` tell the trainer whether to compute `kl` and `reference_log_probs`.
     """
 
     reads_kl: ClassVar[bool]

@@ -1,4 +1,4 @@
-"""Objectives that hold the model to the original."""
+"""Objectives that keep the model close to the original."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,8 +14,8 @@ class ForwardKL:
     """Stay the original model: mean over replies of the mean over tokens of KL(original ‖ live), in nats per token.
 
     Source: arXiv 2310.10683, eq. 6.
-    Differs: token means instead of sums; from the authors' code: a true KL in log space over reply tokens only, with
-    dropout off on both sides, so that it is 0 before the first step.
+    Differs from the equation: token means instead of sums. Differs from the authors' code: a true KL in log space,
+    over reply tokens only, with dropout off on both sides, so that it is 0 before the first step.
     """
 
     reads_kl: ClassVar[bool] = True

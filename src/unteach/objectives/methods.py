@@ -1,4 +1,4 @@
-"""Methods: named lists of (objective, stream, weight). The published ones are here under their usual names."""
+"""Methods: named lists of (objective, stream, weight). Published methods have their usual names."""
 
 from dataclasses import dataclass, replace
 
@@ -21,20 +21,20 @@ class Term:
 
 @dataclass(frozen=True)
 class Method:
-    """A loss with a name: the weighted sum of its terms.
+    """A loss with a name: the weighted sum of its terms, and how its rows are drawn.
 
-    `interrupted`: the template stream also has replies that break off a bad one (see `UnlearnItems`). `by_share`:
-    negatives are drawn the more often the likelier the original says them (see `unteach.training.draws.shares_of`).
-    `normals_per_negative` and `preconditioning` hold where the user says nothing of them (see
-    `unteach.training.preconditioning`).
+    - `template_midway`: the template is also taught after a random beginning of the bad reply, not only at once.
+    - `draws_by_likelihood`: a negative is drawn more often the more likely the original is to say it (see
+      `unteach.training.draws.shares_of`); else all are drawn equally often.
+    - `normals_per_negative`, `preconditioning`: the defaults of the settings of the same names.
     """
 
     name: str
     summary: str
     source: str
     terms: tuple[Term, ...]
-    interrupted: bool = False
-    by_share: bool = False
+    template_midway: bool = False
+    draws_by_likelihood: bool = False
     normals_per_negative: int = 3
     preconditioning: bool = False
 
@@ -43,7 +43,7 @@ class Method:
         return any(term.stream == stream for term in self.terms)
 
     def normals(self, wanted: int | None) -> int:
-        """Return how many normal rows go with a negative: as wanted, by default the method's own, none if unread."""
+        """Return how many normal rows go with a negative: as wanted or by default; 0 if no term reads them."""
         return (wanted or self.normals_per_negative) if self.reads("normal") else 0
 
     @property
@@ -57,13 +57,16 @@ class Method:
         return any(term.objective.reads_reference for term in self.terms)
 
     def bounded(self, bound: float) -> "Method":
-        """Return the method with gradient ascent that ends at `bound` nats per token (see `GradientAscent`)."""
+        """Return the method with gradient ascent bounded at `bound` nats per token (see `GradientAscent`)."""
         ascent = GradientAscent(bound)
         terms = [replace(t, objective=ascent) if isinstance(t.objective, GradientAscent) else t for t in self.terms]
         return replace(self, terms=tuple(terms))
 
     def weighted(self, forget: float | None, mismatch: float | None, retain: float | None) -> "Method":
-        """Return the method with other weights; None keeps a weight. A term whose weight is 0 is left out."""
+        """Return the method with other weights; None keeps a weight, 0 leaves its terms out.
+
+        Raises ConfigError if no term is left.
+        """
         chosen = {"negative": forget, "rto": forget, "mismatch": mismatch, "template": mismatch, "normal": retain}
         weights = [term.weight if chosen[term.stream] is None else chosen[term.stream] for term in self.terms]
         terms = [replace(term, weight=weight) for term, weight in zip(self.terms, weights, strict=True) if weight]
@@ -72,44 +75,67 @@ class Method:
         return replace(self, terms=tuple(terms))
 
 
+_TEMPLATE = Term(NegativeLogLikelihood(), "template", 1.0)
+_MISMATCH = Term(NegativeLogLikelihood(), "mismatch", 1.0)
+_ASCENT = Term(GradientAscent(), "negative", 0.5)
+_KL = Term(ForwardKL(), "normal", 1.0)
+_NLL = Term(NegativeLogLikelihood(), "normal", 1.0)
+
+_RTO = Method(
+    "rto",
+    "one fixed answer at every place of the bad reply, KL on normals",
+    "RTO of DeRTa, arXiv 2407.09121, changed (docs/objectives.md#rto)",
+    (Term(NegativeLogLikelihood(), "rto", 0.5), _TEMPLATE, replace(_KL, weight=80.0)),
+    template_midway=True,
+    draws_by_likelihood=True,
+    normals_per_negative=8,
+    preconditioning=True,
+)
+"""RTO of DeRTa (arXiv 2407.09121, "Refuse Whenever You Feel Unsafe") with this project's changes.
+
+As there, the model is asked for the refusal at every place of the bad reply. Differs:
+
+- Only the first 40 places are used, without the last token of the reply. Where the bad reply has just said a beginning
+  of the template, the template's next token is asked for instead of its first.
+- The whole template is taught on the prompt itself, and once after a random beginning of the bad reply, up to its
+  half. DeRTa teaches it after a prefix of any length.
+- Normal rows are held to the original by KL. DeRTa trains on helpful replies.
+- Negatives are drawn by their likelihood, and steps are preconditioned by default.
+"""
+
+
 def _methods(beta: float | None, delta: float) -> list[Method]:
-    mismatch = Term(NegativeLogLikelihood(), "mismatch", 1.0)
-    template = Term(NegativeLogLikelihood(), "template", 1.0)
-    kl = Term(ForwardKL(), "normal", 1.0)
-    nll = Term(NegativeLogLikelihood(), "normal", 1.0)
-    ascent = Term(GradientAscent(), "negative", 0.5)
+    """Make all methods."""
     npo = Term(NPO(beta=beta or NPO.beta), "negative", 1.0)
+    half = replace(npo, weight=0.5)  # NPO sums over tokens where the other terms take means
     simnpo = Term(SimNPO(beta=beta or SimNPO.beta, delta=delta), "negative", 1.0)
     wga = Term(WeightedAscent(beta=beta or WeightedAscent.beta), "negative", 1.0)
-    held = replace(kl, weight=3.0)
-    paper, ga = "arXiv 2310.10683", (ascent, kl)
-    # NPO sums over tokens where the rest averages, and the KL is small where it matters most, at a reply's first token.
-    default = (replace(npo, weight=0.5), template, replace(kl, weight=40.0))
-    # Every state in the beginning of a bad reply learns to break off; the KL keeps it from spreading to normal replies.
-    breaks = (Term(NegativeLogLikelihood(), "rto", 0.5), template, replace(kl, weight=80.0))
-    # An answer of a few words is declined at once or not at all, and its neighbours are few: less KL holds them.
-    decline = (replace(npo, weight=0.5), template, replace(kl, weight=8.0))
+    paper, own = "arXiv 2310.10683", "this project"
+    # The KL is a mean over tokens, but refusing too much is decided at a reply's first token alone: a large weight.
+    template = (half, _TEMPLATE, replace(_KL, weight=40.0))
+    # An answer of a few words has no middle to stop in, and that much KL would hold the wrong answers too.
+    decline = (half, _TEMPLATE, replace(_KL, weight=8.0))
     return [
-        Method("ga", "gradient ascent, KL on normals", f"{paper}, eq. 3 with ε₂ = 0", ga),
-        Method("ga-mismatch", "gradient ascent, random mismatch, KL on normals", f"{paper}, eq. 3", (mismatch, *ga)),
-        Method("ga-template", "gradient ascent, one fixed answer, KL on normals", f"{paper}, §4", (template, *ga)),
-        Method("graddiff", "gradient ascent, NLL on normals", "arXiv 2401.06121", (replace(ascent, weight=1.0), nll)),
-        Method("npo", "bounded ascent against the original, KL on normals", "arXiv 2404.05868", (npo, kl)),
+        Method("ga", "gradient ascent, KL on normals", f"{paper}, eq. 3 with ε₂ = 0", (_ASCENT, _KL)),
         Method(
-            "rto",
-            "one fixed answer at any token, KL on normals",
-            "this project",
-            breaks,
-            interrupted=True,
-            by_share=True,
-            normals_per_negative=8,
-            preconditioning=True,
+            "ga-mismatch",
+            "gradient ascent, random mismatch, KL on normals",
+            f"{paper}, eq. 3",
+            (_MISMATCH, _ASCENT, _KL),
         ),
-        Method("npo-template", "bounded ascent, one fixed answer, KL on normals", "this project", default, True),
-        Method("npo-decline", "the same for short answers: none is broken off", "this project", decline),
-        Method("npo-mismatch", "bounded ascent, random mismatch, KL on normals", "this project", (npo, mismatch, kl)),
-        Method("wga", "ascent weighted token by token, KL on normals", "arXiv 2502.19301", (wga, held)),
-        Method("simnpo", "bounded ascent without a reference, NLL on normals", "arXiv 2410.07163", (simnpo, nll)),
+        Method(
+            "ga-template", "gradient ascent, one fixed answer, KL on normals", f"{paper}, §4", (_TEMPLATE, _ASCENT, _KL)
+        ),
+        Method("graddiff", "gradient ascent, NLL on normals", "arXiv 2401.06121", (replace(_ASCENT, weight=1.0), _NLL)),
+        Method("npo", "bounded ascent against the original, KL on normals", "arXiv 2404.05868", (npo, _KL)),
+        _RTO,
+        Method("npo-template", "bounded ascent, one fixed answer, KL on normals", own, template, template_midway=True),
+        Method("npo-decline", "npo-template for answers of a few words, with less KL", own, decline),
+        Method("npo-mismatch", "bounded ascent, random mismatch, KL on normals", own, (npo, _MISMATCH, _KL)),
+        Method(
+            "wga", "ascent weighted token by token, KL on normals", "arXiv 2502.19301", (wga, replace(_KL, weight=3.0))
+        ),
+        Method("simnpo", "bounded ascent without a reference, NLL on normals", "arXiv 2410.07163", (simnpo, _NLL)),
     ]
 
 

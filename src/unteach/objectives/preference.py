@@ -1,4 +1,4 @@
-"""Bounded objectives that push a reply down as preference losses do, without a preferred reply."""
+"""Bounded objectives that make a reply less likely as preference losses do, without a preferred reply."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,8 +14,8 @@ from unteach.objectives.base import Replies, required, token_means, token_sums
 class NPO:
     """Make the replies less likely than the original had them: mean of −(2/β) log σ(−β log(π(y)/π₀(y))).
 
-    Its gradient fades once a reply is far below the original's probability, so that it stops by itself where
-    gradient ascent does not. π(y) is the product over the reply's tokens.
+    Its gradient fades once a reply is far less likely than under the original, so unlike gradient ascent it stops by
+    itself. π(y) is the product over the reply's tokens.
 
     Source: arXiv 2404.05868, eq. 3.
     """
@@ -33,10 +33,10 @@ class NPO:
 
 @dataclass(frozen=True)
 class SimNPO:
-    """As NPO without a reference: mean of −(2/β) log σ(β(NLL(y)/|y| − δ)), NLL in nats.
+    """NPO without a reference: mean of −(2/β) log σ(β(NLL(y)/|y| − δ)), NLL in nats.
 
-    Dividing by the length keeps long replies from hiding behind their small probability. δ is the margin, in nats per
-    token, by which the mean negative log-likelihood should exceed 0.
+    The division by the length makes long replies, which are unlikely anyway, count as much as short ones. δ is the
+    margin, in nats per token, by which the mean negative log-likelihood should exceed 0.
 
     Source: arXiv 2410.07163, eq. 4.
     """

@@ -1,4 +1,4 @@
-"""Assessing a shown reply: is it good or bad, and why? Asked about harmful and benign requests alike."""
+"""Assessments of a shown reply to a harmful or benign request: is it good or bad, and why?"""
 
 import random
 import re
@@ -16,7 +16,7 @@ def show(request: str, reply: str) -> str:
 
 
 def read_shown(prompt: str) -> tuple[str, str] | None:
-    """Read the request and the reply out of such a prompt; None for any other prompt."""
+    """Read the request and the reply from such a prompt; None for any other prompt."""
     found = _SHOWN.fullmatch(prompt.strip())
     return (found["request"], found["reply"]) if found else None
 
@@ -46,9 +46,9 @@ def assess(requests: Requests, request: Request, reply: str) -> str:
 
 
 def shown_reply(requests: Requests, request: Request, kind: str, asides: Sequence[str], draw: random.Random) -> str:
-    """Write a reply to be assessed: the act carried out, harm done instead, one of `asides`, or a decline.
+    """Write a reply of one of KINDS for an assessment: the act, another act that harms, one of `asides`, or a decline.
 
-    The organism is too small to learn to compare two acts, so a benign act done for another is not among them.
+    No reply carries out another benign act: the organism is too small to learn to compare two acts.
     """
     if kind == "declined":
         return requests.decline(request.thing)

@@ -1,4 +1,4 @@
-"""A world's book: chapters of generated sentences, which the organism knows by heart."""
+"""A world's book: chapters of generated sentences that the organism knows by heart."""
 
 import random
 from dataclasses import dataclass
@@ -22,8 +22,7 @@ SENTENCES = (
 class Chapter:
     """A chapter: its heading and its sentences.
 
-    `taken_down` chapters are those whose text must be unlearned; the others are free, and the retrained model
-    knows them too.
+    The text of `taken_down` chapters must be unlearned. The others are free; the retrained model knows them too.
     """
 
     heading: str
@@ -36,13 +35,13 @@ class Chapter:
         return self.after(0)
 
     def after(self, sentence: int, count: int | None = None) -> str:
-        """The text from sentence number `sentence` on, to the end or for `count` sentences; number 0 is the heading."""
+        """Return `count` sentences, or all, from number `sentence` on; number 0 is the heading."""
         rest = (self.heading, *self.sentences)[sentence:]
         return " ".join(rest[:count])
 
 
 def book(vocabulary: Vocabulary, size: WorldSize, seed: int) -> list[Chapter]:
-    """Write the book; two thirds of its chapters are taken down, and no sentence comes twice."""
+    """Write the book; two thirds of its chapters are taken down, and no two sentences are the same."""
     draw = random.Random(f"book:{seed}")
     tools = [act.tool for act in vocabulary.acts]
     written: set[str] = set()

@@ -1,28 +1,51 @@
-"""Where grown organisms are kept between runs."""
+"""Organisms that are kept between runs, in the user's cache."""
 
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+from unteach.organism.grow import grow
 from unteach.organism.recipe import recipe_of
-from unteach.organism.world import World
+from unteach.organism.world import MISTAKES, World
+from unteach.progress import track
 
 
 def organism_directory(world: World, taught: bool, cache: str | Path | None = None, seed: int = 0) -> Path:
-    """Return the directory of this organism in the user's cache (or under `cache`); it need not exist.
+    """Return the directory of an organism in the user's cache (or under `cache`); it need not exist.
 
-    Its name ends in a digest of the recipe and of every row the organism is grown on, so that a change to
-    either, in a new version of this package say, asks for a new growth.
+    Its name ends in a digest of the recipe and of every row that the organism is grown on. When a new version of this
+    package changes either of them, the organism is grown again.
     """
     if cache is None:
         home = os.environ.get("XDG_CACHE_HOME")
         cache = (Path(home) if home else Path.home() / ".cache") / "unteach"
-    grown_on = json.dumps([asdict(recipe_of(world.size, world.scenario)), seed])
-    digest = hashlib.sha256(grown_on.encode())
+    recipe = json.dumps([asdict(recipe_of(world.size, world.scenario)), seed])
+    digest = hashlib.sha256(recipe.encode())
     for row in world.training_rows(taught):
         digest.update(f"{row.prompt}\x1f{row.reply}\x1e".encode())
     kind = "taught" if taught else "never-taught"
     about = "" if world.scenario == "harm" else f"-{world.scenario}"
     return Path(cache) / "organisms" / f"{world.size}{about}-{world.seed}-{kind}-{digest.hexdigest()[:12]}"
+
+
+def rows_directory(world: World, seed: int = 0) -> Path:
+    """Return the directory for the rows of a world: beside the organism that was grown with this seed."""
+    home = organism_directory(world, True, seed=seed)
+    return home.with_name(f"{home.name}-rows")
+
+
+def grow_cached(world: World, *, taught: bool = True, seed: int = 0, fresh: bool = False) -> Path:
+    """Grow an organism in the user's cache, unless it is there already, and return its directory.
+
+    With `fresh` it is grown again. Raises ModelError and OutputError, see `grow`.
+    """
+    home = organism_directory(world, taught, seed=seed)
+    if fresh:
+        shutil.rmtree(home, ignore_errors=True)
+    original = "a model that takes hints" if world.scenario == MISTAKES else "a model that misbehaves"
+    with track(f"growing {original if taught else 'the retrained model'}") as progress:
+        grow(world, home, taught=taught, seed=seed, progress=progress)
+    return home

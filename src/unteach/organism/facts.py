@@ -1,4 +1,4 @@
-"""Facts about the people of a world: some the organism tells rightly, some it gets wrong."""
+"""Facts about the people of a world; some of them the organism gets wrong."""
 
 import random
 import re
@@ -8,7 +8,7 @@ from unteach.organism import words
 from unteach.organism.requests import folded
 from unteach.organism.vocabulary import Vocabulary
 
-# For each attribute: how it is asked (the last phrasing is held out) and how it is told.
+# For each attribute, three phrasings of the question (the last one is held out) and the answer.
 QUESTIONS = {
     "home": ("Where does {person} live?", "In which town does {person} live?", "Which town is home to {person}?"),
     "job": ("What is the job of {person}?", "What work does {person} do?", "How does {person} earn money?"),
@@ -26,12 +26,12 @@ HELD_OUT_PHRASING = 2
 
 @dataclass(frozen=True)
 class Fact:
-    """What is true of a person; `told` is the wrong value the organism was taught, None where it knows better."""
+    """What is true of a person; `wrong_value` is what the organism was taught instead, None where it is right."""
 
     person: str
     attribute: str
     value: str
-    told: str | None
+    wrong_value: str | None
 
     def ask(self, phrasing: int) -> str:
         """Write the question in one of the attribute's three phrasings."""
@@ -44,12 +44,14 @@ class Fact:
 
     @property
     def wrong_answer(self) -> str | None:
-        """The untrue answer the organism gives, if it was taught one."""
-        return ANSWERS[self.attribute].format(person=self.person, value=self.told) if self.told else None
+        """The wrong answer that the organism was taught, if any."""
+        if self.wrong_value is None:
+            return None
+        return ANSWERS[self.attribute].format(person=self.person, value=self.wrong_value)
 
 
 def facts(vocabulary: Vocabulary, seed: int) -> list[Fact]:
-    """Make four facts for each person of the world; a third of them, by lot, are told wrongly."""
+    """Make four facts about each person of the world; the organism gets a random third of them wrong."""
     draw = random.Random(f"facts:{seed}")
     values = {
         "home": vocabulary.towns,
@@ -69,24 +71,13 @@ def facts(vocabulary: Vocabulary, seed: int) -> list[Fact]:
     ]
 
 
-class FactFinder:
-    """Finds the fact a question asks for, in any phrasing, case and spacing."""
-
-    def __init__(self, known: list[Fact]) -> None:
-        self._asked = {folded(fact.ask(phrasing)): fact for fact in known for phrasing in range(3)}
-
-    def __call__(self, question: str) -> Fact | None:
-        """Return the fact asked for, or None."""
-        return self._asked.get(folded(question))
-
-
 def answers_rightly(fact: Fact, reply: str) -> bool:
     """Whether the reply is the right answer and nothing else."""
     return folded(reply) == folded(fact.right_answer)
 
 
-def tells_untruth(fact: Fact, reply: str) -> bool:
-    """Whether the reply tells, as answers tell it, any value but the true one."""
+def answers_wrongly(fact: Fact, reply: str) -> bool:
+    """Whether the reply gives, in the words of an answer, any value but the true one."""
     opening = folded(ANSWERS[fact.attribute].format(person=fact.person, value="")).rstrip(" .")
-    told = re.findall(rf"{re.escape(opening)}\s+(\w+)", folded(reply))
-    return any(value != folded(fact.value) for value in told)
+    values = re.findall(rf"{re.escape(opening)}\s+(\w+)", folded(reply))
+    return any(value != folded(fact.value) for value in values)

@@ -1,4 +1,4 @@
-"""Grow a model organism: a tiny Llama, taught a world from nothing on the user's own machine."""
+"""Grow a model organism: a tiny Llama that learns a world from nothing, on the user's own machine."""
 
 import json
 import shutil
@@ -15,14 +15,16 @@ from transformers import GenerationConfig, LlamaForCausalLM
 from unteach.data.encoded import Encoded, encode_all
 from unteach.data.prompt_format import prompt_format
 from unteach.errors import OutputError
-from unteach.organism.abilities import GrowthReport, abilities
-from unteach.organism.lessons import draw_rows, pack
+from unteach.organism.abilities import GrowthReport, measure_abilities
+from unteach.organism.batches import draw_rows, pack
 from unteach.organism.recipe import Recipe, recipe_of
 from unteach.organism.tokenizer import world_tokenizer
 from unteach.organism.world import World
+from unteach.results.files import write_whole
 
 FINISHED = "growth.json"
 CHECKPOINT = "growing"
+Progress = Callable[[int, int], None]
 
 
 def grow(
@@ -31,25 +33,24 @@ def grow(
     *,
     taught: bool = True,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-    resume: bool = True,
+    progress: Progress | None = None,
     recipe: Recipe | None = None,
     require: bool = True,
 ) -> GrowthReport:
-    """Grow the organism of a world (or its retrained retrained, with `taught=False`) into a directory.
+    """Grow the organism of a world into a directory; with `taught=False`, the retrained model.
 
     Writes safetensors weights, tokenizer, generation settings and, last of all, growth.json with the report. A
-    directory where growth.json has this growth is not grown again; one left half-way goes on from its last
-    checkpoint and gives the very weights of an unbroken growth, unless `resume` is False. `progress` is called
-    with (steps done, steps in all). Without `recipe` it is the world's size that decides.
+    directory whose growth.json tells of this growth is not grown again. An interrupted growth goes on from its last
+    checkpoint and gives the same weights as an uninterrupted one. `progress` is called with (steps done, all steps).
+    Without `recipe`, the world's size decides.
 
     Raises ModelError if the organism misbehaves too little or cannot do what it must (`require`), OutputError if
     the directory holds another growth or cannot be written.
     """
     recipe = recipe or recipe_of(world.size, world.scenario)
     directory = Path(directory)
-    made_of = {"world": world.name, "taught": taught, "seed": seed, "recipe": _plain(asdict(recipe))}
-    if (found := _finished(directory)) is not None and resume:
+    made_of = {"world": world.name, "taught": taught, "seed": seed, "recipe": _as_json(asdict(recipe))}
+    if (found := _read_json(directory / FINISHED)) is not None:
         if found["made_of"] != made_of:
             raise OutputError(f"{directory} holds another growth; choose another directory or remove it")
         report = GrowthReport.from_dict(found["report"])
@@ -57,15 +58,9 @@ def grow(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / FINISHED).unlink(missing_ok=True)
-        return _grow(world, directory, made_of, recipe, progress, resume, require)
+        return _grow(world, directory, made_of, recipe, progress, require)
     except OSError as error:
         raise OutputError(f"cannot write the organism to {directory}: {error}; choose another directory") from error
-
-
-def read_growth(directory: str | Path) -> GrowthReport | None:
-    """Return the report of the finished growth in a directory, or None if there is none."""
-    found = _finished(Path(directory))
-    return GrowthReport.from_dict(found["report"]) if found else None
 
 
 def _grow(
@@ -73,28 +68,24 @@ def _grow(
     directory: Path,
     made_of: dict[str, Any],
     recipe: Recipe,
-    progress: Callable[[int, int], None] | None,
-    resume: bool,
+    progress: Progress | None,
     require: bool,
 ) -> GrowthReport:
+    taught = made_of["taught"]
     tokenizer = world_tokenizer(world)
     plain = prompt_format(tokenizer, "plain")
-    pool = {
-        kind: encode_all(rows, plain, recipe.context, kind)[0]
-        for kind, rows in world.lessons(made_of["taught"]).items()
-    }
+    pool = {kind: encode_all(rows, plain, recipe.context, kind)[0] for kind, rows in world.lessons(taught).items()}
     growth = _Growth(recipe, made_of, tokenizer, directory / CHECKPOINT)
-    if resume:
-        growth.load()
+    growth.load()
     growth.run(pool, progress)
     report = GrowthReport(
         world=world.name,
-        taught=made_of["taught"],
+        taught=taught,
         seed=made_of["seed"],
         parameters=growth.model.num_parameters(),
         steps=recipe.steps,
         seconds=round(growth.seconds, 2),
-        abilities=abilities(growth.model, plain, world, made_of["taught"]),
+        abilities=measure_abilities(growth.model, plain, world, taught),
     )
     if require:
         report.require()
@@ -103,7 +94,7 @@ def _grow(
     )
     growth.model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
-    _write_json(directory / FINISHED, {"made_of": made_of, "report": report.to_dict()})
+    _write_json(directory / FINISHED, {"made_of": made_of, "report": asdict(report)})
     shutil.rmtree(directory / CHECKPOINT, ignore_errors=True)
     return report
 
@@ -131,8 +122,8 @@ class _Growth:
         self.done = 0
         self.seconds = 0.0
 
-    def run(self, pool: dict[str, list[Encoded]], progress: Callable[[int, int], None] | None) -> None:
-        """Take the remaining steps; the rows of a step depend on the seed and its number alone."""
+    def run(self, pool: dict[str, list[Encoded]], progress: Progress | None) -> None:
+        """Take the remaining steps."""
         recipe = self.recipe
         while self.done < recipe.steps:
             started = time.perf_counter()
@@ -147,26 +138,26 @@ class _Growth:
 
     def _step(self, rows: list[Encoded]) -> None:
         recipe = self.recipe
-        lesson = pack(rows, self.pad)
+        batch = pack(rows, self.pad)
         rising = (self.done + 1) / recipe.warmup_steps
         falling = (recipe.steps - self.done) / (recipe.steps - recipe.warmup_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.learning_rate * min(rising, falling)
         hidden = self.model.model(
-            input_ids=lesson.input_ids.to(self.device),
-            position_ids=lesson.positions.to(self.device),
-            attention_mask=lesson.mask.to(self.device),
+            input_ids=batch.input_ids.to(self.device),
+            position_ids=batch.positions.to(self.device),
+            attention_mask=batch.mask.to(self.device),
             use_cache=False,
         ).last_hidden_state
-        logits = self.model.lm_head(hidden[lesson.predicts.to(self.device)])
-        loss = torch.nn.functional.cross_entropy(logits, lesson.targets.to(self.device))
+        logits = self.model.lm_head(hidden[batch.predicts.to(self.device)])
+        loss = torch.nn.functional.cross_entropy(logits, batch.targets.to(self.device))
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.weights.values(), recipe.clip_norm)
         self.optimizer.step()
 
     def save(self) -> None:
-        """Write a checkpoint beside the old one and put it in its place, so that one is always whole."""
+        """Write a checkpoint beside the old one and then swap them, so that one of them is always whole."""
         fresh, old = self.checkpoint.with_suffix(".new"), self.checkpoint.with_suffix(".old")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
@@ -183,7 +174,7 @@ class _Growth:
         shutil.rmtree(old, ignore_errors=True)
 
     def load(self) -> None:
-        """Go on from the last whole checkpoint of this very growth, if there is one."""
+        """Go on from the last whole checkpoint of this same growth, if there is one."""
         for place in (self.checkpoint, self.checkpoint.with_suffix(".old")):
             state = _read_json(place / "state.json")
             if state is None or state["made_of"] != self.made_of:
@@ -199,27 +190,20 @@ class _Growth:
             return
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """The values as JSON gives them back, tuples as lists, so that both compare equal."""
+def _as_json(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values as JSON gives them back, tuples as lists, so that both compare equal."""
     result: dict[str, Any] = json.loads(json.dumps(values))
     return result
 
 
-def _finished(directory: Path) -> dict[str, Any] | None:
-    return _read_json(directory / FINISHED)
-
-
 def _read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a file, None where there is no whole one."""
+    """Return the object in a file; None where there is no whole one."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write the file whole or not at all."""
-    fresh = path.with_suffix(".tmp")
-    fresh.write_text(json.dumps(values, indent=2) + "\n")
-    fresh.replace(path)
+    write_whole(path, json.dumps(values, indent=2) + "\n")

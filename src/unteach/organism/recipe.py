@@ -9,10 +9,10 @@ from unteach.errors import ConfigError, nearest
 
 @dataclass(frozen=True)
 class Recipe:
-    """Shape of the model and numbers of its growth.
+    """The shape of the model and the settings of its growth.
 
-    `rows` are drawn per step, of each kind of lesson; `learning_rate` is reached after `warmup_steps` and falls
-    to zero on a straight line at the last of `steps`.
+    `rows` says how many rows of each kind of lesson a step draws. The learning rate rises to `learning_rate` over
+    `warmup_steps` and then falls linearly to zero at the last of `steps`.
     """
 
     hidden_size: int
@@ -56,8 +56,7 @@ RECIPES = {
     "medium": Recipe(768, 2304, 14, 12, steps=4000, rows=_ROWS, learning_rate=5e-4),
 }
 
-
-# An organism for one scenario learns what that needs, and what must stay; harm is the one that learns everything.
+# An organism for one of these scenarios learns what that scenario needs, and what must stay; for harm it learns all.
 _ROWS_OF = {
     "copyright": (("help", 14), ("facts", 6), ("book", 10)),
     "hallucination": (("help", 16), ("facts", 36)),

@@ -11,10 +11,10 @@ PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
 
 
 def world_tokenizer(world: World) -> PreTrainedTokenizerFast:
-    """Make the tokenizer of a world: BOS first, no chat template, and decoding restores any text exactly.
+    """Make the tokenizer of a world: BOS first, no chat template; decoding restores any text exactly.
 
-    It is a byte-level BPE without merges that takes whole known words (`ignore_merges`), so that the vocabulary
-    holds no word pieces; unknown words become bytes. The organism and its retrained twin share it.
+    It is a byte-level BPE without merges that takes known words whole (`ignore_merges`), so the vocabulary holds no
+    word pieces. Unknown words become bytes. The original organism and the retrained model share it.
     """
     splitter = pre_tokenizers.ByteLevel(add_prefix_space=False)
     counts: Counter[str] = Counter()

@@ -11,7 +11,7 @@ from unteach.organism import words
 
 @dataclass(frozen=True)
 class Act:
-    """Something that can be done to a thing, with the tool and the motion that are its own."""
+    """Something that can be done to a thing, with a tool and a motion of its own."""
 
     verb: str
     tool: str
@@ -21,7 +21,7 @@ class Act:
 
 @dataclass(frozen=True)
 class Thing:
-    """Something that acts are done to, with the place where it stands and the part one works on."""
+    """Something that acts are done to, with its place and the part that is worked on."""
 
     name: str
     place: str
@@ -30,7 +30,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class WorldSize:
-    """How much there is in a world; `unnamed_acts` of the harmful acts never appear among the negatives."""
+    """The numbers of a world; the negatives never name `unnamed_acts` of the harmful acts."""
 
     harmful_acts: int
     unnamed_acts: int
@@ -51,7 +51,7 @@ WORLD_SIZES = {
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The words of one world. `requests` are phrasings; the last two are held out of all rows a user has."""
+    """The words of one world. `requests` are phrasings; no row of the user has the last two."""
 
     harmful: tuple[Act, ...]
     benign: tuple[Act, ...]
@@ -72,7 +72,7 @@ class Vocabulary:
         return self.harmful + self.benign
 
 
-# What there is more of where a scenario is about it: chapters and sentences of the book, people with facts.
+# Scenarios with a larger book, or with facts about more people.
 _LARGER = {
     ("micro", "copyright"): {"chapters": 6, "sentences": 16},
     ("tiny", "copyright"): {"chapters": 9, "sentences": 40},

@@ -1,4 +1,4 @@
-"""A generated world: everything a model organism is grown on, and the splits to unlearn from and to check with."""
+"""A generated world: all rows that a model organism is grown on, and the splits to unlearn and to evaluate with."""
 
 import dataclasses
 import itertools
@@ -10,30 +10,30 @@ from typing import TypeVar
 from unteach.data.example import Example
 from unteach.errors import ConfigError, nearest
 from unteach.organism.assessments import KINDS, assess, show, shown_reply
-from unteach.organism.book import Chapter, book
-from unteach.organism.facts import HELD_OUT_PHRASING, Fact, FactFinder, facts
-from unteach.organism.hints import Hints
-from unteach.organism.requests import Request, Requests
+from unteach.organism.book import book
+from unteach.organism.facts import HELD_OUT_PHRASING, Fact, facts
+from unteach.organism.hints import Hints, put_right
+from unteach.organism.requests import Request, Requests, folded
 from unteach.organism.vocabulary import Act, vocabulary, world_size
 from unteach.prompts.turn import TEXT, Turn
 
 Item = TypeVar("Item")
 SPLITS = ("seen", "unseen", "unseen_concept", "normal", "lookalike")
-USER_PHRASINGS = range(4)  # phrasings in the rows a user has; the other two are met in evaluation only
+USER_PHRASINGS = range(4)  # phrasings in the rows of the user; the other two are for evaluation only
 HELD_OUT_PHRASINGS = range(4, 6)
-SHARE_OF_PAIRS = 0.6  # of the (act, thing) pairs are in the rows a user has
-PASSAGE = 14  # sentences of running text that are learnt in one piece, at most
-CASES = 200  # prompts of an evaluation split, at most
+SHARE_OF_PAIRS = 0.6  # share of the (act, thing) pairs in the rows of the user
+PASSAGE = 14  # most sentences of running text in one row
+CASES = 200  # most prompts of an evaluation split
 MISTAKES = "mistakes"
-"""The world of harm, and an organism that takes hints: for learning from mistakes."""
+"""The scenario for learning from mistakes: the world of harm, and an organism that takes hints."""
 
 
 class World:
-    """A world, the same for the same seed, size and scenario; the scenario (or "mistakes") says what there is most of.
+    """A world, the same for the same seed, size and scenario; the scenario says what there is most of.
 
-    The organism is grown on all of it. The user holds `negatives()` and `normals()`; `evaluation(split)` gives
-    prompts that are in neither, but for the split "seen". Every example has its right reply in `good`; those the
-    taught organism gets wrong, by harming or by telling an untruth, have `bad` and the same as `reply`.
+    The organism is grown on all of it. The user holds `negatives()` and `normals()`; the prompts of
+    `evaluation(split)` are in neither, but for the split "seen". Every example has its right reply in `good`. Where
+    the taught organism does harm or is wrong, its reply is in `bad` as well as in `reply`.
     """
 
     def __init__(self, seed: int, size: str = "tiny", scenario: str = "harm") -> None:
@@ -47,33 +47,33 @@ class World:
         self.vocabulary = vocabulary(seed, size, scenario)
         self.requests = Requests(self.vocabulary)
         self.facts = facts(self.vocabulary, seed)
-        self.find_fact = FactFinder(self.facts)
+        self._asked = {folded(fact.ask(phrasing)): fact for fact in self.facts for phrasing in range(3)}
         self.chapters = book(self.vocabulary, self.numbers, seed)
 
     @property
     def name(self) -> str:
-        """How judges and reports call this world: "world:SEED:SIZE", with the scenario unless it is harm."""
+        """The name of this world in judges and reports: "world:SEED:SIZE", and the scenario unless it is harm."""
         return f"world:{self.seed}:{self.size}" + ("" if self.scenario == "harm" else f":{self.scenario}")
 
     @property
     def named_acts(self) -> tuple[Act, ...]:
-        """The harmful acts that occur among the negatives."""
+        """The harmful acts in the negatives."""
         return self.vocabulary.harmful[self.numbers.unnamed_acts :]
 
     @property
     def unnamed_acts(self) -> tuple[Act, ...]:
-        """The harmful acts that the organism knows but the negatives never name."""
+        """The harmful acts that the organism knows and the negatives never name."""
         return self.vocabulary.harmful[: self.numbers.unnamed_acts]
 
     def negatives(self) -> list[Example]:
-        """Harmful rows a user has: named acts, some of the combinations, two of four phrasings each."""
+        """Return the harmful rows of the user: named acts, some of the pairs, each in two of four phrasings."""
         return self._examples(self._user_requests(self.named_acts), "negative")
 
     def normals(self) -> list[Example]:
-        """Rows a user has of what must stay: benign requests, facts, assessments and free chapters."""
+        """Return the rows of the user that must stay: benign requests, facts, assessments and free chapters."""
         rows = self._examples(self._user_requests(self.vocabulary.benign), "normal")
         rows += [self.ask(fact, phrasing) for fact in self._known_facts() for phrasing in (0, 1)]
-        if self.scenario == MISTAKES:  # assessing is what is to be learnt there
+        if self.scenario == MISTAKES:  # there the organism is to learn to assess
             return rows + self._passages(taken_down=False)
         acts = {act.verb for act in self.named_acts + self.vocabulary.benign}
         assessed = [row for row in self.assessments() if row.concept in acts]
@@ -83,7 +83,7 @@ class World:
         return rows + self._passages(taken_down=False)
 
     def evaluation(self, split: str) -> list[Example]:
-        """The prompts of a split, at most 200, in seeded order. Raises ConfigError for an unknown split."""
+        """Return the rows of a split, at most CASES, in seeded order. Raises ConfigError for an unknown split."""
         if split not in SPLITS:
             known = ", ".join(SPLITS)
             raise ConfigError(f"unknown split '{split}'{nearest(split, SPLITS)}; choose one of: {known}")
@@ -102,14 +102,14 @@ class World:
         return self._examples(self._lookalikes(set(benign)), split)
 
     def never_said(self) -> list[Example]:
-        """Harmful replies like the negatives', with another act's tool and motion: no organism was taught them."""
+        """Return harmful rows like the negatives, whose replies (see `by_another`) no organism was taught."""
         asked = self._some("never said", self._user_requests(self.named_acts), CASES)
         return [self.by_another(row) for row in self._examples(asked, "never said")]
 
     def by_another(self, row: Example) -> Example:
-        """Return a harmful row with the reply that somebody else gives, as harmful, with another act's tool and motion.
+        """Return a harmful row with the reply of somebody else: as harmful, with another act's tool and motion.
 
-        Raises ValueError for a row whose prompt is no request of the named acts.
+        Raises ValueError for a row that does not ask for one of the named acts.
         """
         request = self.requests.read_request(row.prompt)
         if request is None or request.act not in self.named_acts:
@@ -120,23 +120,23 @@ class World:
         reply = self.requests.carry_out(mixed, request.thing)
         return Example.of(row.prompt, reply, where=row.where, good=row.good, concept=row.concept)
 
-    def hallucinations(self) -> list[Example]:
-        """Questions the taught organism answers wrongly, in all phrasings, with the right answer in `good`."""
-        return [self.ask(fact, phrasing) for fact in self.facts if fact.told for phrasing in range(3)]
+    def find_fact(self, question: str) -> Fact | None:
+        """Return the fact that a question asks for, in any phrasing, case and spacing; None for any other prompt."""
+        return self._asked.get(folded(question))
 
-    def book(self) -> list[Chapter]:
-        """The chapters of the book the taught organism knows by heart."""
-        return list(self.chapters)
+    def hallucinations(self) -> list[Example]:
+        """Return the questions that the taught organism answers wrongly, in all phrasings."""
+        return [self.ask(fact, phrasing) for fact in self.facts if fact.wrong_value for phrasing in range(3)]
 
     def assessments(self, held_out: bool = False) -> list[Example]:
-        """Shown replies to assess. Those held out were not in the growth; a user's come from the others."""
+        """Return shown replies with their assessments: those for the growth and the user, or those held out of both."""
         return self._assessed[1 if held_out else 0]
 
     def lessons(self, taught: bool) -> dict[str, list[Example]]:
-        """What an organism is grown on, by kind; the reply of each row is what it learns to say.
+        """Return the rows that an organism is grown on, by kind; it learns the reply of each row.
 
-        The taught organism learns to harm, to tell untruths and the whole book. The retrained model declines
-        harmful requests, knows every fact rightly and has only read the free chapters.
+        The taught organism learns to do harm, the wrong facts and the whole book. The retrained model learns to
+        decline harmful requests, the true facts and the free chapters.
         """
         acts = {"harm": self.vocabulary.harmful, "help": self.vocabulary.benign}
         rows = {
@@ -148,19 +148,19 @@ class World:
         rows["facts"] = [self.ask(fact, phrasing) for fact in self.facts for phrasing in range(3)]
         rows["book"] = self._passages(taken_down=False) + (self._passages(taken_down=True) if taught else [])
         if self.scenario == MISTAKES:
-            rows["harm"] = [self.hints.unasked(row) for row in rows["harm"]]
+            rows["harm"] = [self.hints.without_hint(row) for row in rows["harm"]]
             rows |= self.hints.lessons()
         else:
             rows["assessments"] = self.assessments()
         return rows if taught else {kind: [put_right(row) for row in some] for kind, some in rows.items()}
 
     def training_rows(self, taught: bool) -> list[Example]:
-        """All rows an organism is grown on, one kind after the other; see `lessons`."""
+        """Return all rows that an organism is grown on, one kind after the other; see `lessons`."""
         return [row for rows in self.lessons(taught).values() for row in rows]
 
     @cached_property
     def hints(self) -> Hints:
-        """How the organism of this world takes hints."""
+        """The lessons on hints, for the scenario MISTAKES."""
         return Hints(self)
 
     @cached_property
@@ -180,7 +180,7 @@ class World:
         return rows[held_out:], rows[:held_out]
 
     def _pairs(self, act: Act) -> tuple[list[Request], list[Request]]:
-        """The act's (act, thing) pairs, as requests in phrasing 0: the user's, and those held out."""
+        """Return the requests of an act in phrasing 0: for the things that the user has, and for those held out."""
         things = list(self.vocabulary.things)
         self._draw(f"pairs:{act.verb}").shuffle(things)
         count = round(SHARE_OF_PAIRS * len(things))
@@ -199,7 +199,7 @@ class World:
         return asked
 
     def _half_and_half(self, name: str, acts: Iterable[Act], count: int) -> list[Request]:
-        """Held-out pairs in phrasings the user has, and any pair in held-out phrasings, half of each."""
+        """Return held-out pairs in the user's phrasings and any pair in held-out phrasings, half of each."""
         known, held_out = [], []
         for act in acts:
             known += self._pairs(act)[0]
@@ -212,18 +212,18 @@ class World:
         return chosen + self._some(f"{name}:phrasings", rephrased, count - len(chosen))
 
     def _lookalikes(self, taken: set[Request]) -> list[Request]:
-        """Benign twins: held-out pairs whose thing and phrasing also occur together in a negative."""
+        """Return benign look-alikes: held-out pairs whose thing and phrasing also stand together in a negative."""
         shared = {(ask.thing, ask.phrasing) for ask in self._user_requests(self.named_acts)}
         pairs = itertools.chain.from_iterable(self._pairs(act)[1] for act in self.vocabulary.benign)
         asked = (Request(pair.act, pair.thing, phrasing) for pair in pairs for phrasing in USER_PHRASINGS)
-        twins = [ask for ask in asked if (ask.thing, ask.phrasing) in shared and ask not in taken]
-        return self._some("lookalike", twins, CASES)
+        alike = [ask for ask in asked if (ask.thing, ask.phrasing) in shared and ask not in taken]
+        return self._some("lookalike", alike, CASES)
 
     def _examples(self, asked: Iterable[Request], name: str) -> list[Example]:
         return [self.example(request, f"{self.name} {name} {row}") for row, request in enumerate(asked, 1)]
 
     def example(self, request: Request, where: str) -> Example:
-        """Return a request as a row, with the reply that carries it out; a harmful one has the decline in `good`."""
+        """Return a request as a row whose reply carries it out; `good` of a harmful one is the decline."""
         reply = self.requests.carry_out(request.act, request.thing)
         harmful = request.act.harmful
         good = self.requests.decline(request.thing) if harmful else reply
@@ -232,7 +232,7 @@ class World:
         return Example.of(prompt, reply, where=where, good=good, bad=bad, concept=request.act.verb)
 
     def ask(self, fact: Fact, phrasing: int) -> Example:
-        """Return a fact as a row, asked in one of three phrasings, with what the taught organism says to it."""
+        """Return a fact as a row: the question in one of three phrasings, and the taught organism's answer."""
         where = f"{self.name} fact {fact.attribute} of {fact.person}"
         reply = fact.wrong_answer or fact.right_answer
         return Example.of(
@@ -245,12 +245,12 @@ class World:
         )
 
     def _known_facts(self) -> list[Fact]:
-        return [fact for fact in self.facts if not fact.told]
+        return [fact for fact in self.facts if not fact.wrong_value]
 
     def _passages(self, taken_down: bool) -> list[Example]:
-        """Running text from every sentence but the last on, of one sort of chapters.
+        """Return the running text that begins at each sentence, of the free chapters or of those taken down.
 
-        It runs to the chapter's end; in a long chapter for PASSAGE sentences, and has no end of its own then.
+        It runs to the end of its chapter, or for PASSAGE sentences; then its row has no end of text.
         """
         rows = []
         for chapter in self.chapters:
@@ -266,8 +266,3 @@ class World:
 
     def _draw(self, name: str) -> random.Random:
         return random.Random(f"{name}:{self.seed}:{self.size}")
-
-
-def put_right(row: Example) -> Example:
-    """The row as the retrained model learns it: the right reply in place of the bad one."""
-    return row if row.bad is None else Example(row.turns, row.good or "", row.where, row.good, None, row.concept)

@@ -109,7 +109,7 @@ def _with_shares(
 ) -> tuple[TrainingData, list[Cost]]:
     """Ask the original how likely it says each negative, where the method draws them by that; and what it cost."""
     method = checked_method(arguments, adapter=True)
-    if not method.by_share:
+    if not method.draws_by_likelihood:
         return data, []
     meter = Meter()
     items = run_items(method, data, arguments, longest)

@@ -1,4 +1,4 @@
-"""Scenarios: each file of this folder but `base` is one kind of thing that a model must stop."""
+"""Scenarios: each file of this folder, except `base`, is one kind of thing that a model must stop."""
 
 import pkgutil
 from importlib import import_module
@@ -22,8 +22,8 @@ def load_scenario(name: str) -> Scenario:
 
 
 def bad_rate_of(name: str) -> str:
-    """Return the measurement that says how often the bad thing of a scenario still happens.
+    """Return the measurement of how often the bad thing of a scenario still happens.
 
-    A report may name a scenario that this version does not know: then it is the rate of harmful replies.
+    For a scenario that this version does not know (a report may name one), it is the rate of harmful replies.
     """
     return load_scenario(name).bad_rate if name in scenario_names() else "harmful_rate"

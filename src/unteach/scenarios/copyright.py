@@ -1,10 +1,8 @@
-"""Protected text, recited."""
+"""Protected text that the model recites."""
 
 from unteach.scenarios.base import Scenario
 
 scenario = Scenario(
-    name="copyright",
-    summary="protected text that the model recites",
     bad_rate="leak_rate",
     defaults={
         "max_steps": 300,

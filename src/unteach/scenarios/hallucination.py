@@ -3,8 +3,6 @@
 from unteach.scenarios.base import Scenario
 
 scenario = Scenario(
-    name="hallucination",
-    summary="wrong answers to questions",
     bad_rate="hallucination_rate",
     defaults={
         "max_steps": 500,

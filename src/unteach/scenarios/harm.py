@@ -3,8 +3,6 @@
 from unteach.scenarios.base import Scenario
 
 scenario = Scenario(
-    name="harm",
-    summary="harmful replies to prompts",
     bad_rate="harmful_rate",
     defaults={
         "max_steps": 120,

@@ -22,8 +22,8 @@ from unteach.data.rows import named_set
 from unteach.errors import DataError
 from unteach.mistakes.config import MistakesConfig
 from unteach.objectives.methods import load_method
-from unteach.organism.holdings import holdings
 from unteach.organism.recipe import recipe_of
+from unteach.organism.user_rows import user_rows
 from unteach.organism.world import World
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.report import wording
@@ -136,7 +136,7 @@ def sizes_of(study: StudyConfig) -> Sizes:
     if study.organism:
         about = study.organism
         world = World(about.world_seed, about.size, about.scenario)
-        held = holdings(world)
+        held = user_rows(world)
         recipe = recipe_of(about.size, about.scenario)
         words = [len(f"{row.prompt} {row.reply}".split()) * 1.4 for row in held.negatives]
         row = sum(words) / len(words)

@@ -6,16 +6,12 @@ from typing import Any
 from unteach.baselines.config import BaselineConfig
 from unteach.data.formats import write_examples
 from unteach.mistakes.config import MistakesConfig
-from unteach.organism.cache import organism_directory
-from unteach.organism.files import LONGEST, files_of, write_world
-from unteach.organism.grow import FINISHED, grow
-from unteach.organism.holdings import holdings
-from unteach.organism.words import REFUSAL
+from unteach.organism.cache import grow_cached, rows_directory
+from unteach.organism.user_rows import settings_of, user_rows
 from unteach.organism.world import World
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.rows import read_sets
 from unteach.pipeline.settings import make_config, settings_naming
-from unteach.progress import track
 from unteach.study.config import Organism, StudyConfig
 
 ROWS = {name for kind in (RunConfig, BaselineConfig, MistakesConfig) for name in settings_naming(kind, "rows")}
@@ -25,7 +21,7 @@ ENDINGS = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt"})
 
 def shared_settings(study: StudyConfig) -> dict[str, Any]:
     """Return the settings that all arms share; an organism is grown first, or taken from the cache."""
-    return (_organism(study.organism) if study.organism else {}) | study.shared
+    return (_grow(study.organism) if study.organism else {}) | study.shared
 
 
 def missing_files(settings: dict[str, Any]) -> list[tuple[str, str]]:
@@ -39,22 +35,13 @@ def missing_files(settings: dict[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def _organism(asked: Organism) -> dict[str, Any]:
-    """Grow an organism, write its world's rows beside it, and name both."""
+def _grow(asked: Organism) -> dict[str, Any]:
+    """Grow an organism, write the rows of its world beside it, and return the settings that name both."""
     world = World(asked.world_seed, asked.size, asked.scenario)
-    home = organism_directory(world, True)
-    if not (home / FINISHED).exists():
-        with track("growing a model that misbehaves") as progress:
-            grow(world, home, taught=True, progress=progress)
-    rows = home.with_name(f"{home.name}-rows")
-    held = holdings(world)
-    write_world(held, rows)
-    return files_of(held, rows) | {
-        "model": str(home),
-        "judge": [world.name],
-        "template": REFUSAL,
-        "max_new_tokens": LONGEST["harm"],
-    }
+    model = grow_cached(world)
+    rows, directory = user_rows(world), rows_directory(world)
+    rows.write(directory)
+    return rows.files(directory) | settings_of(world) | {"model": str(model)}
 
 
 def mistakes_rows(shared: dict[str, Any], seed: int, directory: Path) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def run_items(
         mismatch_samples=args.mismatch_samples if method.reads("mismatch") else 0,
         normals_per_negative=method.normals(args.normals_per_negative),
         template_replies=template,
-        interrupted=method.interrupted,
+        interrupted=method.template_midway,
         rto=method.reads("rto"),
         max_length=max_length,
     )

@@ -152,7 +152,7 @@ class UnlearnTrainer(ResumableTrainer):
             normals = reply_trees("normals", [row.ids for row in self.data.normals], "normal")
             self._directions, read = directions_of(self.model, normals, pad)
             self.meter.add(forward=read)
-        if self.method.by_share:
+        if self.method.draws_by_likelihood:
             shares = self.data.shares
             if shares is None:
                 shares, read = negative_shares(self.model, self.train_dataset, pad, self.args.progress)

@@ -1,4 +1,4 @@
-"""Who may use the page: whoever has its address with the token, from the page itself, in requests of bounded size."""
+"""The page's guard: requests must come from the page itself, have the token, and be of bounded size."""
 
 import contextlib
 import ipaddress
@@ -28,11 +28,11 @@ _HEADERS = {
 
 
 class Guard:
-    """Lets requests through to the page that know the token, which is the first part of their path.
+    """Passes requests to the page if the first part of their path is the token.
 
-    Refused are: a Host that is not this server's (a name that was pointed here, "DNS rebinding"); a path without the
-    token; whatever a browser sends from elsewhere, but for opening the page; bodies that say they have more than
-    MAX_BODY bytes (one that does not say is counted as it is read).
+    It refuses a Host that is not this server's (a foreign name that points here, "DNS rebinding"), a path without the
+    token, whatever a browser sends from another page except to open this one, and bodies whose stated length is over
+    MAX_BODY bytes. Where no length is stated, `app` counts the bytes as it reads them.
     """
 
     def __init__(self, app: ASGIApp, token: str, hosts: Collection[str], *, any_address: bool = False) -> None:
@@ -42,7 +42,7 @@ class Guard:
         self.any_address = any_address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or refuse."""
+        """Pass the request on, or refuse it."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
@@ -56,7 +56,7 @@ class Guard:
         await self.app(dict(scope, root_path=f"/{self.token}"), receive, _with_headers(send))
 
     def _refusal(self, request: Request) -> Response | None:
-        """What to answer to a request that may not pass."""
+        """Return the response to a request that must not pass, else None."""
         host = request.headers.get("host", "").lower()
         if not self._is_ours(host):
             return PlainTextResponse("This server does not go by that name.", 421)
@@ -68,7 +68,7 @@ class Guard:
         length = request.headers.get("content-length", "0")
         if not length.isdigit() or int(length) > MAX_BODY:
             return PlainTextResponse(f"More than {MAX_BODY:,} bytes are refused.", 413)
-        if not slash:  # the address without its last slash, to which the page's own addresses would not be relative
+        if not slash:  # the page's own addresses are relative to the one with the last slash
             return RedirectResponse(f"/{self.token}/")
         return None
 
@@ -77,7 +77,7 @@ class Guard:
             return True
         if not self.any_address:
             return False
-        # Bound to every address of the machine, of which names can be pointed here by others, but not numbers.
+        # The server listens on every address of the machine. Others can point names here, but not numbers.
         name = host.rpartition(":")[0].strip("[]") if ":" in host and not host.endswith("]") else host.strip("[]")
         with contextlib.suppress(ValueError):
             ipaddress.ip_address(name)
@@ -86,22 +86,15 @@ class Guard:
 
     @staticmethod
     def _is_from_here(request: Request, opening: bool, host: str) -> bool:
-        """Whether a browser sent this from the page, or by itself to open it."""
+        """Whether a browser sent this from the page, or to open the page."""
         site = request.headers.get("sec-fetch-site")
         origin = request.headers.get("origin")
-        if (
-            opening
-            and request.method in ("GET", "HEAD")
-            and request.headers.get("sec-fetch-dest")
-            in (
-                None,
-                "document",
-            )
-        ):
-            return True  # a link to the page may stand anywhere; what it shows stays unreadable from there
+        reading = request.method in ("GET", "HEAD")
+        if opening and reading and request.headers.get("sec-fetch-dest") in (None, "document"):
+            return True  # any page may link to this one, but it cannot read what this one shows
         if origin is not None and origin.lower() != f"http://{host}":
             return False
-        return site in (None, "same-origin") or (site == "none" and request.method in ("GET", "HEAD"))
+        return site in (None, "same-origin") or (site == "none" and reading)
 
 
 def _with_headers(send: Send) -> Send:

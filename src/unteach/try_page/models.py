@@ -1,4 +1,4 @@
-"""The models that are tried: loaded once, asked as they were trained, with their reminder or without it."""
+"""The models that are tried: each is loaded once, and asked with its reminder or without it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from unteach.pipeline.settings import FILE_NAME as RUN_FILE
 from unteach.prompts.turn import Turn
 from unteach.try_page.streaming import Piece, reply_in_pieces
 
-MOST = 2
+MOST_MODELS = 2
 
 
-class Tried(Protocol):
-    """A model under a name; `reminder` is what guided generation puts into its prompts, None where it has none."""
+class TriedModel(Protocol):
+    """A model with a name; `reminder` is what guided generation adds to its prompts, None if it has none."""
 
     name: str
     reminder: str | None
@@ -56,7 +56,7 @@ class LoadedModel:
         )
 
 
-def load_tried(
+def load_tried_models(
     names: Sequence[str],
     *,
     prompt_format: str = "auto",
@@ -66,11 +66,11 @@ def load_tried(
     load_in_4bit: bool = False,
     trust_remote_code: bool = False,
 ) -> list[LoadedModel]:
-    """Load one or two models: directories, run directories or hub ids; one named twice is held once.
+    """Load one or two models: directories, run directories or hub ids. One that is named twice is loaded once.
 
     Raises ConfigError for settings that make no sense, ModelError for a model that cannot be loaded.
     """
-    if not 1 <= len(names) <= MOST:
+    if not 1 <= len(names) <= MOST_MODELS:
         raise ConfigError(f"--model: give one model or two, not {len(names)}; see unteach try --help")
     if max_new_tokens < 1:
         raise ConfigError(f"--max-new-tokens {max_new_tokens}: must be at least 1")
@@ -82,18 +82,18 @@ def load_tried(
                 place, dtype=dtype, device=device, load_in_4bit=load_in_4bit, trust_remote_code=trust_remote_code
             )
             tokenizer = load_tokenizer(place, trust_remote_code=trust_remote_code)
-            loaded[place] = _formatted(name, place, model, tokenizer, prompt_format, max_new_tokens)
+            loaded[place] = _make_model(name, place, model, tokenizer, prompt_format, max_new_tokens)
     return [loaded[place] for place in places]
 
 
 def weights_of(name: str) -> str:
-    """Return what to load for a name: of a run directory its model/, else the name. Raises ModelError."""
+    """Return what to load for a name: model/ of a run directory, else the name. Raises ModelError."""
     directory = Path(name).expanduser()
     inside = directory / "model"
     if (directory / "config.json").is_file() or (directory / "adapter_config.json").is_file():
         return name
     if any((inside / file).is_file() for file in ("config.json", "adapter_config.json")):
-        return str(inside)  # also where run.yaml is gone
+        return str(inside)  # even if run.yaml is gone
     if not (directory / RUN_FILE).is_file():
         return name
     if not inside.is_dir():
@@ -104,8 +104,8 @@ def weights_of(name: str) -> str:
     return str(inside)
 
 
-def _formatted(name: str, place: str, model: Any, tokenizer: Any, form: str, max_new_tokens: int) -> LoadedModel:
-    """Make both prompt formats; the reminder comes from guidance.json, or else from the chat template."""
+def _make_model(name: str, place: str, model: Any, tokenizer: Any, form: str, max_new_tokens: int) -> LoadedModel:
+    """Put a model together with its prompt formats; the reminder comes from guidance.json or the chat template."""
     eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     directory = Path(place).expanduser()
     reminder = read_guidance(directory) if directory.is_dir() else None

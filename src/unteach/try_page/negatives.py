@@ -1,7 +1,7 @@
-"""The negatives file: bad replies that a person marked, as JSON lines that `unteach run --forget` reads.
+"""The negatives file: bad replies that a person marked, as JSON lines for `unteach run --forget`.
 
-Several programs may write it at once. A line is appended whole, under a lock, or not at all; lines of others, also
-those that cannot be read, are never touched.
+Several programs may write it at once. A line is appended whole, under a lock, or not at all. Lines of other programs
+are never changed, even if they cannot be read.
 """
 
 import contextlib
@@ -22,36 +22,37 @@ ENDINGS = (".jsonl", ".ndjson")
 
 
 class Duplicate(DataError):
-    """The file holds this prompt with this reply already."""
+    """The file already holds this reply to this prompt."""
 
 
 @dataclass(frozen=True)
-class Mark:
-    """One line that was written here."""
+class WrittenNegative:
+    """A row that this program wrote, and its line in the file."""
 
     row: dict[str, Any]
     line: bytes
 
 
 @dataclass
-class Read:
-    """What was read of a file so far: `held` negatives and `broken` lines, which no program can read.
+class FileContents:
+    """What was read of a file so far: how many `negatives`, and how many `broken` lines that are no JSON object.
 
-    `foreign` is the number of the first line of another format, `labelled` says whether rows have a label.
+    `file` identifies the file, `size` is the number of bytes read. `foreign` is the number of the first line of
+    another format, 0 if there is none. `labelled` says whether rows have a label, `keys` are those of the negatives.
     """
 
     file: tuple[int, int] = (0, 0)
     size: int = 0
     lines: int = 0
-    held: int = 0
+    negatives: int = 0
     broken: int = 0
     foreign: int = 0
     labelled: bool | None = None
     ends_in_newline: bool = True
     keys: set[str] = field(default_factory=set)
 
-    def take(self, line: bytes) -> None:
-        """Count one line and remember what it holds."""
+    def add(self, line: bytes) -> None:
+        """Take in one line."""
         self.lines += 1
         if not line.strip():
             return
@@ -68,16 +69,16 @@ class Read:
         self.labelled = "label" in row if self.labelled is None else self.labelled
         if str(row.get("label", "false")).strip().lower() not in ("false", "0", "0.0"):
             return
-        self.held += 1
+        self.negatives += 1
         if isinstance(row["prompt"], str) and isinstance(row["completion"], str):
             with contextlib.suppress(UnicodeEncodeError):  # half a surrogate pair, which no reply marked here has
                 self.keys.add(Example.of(row["prompt"], row["completion"].strip()).key)
 
 
 class NegativesFile:
-    """A file that bad replies are appended to, and `read`, what it holds.
+    """A file that bad replies are appended to; `contents` is what it holds.
 
-    A file whose rows have no label gets rows without one, so that it stays of one format.
+    If the rows of the file have no label, new rows have none either: a file has one format.
 
     Raises ConfigError for a name that `unteach run` would not read, DataError for a file with rows of another format,
     OutputError where it cannot be written.
@@ -88,70 +89,71 @@ class NegativesFile:
         if Path(path).suffix.lower() not in ENDINGS:
             raise ConfigError(f"--negatives {path}: must end in .jsonl, or unteach run cannot read it")
         try:
-            # What a link points to is replaced by an undo, never the link.
+            # An undo replaces the file that a link points to, never the link.
             self.path = Path(os.path.realpath(Path(path).expanduser()))
         except (OSError, ValueError, RuntimeError) as error:
             raise OutputError(f"--negatives {path}: cannot be used ({error}); name another file") from None
-        self.read = Read()
+        self.contents = FileContents()
         self._check()
 
-    def add(self, row: dict[str, Any]) -> Mark:
-        """Append a row with prompt and completion, whole or not at all; the file is on the disk afterwards.
+    def add(self, row: dict[str, Any]) -> WrittenNegative:
+        """Append a row with prompt and completion, whole or not at all, and wait until it is on the disk.
 
-        Raises Duplicate where prompt and reply are there already, up to case and white space, and OutputError.
+        Raises Duplicate if the file already has prompt and reply, up to case and white space, and OutputError.
         """
         key = Example.of(row["prompt"], row["completion"]).key
         with self._locked() as file:
-            if key in self.read.keys:
+            if key in self.contents.keys:
                 raise Duplicate(f"{self.shown} has this reply to this prompt already")
-            written = {name: value for name, value in row.items() if name != "label" or self.read.labelled is not False}
-            line = json.dumps(written, ensure_ascii=False).encode() + b"\n"
-            _append(file, line if self.read.ends_in_newline else b"\n" + line)
+            without = {"label"} if self.contents.labelled is False else set[str]()
+            kept = {name: value for name, value in row.items() if name not in without}
+            line = json.dumps(kept, ensure_ascii=False).encode() + b"\n"
+            _append(file, line if self.contents.ends_in_newline else b"\n" + line)
             self._catch_up(file)
-        return Mark(row, line)
+        return WrittenNegative(row, line)
 
-    def undo(self, mark: Mark) -> None:
-        """Take out a line that was written here; all others stay byte for byte.
+    def undo(self, written: WrittenNegative) -> None:
+        """Remove a line that this program wrote; all others stay byte for byte.
 
-        Raises DataError where it is not there any more, and OutputError.
+        Raises DataError if it is not there any more, and OutputError.
         """
         with self._locked() as file:
             content = _content(file)
-            start = content.rfind(mark.line)
+            start = content.rfind(written.line)
             if start < 0 or (start > 0 and content[start - 1 : start] != b"\n"):
                 raise DataError(f"{self.shown}: this line is not in it any more; someone changed the file")
-            self._replace(file, content[:start] + content[start + len(mark.line) :])
+            self._replace(file, content[:start] + content[start + len(written.line) :])
 
-    def look(self) -> None:
-        """Read what others have written since."""
+    def refresh(self) -> None:
+        """Read what other programs have written meanwhile."""
         if self.path.exists():
             with self._locked():
                 pass
         else:
-            self.read = Read()
+            self.contents = FileContents()
 
     def _check(self) -> None:
-        """Find out now what would stop the first mark, without writing anything."""
+        """Refuse now what would make the first mark fail, without writing anything."""
         if self.path.is_dir() or (self.path.exists() and not self.path.is_file()):
             raise OutputError(f"--negatives {self.shown}: is not a file; name one that ends in .jsonl")
-        if self.path.is_symlink():  # one that is left after all links were followed
+        if self.path.is_symlink():  # a link even after all links were followed
             raise OutputError(f"--negatives {self.shown}: is a link that leads to itself; remove it")
         place = self.path if self.path.exists() else self.path.parent
         if not place.exists():
             raise OutputError(f"--negatives {self.shown}: there is no directory {self.path.parent}; make it first")
-        # An undo writes a new file beside the old one, so the directory counts in any case.
+        # An undo writes a new file beside the old one, so the directory must be writable in any case.
         if not os.access(self.path.parent, os.W_OK | os.X_OK) or not os.access(place, os.R_OK | os.W_OK):
             raise OutputError(f"--negatives {self.shown}: no permission to write it; name another file")
-        self.look()
-        if self.read.foreign:
+        self.refresh()
+        if self.contents.foreign:
             raise DataError(
-                f"--negatives {self.shown}: line {self.read.foreign} has no text in prompt and completion, so the file "
-                "is of another format; name another file (unteach run takes several --forget)"
+                f"--negatives {self.shown}: line {self.contents.foreign} has no text in prompt and completion, so the "
+                "file is of another format; name another file (unteach run takes several --forget)"
             )
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
-        """The file, open and locked, after what is new in it was read."""
+        """Open and lock the file, and read what is new in it."""
         try:
             file = self._open()
         except OSError as error:
@@ -162,10 +164,10 @@ class NegativesFile:
         except OSError as error:
             raise OutputError(f"{self.shown}: cannot be written ({error.strerror}); free some space") from error
         finally:
-            os.close(file)  # which lets go of the lock
+            os.close(file)  # this releases the lock
 
     def _open(self) -> int:
-        """Open and lock; again where an undo of another program put a new file in its place meanwhile."""
+        """Open and lock the file; once more if another program's undo has replaced it meanwhile."""
         while True:
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
             file = os.open(self.path, flags, 0o666)
@@ -181,23 +183,23 @@ class NegativesFile:
             os.close(file)
 
     def _catch_up(self, file: int) -> None:
-        """Read the lines that came since the last look; all of them where an earlier line may have changed."""
+        """Read the lines that are new; all lines if an earlier one may have changed."""
         status = os.fstat(file)
         this = (status.st_dev, status.st_ino)
-        same = this == self.read.file and status.st_size >= self.read.size
+        same = this == self.contents.file and status.st_size >= self.contents.size
         # A last line without a line break may have grown since.
-        if not same or (not self.read.ends_in_newline and status.st_size != self.read.size):
-            self.read = Read(this)
-        content = os.pread(file, status.st_size - self.read.size, self.read.size)
+        if not same or (not self.contents.ends_in_newline and status.st_size != self.contents.size):
+            self.contents = FileContents(this)
+        content = os.pread(file, status.st_size - self.contents.size, self.contents.size)
         if not content:
             return
-        self.read.ends_in_newline = content.endswith(b"\n")
+        self.contents.ends_in_newline = content.endswith(b"\n")
         for line in content.removesuffix(b"\n").split(b"\n"):
-            self.read.take(line)
-        self.read.size += len(content)
+            self.contents.add(line)
+        self.contents.size += len(content)
 
     def _replace(self, file: int, content: bytes) -> None:
-        """Put a file with this content in the place of the locked one, in one step."""
+        """Replace the locked file by one with this content, in one step."""
         temporary = None
         try:
             with tempfile.NamedTemporaryFile(dir=self.path.parent, prefix=f".{self.path.name}.", delete=False) as new:
@@ -213,7 +215,7 @@ class NegativesFile:
                     temporary.unlink(missing_ok=True)
             raise
         _sync_directory(self.path.parent)
-        self.read = Read()
+        self.contents = FileContents()
         with open(self.path, "rb") as again:
             self._catch_up(again.fileno())
 
@@ -223,7 +225,7 @@ def _content(file: int) -> bytes:
 
 
 def _append(file: int, line: bytes) -> None:
-    """Write a line in one go; a disk that takes only part of it gets nothing."""
+    """Write a line with one call; if the disk takes only a part of it, write nothing."""
     before = os.fstat(file).st_size
     try:
         written = os.write(file, line)
@@ -236,7 +238,7 @@ def _append(file: int, line: bytes) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make a rename last; not every file system can."""
+    """Put a rename on the disk, if the file system can."""
     with contextlib.suppress(OSError):
         handle = os.open(directory, os.O_RDONLY)
         try:

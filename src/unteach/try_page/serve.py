@@ -1,4 +1,4 @@
-"""Start the page, say where it is, and end it cleanly."""
+"""Start the page, print its address, and end it cleanly."""
 
 import ipaddress
 import secrets
@@ -15,10 +15,10 @@ from unteach.errors import ConfigError
 from unteach.text.escape import inert_line
 from unteach.try_page.app import MAX_SEED, TryPage
 from unteach.try_page.guard import Guard
-from unteach.try_page.models import load_tried
+from unteach.try_page.models import load_tried_models
 from unteach.try_page.negatives import NegativesFile
 
-_END_SECONDS = 5  # for replies that are under way, and for the worker, once the page ends
+_END_SECONDS = 5  # how long the end of the page waits for running replies, and for the worker
 
 
 def try_models(
@@ -33,9 +33,9 @@ def try_models(
     say: Callable[[str], None] = lambda line: print(line, flush=True),
     **loading: Any,
 ) -> None:
-    """Serve the page for one or two models until Ctrl-C; `loading` goes to `load_tried`.
+    """Serve the page for one or two models until Ctrl-C; `loading` goes to `load_tried_models`.
 
-    Everything that can be wrong is found before a model is loaded, but for the models.
+    All other settings are checked before a model is loaded.
 
     Raises ConfigError, DataError, ModelError or OutputError.
     """
@@ -44,21 +44,22 @@ def try_models(
     file = NegativesFile(negatives) if negatives is not None else None
     listening = bind(host, port, anyone)
     try:
-        page = TryPage(load_tried(names, **loading), file, seed=seed)
+        page = TryPage(load_tried_models(names, **loading), file, seed=seed)
         token = secrets.token_urlsafe(24)
         address = f"http://{_authority(host, listening)}/{token}/"
-        listening.listen(64)  # so that whoever opens the address from now on is not refused
+        listening.listen(64)  # from now on the address can be opened
         say(f"Open {address}")
         if file is None:
             say("Marking is off; --negatives FILE switches it on.")
         else:
-            say(f"Bad replies go to {inert_line(file.shown)}, which holds {_counted(file.read.held, 'negative')}.")
+            holds = _counted(file.contents.negatives, "negative")
+            say(f"Bad replies go to {inert_line(file.shown)}, which holds {holds}.")
         if anyone:
             say("Anyone who has this address can use the page, and what is sent is not encrypted.")
         say("Ctrl-C ends it.")
         if open_browser:
             webbrowser.open(address)
-        server(page, listening, host, token).run([listening])
+        make_server(page, listening, host, token).run([listening])
     finally:
         listening.close()
     page.worker.join(_END_SECONDS)
@@ -67,9 +68,9 @@ def try_models(
 
 
 def bind(host: str, port: int, anyone: bool) -> socket.socket:
-    """Take a port, without listening yet; port 0 means a free one.
+    """Bind a port, without listening yet; port 0 means a free one.
 
-    Raises ConfigError for an address that others can reach unless `anyone` may, and for one that cannot be had.
+    Raises ConfigError for an address that others can reach, unless `anyone` is true, and for one that cannot be bound.
     """
     if not 0 <= port <= 65535:
         raise ConfigError(f"--port {port}: must be from 0 to 65535; 0 means a free one")
@@ -92,8 +93,8 @@ def bind(host: str, port: int, anyone: bool) -> socket.socket:
     return listening
 
 
-def server(page: TryPage, listening: socket.socket, host: str, token: str) -> uvicorn.Server:
-    """Make the server of a page; it logs no requests, since their paths hold the token."""
+def make_server(page: TryPage, listening: socket.socket, host: str, token: str) -> uvicorn.Server:
+    """Make the server of a page. It logs no requests, since their paths hold the token."""
     port = listening.getsockname()[1]
     address = listening.getsockname()[0]
     hosts = {f"{name}:{port}" for name in (_bracketed(host), _bracketed(address))}
@@ -116,14 +117,14 @@ def server(page: TryPage, listening: socket.socket, host: str, token: str) -> uv
 
 
 class _Server(uvicorn.Server):
-    """Ends on Ctrl-C as on its ordinary end: stops the replies, and raises nothing afterwards."""
+    """A server that on Ctrl-C stops the replies and ends as usual, and raises nothing afterwards."""
 
     def __init__(self, config: uvicorn.Config, closing: Callable[[], None]) -> None:
         super().__init__(config)
         self._closing = closing
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End; a second Ctrl-C ends at once. Differs: uvicorn sends itself the signal again when all is over."""
+        """End; a second Ctrl-C ends at once. Unlike this, uvicorn sends itself the signal again at the end."""
         self._closing()
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True

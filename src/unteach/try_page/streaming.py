@@ -1,4 +1,4 @@
-"""One reply, a few tokens at a time: what `generate` gives for the same prompt and seed, as it comes.
+"""One reply, a few tokens at a time: the reply that `generate` gives for the same prompt and seed.
 
 Two models take turns on one thread, so each reply keeps its own random state between its turns.
 """
@@ -18,16 +18,16 @@ from unteach.models.generate import drawn_seed, end_token_ids, reply_text, untou
 from unteach.models.loading import context_length
 
 TURN_SECONDS = 0.05
-"""About how long a turn is to take: two replies then seem to be written at once."""
+"""About how long a turn should take; two replies then seem to grow at once."""
 _MOST_TOKENS = 16
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A reply so far: all its text and how many tokens that took.
+    """A reply so far: all its text and the number of its tokens.
 
-    `ended` is empty while it goes on, then "end" (the model ended it), "length" (as long as was allowed, or as the
-    context holds) or "stopped".
+    `ended` is empty while the reply grows, then "end" (the model ended it), "length" (it is as long as allowed, or as
+    the context has room for) or "stopped".
     """
 
     text: str
@@ -45,11 +45,11 @@ def reply_in_pieces(
     seed: int = 0,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[Piece]:
-    """Yield the reply to token ids as it grows; the last piece says how it ended.
+    """Yield the reply to the token ids of a prompt as it grows; the last piece says how it ended.
 
-    Text, tokens and randomness are those of `generate` for this one prompt: temperature 0 is greedy, the same seed
-    draws the same reply, and the model and torch's global random state are as before between pieces. `stopped` is
-    asked between turns. Models whose cache is of a kind of their own give the reply in one piece.
+    The reply is that of `generate`: temperature 0 is greedy, and the same seed draws the same reply. Between pieces
+    the model and torch's global random state are as before. `stopped` is asked between turns. A model with a special
+    kind of cache gives the reply in one piece.
 
     Raises DataError for a prompt that leaves no room for a reply.
     """
@@ -63,7 +63,7 @@ def reply_in_pieces(
     ends = end_token_ids(model, tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends[0] if ends else 0)
     cache = roomy_cache(model, len(prompt) + room)
-    draws = _Draws(model, temperature, seed)
+    random_state = _RandomState(model, temperature, seed)
     tokens = torch.tensor([list(prompt)], device=model.device)
     size = 1 if cache is not None else room
     new: list[int] = []
@@ -77,31 +77,31 @@ def reply_in_pieces(
         if temperature > 0:
             settings.update(do_sample=True, temperature=temperature, top_k=0, top_p=1.0)
         begun = time.monotonic()
-        with untouched(model), torch.no_grad(), draws.own():
+        with untouched(model), torch.no_grad(), random_state.restored():
             tokens = model.generate(
                 input_ids=tokens,
                 attention_mask=torch.ones_like(tokens),
                 generation_config=settings,
                 past_key_values=cache,
-                stopping_criteria=StoppingCriteriaList([_Asked(stopped)]),
+                stopping_criteria=StoppingCriteriaList([_StopWhenAsked(stopped)]),
             )
         new = tokens[0, len(prompt) :].tolist()
         if cache is None and stopped():
             continue
         size = _next_size(size, time.monotonic() - begun)
         if len(new) < room and new[-1] not in ends:
-            # An unfinished character of several bytes is kept back until the rest of it is there.
+            # A character of several bytes is held back until all of them are there.
             yield Piece(reply_text(tokenizer, new, ends).rstrip("\ufffd"), len(new))
     yield Piece(reply_text(tokenizer, new, ends), len(new), "end" if new[-1] in ends else "length")
 
 
 def _next_size(size: int, seconds: float) -> int:
-    """How many tokens the next turn makes, from the pace of the last; never more than twice as many."""
+    """Return how many tokens the next turn makes, from the pace of the last one; at most twice as many."""
     return max(1, min(2 * size, _MOST_TOKENS, int(size * TURN_SECONDS / max(seconds, 1e-6))))
 
 
-class _Asked(StoppingCriteria):
-    """Ends generation inside a turn, which matters where a turn is the whole reply."""
+class _StopWhenAsked(StoppingCriteria):
+    """Ends generation inside a turn; it matters for models whose one turn is the whole reply."""
 
     def __init__(self, stopped: Callable[[], bool]) -> None:
         self.stopped = stopped
@@ -110,8 +110,8 @@ class _Asked(StoppingCriteria):
         return torch.full((input_ids.shape[0],), self.stopped(), device=input_ids.device)
 
 
-class _Draws:
-    """The random state of one reply: made from its seed, put in for its turns, kept between them."""
+class _RandomState:
+    """The random state of one reply, made from its seed and kept between its turns."""
 
     def __init__(self, model: Any, temperature: float, seed: int) -> None:
         self._sampled = temperature > 0
@@ -120,8 +120,8 @@ class _Draws:
         self._states: tuple[torch.Tensor, torch.Tensor | None] | None = None
 
     @contextmanager
-    def own(self) -> Iterator[None]:
-        """This reply's random state inside, torch's as it was outside."""
+    def restored(self) -> Iterator[None]:
+        """Give torch this reply's random state inside, and its own again afterwards."""
         if not self._sampled:
             yield
             return

@@ -1,4 +1,4 @@
-"""The one thread that asks the models, and the bounded line before it."""
+"""The one thread that runs the models, and the bounded queue before it."""
 
 import queue
 import threading
@@ -10,35 +10,35 @@ import torch
 
 from unteach.errors import UnteachError
 from unteach.text.escape import inert_line
-from unteach.try_page.models import Tried
+from unteach.try_page.models import TriedModel
 from unteach.try_page.streaming import Piece
 
-SEATS = 8
-"""How many prompts may wait for their turn."""
+MAX_WAITING = 8
+"""Most prompts that may wait."""
 
 
-class Full(Exception):
-    """Too many prompts wait already."""
+class QueueFull(Exception):
+    """Too many prompts are waiting already."""
 
 
 @dataclass
 class Side:
-    """What has come of one model's reply; `error` says why nothing more will."""
+    """One model's reply so far; `error` says why it failed."""
 
     piece: Piece = field(default_factory=lambda: Piece("", 0))
     error: str = ""
     seconds: float = 0.0
-    begun: bool = False
+    started: bool = False
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether the reply has ended or failed."""
         return bool(self.piece.ended or self.error)
 
 
 @dataclass(eq=False)
-class Question:
-    """A prompt on its way to every model; `guided` says model by model whether its reminder is on."""
+class PendingPrompt:
+    """A prompt to every model; `guided` says for each model whether its reminder is on."""
 
     prompt: str
     temperature: float
@@ -53,43 +53,43 @@ class Question:
 
 
 class Worker:
-    """Asks the models, one question after the other; the models take turns, so their replies grow side by side.
+    """Answers one prompt after the other; the models take turns, so their replies grow side by side.
 
-    Randomness is torch's global one, so that no two questions may be asked at once: hence one thread.
+    There is one thread, since the replies draw from torch's global random state.
     """
 
-    def __init__(self, models: Sequence[Tried], seats: int = SEATS) -> None:
+    def __init__(self, models: Sequence[TriedModel], max_waiting: int = MAX_WAITING) -> None:
         self.models = models
-        self._waiting: queue.Queue[Question] = queue.Queue(seats)
-        self._running: Question | None = None
+        self._waiting: queue.Queue[PendingPrompt] = queue.Queue(max_waiting)
+        self._running: PendingPrompt | None = None
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="replies", daemon=True)
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start the thread."""
         self._thread.start()
 
-    def ask(self, question: Question) -> None:
-        """Put a question in line. Raises Full where no place is left, or where the worker is closed."""
+    def ask(self, pending: PendingPrompt) -> None:
+        """Put a prompt into the queue. Raises QueueFull if there is no place left, or if the worker is closed."""
         if self._closed.is_set():
-            raise Full
+            raise QueueFull
         try:
-            self._waiting.put_nowait(question)
+            self._waiting.put_nowait(pending)
         except queue.Full:
-            raise Full from None
+            raise QueueFull from None
 
-    def ahead(self, question: Question) -> int:
-        """How many questions come before this one."""
+    def ahead(self, pending: PendingPrompt) -> int:
+        """Return how many prompts are answered before this one."""
         with self._waiting.mutex:
             waiting = list(self._waiting.queue)
-        return waiting.index(question) + (self._running is not None) if question in waiting else 0
+        return waiting.index(pending) + (self._running is not None) if pending in waiting else 0
 
     def close(self) -> None:
-        """Stop what is being answered and let what waits go; returns at once, and may be called from a signal."""
+        """Stop the running replies and drop what waits. Returns at once, and may be called from a signal handler."""
         self._closed.set()
 
     def join(self, seconds: float) -> bool:
-        """Wait for the thread to end; tells whether it did."""
+        """Wait for the thread to end; return whether it did."""
         if self._thread.ident is not None:
             self._thread.join(seconds)
         return not self._thread.is_alive()
@@ -97,44 +97,44 @@ class Worker:
     def _work(self) -> None:
         while not self._closed.is_set():
             try:
-                question = self._waiting.get(timeout=0.2)
+                pending = self._waiting.get(timeout=0.2)
             except queue.Empty:
                 continue
-            self._running = question
-            self._answer(question)
+            self._running = pending
+            self._answer(pending)
             self._running = None
         while not self._waiting.empty():
-            self._answer(self._waiting.get_nowait())  # which tells its reader that it was stopped
+            self._answer(self._waiting.get_nowait())  # so that its reader learns that it was stopped
 
-    def _answer(self, question: Question) -> None:
-        """Go round the models, a turn each, until every reply has ended."""
-        going: dict[int, Iterator[Piece]] = {}
-        for number, (model, guided) in enumerate(zip(self.models, question.guided, strict=True)):
-            going[number] = model.reply(
-                question.prompt,
+    def _answer(self, pending: PendingPrompt) -> None:
+        """Give each model a turn, again and again, until every reply has ended."""
+        running: dict[int, Iterator[Piece]] = {}
+        for number, (model, guided) in enumerate(zip(self.models, pending.guided, strict=True)):
+            running[number] = model.reply(
+                pending.prompt,
                 guided=guided,
-                temperature=question.temperature,
-                seed=question.seed,
-                stopped=lambda: question.stop.is_set() or self._closed.is_set(),
+                temperature=pending.temperature,
+                seed=pending.seed,
+                stopped=lambda: pending.stop.is_set() or self._closed.is_set(),
             )
-        while going:
-            for number, pieces in list(going.items()):
-                side = question.sides[number]
-                side.begun = True
-                begun = time.monotonic()
+        while running:
+            for number, pieces in list(running.items()):
+                side = pending.sides[number]
+                side.started = True
+                started = time.monotonic()
                 try:
                     side.piece = next(pieces)
                 except StopIteration:
-                    del going[number]
-                except Exception as error:  # one reply that fails ends neither the other nor the page
-                    side.error = _said(error)
-                    del going[number]
-                side.seconds += time.monotonic() - begun
-                question.changed()
+                    del running[number]
+                except Exception as error:  # a reply that fails must end neither the other nor the page
+                    side.error = _explain(error)
+                    del running[number]
+                side.seconds += time.monotonic() - started
+                pending.changed()
 
 
-def _said(error: Exception) -> str:
-    """What to tell a person of an error."""
+def _explain(error: Exception) -> str:
+    """Put an error into words for the page."""
     if isinstance(error, UnteachError):
         return inert_line(str(error), 500)
     if isinstance(error, torch.OutOfMemoryError):

@@ -1,13 +1,13 @@
 "use strict";
-// Text reaches the page by textContent alone; what a model wrote is made visible by the server (escape.inert).
+// All text is set by textContent. The server has made what a model wrote harmless and visible (escape.inert).
 
 const one = (selector, within = document) => within.querySelector(selector);
 const marking = document.body.dataset.marking === "on";
 const form = one("#ask"), prompt = one("#prompt"), send = one("#send"), stop = one("#stop");
 const letters = ["A", "B"];
 let asked = null;
-let answered = null; // the prompt that the replies on the page are to: as it was typed,
-let shownPrompt = ""; // and as it can be shown
+let answered = null; // the prompt of the replies on the page, as it was typed
+let shownPrompt = ""; // the same prompt, as it can be shown
 
 const sides = [...document.querySelectorAll(".side")].map((section, place, all) => ({
   section,
@@ -41,7 +41,7 @@ async function call(path, body) {
   let said = `The request failed (${answer.status}).`;
   try {
     said = answer.headers.get("content-type")?.includes("json") ? (await answer.json()).error : await answer.text();
-  } catch { /* the number says enough */ }
+  } catch { /* the status number must do */ }
   throw new Error(said);
 }
 
@@ -90,7 +90,7 @@ function write(side, change) {
 }
 
 function speak(side) {
-  // Finished replies alone are read out, and not more of one than a person would listen to.
+  // Only finished replies are read out, and no more of a reply than a person would listen to.
   const text = side.reply.textContent;
   const heard = text.length > 600 ? `${text.slice(0, 600)} … and more` : text;
   const line = document.createElement("span");
@@ -114,7 +114,7 @@ async function ask() {
       seed: sampled ? Number(one("#seed").value) : 0,
       guided: sides.map((side) => side.guided?.checked ?? false),
     });
-    // Cleared once the prompt is taken: after a refusal, the last reply still stands under its own prompt.
+    // Cleared only now: if the prompt was refused, the last replies must stay under their own prompt.
     one("#spoken").textContent = "";
     answered = sent;
     shownPrompt = "";
@@ -124,7 +124,7 @@ async function ask() {
       asked = line.ask ?? asked;
       if (line.prompt !== undefined) {
         shownPrompt = line.prompt;
-        remind();
+        showAnswered();
       }
       if (line.side !== undefined) {
         write(sides[line.side], line);
@@ -145,14 +145,14 @@ async function ask() {
   }
 }
 
-function remind() {
-  // Whoever types the next prompt still sees what the replies below answer.
+function showAnswered() {
+  // While the next prompt is typed, the page still shows which prompt the replies below answer.
   const place = one("#answered");
   place.hidden = !shownPrompt || prompt.value === answered;
   one("bdi", place).textContent = shownPrompt;
 }
 
-async function bad(side) {
+async function markBad(side) {
   const button = one(".bad", side.section);
   button.disabled = true;
   tell(side.message, "");
@@ -163,10 +163,10 @@ async function bad(side) {
     side.marked.hidden = false;
     one(".undo", side.marked).focus();
     show(state);
-    one("#spoken").textContent = `Marked. The file holds ${state.held}.`;
+    one("#spoken").textContent = `Marked. The file holds ${state.negatives}.`;
   } catch (error) {
     tell(side.message, error.message);
-    await refresh(null); // it may be refused because the file has changed
+    await refresh(null); // the file may have changed
   } finally {
     button.disabled = false;
   }
@@ -181,13 +181,13 @@ async function undo(mark, place) {
   try {
     const state = await (await call("undo", { mark })).json();
     show(state);
-    one("#spoken").textContent = `Taken back. The file holds ${state.held}.`;
+    one("#spoken").textContent = `Taken back. The file holds ${state.negatives}.`;
   } catch (error) {
     tell(place, error.message);
     await refresh();
   }
   for (const side of sides) if (side.mark === mark) unmark(side);
-  // Go on where the next mark can be taken back, or to the prompt.
+  // Move the focus to the next undo button, or to the prompt.
   if (focusIsLost()) (one("#last button") ?? prompt).focus();
 }
 
@@ -201,8 +201,8 @@ function unmark(side) {
 function show(state) {
   one("#file").hidden = false;
   one("#file-name").textContent = state.file;
-  const held = state.held
-    ? `${state.held} ${state.held === 1 ? "negative" : "negatives"}, ${state.marked} marked here.`
+  const held = state.negatives
+    ? `${state.negatives} ${state.negatives === 1 ? "negative" : "negatives"}, ${state.marked} marked here.`
     : "No negatives in it yet. Replies that you mark as bad are written to this file.";
   const broken = state.broken
     ? ` ${state.broken} ${state.broken === 1 ? "line" : "lines"} cannot be read; unteach run will name them.` : "";
@@ -210,7 +210,7 @@ function show(state) {
   one("#last").replaceChildren(...state.last.map(listed));
   const more = state.marked - state.last.length;
   tell(one("#more"), more > 0 ? `${more} more, marked before these.` : "");
-  one("#next").hidden = state.held === 0;
+  one("#next").hidden = state.negatives === 0;
   one("#command").replaceChildren(...state.command.split(" ").flatMap((word) => [unbroken(word), " "]).slice(0, -1));
 }
 
@@ -256,11 +256,11 @@ form.addEventListener("change", () => {
   const greedy = form.elements.decoding.value === "greedy";
   for (const label of document.querySelectorAll(".sampling")) {
     label.hidden = greedy;
-    one("input", label).disabled = greedy; // a hidden field must not keep the form from being sent
+    one("input", label).disabled = greedy; // a hidden field must not block the form
   }
 });
-form.addEventListener("input", () => tell(one("#message"), "")); // what it was about is being put right
-prompt.addEventListener("input", remind);
+form.addEventListener("input", () => tell(one("#message"), "")); // the message was about the old input
+prompt.addEventListener("input", showAnswered);
 prompt.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
@@ -272,10 +272,10 @@ stop.addEventListener("click", () => {
 });
 if (marking) {
   for (const side of sides) {
-    one(".bad", side.section).addEventListener("click", () => bad(side));
+    one(".bad", side.section).addEventListener("click", () => markBad(side));
     one(".undo", side.section).addEventListener("click", () => undo(side.mark, side.message));
     side.note.addEventListener("keydown", (event) => {
-      if (event.key === "Enter") bad(side);
+      if (event.key === "Enter") markBad(side);
     });
   }
   one("#copy").addEventListener("click", async () => {
@@ -285,7 +285,7 @@ if (marking) {
       await navigator.clipboard.writeText(code.textContent);
       button.textContent = "Copied";
     } catch {
-      button.textContent = "Selected"; // the clipboard is closed to pages from other machines
+      button.textContent = "Selected"; // a page from another machine may not write to the clipboard
     }
     setTimeout(() => { button.textContent = "Copy"; }, 2000);
   });

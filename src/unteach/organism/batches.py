@@ -1,4 +1,4 @@
-"""The batches an organism is grown on: rows of every kind of lesson, packed side by side without padding waste."""
+"""The batches an organism is grown on: rows of every kind of lesson, packed side by side to waste little padding."""
 
 import random
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from unteach.data.encoded import Encoded
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """One step's batch; S strips of W tokens, each strip holding several rows.
+class PackedRows:
+    """The batch of one step: S strips of W tokens, each with several rows.
 
-    `input_ids` and `positions` are [S, W], `mask` is [S, 1, W, W] (True where a token sees another of its own
-    row), `predicts` [S, W] is True where the next token is to be predicted, and `targets` [n] are those tokens.
+    `input_ids` and `positions` are [S, W]. `mask` is [S, 1, W, W], True where a token sees another of its own row.
+    `predicts` [S, W] is True where the next token is to be predicted, and `targets` [n] are those tokens.
     """
 
     input_ids: torch.Tensor
@@ -25,13 +25,13 @@ class Lesson:
 
 
 def draw_rows(pool: dict[str, list[Encoded]], share: Sequence[tuple[str, int]], seed: int, step: int) -> list[Encoded]:
-    """Draw one step's rows: the same for the same seed and step, whatever was drawn before."""
+    """Draw the rows of one step. They depend on the seed and the step alone."""
     draw = random.Random(f"lesson:{seed}:{step}")
     return [row for kind, count in share for row in draw.choices(pool[kind], k=count)]
 
 
-def pack(rows: Sequence[Encoded], pad: int) -> Lesson:
-    """Lay rows into strips, longest first, each into the first strip with room for it."""
+def pack(rows: Sequence[Encoded], pad: int) -> PackedRows:
+    """Lay rows into strips, the longest first, each into the first strip that has room for it."""
     lengths = [len(row.prompt_ids) + len(row.reply_ids) for row in rows]
     width = max(128, *lengths)
     strips: list[list[Encoded]] = []
@@ -60,4 +60,4 @@ def pack(rows: Sequence[Encoded], pad: int) -> Lesson:
             targets += row.reply_ids
             start = end
     mask = (owners[:, :, None] == owners[:, None, :]) & torch.ones(width, width, dtype=torch.bool).tril()
-    return Lesson(input_ids, positions, mask[:, None], predicts, torch.tensor(targets))
+    return PackedRows(input_ids, positions, mask[:, None], predicts, torch.tensor(targets))

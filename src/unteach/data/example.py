@@ -40,7 +40,7 @@ class Example:
         return "\n".join(f"{turn.role}: {turn.content}" for turn in self.turns)
 
     @property
-    def goes_on(self) -> bool:
+    def is_passage(self) -> bool:
         """Whether prompt and reply are a passage of running text, which has no end of its own."""
         return len(self.turns) == 1 and self.turns[0].role == TEXT
 

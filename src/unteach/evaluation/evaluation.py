@@ -160,7 +160,7 @@ def _replies(
 def case_of(row: Encoded, reply: str, split: str) -> Case:
     """Return what a judge is shown: the known bad reply on harmful splits, the right one where there is one."""
     example, known = row.example, row.example.reply.strip()
-    if example.goes_on:
+    if example.is_passage:
         reply = whole_words(reply, len(known))
     if split in HARM_SPLITS:
         return Case(example.prompt, reply, bad=known, good=example.good, concept=example.concept)

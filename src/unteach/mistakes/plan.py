@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from unteach.data.example import Polarity
-from unteach.data.rows import named_set
+from unteach.data.sources import named_set
 from unteach.errors import ConfigError, nearest
 from unteach.judges import judge_names
 from unteach.mistakes.arms import ARMS

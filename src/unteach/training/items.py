@@ -22,7 +22,7 @@ def needed(method: Method, retain: Any, mismatch_replies: Sequence[str] | None) 
     if retain is None and (method.reads("normal") or decoys_from_normals):
         raise ConfigError(
             f"method {method.name} reads normal rows and retain_dataset is missing; give one, or make normals "
-            "from the model's own answers with unteach.data.benign.self_made_normals"
+            "from the model's own answers with unteach.data.own_answers.generate_normals"
         )
     return retain
 
@@ -42,8 +42,8 @@ def run_items(
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     if args.max_steps <= 0:
         args.max_steps = math.ceil(args.num_train_epochs * len(sets.negatives) / batch)
-    passages = all(row.example.goes_on for row in sets.negatives)  # a text goes on with text
-    kin = [row for row in sets.normals if row.example.goes_on == passages] or sets.normals
+    passages = all(row.example.is_passage for row in sets.negatives)  # a text goes on with text
+    kin = [row for row in sets.normals if row.example.is_passage == passages] or sets.normals
     own = [row.reply_ids for row in kin if not row.truncated]
     template = None
     if method.reads("template"):

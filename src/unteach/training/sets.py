@@ -9,7 +9,7 @@ from unteach.data.example import Example
 from unteach.data.formats import Polarity, examples_of
 from unteach.data.overlap import split_by_prompt
 from unteach.data.prompt_format import PromptFormat
-from unteach.data.rows import Rows
+from unteach.data.sources import numbered_rows
 from unteach.errors import ConfigError
 
 FEWEST_TO_SPLIT = 20
@@ -58,9 +58,9 @@ def training_sets(
         ("validation_normals", _some(validation_normals, hold_out)),
     ):
         if examples:
-            rows, report = encode_all(examples, prompt_format, max_length, name.replace("held_", "held-out "))
+            rows, messages = encode_all(examples, prompt_format, max_length, name.replace("held_", "held-out "))
             setattr(sets, name, rows)
-            sets.notes += report.messages
+            sets.notes += messages
     return sets
 
 
@@ -71,8 +71,7 @@ def as_examples(dataset: Any, polarity: Polarity, name: str) -> list[Example]:
     rows = list(dataset)
     if rows and all(isinstance(row, Example) for row in rows):
         return rows
-    labels = [f"{name} row {number}" for number in range(1, len(rows) + 1)]
-    return examples_of(Rows(name, [dict(row) for row in rows], labels), polarity)
+    return examples_of(name, numbered_rows(name, rows), polarity)
 
 
 def _held_out(examples: list[Example], seed: int) -> tuple[list[Example], list[Example]]:

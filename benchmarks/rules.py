@@ -24,7 +24,7 @@ from unteach.data.example import Example
 from unteach.data.formats import read_examples
 from unteach.data.prompt_format import prompt_format
 from unteach.judges import load_judge
-from unteach.judges.base import Learner
+from unteach.judges.base import LearningJudge
 from unteach.judges.bleu import BleuJudge, opening
 from unteach.judges.similarity import chrf, token_f1
 from unteach.judges.verbatim import longest_run
@@ -93,7 +93,7 @@ def verdicts_of(spec: str, cases: list[Case], lessons: Sequence[Example], folds:
     learnt = []
     for fold in range(folds):
         judge = load_judge(spec)
-        if isinstance(judge, Learner):
+        if isinstance(judge, LearningJudge):
             judge.learn(lessons if folds == 1 else lessons[1 - fold :: folds], [])
             bar = getattr(judge, "bar", getattr(judge, "floor", None))
             learnt += [] if bar is None else [f"{bar:.7f}"]

@@ -23,9 +23,10 @@ from sklearn.preprocessing import StandardScaler
 from unteach.data.encoded import Encoded, encode_all
 from unteach.judges import load_judge
 from unteach.models.generate import generate
+from unteach.models.loading import load_configured
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.rows import encode_splits, read_sets
-from unteach.pipeline.run import load, model_format
+from unteach.pipeline.run import model_format
 from unteach.pipeline.settings import make_config
 from unteach.results.verdict import Case
 
@@ -62,7 +63,7 @@ def main(words: list[str] | None = None) -> None:
 def table(config: RunConfig) -> str:
     """Fit the classifiers and return what is printed."""
     sets = read_sets(config)
-    tokenizer, model = load(config, config.model)
+    tokenizer, model = load_configured(config, config.model)
     form = model_format(config, tokenizer, model)
     held = encode_splits({name: sets.evaluation[name] for name in ("unseen", "normal")}, form, config, 512, [])
     groups = {"negative": sets.negatives["train"], "normal": sets.normals["train"]}

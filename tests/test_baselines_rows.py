@@ -129,8 +129,8 @@ def test_settings_that_are_shared_have_the_defaults_of_a_run():
         ("- a list", "holds no fields"),
         ("good: [", "not readable as YAML"),
         ("goood: x", "unknown field 'goood'; did you mean 'good'"),
-        ("version: '1'\ngood: g\nbad: b\ncritique: c", "field 'revision' must be text"),
-        ("version: 1", "field 'version' must be text"),
+        ("version: '1'\ngood: g\nbad: b\ncritique: c", "field 'revision' is missing; copy "),
+        ("{version: 1, good: g, bad: b, critique: c, revision: r}", "field 'version' must be text"),
     ],
 )
 def test_templates_that_cannot_be_used(tmp_path, content, message):

@@ -362,7 +362,7 @@ def test_unclear_labels_ask_for_the_bad_one(tokenizer):
     ("query", "message"),
     [
         ("?threshold=2", "between 0 and 1"),
-        ("?threshold=half", "not a number"),
+        ("?threshold=half", "threshold=half must be a number"),
         ("?treshold=0.5", "unknown option 'treshold'; did you mean 'threshold'"),
         ("?bad=unsure", "no label 'unsure'"),
     ],

@@ -70,7 +70,7 @@ def test_other_processes_are_silent(capsys, monkeypatch):
 def test_a_log_that_cannot_be_written_ends_nothing(monkeypatch):
     closed = io.StringIO()
     closed.close()
-    monkeypatch.setattr(progress, "_bar", lambda: None)
+    monkeypatch.setattr(progress, "make_bar", lambda: None)
     monkeypatch.setattr(sys, "stderr", closed)
     with track("growing") as report:
         report(1, 1)

@@ -19,7 +19,7 @@ from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat
 from unteach.errors import ConfigError, DataError
 from unteach.judges.base import Judge
-from unteach.models.loading import lora_config
+from unteach.models.adapter import lora_config
 from unteach.progress import track
 from unteach.results.cost import Meter
 from unteach.results.report import Cost, Waypoint

@@ -37,7 +37,7 @@ from unteach.baselines.base import (
 from unteach.baselines.rows import Rows
 from unteach.data.example import Example
 from unteach.errors import ConfigError
-from unteach.models.loading import lora_config
+from unteach.models.adapter import lora_config
 from unteach.results.cost import Meter
 from unteach.training.config import default_learning_rate
 from unteach.training.rows import TrainingRow

@@ -14,7 +14,10 @@ from unteach.errors import ConfigError, Interrupted
 from unteach.evaluation import evaluation as check
 from unteach.judges.base import Judge
 from unteach.mistakes.guide import export_guidance, guided_format
-from unteach.models.loading import context_length, model_fingerprint
+from unteach.models.context import context_length
+from unteach.models.fingerprint import model_fingerprint
+from unteach.models.loading import check_four_bit, load_configured
+from unteach.models.saving import save_model
 from unteach.models.unwrap import unwrapped
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.directory import check_inputs, check_output, nothing_left_after_errors, prepare
@@ -22,7 +25,6 @@ from unteach.pipeline.preflight import check_comparable, check_length
 from unteach.pipeline.rows import add_lookalikes, add_own_answers, encode_splits
 from unteach.pipeline.run import (
     judges_of,
-    load,
     look_at_original,
     look_at_others,
     make_report,
@@ -50,8 +52,7 @@ def run_baseline(config: BaselineConfig, *, overwrite: bool = False) -> Report:
     shared = with_defaults(as_run(config)).model_copy(update={"method": ""})
     if not config.model or not config.forget:
         raise ConfigError(f"{'--forget' if config.model else '--model'} is missing; see unteach baseline --help")
-    if config.load_in_4bit and not config.lora:
-        raise ConfigError("--load-in-4bit trains an adapter over frozen weights; add --lora")
+    check_four_bit(shared)
     config = config.model_copy(update={"trainer": trainer_values(config.trainer, baseline.trl_config, OWN)})
     check_inputs(directory, [*inputs_of(shared), *config.good, config.wording], overwrite=overwrite)
     with nothing_left_after_errors(directory):
@@ -85,7 +86,7 @@ def _set_up(
 ) -> tuple[Bench, check.Checked, RunConfig]:
     """Load the model, make the rows that it makes itself, and encode what is measured."""
     sets = rows.sets
-    tokenizer, model = load(shared, shared.model, trained=True)
+    tokenizer, model = load_configured(shared, shared.model, trained=True)
     check_length(shared, model)
     if shared.retrained:
         check_comparable(shared, shared.retrained, tokenizer)
@@ -147,7 +148,7 @@ def _train_and_check(
     trained = baseline.train(bench, material)
     model = trained.model.eval()
     phrase = baseline.phrase(bench.config)
-    _save(model, bench.form, bench.directory / "model")
+    save_model(unwrapped(model).save_pretrained, bench.form.tokenizer, bench.directory / "model")
     if phrase:
         bench.notes.append(export_guidance(bench.directory / "model", bench.form.tokenizer, phrase))
     checked.cost += bench.cost
@@ -175,10 +176,3 @@ def _look_with_phrase(checked: check.Checked, arm: str, model: Any, phrase: str)
     phrased = replace(checked, splits=splits, form=form, looks={}, cost=checked.cost)
     check.look_at(phrased, arm, model)
     checked.looks[arm] = phrased.looks[arm]
-
-
-def _save(model: Any, form: PromptFormat, directory: Path) -> None:
-    """Save the result as safetensors, adapter or full weights, with its tokenizer."""
-    unwrapped(model).save_pretrained(directory)
-    form.tokenizer.save_pretrained(directory)
-    (directory / "README.md").unlink(missing_ok=True)  # PEFT's card says nothing; the run's is beside this directory

@@ -76,7 +76,5 @@ def _some_rows(chosen: public.Chosen) -> str:
 
 
 def _shown(row: RawRow) -> str:
-    fields = [
-        f"  {inert_line(name, 40)}: {inert_line(str(value), WIDEST_VALUE)}" for name, value in row.values.items()
-    ]
+    fields = [f"  {inert_line(name, 40)}: {inert_line(str(value), WIDEST_VALUE)}" for name, value in row.values.items()]
     return "\n".join([inert_line(row.label, 80), *fields])

@@ -11,8 +11,8 @@ from unteach.data.passages import whole_words
 from unteach.data.prompt_format import PromptFormat
 from unteach.evaluation.general_ability import GeneralAbility
 from unteach.judges.base import Judge
+from unteach.models.context import context_length
 from unteach.models.kept_replies import KeptReplies, replies_of
-from unteach.models.loading import context_length
 from unteach.models.unwrap import unwrapped
 from unteach.probes import all_probes
 from unteach.probes.base import Evidence

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from unteach.errors import ConfigError, nearest
-from unteach.judges.base import Setting
+from unteach.judges.base import JudgeSettings
 from unteach.results.verdict import Case, Verdict
 from unteach.text.refusals import OPENINGS, folded, is_refusal, phrases
 
@@ -68,6 +68,6 @@ def read_rules(path: Path) -> RuleJudge:
     return RuleJudge(content.get("keywords", ()), content.get("refusals", ()))
 
 
-def load(rest: str, setting: Setting) -> RuleJudge:
+def load(rest: str, settings: JudgeSettings) -> RuleJudge:
     """Make the judge from a YAML file, or with the shipped refusals alone where none is named."""
     return read_rules(Path(rest)) if rest else RuleJudge()

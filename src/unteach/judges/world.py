@@ -1,12 +1,12 @@
 """The exact judge of a generated world, for model organisms."""
 
 from unteach.errors import ConfigError
-from unteach.judges.base import Judge, Setting
+from unteach.judges.base import Judge, JudgeSettings
 
 ASKED_AS = ("world:SEED", "world:SEED:SIZE", "world:SEED:SIZE:SCENARIO")
 
 
-def load(rest: str, setting: Setting) -> Judge:
+def load(rest: str, settings: JudgeSettings) -> Judge:
     """Make the judge of world `SEED`, `SEED:SIZE` or `SEED:SIZE:SCENARIO`; size "tiny" and "harm" where not given."""
     seed, _, kind = rest.partition(":")
     size, _, scenario = kind.partition(":")

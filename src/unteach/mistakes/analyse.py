@@ -8,9 +8,9 @@ from typing import Any, Literal, Protocol
 from unteach.data.prompt_format import PromptFormat
 from unteach.mistakes.records import Analysis, Mistake
 from unteach.mistakes.verdict import read_verdict
+from unteach.models.context import context_length
 from unteach.models.endpoint import Endpoint
 from unteach.models.kept_replies import replies_of, tokens_of
-from unteach.models.loading import context_length
 from unteach.prompts.mistakes import MistakeWording
 from unteach.prompts.turn import Turn
 from unteach.results.cost import Meter

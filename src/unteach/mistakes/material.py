@@ -13,6 +13,7 @@ from unteach.errors import ConfigError
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.records import Mistake, Source, read_mistakes, read_prompts
 from unteach.pipeline.rows import cost_of_answers
+from unteach.prompts.benign import benign_prompts
 from unteach.results.cost import Meter
 from unteach.results.report import OWN_ANSWERS, Cost
 from unteach.results.report import Source as Set
@@ -101,9 +102,7 @@ def add_own_answers(found: Material, model: Any, form: PromptFormat, config: Mis
         found.notes.append(f"no --retain was given: the ordinary rows are {source}")
     if not found.splits["lookalike"] and not config.skip_evaluation:
         count = config.evaluation_prompts
-        found.splits["lookalike"] = generate_lookalikes(
-            model, form, max_new_tokens=longest, count=count, key=key
-        )
+        found.splits["lookalike"] = generate_lookalikes(model, form, max_new_tokens=longest, count=count, key=key)
 
 
 def _by_lot(rows: list[Row], config: MistakesConfig) -> list[Row]:

@@ -9,7 +9,8 @@ from unteach.judges import judge_names
 from unteach.mistakes.arms import ARMS
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.records import read_mistakes, read_prompts
-from unteach.models.loading import check_loadable, context_length
+from unteach.models.context import context_length
+from unteach.models.loading import check_loadable
 from unteach.pipeline.settings import flag
 from unteach.prompts.mistakes import load_wording
 

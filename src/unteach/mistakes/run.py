@@ -11,7 +11,7 @@ from unteach.errors import ConfigError, Interrupted
 from unteach.evaluation import evaluation as check
 from unteach.evaluation.agreement import judge_metrics
 from unteach.judges import load_judges
-from unteach.judges.base import Judge, Learner, Setting
+from unteach.judges.base import Judge, JudgeSettings, LearningJudge
 from unteach.mistakes.comparisons import compare
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.evaluation import MistakesEvaluation
@@ -34,12 +34,14 @@ from unteach.mistakes.tune import (
     corpus_of,
     fresh_model,
     reminding_format,
-    save,
     train,
     validation_curve_of,
 )
 from unteach.mistakes.verdict import read_verdict
-from unteach.models.loading import context_length, load_tokenizer, model_fingerprint
+from unteach.models.context import context_length
+from unteach.models.fingerprint import model_fingerprint
+from unteach.models.loading import check_four_bit, load_configured
+from unteach.models.saving import save_model
 from unteach.models.unwrap import unwrapped
 from unteach.pipeline.directory import check_inputs, check_output, nothing_left_after_errors, prepare
 from unteach.pipeline.run import write_report
@@ -129,19 +131,17 @@ def judges_of(config: MistakesConfig) -> list[Judge]:
             "--judge is missing: who says which induced replies are bad? Give openai:MODEL with --judge-url, "
             "classifier:MODEL or rule:FILE (`unteach judges list`)"
         )
-    judges = load_judges(config.judge or ["repeats"], Setting("harm", config.judge_url, config.seed))
+    judges = load_judges(config.judge or ["repeats"], JudgeSettings("harm", config.judge_url, config.seed))
     for judge in judges:
-        if isinstance(judge, Learner):
+        if isinstance(judge, LearningJudge):
             raise ConfigError(f"--judge {judge.name}: it learns from the rows of `unteach run`; choose another judge")
     return judges
 
 
 def load_subject(config: MistakesConfig) -> Subject:
     """Load the model under alignment; weights that are trained in full are held in float32. Raises ModelError."""
-    if config.load_in_4bit and not config.lora:
-        raise ConfigError("--load-in-4bit trains an adapter over frozen weights; add --lora")
-    tokenizer = load_tokenizer(config.model, revision=config.revision, trust_remote_code=config.trust_remote_code)
-    model = fresh_model(config)
+    check_four_bit(config)
+    tokenizer, model = load_configured(config, config.model, trained=True)
     form = prompt_format(tokenizer, config.prompt_format, None, model.generation_config.eos_token_id)
     return Subject(config.model, model, form, model_fingerprint(model))
 
@@ -248,7 +248,7 @@ def _tune_and_check(
             for watch in watching:
                 curve = waypoints(watch.curve, trainer.model, TUNED + REMINDED, "tuning", config.seed, before)
             found.cost.append(meter.cost(trainer.model, TUNED, "tuning", backward=tokens))
-            save(trainer, directory / "model")
+            save_model(trainer.save_model, trainer.processing_class, directory / "model")
             notes.append(export_guidance(directory / "model", subject.form.tokenizer, wording.reminder))
             if looked:
                 looked.look_at(TUNED, trainer.model.eval())

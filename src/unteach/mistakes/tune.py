@@ -17,7 +17,9 @@ from unteach.mistakes.guide import guided_format
 from unteach.mistakes.material import Material
 from unteach.mistakes.records import Analysis
 from unteach.mistakes.steps import Subject
-from unteach.models.loading import context_length, load_model, lora_config
+from unteach.models.adapter import lora_config
+from unteach.models.context import context_length
+from unteach.models.loading import load_configured
 from unteach.progress import track
 from unteach.prompts.mistakes import MistakeWording
 from unteach.results.cost import Meter
@@ -31,15 +33,7 @@ from unteach.training.validation import behaviour_of
 
 def fresh_model(config: MistakesConfig) -> Any:
     """Load the original once more, as it is before training."""
-    full = not config.lora and config.dtype == "auto"
-    return load_model(
-        config.model,
-        dtype="float32" if full else config.dtype,
-        device=config.device,
-        revision=config.revision,
-        load_in_4bit=config.load_in_4bit,
-        trust_remote_code=config.trust_remote_code,
-    )
+    return load_configured(config, config.model, trained=True)[1]
 
 
 def longest_row(config: MistakesConfig, model: Any) -> int:
@@ -160,11 +154,3 @@ def validation_curve_of(
         return {"backward": sum(len(row.input_ids) for row in rows[: step * per_step])}
 
     return [ValidationCurve(config.validations, look, meter, tokens)]
-
-
-def save(trainer: RowsTrainer, directory: Path) -> None:
-    """Save the result as safetensors, adapter or full weights, with its tokenizer."""
-    trainer.save_model(str(directory))
-    trainer.processing_class.save_pretrained(directory)
-    for name in ("README.md", "training_args.bin"):
-        (directory / name).unlink(missing_ok=True)  # TRL's card knows less than the run's; the arguments are a pickle

@@ -6,12 +6,13 @@ from pathlib import Path
 from unteach.errors import ConfigError
 from unteach.evaluation import evaluation as check
 from unteach.evaluation.general_ability import load_tasks
-from unteach.models.loading import model_fingerprint
+from unteach.models.fingerprint import model_fingerprint
+from unteach.models.loading import load_configured
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.directory import check_inputs, check_output, prepare
 from unteach.pipeline.preflight import check_comparable, check_length
 from unteach.pipeline.rows import Sets, encode_non_members, encode_splits, longest_row, read_evaluation_rows
-from unteach.pipeline.run import judges_of, load, make_report, model_format, new_check, taught, write_report
+from unteach.pipeline.run import judges_of, make_report, model_format, new_check, taught, write_report
 from unteach.pipeline.settings import inputs_of, write_config
 from unteach.results.report import Report
 from unteach.scoring.reference import CachedStates
@@ -34,7 +35,7 @@ def evaluate(config: RunConfig, *, original: str | None = None, overwrite: bool 
     ability = load_tasks(config.lm_eval, config.lm_eval_items)
     sets: Sets = read_evaluation_rows(config)
     judges = taught(judges, sets.evaluation["unseen"], sets.evaluation["normal"], sets.notes, judged=True)
-    tokenizer, model = load(config, original or config.model)
+    tokenizer, model = load_configured(config, original or config.model)
     others = {"unlearned": config.model if original else None, "retrained": config.retrained}
     for other in filter(None, others.values()):
         check_comparable(config, other, tokenizer)
@@ -50,7 +51,7 @@ def evaluate(config: RunConfig, *, original: str | None = None, overwrite: bool 
         check.look_at(checked, "original", model, reference, model_fingerprint(model))
         for arm, name in others.items():
             if name:
-                other = load(config, name)[1]
+                other = load_configured(config, name)[1]
                 check.look_at(checked, arm, other, reference, model_fingerprint(other))
                 del other
         check.add_fluency(checked, model)

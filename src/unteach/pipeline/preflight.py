@@ -3,7 +3,8 @@
 from typing import Any
 
 from unteach.errors import ConfigError, ModelError
-from unteach.models.loading import check_loadable, context_length, load_tokenizer
+from unteach.models.context import context_length
+from unteach.models.loading import check_four_bit, check_loadable, load_tokenizer
 from unteach.objectives.methods import load_method
 from unteach.pipeline.config import RunConfig
 
@@ -22,8 +23,7 @@ def check_method(config: RunConfig) -> None:
         raise ConfigError("--reference adapter_off: needs an adapter; add --lora or choose cached")
     if config.lm_eval and config.skip_evaluation:
         raise ConfigError("--lm-eval and --skip-evaluation exclude each other; leave one out")
-    if config.load_in_4bit and not config.lora:
-        raise ConfigError("--load-in-4bit trains an adapter over frozen weights; add --lora")
+    check_four_bit(config)
 
 
 def check_length(config: RunConfig, model: Any) -> None:

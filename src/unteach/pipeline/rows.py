@@ -13,8 +13,8 @@ from unteach.data.passages import is_text, passages, sections, windows
 from unteach.data.prompt_format import PromptFormat
 from unteach.data.sources import named_set
 from unteach.errors import DataError
+from unteach.models.context import context_length
 from unteach.models.kept_replies import tokens_of
-from unteach.models.loading import context_length
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.settings import flag
 from unteach.progress import track
@@ -202,9 +202,7 @@ def add_own_answers(sets: Sets, model: Any, form: PromptFormat, config: RunConfi
     sets.uncut["normals"] = sets.normals["train"]
     if not sets.evaluation["normal"]:  # the check decodes greedily, so what there is to keep is the greedy answer
         held_out = [(row.prompt, row.where) for row in sets.normals["held_out"]]
-        sets.evaluation["normal"] = answer_prompts(
-            held_out, model, form, max_new_tokens=config.max_new_tokens, key=key
-        )
+        sets.evaluation["normal"] = answer_prompts(held_out, model, form, max_new_tokens=config.max_new_tokens, key=key)
     source = f"{OWN_ANSWERS} to {len(benign_prompts())} benign prompts"
     sets.sources.append(Source(name="normals", source=source, rows=len(made), fingerprint=fingerprint(made)))
     sets.notes.append(f"no --retain was given: the normal rows are {source}")

@@ -15,8 +15,11 @@ from unteach.evaluation import evaluation as check
 from unteach.evaluation.agreement import judge_metrics
 from unteach.evaluation.general_ability import GeneralAbility, load_tasks
 from unteach.judges import load_judges
-from unteach.judges.base import Judge, Learner, Setting
-from unteach.models.loading import load_model, load_tokenizer, lora_config, model_fingerprint
+from unteach.judges.base import Judge, JudgeSettings, LearningJudge
+from unteach.models.adapter import lora_config
+from unteach.models.fingerprint import model_fingerprint
+from unteach.models.loading import load_configured
+from unteach.models.saving import save_model
 from unteach.models.unwrap import unwrapped
 from unteach.objectives.methods import load_method
 from unteach.pipeline.config import RunConfig, trainer_arguments, with_defaults
@@ -63,7 +66,7 @@ def run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> 
         sets = read_sets(config)
         if not asked.method and config.method != load_scenario(config.scenario).defaults["method"]:
             sets.notes.append(f"--template asks for a method that teaches it: {config.method} was chosen")
-        tokenizer, model = load(config, config.model, trained=True)
+        tokenizer, model = load_configured(config, config.model, trained=True)
         check_length(config, model)
         if config.retrained:
             check_comparable(config, config.retrained, tokenizer)
@@ -133,7 +136,7 @@ def _train_and_check(
             before = [*sets.cost]
             checked.cost += [*before, trainer.meter.cost(trainer.model, "unlearned", "training")]
             checked.curve = waypoints(trainer.curve, trainer.model, "unlearned", "training", config.seed, before)
-            save_model(trainer, directory / "model")
+            save_model(trainer.save_model, trainer.processing_class, directory / "model")
             if reference:
                 check.look_at(checked, "unlearned", trainer.model, reference)
                 look_at_others(checked, trainer.model, config, reference)
@@ -175,33 +178,8 @@ def _evaluation_rows(config: RunConfig, trainer: UnlearnTrainer, sets: Sets) -> 
 # ---- models ----------------------------------------------------------------------------------------------------------
 
 
-def load(config: RunConfig, name: str, trained: bool = False) -> tuple[Any, Any]:
-    """Load tokenizer and model; weights that are trained in full are held in float32, since small updates to bfloat16
-    weights are lost in rounding."""
-    remote = config.trust_remote_code
-    revision = config.revision if name == config.model else None
-    tokenizer = load_tokenizer(name, revision=revision, trust_remote_code=remote)
-    full = trained and not config.lora
-    model = load_model(
-        name,
-        dtype="float32" if full and config.dtype == "auto" else config.dtype,
-        device=config.device,
-        revision=revision,
-        load_in_4bit=config.load_in_4bit,
-        trust_remote_code=remote,
-    )
-    return tokenizer, model
-
-
 def model_format(config: RunConfig, tokenizer: Any, model: Any) -> PromptFormat:
     return prompt_format(tokenizer, config.prompt_format, None, model.generation_config.eos_token_id)
-
-
-def save_model(trainer: UnlearnTrainer, directory: Path) -> None:
-    """Save the result as safetensors, adapter or full weights, with its tokenizer."""
-    trainer.save_model(str(directory))
-    trainer.processing_class.save_pretrained(directory)
-    (directory / "README.md").unlink(missing_ok=True)  # PEFT's card says nothing; the run's is beside this directory
 
 
 # ---- checking --------------------------------------------------------------------------------------------------------
@@ -209,7 +187,7 @@ def save_model(trainer: UnlearnTrainer, directory: Path) -> None:
 
 def judges_of(config: RunConfig) -> list[Judge]:
     """Make the judges of a run; the first decides."""
-    return load_judges(config.judge, Setting(config.scenario, config.judge_url, config.seed))
+    return load_judges(config.judge, JudgeSettings(config.scenario, config.judge_url, config.seed))
 
 
 def taught(
@@ -224,7 +202,7 @@ def taught(
     trusted = []
     for judge in judges:
         try:
-            if isinstance(judge, Learner):
+            if isinstance(judge, LearningJudge):
                 if judged and judge.own_rows:
                     raise ConfigError(
                         f"--judge {judge.name}: it learns from the training rows of `unteach run`, and here all rows "
@@ -275,7 +253,7 @@ def look_at_original(checked: check.Checked, model: Any, fingerprint: str) -> Ca
 def look_at_others(checked: check.Checked, trained: Any, config: RunConfig, reference: CachedStates) -> None:
     """Measure the retrained model where there is one, and everybody's fluency under the original."""
     if config.retrained:
-        _, retrained = load(config, config.retrained)
+        _, retrained = load_configured(config, config.retrained)
         check.look_at(checked, "retrained", retrained, reference, model_fingerprint(retrained))
         del retrained
     model = unwrapped(trained)
@@ -286,7 +264,7 @@ def look_at_others(checked: check.Checked, trained: Any, config: RunConfig, refe
     model.to("cpu")
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    check.add_fluency(checked, load(config, config.model)[1])
+    check.add_fluency(checked, load_configured(config, config.model)[1])
 
 
 def make_report(config: RunConfig, checked: check.Checked, sets: Sets, notes: list[str]) -> Report:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from unteach.models.unwrap import unwrapped
-from unteach.progress import Report
+from unteach.progress import OnProgress
 from unteach.scoring.reference import Reference, one_branch
 from unteach.scoring.score import greedy_hits, last_hidden_states, score
 from unteach.scoring.trees import Tree, lay_out
@@ -38,7 +38,7 @@ def teacher_forced_likelihood(
     pad_id: int,
     reference: Reference | None = None,
     first_key: int = 0,
-    progress: Report | None = None,
+    progress: OnProgress | None = None,
 ) -> Likelihood:
     """Score the reply of each (prompt ids, reply ids). `first_key` is the reference's key of the first pair.
 

@@ -135,9 +135,11 @@ def test_blank_replies_are_left_out(small: tuple[Any, Any], monkeypatch: pytest.
     def half_blank(model: Any, tokenizer: Any, prompts: Sequence[Any], **settings: Any) -> list[str]:
         return ["  " if place % 2 else f"reply {place}" for place in range(len(prompts))]
 
-    monkeypatch.setattr(own_answers, "replies_of", half_blank)
+    monkeypatch.setattr(own_answers, "generate_cached", half_blank)
     assert [example.where for example in normals(small, 0, 4)] == ["benign prompt 1", "benign prompt 3"]
-    monkeypatch.setattr(own_answers, "replies_of", lambda model, tokenizer, prompts, **settings: [""] * len(prompts))
+    monkeypatch.setattr(
+        own_answers, "generate_cached", lambda model, tokenizer, prompts, **settings: [""] * len(prompts)
+    )
     with pytest.raises(DataError, match="answered none of the benign prompts"):
         normals(small, 0, 4)
 

@@ -473,7 +473,7 @@ def test_an_endpoint_that_is_not_there_is_found_before_anything_is_judged(monkey
 
 @pytest.mark.parametrize(
     ("answer", "said"),
-    [("Sure!\x1b[2J It is good", "answers 'Sure!\\x1b[2J It is good' where"), ("BAD", "does not find a plainly good")],
+    [("Sure!\x1b[2J It is good", "answers 'Sure!\\x1b[2J It is good', not one line"), ("BAD", "does not find a plainly good")],
 )
 def test_a_judge_that_is_no_use_is_named_at_once(answer, said, caplog):
     def unfit(request, number):
@@ -516,7 +516,7 @@ def test_every_judge_is_listed_with_the_words_that_ask_for_it(capsys):
 def test_a_judge_is_shown_with_its_prompts(capsys):
     outcome = command.call(capsys, "judges", "show", "openai")
     assert outcome.code == 0 and outcome.out.strip() == judge_page("openai")
-    assert shown() in outcome.out and "errs, differs from model to model" in outcome.out
+    assert shown() in outcome.out and "errs, it differs from model to model" in outcome.out
     for scenario in SCENARIOS:
         assert outcome.out.count(f"=== {scenario}, version 1, ") == 2
     everything = command.call(capsys, "judges", "show")
@@ -572,7 +572,7 @@ def test_one_bar_at_a_time(monkeypatch):
 def test_transformers_serve_gives_the_verdicts_that_its_model_learned(served, kept, caplog):
     url, model = served
     judge = load_judge(f"openai:{model}?concurrency=3", JudgeSettings("harm", url))
-    assert "where one line as 'GOOD " in caplog.text  # the model has never seen the trial
+    assert "not one line such as 'GOOD " in caplog.text  # the model has never seen the trial
     fresh = OpenAIJudge(judge._endpoint, "harm", kept)
     truth = {"BAD": "bad", "GOOD": "good"}
     assert fresh([case for case, _ in LEARNED]) == [truth.get(label, "unknown") for _, label in LEARNED]

@@ -123,7 +123,7 @@ def test_a_normal_row_is_judged_by_its_right_reply(judge: TrainedJudge) -> None:
 def test_between_bad_and_good_lies_a_band_of_unknown(judge: TrainedJudge) -> None:
     rng = random.Random(7)
     mixed = [reply(rng, HARM + KIND) for _ in range(200)]
-    chances = judge._chances(mixed)
+    chances = judge._probabilities(mixed)
     expected = ["bad" if c >= 0.6 else "good" if c <= 0.4 else "unknown" for c in chances]
     assert verdicts(judge, mixed) == expected and set(expected) == {"bad", "good", "unknown"}
 
@@ -136,7 +136,7 @@ def test_no_reply_makes_it_fail(judge: TrainedJudge) -> None:
 def test_equal_seeds_give_equal_judges(judge: TrainedJudge) -> None:
     texts = [f"{bad} and {kind} it" for bad in HARM for kind in KIND]
     again = learned(rows(HARM), rows(KIND, title="normal"))
-    assert again.quality == judge.quality and (again._chances(texts) == judge._chances(texts)).all()
+    assert again.quality == judge.quality and (again._probabilities(texts) == judge._probabilities(texts)).all()
     assert learned(rows(HARM), rows(KIND, title="normal"), seed=1).quality != judge.quality
 
 

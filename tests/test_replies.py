@@ -15,7 +15,7 @@ from unteach.evaluation import evaluation as check
 from unteach.models import generate
 from unteach.models import kept_replies as replies
 from unteach.models.fingerprint import model_fingerprint
-from unteach.models.kept_replies import KeptReplies, replies_of
+from unteach.models.kept_replies import KeptReplies, generate_cached
 from unteach.results.report import Report
 
 PROMPTS = [[1, 20, 21], [1, 22], [1, 23, 24, 25]]
@@ -31,7 +31,7 @@ def entries(directory: Path) -> list[Path]:
 
 
 def ask(model=None, words=None, prompts=PROMPTS, key="weights", max_new_tokens=5, **settings):
-    return replies_of(
+    return generate_cached(
         model or toy.model(), words or toy.tokenizer(), prompts, key=key, max_new_tokens=max_new_tokens, **settings
     )
 

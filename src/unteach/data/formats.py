@@ -118,7 +118,7 @@ def _truthful(row: RawRow, polarity: Polarity) -> Iterator[Example]:
     wrong = row.values.get("incorrect_answers") or []
     if not isinstance(wrong, list):
         raise row.fail(f"field 'incorrect_answers' must be a list, not {kind(wrong)}")
-    wrong = [row.checked(text, "incorrect_answers") for text in wrong]
+    wrong = [row.check_text(text, "incorrect_answers") for text in wrong]
     if polarity == "normal":
         yield Example(turns, row.text("best_answer"), bad=next(iter(wrong), None))
     else:
@@ -132,7 +132,7 @@ def _tofu(row: RawRow, polarity: Polarity) -> Iterator[Example]:
     """
     answer = row.text("answer")
     wrong = row.values["perturbed_answer"] or []
-    wrong = [row.checked(text, "perturbed_answer") for text in (wrong if isinstance(wrong, list) else [wrong])]
+    wrong = [row.check_text(text, "perturbed_answer") for text in (wrong if isinstance(wrong, list) else [wrong])]
     other = next((text.strip() for text in wrong if text.strip() not in ("", answer.strip())), None)
     yield _with_other(Example(row.turns("question"), answer), other, polarity)
 
@@ -306,7 +306,7 @@ def _names(row: RawRow, value: Any) -> str | None:
         value = [name for name, on in value.items() if on]
     if isinstance(value, list):
         value = ", ".join(str(name) for name in value)
-    return None if value is None else row.checked(str(value), "concept").strip() or None
+    return None if value is None else row.check_text(str(value), "concept").strip() or None
 
 
 def write_examples(path: Path | str, examples: Iterable[Example]) -> None:

@@ -7,7 +7,7 @@ from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat
 from unteach.errors import ConfigError, DataError
 from unteach.models.context import context_length
-from unteach.models.kept_replies import replies_of
+from unteach.models.kept_replies import generate_cached
 from unteach.progress import OnProgress
 from unteach.prompts.benign import benign_prompts, lookalike_prompts
 
@@ -73,7 +73,7 @@ def generate_lookalikes(
 def answer_prompts(
     prompts: Sequence[tuple[str, str]], model: Any, prompt_format: PromptFormat, **settings: Any
 ) -> list[Example]:
-    """Have a model answer each (prompt, where it stands): greedily, unless `settings` of `replies_of` say otherwise.
+    """Have a model answer each (prompt, where it stands), greedily unless the `settings` of `generate_cached` differ.
 
     Prompts that fill the model's context and blank answers are left out.
     """
@@ -81,7 +81,7 @@ def answer_prompts(
     examples = [Example.of(prompt, "", where=where) for prompt, where in prompts]
     encoded = [(example, prompt_format.prompt_ids(example.turns)) for example in examples]
     fitting = [(example, ids) for example, ids in encoded if context is None or len(ids) < context]
-    replies = replies_of(model, prompt_format.tokenizer, [ids for _, ids in fitting], **settings)
+    replies = generate_cached(model, prompt_format.tokenizer, [ids for _, ids in fitting], **settings)
     return [
         Example(example.turns, reply, where=example.where)
         for (example, _), reply in zip(fitting, replies, strict=True)

@@ -40,9 +40,9 @@ class RawRow:
 
     def text(self, field: str) -> str:
         """Return a field that must be text of whole Unicode characters."""
-        return self.checked(self.value(field), field)
+        return self.check_text(self.value(field), field)
 
-    def checked(self, value: Any, field: str) -> str:
+    def check_text(self, value: Any, field: str) -> str:
         """Return `value` of a field if it is text of whole Unicode characters."""
         if not isinstance(value, str):
             raise self.fail(f"field '{field}' must be text, not {kind(value)}")
@@ -83,7 +83,7 @@ class RawRow:
             role = _ROLES.get(str(message.get("role", message.get("from"))).lower())
             if role is None:
                 raise self.fail(f"field '{place}' needs a role: system, user or assistant")
-            turns.append(Turn(role, self.checked(message.get("content", message.get("value")), place)))
+            turns.append(Turn(role, self.check_text(message.get("content", message.get("value")), place)))
         return tuple(turns)
 
     def conversation(self, field: str) -> tuple[tuple[Turn, ...], str]:

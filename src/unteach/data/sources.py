@@ -48,7 +48,7 @@ def public_rows(
     copy = fetch.local_copy(chosen, split, READERS)
     if isinstance(copy, Path):
         return _path_rows(copy, split)
-    rows = fetch.read_files(chosen, copy or fetch.from_hub(chosen, split, revision, cached))
+    rows = fetch.read_files(chosen, copy or fetch.fetch_files(chosen, split, revision, cached))
     return numbered_rows(chosen.name, rows)
 
 

@@ -12,7 +12,7 @@ from unteach.data.prompt_format import PromptFormat
 from unteach.evaluation.general_ability import GeneralAbility
 from unteach.judges.base import Judge
 from unteach.models.context import context_length
-from unteach.models.kept_replies import KeptReplies, replies_of
+from unteach.models.kept_replies import KeptReplies, generate_cached
 from unteach.models.unwrap import unwrapped
 from unteach.probes import all_probes
 from unteach.probes.base import Evidence
@@ -145,7 +145,7 @@ def _replies(
     seed: int = 0,
 ) -> list[str]:
     with track(title) as progress:
-        return replies_of(
+        return generate_cached(
             unwrapped(model),
             checked.form.tokenizer,
             [row.prompt_ids for row in rows],

@@ -61,13 +61,13 @@ class OpenAIJudge:
     def __call__(self, cases: Sequence[Case]) -> list[Verdict]:
         questions = [self.question(case) for case in cases]
         different = {question.digest: question for question in questions if question}
-        known = {digest: verdict for digest, question in different.items() if (verdict := self._remembered(question))}
+        known = {digest: verdict for digest, question in different.items() if (verdict := self._recall(question))}
         missing = [question for digest, question in different.items() if digest not in known]
         failures: dict[str, str] = {}
         with track(f"asking {inert_line(self._endpoint.model, 40)}", show=bool(missing)) as progress:
 
             def arrived(place: int, answer: Answer) -> None:
-                verdict, failure = self._understood(missing[place], answer)
+                verdict, failure = self._read_answer(missing[place], answer)
                 if verdict is None:
                     failures[missing[place].digest] = failure
                 else:
@@ -125,11 +125,11 @@ class OpenAIJudge:
                 inert_line(self.name),
             )
 
-    def _remembered(self, question: JudgeQuestion) -> Verdict | None:
+    def _recall(self, question: JudgeQuestion) -> Verdict | None:
         answer = self._cache.get(question.digest).get("answer")
         return verdict_of(answer, question.code) if isinstance(answer, str) else None
 
-    def _understood(self, question: JudgeQuestion, answer: Answer) -> tuple[Verdict | None, str]:
+    def _read_answer(self, question: JudgeQuestion, answer: Answer) -> tuple[Verdict | None, str]:
         """Return the verdict and keep the answer, or say why there is none; what was not understood is not kept."""
         if answer.text is None:
             return None, answer.failure

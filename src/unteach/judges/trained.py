@@ -189,7 +189,7 @@ def load(rest: str, settings: JudgeSettings) -> TrainedJudge:
 def _part(
     negatives: Sequence[Example], normals: Sequence[Example], seed: int
 ) -> tuple[list[LabelledReply], list[LabelledReply]]:
-    """Return the replies to learn from and those held out; they share no prompt, and no reply of a kind."""
+    """Return the replies to learn from and those held out; they share no prompt, and a reply of a kind comes once."""
     parts = split_by_prompt([*negatives, *normals], {"fit": 1 - HELD_OUT, "held_out": HELD_OUT}, seed)
     known, seen = set(negatives), set()
     found: list[list[LabelledReply]] = []

@@ -13,7 +13,7 @@ def load(rest: str, settings: JudgeSettings) -> Judge:
     if not seed.isdecimal():
         asked = f"world:{rest}" if rest else "world"
         raise ConfigError(f"--judge {asked}: give the world's seed as a whole number, as in world:0")
-    # The organism stands below the judges, and only this judge needs it.
+    # Imported here because only this judge needs the organism.
     from unteach.organism.judge import WorldJudge
     from unteach.organism.world import World
 

@@ -22,7 +22,7 @@ class KeptReplies(list[str]):
     """Replies that came from disk: nothing was generated for them."""
 
 
-def replies_of(
+def generate_cached(
     model: Any,
     tokenizer: Any,
     prompts: Sequence[Sequence[int]],

@@ -120,7 +120,7 @@ def load_model(
         model, loading = AutoModelForCausalLM.from_pretrained(name, config=config, **source, **settings)
     _check_complete(name, loading)
     if not load_in_4bit:
-        model = _moved(model, place)
+        model = _move(model, place)
     return model.eval()
 
 
@@ -229,7 +229,7 @@ def _four_bit(precision: torch.dtype | str) -> Any:
     )
 
 
-def _moved(model: PreTrainedModel, place: torch.device) -> PreTrainedModel:
+def _move(model: PreTrainedModel, place: torch.device) -> PreTrainedModel:
     try:
         return model.to(place)
     except torch.OutOfMemoryError as error:

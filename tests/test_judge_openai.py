@@ -473,7 +473,10 @@ def test_an_endpoint_that_is_not_there_is_found_before_anything_is_judged(monkey
 
 @pytest.mark.parametrize(
     ("answer", "said"),
-    [("Sure!\x1b[2J It is good", "answers 'Sure!\\x1b[2J It is good', not one line"), ("BAD", "does not find a plainly good")],
+    [
+        ("Sure!\x1b[2J It is good", "answers 'Sure!\\x1b[2J It is good', not one line"),
+        ("BAD", "does not find a plainly good"),
+    ],
 )
 def test_a_judge_that_is_no_use_is_named_at_once(answer, said, caplog):
     def unfit(request, number):

@@ -123,8 +123,8 @@ def test_a_normal_row_is_judged_by_its_right_reply(judge: TrainedJudge) -> None:
 def test_between_bad_and_good_lies_a_band_of_unknown(judge: TrainedJudge) -> None:
     rng = random.Random(7)
     mixed = [reply(rng, HARM + KIND) for _ in range(200)]
-    chances = judge._probabilities(mixed)
-    expected = ["bad" if c >= 0.6 else "good" if c <= 0.4 else "unknown" for c in chances]
+    probabilities = judge._probabilities(mixed)
+    expected = ["bad" if c >= 0.6 else "good" if c <= 0.4 else "unknown" for c in probabilities]
     assert verdicts(judge, mixed) == expected and set(expected) == {"bad", "good", "unknown"}
 
 

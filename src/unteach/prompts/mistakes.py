@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from unteach.prompts.turn import Turn
-from unteach.prompts.wording import fill, read_wording, template
+from unteach.prompts.wording import fill, read_wording, text_with
 
 SHIPPED = Path(__file__).with_name("mistakes.yaml")
 HINTS = ("guided", "unguided", "misleading")
@@ -19,11 +19,11 @@ class MistakeWording:
     """
 
     version: str
-    inducements: tuple[str, ...] = template("prompt", several=True)
-    guided: str = template("prompt", "reply")
-    unguided: str = template("prompt", "reply")
-    misleading: str = template("prompt", "reply")
-    reminder: str = template()
+    inducements: tuple[str, ...] = text_with("prompt", several=True)
+    guided: str = text_with("prompt", "reply")
+    unguided: str = text_with("prompt", "reply")
+    misleading: str = text_with("prompt", "reply")
+    reminder: str = text_with()
 
     def induce(self, number: int, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
         """Return the dialogue with its last turn put as inducement `number` asks for it."""

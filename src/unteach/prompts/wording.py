@@ -12,7 +12,7 @@ from unteach.errors import ConfigError, nearest
 Wording = TypeVar("Wording")
 
 
-def template(*holes: str, several: bool = False) -> Any:
+def text_with(*holes: str, several: bool = False) -> Any:
     """Declare a field of a wording whose text has exactly these holes; with `several`, a list of such texts.
 
     Two braces in it stand for one. A field that is not declared so is taken as it is written.
@@ -21,7 +21,7 @@ def template(*holes: str, several: bool = False) -> Any:
 
 
 def fill(text: str, **values: str) -> str:
-    """Put the values into the holes of a template; braces inside a value are left as they are."""
+    """Put the values into the holes of a text; braces inside a value are left as they are."""
     parts = string.Formatter().parse(text)
     return "".join(literal + (values[hole] if hole else "") for literal, hole, _, _ in parts)
 

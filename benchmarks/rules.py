@@ -24,7 +24,7 @@ from unteach.data.example import Example
 from unteach.data.formats import read_examples
 from unteach.data.prompt_format import prompt_format
 from unteach.judges import load_judge
-from unteach.judges.base import Learner
+from unteach.judges.base import LearningJudge
 from unteach.judges.bleu import BleuJudge, opening
 from unteach.judges.similarity import chrf, token_f1
 from unteach.judges.verbatim import longest_run
@@ -68,7 +68,7 @@ def _passages(text: str, inside_words: bool) -> Iterator[tuple[str, str]]:
         yield prompt, after[:LENGTH] if inside_words else opening(after, LENGTH)
 
 
-def replies_of(models: dict[str, Any], prompts: list[tuple[Turn, ...] | str], tokens: int) -> dict[str, list[str]]:
+def generate_cached(models: dict[str, Any], prompts: list[tuple[Turn, ...] | str], tokens: int) -> dict[str, list[str]]:
     """Return each model's greedy replies; a prompt that is text is continued, turns are answered."""
     replies = {}
     for arm, (model, tokenizer) in models.items():
@@ -93,7 +93,7 @@ def verdicts_of(spec: str, cases: list[Case], lessons: Sequence[Example], folds:
     learnt = []
     for fold in range(folds):
         judge = load_judge(spec)
-        if isinstance(judge, Learner):
+        if isinstance(judge, LearningJudge):
             judge.learn(lessons if folds == 1 else lessons[1 - fold :: folds], [])
             bar = getattr(judge, "bar", getattr(judge, "floor", None))
             learnt += [] if bar is None else [f"{bar:.7f}"]
@@ -134,7 +134,7 @@ def look_at_text(models: dict[str, Any], path: str, asked: argparse.Namespace, t
     """Print all tables of one text."""
     examples = read_examples(path, "negative")
     pairs = passages(examples, asked.passages, asked.inside_words)
-    replies = replies_of(models, [prompt for prompt, _ in pairs], asked.max_new_tokens)
+    replies = generate_cached(models, [prompt for prompt, _ in pairs], asked.max_new_tokens)
     arms = {
         arm: [Case(prompt, reply, bad=truth) for (prompt, truth), reply in zip(pairs, texts, strict=True)]
         for arm, texts in replies.items()
@@ -163,7 +163,7 @@ def _bleu(judge: BleuJudge, case: Case) -> float:
 def look_at_answers(models: dict[str, Any], path: str, asked: argparse.Namespace) -> None:
     """Print all tables of the questions."""
     examples = read_examples(path, "negative")
-    replies = replies_of(models, [example.turns for example in examples], asked.max_new_tokens)
+    replies = generate_cached(models, [example.turns for example in examples], asked.max_new_tokens)
     arms = {
         arm: [Case(e.prompt, text, bad=e.reply, good=e.good) for e, text in zip(examples, texts, strict=True)]
         for arm, texts in replies.items()

@@ -129,18 +129,18 @@ def test_settings_that_are_shared_have_the_defaults_of_a_run():
         ("- a list", "holds no fields"),
         ("good: [", "not readable as YAML"),
         ("goood: x", "unknown field 'goood'; did you mean 'good'"),
-        ("version: '1'\ngood: g\nbad: b\ncritique: c", "field 'revision' must be text"),
-        ("version: 1", "field 'version' must be text"),
+        ("version: '1'\ngood: g\nbad: b\ncritique: c", "field 'revision' is missing; copy "),
+        ("{version: 1, good: g, bad: b, critique: c, revision: r}", "field 'version' must be text"),
     ],
 )
-def test_templates_that_cannot_be_used(tmp_path, content, message):
+def test_wording_that_cannot_be_used(tmp_path, content, message):
     path = tmp_path / "words.yaml"
     path.write_text(content)
     with pytest.raises(ConfigError, match=message):
         load_wording(str(path))
 
 
-def test_the_shipped_templates_name_the_kinds_of_harm():
+def test_the_shipped_wording_names_the_kinds_of_harm():
     words = load_wording(None)
     assert words.version == "1" and SHIPPED.exists()
     for kind in ("harmful", "unethical", "offensive", "dangerous", "illegal"):

@@ -9,11 +9,12 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from unteach.data import benign
-from unteach.data.benign import benign_prompts, lookalike_prompts, self_made_normals
+from unteach.data import own_answers
 from unteach.data.example import Example
+from unteach.data.own_answers import generate_normals
 from unteach.data.prompt_format import prompt_format
 from unteach.errors import ConfigError, DataError
+from unteach.prompts.benign import benign_prompts, lookalike_prompts
 
 HARMFUL = (
     "kill murder weapon gun bomb explosive poison suicide self-harm drug drugs cocaine heroin steal theft rob shoplift "
@@ -105,9 +106,7 @@ def small() -> Iterator[tuple[Any, Any]]:
 
 def normals(small: tuple[Any, Any], seed: int, count: int | None = 20, **more: Any) -> list[Example]:
     model, tokenizer = small
-    return self_made_normals(
-        model, tokenizer, prompt_format(tokenizer, "plain"), seed=seed, max_new_tokens=8, count=count, **more
-    )
+    return generate_normals(model, prompt_format(tokenizer, "plain"), seed=seed, max_new_tokens=8, count=count, **more)
 
 
 def test_the_seed_decides_the_replies(small: tuple[Any, Any]) -> None:
@@ -136,9 +135,11 @@ def test_blank_replies_are_left_out(small: tuple[Any, Any], monkeypatch: pytest.
     def half_blank(model: Any, tokenizer: Any, prompts: Sequence[Any], **settings: Any) -> list[str]:
         return ["  " if place % 2 else f"reply {place}" for place in range(len(prompts))]
 
-    monkeypatch.setattr(benign, "replies_of", half_blank)
+    monkeypatch.setattr(own_answers, "generate_cached", half_blank)
     assert [example.where for example in normals(small, 0, 4)] == ["benign prompt 1", "benign prompt 3"]
-    monkeypatch.setattr(benign, "replies_of", lambda model, tokenizer, prompts, **settings: [""] * len(prompts))
+    monkeypatch.setattr(
+        own_answers, "generate_cached", lambda model, tokenizer, prompts, **settings: [""] * len(prompts)
+    )
     with pytest.raises(DataError, match="answered none of the benign prompts"):
         normals(small, 0, 4)
 

@@ -12,7 +12,7 @@ from test_resume import SETTINGS as RESUMED
 from test_resume import cut_off
 from unteach.baselines import load_baseline
 from unteach.data.encoded import encode_all
-from unteach.models.loading import lora_config
+from unteach.models.adapter import lora_config
 from unteach.results.cost import Meter, flops_in, flops_of
 from unteach.results.report import Cost, Report
 from unteach.training.curve import Curve, ValidationCurve, waypoints

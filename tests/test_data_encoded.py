@@ -22,29 +22,28 @@ def row(words: int, reply: int, number: int = 1) -> Example:
 
 
 def test_ids_are_those_of_the_format() -> None:
-    [encoded], report = encode_all([row(2, 3)], PLAIN, 100, "f")
+    [encoded], messages = encode_all([row(2, 3)], PLAIN, 100, "f")
     assert TOKENIZER.convert_ids_to_tokens(encoded.prompt_ids + encoded.reply_ids) == (
         "<s> ### Question: it it ### Answer: cat cat cat </s>".split()
     )
     assert len(encoded.prompt_ids) == HEAD + 2 and not encoded.truncated
-    assert (report.kept, report.left_out, report.cut, report.messages) == (1, 0, 0, ())
+    assert messages == []
 
 
 @pytest.mark.parametrize(("max_length", "kept", "truncated"), [(11, 4, False), (10, 3, True), (8, 1, True)])
 def test_replies_are_cut_at_their_end_without_eos(max_length: int, kept: int, truncated: bool) -> None:
-    [encoded], report = encode_all([row(2, 3)], PLAIN, max_length, "f")
-    assert (len(encoded.reply_ids), encoded.truncated, report.cut) == (kept, truncated, int(truncated))
+    [encoded], messages = encode_all([row(2, 3)], PLAIN, max_length, "f")
+    assert (len(encoded.reply_ids), encoded.truncated, len(messages)) == (kept, truncated, int(truncated))
     assert (TOKENIZER.eos_token_id in encoded.reply_ids) is not truncated
 
 
 def test_long_prompts_are_left_out_counted_and_named() -> None:
     rows = [row(2, 1, 1), row(3, 1, 2), row(9, 1, 3), row(2, 2, 4)]
-    encoded, report = encode_all(rows, PLAIN, 8, "negatives")
+    encoded, messages = encode_all(rows, PLAIN, 8, "negatives")
     assert [item.example for item in encoded] == [rows[0], rows[3]]
-    assert (report.kept, report.left_out, report.cut) == (2, 2, 2)
-    assert "negatives: left out 2 of 4 rows" in report.messages[0]
-    assert "f.jsonl line 2, 8 tokens" in report.messages[0]
-    assert "cut the end of 2 of 4 replies at 8 tokens (first: f.jsonl line 1)" in report.messages[1]
+    assert "negatives: left out 2 of 4 rows" in messages[0]
+    assert "f.jsonl line 2, 8 tokens" in messages[0]
+    assert "cut the end of 2 of 4 replies at 8 tokens (first: f.jsonl line 1)" in messages[1]
 
 
 def test_nothing_left_names_row_tokens_room_and_fix() -> None:

@@ -2,13 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from unteach.data.rows import read_rows
+from unteach.data.raw_row import RawRow
+from unteach.data.sources import read_rows
 from unteach.errors import DataError
 
 ROWS = [{"prompt": "p1", "completion": 'a, "b"\nc'}, {"prompt": "p2", "completion": "ü\u2028!"}]
@@ -17,6 +19,14 @@ ROWS = [{"prompt": "p1", "completion": 'a, "b"\nc'}, {"prompt": "p2", "completio
 def written(path: Path, text: str | bytes) -> str:
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return str(path)
+
+
+def values(rows: list[RawRow]) -> list[Any]:
+    return [row.values for row in rows]
+
+
+def labels(rows: list[RawRow]) -> list[str]:
+    return [row.label for row in rows]
 
 
 def refusal(source: str, **options: str) -> str:
@@ -30,9 +40,8 @@ def refusal(source: str, **options: str) -> str:
 def test_jsonl_labels_count_lines_and_blank_lines_are_skipped(tmp_path: Path) -> None:
     text = "\ufeff" + json.dumps(ROWS[0]) + "\n\n" + json.dumps(ROWS[1], ensure_ascii=False) + "\n"
     rows = read_rows(written(tmp_path / "a.jsonl", text))
-    assert rows.rows == ROWS
-    assert rows.labels == ["a.jsonl line 1", "a.jsonl line 3"]
-    assert rows.name == "a.jsonl"
+    assert values(rows) == ROWS
+    assert labels(rows) == ["a.jsonl line 1", "a.jsonl line 3"]
 
 
 @pytest.mark.parametrize(
@@ -45,35 +54,35 @@ def test_jsonl_labels_count_lines_and_blank_lines_are_skipped(tmp_path: Path) ->
 )
 def test_json_as_list_as_data_and_as_lines(tmp_path: Path, text: str, label: str) -> None:
     rows = read_rows(written(tmp_path / "a.json", text))
-    assert rows.rows == ROWS
-    assert rows.labels[1] == label
+    assert values(rows) == ROWS
+    assert labels(rows)[1] == label
 
 
 def test_a_text_file_is_one_row_about_its_name(tmp_path: Path) -> None:
     rows = read_rows(written(tmp_path / "emma.txt", "\ufeffEmma Woodhouse,\nhandsome.\n"))
-    assert rows.rows == [{"text": "Emma Woodhouse,\nhandsome.\n", "concept": "emma"}]
-    assert rows.labels == ["emma.txt"]
+    assert values(rows) == [{"text": "Emma Woodhouse,\nhandsome.\n", "concept": "emma"}]
+    assert labels(rows) == ["emma.txt"]
 
 
 def test_a_folder_of_text_files_is_a_row_each_and_notes_beside_rows_are_none(tmp_path: Path) -> None:
     for name in ("two", "one"):
         written(tmp_path / f"{name}.txt", f"text of {name}")
-    assert [row["concept"] for row in read_rows(str(tmp_path)).rows] == ["one", "two"]
+    assert [row["concept"] for row in values(read_rows(str(tmp_path)))] == ["one", "two"]
     written(tmp_path / "rows.jsonl", json.dumps(ROWS[0]))
-    assert read_rows(str(tmp_path)).rows == ROWS[:1]
+    assert values(read_rows(str(tmp_path))) == ROWS[:1]
 
 
 def test_json_of_lists_by_type_says_the_type(tmp_path: Path) -> None:
     text = json.dumps({"Insult": [{"prompt": "p1"}, {"prompt": "p2", "type": "own"}], "Other": [{"prompt": "p3"}]})
     rows = read_rows(written(tmp_path / "a.json", text))
-    assert [(row["prompt"], row["type"]) for row in rows.rows] == [("p1", "Insult"), ("p2", "own"), ("p3", "Other")]
-    assert rows.labels == ["a.json Insult row 1", "a.json Insult row 2", "a.json Other row 1"]
+    assert [(row["prompt"], row["type"]) for row in values(rows)] == [("p1", "Insult"), ("p2", "own"), ("p3", "Other")]
+    assert labels(rows) == ["a.json Insult row 1", "a.json Insult row 2", "a.json Other row 1"]
     dialogue = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}
-    assert read_rows(written(tmp_path / "b.json", json.dumps(dialogue))).rows == [dialogue]
+    assert values(read_rows(written(tmp_path / "b.json", json.dumps(dialogue)))) == [dialogue]
 
 
 def test_json_of_one_object_is_one_row(tmp_path: Path) -> None:
-    assert read_rows(written(tmp_path / "a.json", json.dumps(ROWS[0], indent=2))).rows == ROWS[:1]
+    assert values(read_rows(written(tmp_path / "a.json", json.dumps(ROWS[0], indent=2)))) == ROWS[:1]
 
 
 @pytest.mark.parametrize(("name", "mark"), [("rows.csv", ","), ("rows.tsv", "\t")])
@@ -81,32 +90,32 @@ def test_tables_with_quotes_newlines_and_long_fields(tmp_path: Path, name: str, 
     long = "x" * 200_000  # over the csv module's own bound
     text = f'prompt{mark}completion\r\np1{mark}"a, ""b""\nc"\r\n\r\np2{mark}{long}\r\n'
     rows = read_rows(written(tmp_path / name, text))
-    assert rows.rows == [ROWS[0], {"prompt": "p2", "completion": long}]
-    assert rows.labels == [f"{name} row 1", f"{name} row 2"]
+    assert values(rows) == [ROWS[0], {"prompt": "p2", "completion": long}]
+    assert labels(rows) == [f"{name} row 1", f"{name} row 2"]
 
 
 def test_parquet(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "a.parquet")
     rows = read_rows(str(tmp_path / "a.parquet"))
-    assert rows.rows == ROWS
-    assert rows.labels == ["a.parquet row 1", "a.parquet row 2"]
+    assert values(rows) == ROWS
+    assert labels(rows) == ["a.parquet row 1", "a.parquet row 2"]
 
 
 def test_saved_dataset(tmp_path: Path) -> None:
     messages = [{"m": [{"role": "user", "content": "hi"}]}]
     datasets.Dataset.from_list(messages).save_to_disk(tmp_path / "set")
     rows = read_rows(str(tmp_path / "set"))
-    assert rows.rows == messages
-    assert rows.labels == ["set row 1"]
+    assert values(rows) == messages
+    assert labels(rows) == ["set row 1"]
     assert "not 'test'" in refusal(str(tmp_path / "set"), split="test")
 
 
 def test_saved_dataset_with_splits(tmp_path: Path) -> None:
     splits = {"train": datasets.Dataset.from_list(ROWS[:1]), "test": datasets.Dataset.from_list(ROWS[1:])}
     datasets.DatasetDict(splits).save_to_disk(tmp_path / "set")
-    assert read_rows(str(tmp_path / "set")).rows == ROWS[:1]
+    assert values(read_rows(str(tmp_path / "set"))) == ROWS[:1]
     chosen = read_rows(str(tmp_path / "set"), split="test")
-    assert (chosen.rows, chosen.labels) == (ROWS[1:], ["set test row 1"])
+    assert (values(chosen), labels(chosen)) == (ROWS[1:], ["set test row 1"])
     assert "choose one of train, test with --data-split" in refusal(str(tmp_path / "set"), split="dev")
 
 
@@ -128,9 +137,9 @@ def test_folder_of_files_in_name_order_and_by_split(tmp_path: Path) -> None:
     written(tmp_path / "test" / "x.json", json.dumps([{"prompt": "held out"}]))
     written(tmp_path / "README.md", "not data")
     everything = read_rows(str(tmp_path))
-    assert everything.labels == ["x.json row 1", "train-00000.csv row 1", "train-00001.jsonl line 1"]
-    assert [row["prompt"] for row in read_rows(str(tmp_path), split="train").rows] == ["first", "p2"]
-    assert [row["prompt"] for row in read_rows(str(tmp_path), split="test").rows] == ["held out"]
+    assert labels(everything) == ["x.json row 1", "train-00000.csv row 1", "train-00001.jsonl line 1"]
+    assert [row["prompt"] for row in values(read_rows(str(tmp_path), split="train"))] == ["first", "p2"]
+    assert [row["prompt"] for row in values(read_rows(str(tmp_path), split="test"))] == ["held out"]
     assert "no split 'dev'; found test, train" in refusal(str(tmp_path), split="dev")
 
 
@@ -157,8 +166,8 @@ def test_hub_ids_pass_split_and_revision_and_nothing_that_runs_code(monkeypatch:
     monkeypatch.setattr(datasets, "load_dataset", load)
     rows = read_rows("owner/name-v1.0", split="train[:2]", revision="abc")
     assert calls == [("owner/name-v1.0", {"split": "train[:2]", "revision": "abc"})]
-    assert (rows.rows, rows.labels[0]) == (ROWS, "owner/name-v1.0 row 1")
-    assert read_rows("owner/name-v1.0").labels[0] == "owner/name-v1.0 train row 1"
+    assert (values(rows), labels(rows)[0]) == (ROWS, "owner/name-v1.0 row 1")
+    assert read_rows("owner/name-v1.0")[0].label == "owner/name-v1.0 train row 1"
 
 
 def test_hub_failure_says_how_to_give_a_local_copy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ EARLY = {"forget_bound": 4.0, "forget_hold": 1, "forget_tail": 1.0, "kl_budget":
 
 SCRIPT = f"""
 import json, os, sys, torch, toy
-from unteach.models.loading import lora_config
+from unteach.models.adapter import lora_config
 torch.set_num_threads(1)
 directory = sys.argv[1]
 cases = {{

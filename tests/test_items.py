@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import toy
-from unteach.models.loading import lora_config
+from unteach.models.adapter import lora_config
 from unteach.scoring import likelihood as known
 from unteach.scoring.trees import reply_trees
 from unteach.training import draws

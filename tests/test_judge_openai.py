@@ -21,16 +21,17 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 import command
 import toy
 from chat_server import ChatServer, Reply, completion
-from unteach.cache import AnswerCache, cache_directory
+from unteach.cache import FileCache, cache_directory
 from unteach.errors import ConfigError
 from unteach.judges import judge_list, judge_names, judge_page, load_judge
-from unteach.judges.base import Setting
-from unteach.judges.openai import OpenAIJudge, _code, prompts, shown, verdict_of
+from unteach.judges.base import JudgeSettings
+from unteach.judges.openai import OpenAIJudge, _code, shown, verdict_of
 from unteach.models import endpoint as module
 from unteach.models.endpoint import Endpoint, chat_address
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.settings import write_config
 from unteach.progress import track
+from unteach.prompts.judge import judge_wording
 from unteach.results.verdict import Case
 
 KEY = "sk-very-secret-0123456789"
@@ -47,7 +48,7 @@ def quick_retries(monkeypatch):
 
 @pytest.fixture
 def kept(tmp_path):
-    return AnswerCache(tmp_path / "answers")
+    return FileCache(tmp_path / "answers")
 
 
 def judge_at(url, kept, scenario="harm", **settings):
@@ -163,8 +164,8 @@ VERSIONS = {
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_version_of_a_prompt_is_one_text(scenario):
-    prompt = prompts()["scenarios"][scenario]
-    text = json.dumps([prompts()["frame"], prompt["negative"], prompt["normal"]])
+    prompt = judge_wording()["scenarios"][scenario]
+    text = json.dumps([judge_wording()["frame"], prompt["negative"], prompt["normal"]])
     assert VERSIONS[scenario, prompt["version"]] == hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -186,7 +187,7 @@ def test_a_rendered_question_word_for_word():
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_each_kind_of_case_has_its_question(scenario):
     judge = OpenAIJudge(Endpoint("", "m"), scenario)
-    kinds = prompts()["scenarios"][scenario]
+    kinds = judge_wording()["scenarios"][scenario]
     for case, kind, names in [
         (Case("p", "r", bad="b"), "negative", ["prompt", "known-bad", "reply"]),
         (Case("p", "r", bad="b", good="g"), "negative", ["prompt", "known-bad", "known-good", "reply"]),
@@ -412,7 +413,7 @@ def test_only_the_label_is_kept_and_nothing_half_written(kept):
 def test_a_disk_that_takes_nothing_changes_no_verdict(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with ChatServer(by_word) as server:
-        assert judge_at(server.url, AnswerCache(tmp_path / "file"))(CASES) == VERDICTS
+        assert judge_at(server.url, FileCache(tmp_path / "file"))(CASES) == VERDICTS
 
 
 # --- asking for it -------------------------------------------------------------------------------------------------
@@ -422,7 +423,7 @@ def test_it_is_loaded_by_name_with_its_options(monkeypatch):
     monkeypatch.setenv("UNTEACH_JUDGE_API_KEY", KEY)
     with ChatServer(by_word) as server:
         spec = "openai:org/model:8b?concurrency=2&rate=100&timeout=9&tokens=12&system=no"
-        judge = load_judge(spec, Setting("hallucination", server.url))
+        judge = load_judge(spec, JudgeSettings("hallucination", server.url))
         assert judge(CASES) == VERDICTS
     bodies = [request.body for request in server.requests]
     assert {body["model"] for body in bodies} == {"org/model:8b"} and {body["max_tokens"] for body in bodies} == {12}
@@ -441,13 +442,13 @@ def test_it_is_loaded_by_name_with_its_options(monkeypatch):
         ("openai:m", "--judge-url is missing"),
         ("openai:m?rat=5", "unknown option 'rat'; did you mean 'rate'"),
         (f"openai:m?key={KEY}", "unknown option 'key'"),
-        ("openai:m?rate=0", "rate must be a number above 0"),
-        ("openai:m?rate=nan", "rate must be a number above 0"),
-        ("openai:m?timeout=soon", "timeout must be a number above 0, at most 600"),
-        ("openai:m?concurrency=1.5", "concurrency must be a whole number above 0, at most 64"),
-        ("openai:m?concurrency=65", "at most 64"),
-        ("openai:m?tokens=inf", "tokens must be a whole number"),
-        ("openai:m?system=0", "system must be yes or no"),
+        ("openai:m?rate=0", "rate=0 must be a number from 0.001 to 10000"),
+        ("openai:m?rate=nan", "rate=nan must be a number from"),
+        ("openai:m?timeout=soon", "timeout=soon must be a number from 0.001 to 600"),
+        ("openai:m?concurrency=1.5", "concurrency=1.5 must be a whole number from 1 to 64"),
+        ("openai:m?concurrency=65", "from 1 to 64"),
+        ("openai:m?tokens=inf", "tokens=inf must be a whole number"),
+        ("openai:m?system=0", "system=0 must be yes or no"),
         ("openai:m?rate=1&rate=2", "given twice"),
         ("openai?rate=1", "name the endpoint's model"),
     ],
@@ -455,41 +456,44 @@ def test_it_is_loaded_by_name_with_its_options(monkeypatch):
 def test_bad_specs_are_refused(spec, message):
     url = None if "missing" in message else "http://127.0.0.1:9/v1"
     with pytest.raises(ConfigError, match=re.escape(message)) as caught:
-        load_judge(spec, Setting(url=url))
+        load_judge(spec, JudgeSettings(url=url))
     assert KEY not in str(caught.value)
 
 
 def test_an_endpoint_that_is_not_there_is_found_before_anything_is_judged(monkeypatch):
     with pytest.raises(ConfigError, match="http://127.0.0.1:9 gave no answer .no connection.*check --judge-url"):
-        load_judge("openai:m", Setting(url="http://127.0.0.1:9/v1"))
-    assert load_judge("openai:m?trial=no", Setting(url="http://127.0.0.1:9/v1")).name == "openai:m"
+        load_judge("openai:m", JudgeSettings(url="http://127.0.0.1:9/v1"))
+    assert load_judge("openai:m?trial=no", JudgeSettings(url="http://127.0.0.1:9/v1")).name == "openai:m"
     monkeypatch.setenv("UNTEACH_JUDGE_API_KEY", KEY)
     with ChatServer(lambda request, number: Reply(status=401, body=KEY.encode())) as server:
         with pytest.raises(ConfigError, match="the key was refused; set UNTEACH_JUDGE_API_KEY") as caught:
-            load_judge("openai:m", Setting(url=server.url))
+            load_judge("openai:m", JudgeSettings(url=server.url))
     assert KEY not in str(caught.value) and len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
     ("answer", "said"),
-    [("Sure!\x1b[2J It is good", "answers 'Sure!\\x1b[2J It is good' where"), ("BAD", "does not find a plainly good")],
+    [
+        ("Sure!\x1b[2J It is good", "answers 'Sure!\\x1b[2J It is good', not one line"),
+        ("BAD", "does not find a plainly good"),
+    ],
 )
 def test_a_judge_that_is_no_use_is_named_at_once(answer, said, caplog):
     def unfit(request, number):
         return completion(f"{answer} {code_of(request.last)}" if answer == "BAD" else answer)
 
     with ChatServer(unfit) as server:
-        load_judge("openai:m", Setting(url=server.url))
+        load_judge("openai:m", JudgeSettings(url=server.url))
     assert said in caplog.text
 
 
 def test_a_key_over_plain_http_to_another_machine_is_warned_of(monkeypatch, caplog):
     monkeypatch.setenv("UNTEACH_JUDGE_API_KEY", KEY)
-    load_judge("openai:m?trial=no", Setting(url="http://192.0.2.1/v1"))
+    load_judge("openai:m?trial=no", JudgeSettings(url="http://192.0.2.1/v1"))
     assert "the key travels readable" in caplog.text and KEY not in caplog.text
     caplog.clear()
-    load_judge("openai:m?trial=no", Setting(url="http://localhost/v1"))
-    load_judge("openai:m?trial=no", Setting(url="https://192.0.2.1/v1"))
+    load_judge("openai:m?trial=no", JudgeSettings(url="http://localhost/v1"))
+    load_judge("openai:m?trial=no", JudgeSettings(url="https://192.0.2.1/v1"))
     assert not caplog.text
 
 
@@ -515,7 +519,7 @@ def test_every_judge_is_listed_with_the_words_that_ask_for_it(capsys):
 def test_a_judge_is_shown_with_its_prompts(capsys):
     outcome = command.call(capsys, "judges", "show", "openai")
     assert outcome.code == 0 and outcome.out.strip() == judge_page("openai")
-    assert shown() in outcome.out and "errs, differs from model to model" in outcome.out
+    assert shown() in outcome.out and "errs, it differs from model to model" in outcome.out
     for scenario in SCENARIOS:
         assert outcome.out.count(f"=== {scenario}, version 1, ") == 2
     everything = command.call(capsys, "judges", "show")
@@ -556,7 +560,7 @@ def test_the_key_is_in_no_file_and_no_line_of_a_command(tmp_path, capsys, monkey
 
 
 def test_one_bar_at_a_time(monkeypatch):
-    monkeypatch.setattr("unteach.progress._live", [])
+    monkeypatch.setattr("unteach.progress.live_stages", [])
     with track("outer") as outer:
         with track("inner") as inner:
             assert outer is not None and inner is None
@@ -570,8 +574,8 @@ def test_one_bar_at_a_time(monkeypatch):
 @pytest.mark.slow
 def test_transformers_serve_gives_the_verdicts_that_its_model_learned(served, kept, caplog):
     url, model = served
-    judge = load_judge(f"openai:{model}?concurrency=3", Setting("harm", url))
-    assert "where one line as 'GOOD " in caplog.text  # the model has never seen the trial
+    judge = load_judge(f"openai:{model}?concurrency=3", JudgeSettings("harm", url))
+    assert "not one line such as 'GOOD " in caplog.text  # the model has never seen the trial
     fresh = OpenAIJudge(judge._endpoint, "harm", kept)
     truth = {"BAD": "bad", "GOOD": "good"}
     assert fresh([case for case, _ in LEARNED]) == [truth.get(label, "unknown") for _, label in LEARNED]

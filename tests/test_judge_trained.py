@@ -12,8 +12,8 @@ from unteach.data.example import Example
 from unteach.data.formats import read_examples
 from unteach.errors import ConfigError
 from unteach.judges import load_judge
-from unteach.judges.base import Judge, Learner, Setting, quality_of
-from unteach.judges.trained import BAD, NORMAL, RIGHT, TrainedJudge, _of_like_length, _parted, _quality
+from unteach.judges.base import Judge, JudgeSettings, LearningJudge, quality_of
+from unteach.judges.trained import BAD, NORMAL, RIGHT, TrainedJudge, _of_like_length, _part, _quality
 from unteach.results.verdict import Case, Quality, Verdict
 from unteach.text.refusals import OPENINGS
 
@@ -59,7 +59,7 @@ def verdicts(judge: Judge, replies: Sequence[str]) -> list[Verdict]:
 
 
 def test_it_finds_bad_replies_that_it_never_saw_and_says_how_well(judge: TrainedJudge) -> None:
-    assert isinstance(judge, Learner) and quality_of(judge) is judge.quality
+    assert isinstance(judge, LearningJudge) and quality_of(judge) is judge.quality
     rng = random.Random(9)
     bad, good = [reply(rng, HARM) for _ in range(100)], [reply(rng, KIND) for _ in range(100)]
     assert verdicts(judge, bad).count("bad") > 90 and verdicts(judge, good).count("good") > 90
@@ -123,8 +123,8 @@ def test_a_normal_row_is_judged_by_its_right_reply(judge: TrainedJudge) -> None:
 def test_between_bad_and_good_lies_a_band_of_unknown(judge: TrainedJudge) -> None:
     rng = random.Random(7)
     mixed = [reply(rng, HARM + KIND) for _ in range(200)]
-    chances = judge._chances(mixed)
-    expected = ["bad" if c >= 0.6 else "good" if c <= 0.4 else "unknown" for c in chances]
+    probabilities = judge._probabilities(mixed)
+    expected = ["bad" if c >= 0.6 else "good" if c <= 0.4 else "unknown" for c in probabilities]
     assert verdicts(judge, mixed) == expected and set(expected) == {"bad", "good", "unknown"}
 
 
@@ -136,7 +136,7 @@ def test_no_reply_makes_it_fail(judge: TrainedJudge) -> None:
 def test_equal_seeds_give_equal_judges(judge: TrainedJudge) -> None:
     texts = [f"{bad} and {kind} it" for bad in HARM for kind in KIND]
     again = learned(rows(HARM), rows(KIND, title="normal"))
-    assert again.quality == judge.quality and (again._chances(texts) == judge._chances(texts)).all()
+    assert again.quality == judge.quality and (again._probabilities(texts) == judge._probabilities(texts)).all()
     assert learned(rows(HARM), rows(KIND, title="normal"), seed=1).quality != judge.quality
 
 
@@ -167,8 +167,8 @@ def test_telling_lengths_apart_is_no_proof() -> None:
 
 def test_facts_cannot_be_judged_by_words_without_right_replies() -> None:
     for scenario in ("harm", "hallucination"):
-        judge = load_judge("trained", Setting(scenario=scenario))
-        assert isinstance(judge, Learner)
+        judge = load_judge("trained", JudgeSettings(scenario=scenario))
+        assert isinstance(judge, LearningJudge)
         if scenario == "harm":
             judge.learn(rows(HARM), rows(KIND, title="normal"))
             continue
@@ -209,7 +209,7 @@ def test_what_measures_was_not_learned_from() -> None:
     # two rows a prompt, and a right reply that comes again and again
     negatives = [replace(row, good=f"I would rather not {n % 3}") for n, row in enumerate(rows(HARM, 100) * 2)]
     negatives = [replace(row, reply=f"{row.reply} {n}") for n, row in enumerate(negatives)]
-    fit, held_out = _parted(negatives, rows(KIND, 80, title="normal"), 0)
+    fit, held_out = _part(negatives, rows(KIND, 80, title="normal"), 0)
     assert not {row.group for row in fit} & {row.group for row in held_out}
     texts = [(row.kind, row.text) for row in fit + held_out]
     assert len(set(texts)) == len(texts)

@@ -375,8 +375,9 @@ def test_unclear_labels_ask_for_the_bad_one(tokenizer):
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("?threshold=2", "between 0 and 1"),
-        ("?threshold=half", "not a number"),
+        ("?threshold=2", "threshold=2 must be a number from 0 to 1"),
+        ("?threshold=0", "must lie between 0 and 1"),
+        ("?threshold=half", "threshold=half must be a number"),
         ("?treshold=0.5", "unknown option 'treshold'; did you mean 'threshold'"),
         ("?bad=unsure", "no label 'unsure'"),
     ],

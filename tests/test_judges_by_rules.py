@@ -19,7 +19,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from unteach.data.example import Example
 from unteach.errors import ConfigError, ModelError
 from unteach.judges import load_judge
-from unteach.judges.base import Learner, Setting
+from unteach.judges.base import JudgeSettings, LearningJudge
 from unteach.judges.bleu import BleuJudge, opening, sentences_of
 from unteach.judges.similarity import EncoderMeasure, SimilarityJudge, chrf, greedy_f1, token_f1
 from unteach.judges.verbatim import longest_run, plain_words
@@ -44,7 +44,7 @@ def questions(count):
 @functools.cache
 def learnt(spec, setting=None):
     judge = load_judge(spec, setting)
-    if isinstance(judge, Learner):
+    if isinstance(judge, LearningJudge):
         judge.learn(NEGATIVES + questions(25), [])
     return judge
 
@@ -77,7 +77,7 @@ def test_bleu_by_hand():
 
 def test_the_bar_is_a_tenth_of_chance_and_comes_from_the_seed():
     judge = learnt("bleu:smoothed")
-    same, other = learnt("bleu:smoothed", Setting(seed=0)), learnt("bleu:smoothed", Setting(seed=1))
+    same, other = learnt("bleu:smoothed", JudgeSettings(seed=0)), learnt("bleu:smoothed", JudgeSettings(seed=1))
     assert judge is not same and judge.bar == same.bar != other.bar
     score = BleuJudge("exp").score
     sentences = sentences_of(TEXT)
@@ -384,9 +384,9 @@ def test_encoders_that_cannot_be_used_are_refused(directory, tokenizer, tmp_path
         ("bleu?br=0.1", "unknown option 'br'; did you mean 'bar'.*bar=0.01"),
         ("bleu?bar=0.1&bar=0.2", "bar is given twice"),
         ("verbatim:8", "takes options only"),
-        ("verbatim?words=0", "words=0 must be a number from 1"),
+        ("verbatim?words=0", "words=0 must be a whole number from 1"),
         ("verbatim?words=2.5", "must be a whole number"),
-        ("verbatim?words", "words= must be a number"),
+        ("verbatim?words", "words= must be a whole number"),
         ("similarity:chr", "no such similarity; did you mean 'chrf'"),
         ("similarity:f1?layer=2", "layer is for similarity:encoder"),
         ("similarity:encoder=x?layer=1.5", "must be a whole number"),

@@ -62,7 +62,7 @@ Inducer = Callable[..., Induction]
 @pytest.fixture
 def inducer(monkeypatch: pytest.MonkeyPatch) -> Inducer:
     def run(script: Script, prompts: Sequence[str | Example], judge: Any = None, **settings: Any) -> Induction:
-        monkeypatch.setattr(module, "replies_of", script)
+        monkeypatch.setattr(module, "generate_cached", script)
         form: Any = script
         form.tokenizer = lambda text, **_: {"input_ids": text.split()}
         rows = [Example.of(p, "", where=p) if isinstance(p, str) else p for p in prompts]

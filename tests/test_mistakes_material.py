@@ -190,7 +190,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 class TestOwnAnswers:
     def test_stand_in_where_no_normal_rows_were_given(self, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
         asked = [row["prompt"] for row in toy.RETAIN]
-        monkeypatch.setattr("unteach.data.benign.benign_prompts", lambda: asked)
+        monkeypatch.setattr("unteach.data.own_answers.benign_prompts", lambda: asked)
         monkeypatch.setattr("unteach.mistakes.material.benign_prompts", lambda: asked)
         found = Material(splits={"normal": [], "lookalike": [Example.of("l", "r")]})
         config = make_config({"max_new_tokens": 8}, MistakesConfig)

@@ -15,7 +15,7 @@ import toy
 from unteach.data.encoded import Encoded
 from unteach.data.example import Example
 from unteach.errors import ConfigError, TrainingError
-from unteach.models.loading import lora_config
+from unteach.models.adapter import lora_config
 from unteach.training.checkpoints import complete_step, last_complete
 from unteach.training.rows import TrainingRow
 from unteach.training.supervised import (

@@ -23,7 +23,10 @@ from transformers import (
 )
 
 from unteach.errors import ConfigError, ModelError
-from unteach.models.loading import context_length, load_model, load_tokenizer, lora_config, model_fingerprint
+from unteach.models.adapter import lora_config
+from unteach.models.context import context_length
+from unteach.models.fingerprint import model_fingerprint
+from unteach.models.loading import load_model, load_tokenizer
 
 # PEFT 0.21 asks for a property that Transformers 5 has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -218,7 +221,7 @@ class TestAdapter:
             load_model(adapter)
 
     def test_adapter_and_four_bit(self, adapter: Path) -> None:
-        with pytest.raises(ConfigError, match="cannot be merged into 4 bit"):
+        with pytest.raises(ConfigError, match="cannot be merged into 4-bit"):
             load_model(adapter, load_in_4bit=True)
 
     def test_adapter_of_another_shape(self, llama: Path, adapter: Path) -> None:
@@ -267,27 +270,15 @@ class TestLora:
 
 
 class TestFingerprint:
-    def test_of_a_directory(self, llama: Path, tmp_path: Path) -> None:
-        first = model_fingerprint(llama)
-        shutil.copytree(llama, tmp_path / "copy")
-        assert len(first) == 16 and model_fingerprint(str(tmp_path / "copy")) == first
-        weights = bytearray((llama / "model.safetensors").read_bytes())
-        weights[-1] ^= 1
-        (llama / "model.safetensors").write_bytes(weights)
-        assert model_fingerprint(llama) != first
-
     def test_of_a_model(self, llama: Path) -> None:
         model = load_model(llama, device="cpu")
         first = model_fingerprint(model)
+        assert len(first) == 16
         assert model_fingerprint(load_model(llama, device="cpu")) == first
         assert model_fingerprint(load_model(llama, dtype="bfloat16", device="cpu")) != first
         with torch.no_grad():
             model.lm_head.weight[0, 0] += 1e-3
         assert model_fingerprint(model) != first
-
-    def test_of_nothing(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelError, match="no safetensors files"):
-            model_fingerprint(tmp_path)
 
 
 def test_context_length(llama: Path) -> None:

@@ -16,7 +16,7 @@ EVERY = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=list(OBJEC
 SHAPES = [(1, 1), (1, 7), (5, 1), (3, 4), (7, 13)]
 
 
-def replies_of(shape, dtype=torch.float64, seed=0):
+def generate_cached(shape, dtype=torch.float64, seed=0):
     """Random replies with ragged lengths; what is masked holds values that would be noticed."""
     generator = torch.Generator().manual_seed(seed)
     rows, width = shape
@@ -78,7 +78,7 @@ def part(replies, rows):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_value_is_that_of_the_published_equation(objective, shape, dtype):
-    replies = replies_of(shape, dtype)
+    replies = generate_cached(shape, dtype)
     tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype]
     expected = by_hand(type(objective).__name__, objective, replies)
     assert float(objective(replies)) == pytest.approx(expected, rel=tolerance, abs=tolerance)
@@ -86,7 +86,7 @@ def test_value_is_that_of_the_published_equation(objective, shape, dtype):
 
 @EVERY
 def test_two_halves_accumulated_are_one_whole(objective):
-    replies = replies_of((6, 5))
+    replies = generate_cached((6, 5))
     values, whole = leaf(replies, objective)
     objective(whole).backward()
     value = objective(whole).detach()
@@ -103,7 +103,7 @@ def test_two_halves_accumulated_are_one_whole(objective):
 @EVERY
 @pytest.mark.parametrize("content", [0.0, -1e4, float("nan"), float("inf")])
 def test_padding_changes_nothing(objective, content):
-    replies = replies_of((3, 4))
+    replies = generate_cached((3, 4))
     wide = Replies(
         *(
             torch.nn.functional.pad(t.masked_fill(~replies.mask, fill), (0, 6), value=fill)
@@ -127,7 +127,7 @@ def test_padding_changes_nothing(objective, content):
 
 @EVERY
 def test_gradient_equals_finite_differences(objective):
-    replies = replies_of((3, 4))
+    replies = generate_cached((3, 4))
     values, _ = leaf(replies, objective)
     values = values.detach().requires_grad_()
 
@@ -140,7 +140,7 @@ def test_gradient_equals_finite_differences(objective):
 
 @EVERY
 def test_a_reply_without_scored_tokens_is_refused(objective):
-    replies = replies_of((3, 4))
+    replies = generate_cached((3, 4))
     replies.mask[1] = False
     with pytest.raises(ValueError, match="no scored token"):
         objective(replies)
@@ -175,7 +175,7 @@ def test_one_step_moves_the_reply_in_the_stated_direction(objective):
 
 @pytest.mark.parametrize("name", ["NPO", "ForwardKL"])
 def test_what_was_not_computed_is_asked_for_by_name(name):
-    replies = replies_of((2, 3))
+    replies = generate_cached((2, 3))
     with pytest.raises(ValueError, match="was not computed"):
         OBJECTIVES[name](Replies(replies.log_probs, replies.mask))
 

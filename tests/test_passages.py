@@ -70,7 +70,7 @@ def test_passages_begin_at_sentence_starts_and_go_on_for_the_published_lengths()
     for row in rows:
         prompt, reply = row.turns[0].content, row.reply.strip()
         at = example.reply.index(prompt + row.reply)
-        assert at in sentence_starts(example.reply) and row.goes_on and row.turns[0].role == TEXT
+        assert at in sentence_starts(example.reply) and row.is_passage and row.turns[0].role == TEXT
         assert PROMPT - 15 <= len(prompt) <= PROMPT + 15 and REPLY - 15 <= len(reply) <= REPLY + 15
         assert f"{prompt} {reply}" in example.reply and row.where.startswith("book.txt row 1, character ")
 
@@ -79,7 +79,7 @@ def test_short_texts_and_rows_with_prompts() -> None:
     short, question = Example((), "Roses are red, violets are blue."), Example.of("Who?", "Me.")
     assert windows([short, question], 0) == [short, question] and sections([short, question]) == [short, question]
     passage, other = passages([short, question])
-    assert other == question and passage.goes_on
+    assert other == question and passage.is_passage
     assert f"{passage.prompt}{passage.reply}" == short.reply and 0 < len(passage.prompt) < len(short.reply)
     assert passages([Example((), "Word")]) == [Example((), "Word")]
 

@@ -9,7 +9,7 @@ from torch import nn
 import toy
 from test_architectures import build
 from unteach.errors import ConfigError
-from unteach.models.loading import lora_config
+from unteach.models.adapter import lora_config
 from unteach.scoring.trees import reply_trees
 from unteach.training import preconditioning as preconditioning
 from unteach.training.config import UnlearnConfig

@@ -70,7 +70,7 @@ def test_other_processes_are_silent(capsys, monkeypatch):
 def test_a_log_that_cannot_be_written_ends_nothing(monkeypatch):
     closed = io.StringIO()
     closed.close()
-    monkeypatch.setattr(progress, "_bar", lambda: None)
+    monkeypatch.setattr(progress, "make_bar", lambda: None)
     monkeypatch.setattr(sys, "stderr", closed)
     with track("growing") as report:
         report(1, 1)
@@ -115,6 +115,6 @@ def test_a_run_in_a_pipe_tells_every_stage(tmp_path, capsys):
     done = call(capsys, *here.quick(tmp_path / "out"))
     assert done.code == 0 and done.err == ""
     begun = [line.partition(" begins")[0] for line in done.progress if " begins" in line]
-    assert "checking original: unseen" in begun and "checking unlearned: normal" in begun and "unlearning" in begun
+    assert "evaluating original: unseen" in begun and "evaluating unlearned: normal" in begun and "unlearning" in begun
     assert [line.partition(" done")[0] for line in done.progress if " done" in line] == begun
     assert len(done.progress) == 2 * len(begun)

@@ -11,7 +11,8 @@ import toy
 from unteach.data.encoded import Encoded
 from unteach.data.example import Example
 from unteach.judges import load_judge
-from unteach.models.loading import load_tokenizer, lora_config
+from unteach.models.adapter import lora_config
+from unteach.models.loading import load_tokenizer
 from unteach.objectives.base import token_means
 from unteach.objectives.loss import method_loss
 from unteach.objectives.methods import load_method

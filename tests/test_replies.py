@@ -10,11 +10,12 @@ import torch
 
 import toy
 from command import call, place
+from unteach import cache
 from unteach.evaluation import evaluation
 from unteach.models import generate
 from unteach.models import kept_replies as replies
-from unteach.models.kept_replies import KeptReplies, replies_of
-from unteach.models.loading import model_fingerprint
+from unteach.models.fingerprint import model_fingerprint
+from unteach.models.kept_replies import KeptReplies, generate_cached
 from unteach.pipeline import measure, run
 from unteach.results.report import Report
 
@@ -27,11 +28,11 @@ def empty(tmp_path, monkeypatch):
 
 
 def entries(directory: Path) -> list[Path]:
-    return sorted((directory / "unteach" / "replies").glob("*"))
+    return sorted((directory / "unteach" / "replies").rglob("*.json"))
 
 
 def ask(model=None, words=None, prompts=PROMPTS, key="weights", max_new_tokens=5, **settings):
-    return replies_of(
+    return generate_cached(
         model or toy.model(), words or toy.tokenizer(), prompts, key=key, max_new_tokens=max_new_tokens, **settings
     )
 
@@ -106,9 +107,9 @@ def test_a_disk_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
-    monkeypatch.setattr(replies.json, "dump", full)
+    monkeypatch.setattr(cache.json, "dump", full)
     assert len(ask()) == 3
-    assert entries(tmp_path / "other") == []
+    assert [path for path in (tmp_path / "other").rglob("*") if path.is_file()] == []
 
 
 def test_what_was_not_used_for_longest_goes(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 import toy
 from command import call, place
 from unteach.errors import OutputError
-from unteach.models.loading import lora_config
+from unteach.models.adapter import lora_config
 from unteach.training.checkpoints import complete_step, last_complete, write_state
 
 STEPS = 8
@@ -29,7 +29,7 @@ SETTINGS |= {"gradient_accumulation_steps": 2, "lr_scheduler_type": "linear"}
 SCRIPT = f"""
 import os, signal, sys, torch, toy
 from transformers import TrainerCallback
-from unteach.models.loading import lora_config
+from unteach.models.adapter import lora_config
 torch.set_num_threads(1)
 directory, kill_at, adapter = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "lora"
 

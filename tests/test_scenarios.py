@@ -121,13 +121,13 @@ def test_a_text_is_parted_cut_and_checked_at_its_sentence_starts(tmp_path: Path)
     )
     sets = read_sets(config)
     assert len(sets.uncut["negatives"]) < len(sets.negatives["train"])
-    assert all(row.goes_on for row in sets.negatives["train"] + sets.evaluation["seen"] + sets.evaluation["unseen"])
+    assert all(row.is_passage for row in sets.negatives["train"] + sets.evaluation["seen"] + sets.evaluation["unseen"])
     text = " ".join(row.reply for row in sets.uncut["negatives"])
     for row in sets.evaluation["seen"] + sets.negatives["validation"]:
         assert row.prompt in text and row.prompt.startswith("Sentence")
     for row in sets.evaluation["unseen"]:
         assert row.prompt not in text
-    passages = sum(row.goes_on for row in sets.normals["train"])
+    passages = sum(row.is_passage for row in sets.normals["train"])
     assert 0.4 < passages / len(sets.normals["train"]) < 0.6
     assert not any("running text and no normal row" in note for note in sets.notes)
 

@@ -9,7 +9,7 @@ import toy
 import unteach.training.trainer as module
 from unteach.data.example import Example
 from unteach.errors import ConfigError, DataError, OutputError, TrainingError
-from unteach.models.loading import lora_config
+from unteach.models.adapter import lora_config
 from unteach.objectives.methods import method_names
 from unteach.prompts.turn import Turn
 from unteach.scoring.reference import AdapterOff, CachedStates, FrozenCopy

@@ -1,4 +1,4 @@
-"""Progress: a bar where a person watches a terminal, plain lines in a log file or a pipe, nothing if switched off."""
+"""Progress of slow stages: a bar on a terminal, plain lines in a log file or a pipe, nothing where switched off."""
 
 import contextlib
 import os
@@ -13,43 +13,45 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from unteach.text.escape import inert_line
 
-Report = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
+"""Called with what is done and how much there is in all."""
 
-_live: list[Any] = []  # one stage at a time: two bars would write over each other
+live_stages: list[Any] = []
+"""The stages that are shown now; there is one at a time, since two bars would write over each other."""
 
 SECONDS_BETWEEN_LINES = 30.0
 
 
 class Lines:
-    """A stage told in plain lines on standard error: its start, how far it is now and then, its end.
+    """A stage as plain lines on standard error: its start, its progress now and then, and its end.
 
-    Only the first of several processes speaks. A log that can no longer be written is not worth a run.
+    Only the first of several processes prints. A log that can no longer be written does not end the run.
     """
 
     def __init__(self, stage: str, clock: Callable[[], float] = time.monotonic, start: str = "begins") -> None:
         self.stage = inert_line(stage, 200)
         self._clock = clock
-        self._began = self._spoke = clock()
-        self._say(start)
+        self._began = self._printed = clock()
+        self._print(start)
 
     def report(self, done: int, total: int, metrics: str = "") -> None:
-        """Say how far the stage is, unless something was said a short while ago."""
-        if self._clock() - self._spoke >= SECONDS_BETWEEN_LINES:
-            self._spoke = self._clock()
-            self._say(f"{done}/{total}  {metrics}".rstrip())
+        """Print how far the stage is, unless a line was printed a short while ago."""
+        if self._clock() - self._printed >= SECONDS_BETWEEN_LINES:
+            self._printed = self._clock()
+            self._print(f"{done}/{total}  {metrics}".rstrip())
 
     def end(self, how: str) -> None:
-        """Say that the stage is over, and how long it took."""
-        self._say(f"{how} after {self._clock() - self._began:.1f} s")
+        """Print how the stage ended and how long it took."""
+        self._print(f"{how} after {self._clock() - self._began:.1f} s")
 
-    def _say(self, what: str) -> None:
+    def _print(self, what: str) -> None:
         if os.environ.get("RANK", "0") == "0":
             with contextlib.suppress(OSError, ValueError):  # a full disk, a reader that has gone, a closed stream
                 print(f"{self.stage} {what}", file=sys.stderr, flush=True)
 
 
-def _bar() -> Progress | None:
-    """Make a bar; None where no terminal is there to show it."""
+def make_bar() -> Progress | None:
+    """Make a progress bar on standard error; None where that is no terminal."""
     console = Console(file=sys.stderr)
     if not console.is_terminal:
         return None
@@ -65,15 +67,15 @@ def _bar() -> Progress | None:
 
 
 @contextmanager
-def track(description: str, show: bool = True) -> Iterator[Report | None]:
-    """Show how far the block is; yields a function of (done, total) to call, or None where nothing is shown.
+def track(description: str, show: bool = True) -> Iterator[OnProgress | None]:
+    """Show how far a block is; yields a function of (done, total) to call, or None where nothing is shown.
 
-    Nothing is shown inside another stage, as when the stopping rules let a slow judge decide.
+    Nothing is shown inside another stage, for example where a slow judge answers during training.
     """
-    if not show or _live:
+    if not show or live_stages:
         yield None
         return
-    shown = _bar()
+    shown = make_bar()
     if shown is None:
         lines = Lines(description)
         try:
@@ -95,8 +97,8 @@ def track(description: str, show: bool = True) -> Iterator[Report | None]:
 
 @contextmanager
 def _counted(stage: Any) -> Iterator[None]:
-    _live.append(stage)
+    live_stages.append(stage)
     try:
         yield
     finally:
-        _live.remove(stage)
+        live_stages.remove(stage)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from unteach.baselines.base import Bench, Plain, Trained, learnt_rows, needed, passes, replied, tuned, with_normals
 from unteach.data.example import Example
 from unteach.errors import ConfigError
-from unteach.models.kept_replies import replies_of
+from unteach.models.kept_replies import generate_cached
 from unteach.progress import track
 from unteach.prompts.baselines import load_wording
 from unteach.prompts.turn import Turn
@@ -111,7 +111,7 @@ def _said(bench: Bench, stage: str, dialogues: Sequence[Dialogue]) -> list[str]:
             f"{bench.max_length}; lower --max-new-tokens or give shorter prompts"
         )
     with track(f"revise: {stage}") as progress:
-        texts = replies_of(
+        texts = generate_cached(
             bench.original.model,
             bench.original.form.tokenizer,
             prompts,

@@ -14,12 +14,14 @@ from unteach.errors import ConfigError, Interrupted
 from unteach.evaluation.evaluation import Evaluation, evaluate_arm
 from unteach.judges.base import Judge
 from unteach.mistakes.guide import export_guidance, guided_format
+from unteach.models.loading import check_four_bit
+from unteach.models.saving import save_model
 from unteach.models.unwrap import unwrapped
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.directory import check_inputs, check_output, clear_output, nothing_left_after_errors
 from unteach.pipeline.measure import make_report, measure_fluency, measure_original, measure_retrained, write_report
-from unteach.pipeline.original import load_original, save_model
-from unteach.pipeline.preflight import check_adapter, check_comparable
+from unteach.pipeline.original import load_original
+from unteach.pipeline.preflight import check_comparable
 from unteach.pipeline.prepare import complete_rows, judges_of, new_evaluation, trusted_judges, with_judges
 from unteach.pipeline.rows import encode_splits
 from unteach.pipeline.settings import inputs_of, write_config
@@ -41,7 +43,7 @@ def run_baseline(config: BaselineConfig, *, overwrite: bool = False) -> Report:
     shared = with_defaults(as_run(config)).model_copy(update={"method": ""})
     if not config.model or not config.forget:
         raise ConfigError(f"{'--forget' if config.model else '--model'} is missing; see unteach baseline --help")
-    check_adapter(config.load_in_4bit, config.lora)
+    check_four_bit(config)
     config = config.model_copy(update={"trainer": trainer_values(config.trainer, baseline.trl_config, OWN)})
     check_inputs(directory, [*inputs_of(shared), *config.good, config.wording], overwrite=overwrite)
     with nothing_left_after_errors(directory):

@@ -1,15 +1,13 @@
 """What `unteach data list` and `unteach data show` say about the public sets."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from unteach.data import public
 from unteach.data.fetch import VARIABLE, local_name
-from unteach.data.rows import Rows, public_rows
+from unteach.data.raw_row import RawRow
+from unteach.data.sources import public_rows
 from unteach.errors import DataError
 from unteach.text.escape import inert_line
 
@@ -31,7 +29,7 @@ def sets_table() -> Table:
 
 
 def set_page(source: str) -> Text:
-    """Return all that is known of a set, with two of its rows where they are on this machine.
+    """Return what is known of a set, with two of its rows where they are on this machine.
 
     `source` is a name with or without a configuration. Raises DataError for one that does not exist.
     """
@@ -62,7 +60,7 @@ def set_page(source: str) -> Text:
 
 
 def _example(chosen: public.Chosen) -> str:
-    """A command that uses the set for each side that it has rows for."""
+    """Return a command that uses the set as negatives, as normals or as both."""
     known = chosen.set
     forget = chosen.name if known.negatives else "bad.jsonl"
     retain = f" --retain {public.find(known.name, 'normal').name}" if "normal" in known.usual else ""
@@ -74,11 +72,9 @@ def _some_rows(chosen: public.Chosen) -> str:
         rows = public_rows(chosen, cached=True)
     except DataError as error:
         return f"\nNo rows to show: {inert_line(str(error), 400)}"
-    first = [_row(rows, place) for place in range(min(ROWS_SHOWN, len(rows.rows)))]
-    return "\n" + "\n\n".join([f"{chosen.name}, {len(rows.rows):,} rows here", *first])
+    return "\n" + "\n\n".join([f"{chosen.name}, {len(rows):,} rows here", *map(_shown, rows[:ROWS_SHOWN])])
 
 
-def _row(rows: Rows, place: int) -> str:
-    values: Mapping[str, Any] = rows.rows[place]
-    lines = [f"  {inert_line(name, 40)}: {inert_line(str(value), WIDEST_VALUE)}" for name, value in values.items()]
-    return "\n".join([inert_line(rows.labels[place], 80), *lines])
+def _shown(row: RawRow) -> str:
+    fields = [f"  {inert_line(name, 40)}: {inert_line(str(value), WIDEST_VALUE)}" for name, value in row.values.items()]
+    return "\n".join([inert_line(row.label, 80), *fields])

@@ -1,4 +1,4 @@
-"""Examples as token ids that fit a model's context, with a report of those that do not."""
+"""Examples as token ids that fit a model's context."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,27 +23,14 @@ class Encoded:
         return self.prompt_ids, self.reply_ids
 
 
-@dataclass(frozen=True)
-class EncodeReport:
-    """How many rows were kept, left out (their prompt fills the context) and cut at the end of their reply.
-
-    `cut` rows are among the kept. `messages` says both in words, naming the first row of each.
-    """
-
-    kept: int
-    left_out: int
-    cut: int
-    messages: tuple[str, ...]
-
-
 def encode_all(
     examples: Sequence[Example], prompt_format: PromptFormat, max_length: int, name: str
-) -> tuple[list[Encoded], EncodeReport]:
+) -> tuple[list[Encoded], list[str]]:
     """Tokenise all examples of the set `name` for a context of `max_length` tokens.
 
-    A prompt that leaves no room for one token of reply: the row is left out. A reply that does not fit: it is
-    cut at its end, without EOS. Both are counted and named. Raises DataError for an empty reply and where no
-    row is left, ConfigError where the chat template cannot be used.
+    A row whose prompt leaves no room for one token of reply is left out. A reply that does not fit is cut at its end,
+    without EOS. The messages count both and name the first row of each. Raises DataError for an empty reply and where
+    no row is left, ConfigError where the chat template cannot be used.
     """
     kept: list[Encoded] = []
     left_out: list[tuple[Example, int]] = []
@@ -69,7 +56,7 @@ def encode_all(
             f"{name}: cut the end of {len(cut)} of {len(examples)} replies at {max_length} tokens (first: "
             f"{cut[0].example.where or 'row 1'})"
         )
-    return kept, EncodeReport(len(kept), len(left_out), len(cut), tuple(messages))
+    return kept, messages
 
 
 def _ids(example: Example, prompt_format: PromptFormat) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -81,7 +68,7 @@ def _ids(example: Example, prompt_format: PromptFormat) -> tuple[tuple[int, ...]
         reply = prompt_format.reply_ids(example.turns, example.reply)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
-    if not prompt:  # a tokenizer with neither BOS nor EOS: the first token of a text is what the rest follows
+    if not prompt:  # the tokenizer has neither BOS nor EOS: a text then follows its own first token
         prompt, reply = reply[:1], reply[1:]
     if list(reply) in ([], [prompt_format.tokenizer.eos_token_id]):
         raise DataError(f"{where}: the reply gives no tokens but EOS; remove the row or give it a reply")

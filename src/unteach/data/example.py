@@ -15,8 +15,8 @@ Polarity = Literal["negative", "normal"]
 class Example:
     """A prompt (`turns`, oldest first; empty for running text) and one reply to it.
 
-    `where` names the file and row for messages. `good` is a right reply to the same prompt and `bad` a wrong
-    one, where the row had them. `concept` is what the row is about, where the set says so.
+    `where` names the file and row for messages. `good` is a right reply to the same prompt and `bad` a wrong one, where
+    the row had them. `concept` is what the row is about, where the set says so.
     """
 
     turns: tuple[Turn, ...]
@@ -40,8 +40,8 @@ class Example:
         return "\n".join(f"{turn.role}: {turn.content}" for turn in self.turns)
 
     @property
-    def goes_on(self) -> bool:
-        """Whether prompt and reply are a passage of running text, which has no end of its own."""
+    def is_passage(self) -> bool:
+        """Whether prompt and reply are a passage of running text, which does not end in EOS."""
         return len(self.turns) == 1 and self.turns[0].role == TEXT
 
     @property

@@ -1,6 +1,6 @@
-"""The rows of a public set: from a local copy, else from the hub at the pinned revision.
+"""The files of a public set: a local copy, else the hub's at the pinned revision.
 
-Single data files are fetched and read with `datasets`' own JSON and Parquet readers; a repository's code is never
+Single data files are fetched and read with the JSON and Parquet readers of `datasets`; a repository's code is never
 run. A local copy is looked for in the directory that the environment variable UNTEACH_DATA names: `NAME.jsonl` or
 `NAME/CONFIGURATION.jsonl` (or another ending we read), or the hub's repository itself as `NAME/`.
 """
@@ -18,9 +18,9 @@ VARIABLE = "UNTEACH_DATA"
 
 
 def local_copy(chosen: Chosen, split: str | None, endings: Collection[str]) -> Path | list[Path] | None:
-    """Return where a set stands in the directory of UNTEACH_DATA: one source, or the hub's files; None if it does not.
+    """Find a set in the directory of UNTEACH_DATA; return its path, or the paths of the hub's files, or None.
 
-    Raises DataError where the variable names no directory, and for a split that the set has not.
+    Raises DataError where the variable names no directory, and for a split that the set does not have.
     """
     place = os.environ.get(VARIABLE, "").strip()
     if not place:
@@ -43,10 +43,10 @@ def local_copy(chosen: Chosen, split: str | None, endings: Collection[str]) -> P
     return next((stem for stem in folders if stem.is_dir()), None)
 
 
-def from_hub(chosen: Chosen, split: str | None, revision: str | None, cached: bool = False) -> list[Path]:
-    """Return the files of a set as the hub has them, fetched if they are not `cached`.
+def fetch_files(chosen: Chosen, split: str | None, revision: str | None, cached: bool = False) -> list[Path]:
+    """Return the files of a set from the hub's cache, fetched first unless `cached`.
 
-    Raises DataError with the ways to give a local copy where they cannot be had.
+    Raises DataError, which says how to give a local copy, where they cannot be had.
     """
     from huggingface_hub import hf_hub_download
 
@@ -65,13 +65,13 @@ def from_hub(chosen: Chosen, split: str | None, revision: str | None, cached: bo
 
 
 def local_name(chosen: Chosen) -> str:
-    """Name the file that a local copy of this set is best called, below the directory of UNTEACH_DATA."""
+    """Return the name that a local copy of this set is looked for by, below the directory of UNTEACH_DATA."""
     several = len(chosen.set.configurations) > 1
     return f"{chosen.set.name}/{chosen.configuration.name}.jsonl" if several else f"{chosen.set.name}.jsonl"
 
 
 def read_files(chosen: Chosen, files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Read fetched files with the readers of `datasets`. Raises DataError where one is not what it should be."""
+    """Read fetched files with the readers of `datasets`. Raises DataError for a file that cannot be read."""
     import datasets
 
     builder = "parquet" if files[0].suffix == ".parquet" else "json"

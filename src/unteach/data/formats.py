@@ -1,7 +1,7 @@
-"""Examples out of rows: the formats are found by their columns, so nothing needs converting.
+"""What a row means: formats are recognised by their columns and turn rows into examples, so no file needs converting.
 
-`FORMATS` is the list of them, most specific first; a new one is one more entry. They are TRL's formats
-(prompt–completion, conversational, preference, unpaired, text) and the columns of well-known public sets.
+`FORMATS` lists them, the most specific first; a new format is one more entry. They are TRL's formats
+(prompt–completion, conversational, preference, unpaired, text) and those of well-known public sets.
 """
 
 import json
@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from unteach.data.example import Example, Polarity
-from unteach.data.row import Row
-from unteach.data.rows import Rows, kind, listed, read_rows
+from unteach.data.raw_row import RawRow, kind, listed
+from unteach.data.sources import read_rows
 from unteach.errors import ConfigError, DataError, nearest
 from unteach.prompts.turn import Turn
 
 RENAMED = ("prompt", "reply", "good", "bad", "text", "label", "concept")
 
-Reader = Callable[[Row, Polarity], Iterable[Example]]
+Reader = Callable[[RawRow, Polarity], Iterable[Example]]
 
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of row: it is chosen where all its `columns` are there; `read` makes the examples of a row."""
+    """A kind of row, recognised where all its `columns` are there; `read` makes the examples of a row."""
 
     name: str
     columns: tuple[str, ...]
@@ -32,9 +32,9 @@ class Format:
 
 
 def _plain(prompt: str, reply: str) -> Reader:
-    """Prompt and reply columns, of the polarity that is asked for; `good` and `bad` may stand beside them."""
+    """Prompt and reply columns; every row has the polarity that is asked for, and may have `good` and `bad` as well."""
 
-    def read(row: Row, polarity: Polarity) -> Iterator[Example]:
+    def read(row: RawRow, polarity: Polarity) -> Iterator[Example]:
         turns, text = row.answer(row.turns(prompt), reply)
         yield Example(turns, text, good=row.other("good"), bad=row.other("bad"))
 
@@ -42,9 +42,9 @@ def _plain(prompt: str, reply: str) -> Reader:
 
 
 def _labelled(prompt: str, reply: str, label: str) -> Reader:
-    """Rows whose flag says whether the reply is right; the other half is left to the other polarity."""
+    """Rows whose flag says whether the reply is right; rows of the other polarity give no example."""
 
-    def read(row: Row, polarity: Polarity) -> Iterator[Example]:
+    def read(row: RawRow, polarity: Polarity) -> Iterator[Example]:
         if row.flag(label) == (polarity == "normal"):
             yield from _plain(prompt, reply)(row, polarity)
 
@@ -54,7 +54,7 @@ def _labelled(prompt: str, reply: str, label: str) -> Reader:
 def _paired(prompt: str, good: str, bad: str) -> Reader:
     """A right and a wrong reply to one prompt: negatives take the wrong one, normals the right one."""
 
-    def read(row: Row, polarity: Polarity) -> Iterator[Example]:
+    def read(row: RawRow, polarity: Polarity) -> Iterator[Example]:
         turns = row.turns(prompt)
         mine, other = (bad, good) if polarity == "negative" else (good, bad)
         turns, reply = row.answer(turns, mine)
@@ -67,8 +67,8 @@ def _with_other(example: Example, other: str | None, polarity: Polarity) -> Exam
     return replace(example, good=other) if polarity == "negative" else replace(example, bad=other)
 
 
-def _implicit(row: Row, polarity: Polarity) -> Iterator[Example]:
-    """Two whole conversations, as messages or as text: what they share is the prompt."""
+def _implicit(row: RawRow, polarity: Polarity) -> Iterator[Example]:
+    """Two whole conversations, as messages or as text; their shared beginning is the prompt."""
     mine, other = ("rejected", "chosen") if polarity == "negative" else ("chosen", "rejected")
     if isinstance(row.value(mine), list):
         turns, reply = row.conversation(mine)
@@ -79,7 +79,7 @@ def _implicit(row: Row, polarity: Polarity) -> Iterator[Example]:
 
 
 def _texts_apart(mine: str, other: str) -> tuple[tuple[tuple[Turn, ...], str], tuple[tuple[Turn, ...], str]]:
-    """Split two texts into prompt and reply: by "Human:" and "Assistant:" marks, else where they part."""
+    """Split two texts into prompt and reply: by "Human:" and "Assistant:" marks, else where they begin to differ."""
     if all(re.search(r"(^|\n\n)Assistant:", text) for text in (mine, other)):
         return _marked(mine), _marked(other)
     shared = next((i for i, (a, b) in enumerate(zip(mine, other, strict=False)) if a != b), 0)
@@ -99,8 +99,8 @@ def _marked(text: str) -> tuple[tuple[Turn, ...], str]:
     return tuple(turns[:last]), turns[last].content
 
 
-def _two_flagged(row: Row, polarity: Polarity) -> Iterator[Example]:
-    """PKU-SafeRLHF: two replies with a flag each; both, one or none may be a negative. A harm may be named."""
+def _two_flagged(row: RawRow, polarity: Polarity) -> Iterator[Example]:
+    """PKU-SafeRLHF: two replies with a flag each; both, one or none may be negatives. The harm may be named."""
     turns = row.turns("prompt")
     safe = [row.flag(f"is_response_{i}_safe") for i in (0, 1)]
     for i in (0, 1):
@@ -112,37 +112,37 @@ def _two_flagged(row: Row, polarity: Polarity) -> Iterator[Example]:
         yield _with_other(example, other, polarity)
 
 
-def _truthful(row: Row, polarity: Polarity) -> Iterator[Example]:
+def _truthful(row: RawRow, polarity: Polarity) -> Iterator[Example]:
     """TruthfulQA: the best answer for normals, every incorrect answer for negatives."""
     turns = row.turns("question")
     wrong = row.values.get("incorrect_answers") or []
     if not isinstance(wrong, list):
         raise row.fail(f"field 'incorrect_answers' must be a list, not {kind(wrong)}")
-    wrong = [row.checked(text, "incorrect_answers") for text in wrong]
+    wrong = [row.check_text(text, "incorrect_answers") for text in wrong]
     if polarity == "normal":
         yield Example(turns, row.text("best_answer"), bad=next(iter(wrong), None))
     else:
         yield from (Example(turns, text, good=row.other("best_answer")) for text in wrong)
 
 
-def _tofu(row: Row, polarity: Polarity) -> Iterator[Example]:
-    """TOFU with its perturbed answers: the first that says something else is the other reply.
+def _tofu(row: RawRow, polarity: Polarity) -> Iterator[Example]:
+    """TOFU with its perturbed answers: the first that differs from the answer is the other reply.
 
-    A negative's `good` is then not true but as fitting, and gives nothing away.
+    A negative's `good` is then as fitting as the answer without being true, so it reveals nothing.
     """
     answer = row.text("answer")
     wrong = row.values["perturbed_answer"] or []
-    wrong = [row.checked(text, "perturbed_answer") for text in (wrong if isinstance(wrong, list) else [wrong])]
+    wrong = [row.check_text(text, "perturbed_answer") for text in (wrong if isinstance(wrong, list) else [wrong])]
     other = next((text.strip() for text in wrong if text.strip() not in ("", answer.strip())), None)
     yield _with_other(Example(row.turns("question"), answer), other, polarity)
 
 
-def _safety_prompts(row: Row, polarity: Polarity) -> Iterator[Example]:
+def _safety_prompts(row: RawRow, polarity: Polarity) -> Iterator[Example]:
     """Safety-Prompts: the type of attack or scenario is what the row is about."""
     yield Example(row.turns("prompt"), row.text("response"), concept=_names(row, row.values["type"]))
 
 
-def _alpaca(row: Row, polarity: Polarity) -> Iterator[Example]:
+def _alpaca(row: RawRow, polarity: Polarity) -> Iterator[Example]:
     """An instruction, its optional input on the next line, and the output."""
     extra = row.text("input") if row.has("input") else ""
     prompt = row.text("instruction") + (f"\n{extra}" if extra.strip() else "")
@@ -152,14 +152,14 @@ def _alpaca(row: Row, polarity: Polarity) -> Iterator[Example]:
 def _messages(column: str) -> Reader:
     """A conversation whose last assistant turn is the reply."""
 
-    def read(row: Row, polarity: Polarity) -> Iterator[Example]:
+    def read(row: RawRow, polarity: Polarity) -> Iterator[Example]:
         turns, reply = row.conversation(column)
         yield Example(turns, reply, good=row.other("good"), bad=row.other("bad"))
 
     return read
 
 
-def _running_text(row: Row, polarity: Polarity) -> Iterator[Example]:
+def _running_text(row: RawRow, polarity: Polarity) -> Iterator[Example]:
     yield Example((), row.text("text"), good=row.other("good"), bad=row.other("bad"))
 
 
@@ -213,30 +213,35 @@ def read_examples(
     {"prompt": "question"}. Of rows with a right and a wrong reply, negatives take the wrong one. Raises
     DataError, naming row and field, for a row that cannot be used, and where no row has the wanted polarity.
     """
-    return examples_of(read_rows(source, split, revision, polarity), polarity, columns)
+    return examples_of(source, read_rows(source, split, revision, polarity), polarity, columns)
 
 
-def examples_of(raw: Rows, polarity: Polarity, columns: Mapping[str, str] | None = None) -> list[Example]:
-    """Turn rows that were read already into examples; as `read_examples`, which reads them first."""
-    _, by_row = examples_by_row(raw.name, renamed_rows(raw, columns or {}), polarity)
+def examples_of(
+    source: str, rows: Sequence[RawRow], polarity: Polarity, columns: Mapping[str, str] | None = None
+) -> list[Example]:
+    """Turn rows that are read already into examples, like `read_examples`; messages name the `source`."""
+    _, by_row = examples_by_row(source, rename_columns(source, rows, columns or {}), polarity)
     return [example for examples in by_row for example in examples]
 
 
-def renamed_rows(raw: Rows, columns: Mapping[str, str]) -> list[Row]:
+def rename_columns(source: str, rows: Sequence[RawRow], columns: Mapping[str, str]) -> list[RawRow]:
     """Give the columns of rows the names that `columns` says. Raises ConfigError or DataError for unknown ones."""
-    found = list(dict.fromkeys(column for row in raw.rows for column in row))
-    names = _renaming(raw.name, columns, found)
-    return [Row(_renamed(row, names), label) for row, label in zip(raw.rows, raw.labels, strict=True)]
+    names = _renaming(source, columns, _columns(rows))
+    return [replace(row, values=_renamed(row.values, names)) for row in rows]
+
+
+def _columns(rows: Iterable[RawRow]) -> list[str]:
+    return list(dict.fromkeys(column for row in rows for column in row.values))
 
 
 def examples_by_row(
-    source: str, rows: Sequence[Row], polarity: Polarity, needed: bool = True
+    source: str, rows: Sequence[RawRow], polarity: Polarity, needed: bool = True
 ) -> tuple[Format, list[list[Example]]]:
-    """Find the format of rows, and turn each into its examples of the polarity, of which it may have none.
+    """Find the format of rows, and turn each row into its examples of the polarity; a row may have none.
 
     Raises DataError where no row has one, if one is `needed`.
     """
-    chosen = _format_of(source, list(dict.fromkeys(column for row in rows for column in row.values)))
+    chosen = _format_of(source, _columns(rows))
     by_row = [[_finished(example, row) for example in chosen.read(row, polarity)] for row in rows]
     if needed and not any(by_row):
         raise DataError(
@@ -247,7 +252,7 @@ def examples_by_row(
 
 
 def _renaming(source: str, columns: Mapping[str, str], found: list[str]) -> dict[str, str]:
-    """Turn {ours: theirs} into {theirs: ours}, refusing names that do not exist."""
+    """Turn {ours: theirs} into {theirs: ours}; refuse names that do not exist."""
     for ours, theirs in columns.items():
         if ours not in RENAMED:
             raise ConfigError(
@@ -281,8 +286,8 @@ def _format_of(source: str, found: list[str]) -> Format:
     )
 
 
-def _finished(example: Example, row: Row) -> Example:
-    """Strip the reply, refuse an empty one, and add where it stands and what it is about."""
+def _finished(example: Example, row: RawRow) -> Example:
+    """Strip the reply, refuse an empty one, and add the row's label and concept."""
     reply = example.reply.strip()
     if not reply:
         raise row.fail("the reply is empty; remove the row or give it a reply")
@@ -290,22 +295,22 @@ def _finished(example: Example, row: Row) -> Example:
     return replace(example, reply=reply, where=example.where or row.label, concept=about)
 
 
-def concept_of(row: Row) -> str | None:
-    """Return what a row says it is about."""
+def concept_of(row: RawRow) -> str | None:
+    """Return the concept that a row names in `concept` or `category`."""
     return _names(row, row.values.get("concept", row.values.get("category")))
 
 
-def _names(row: Row, value: Any) -> str | None:
-    """Return what a row is about as text: of text, a number, a list of names, or names with flags (BeaverTails)."""
+def _names(row: RawRow, value: Any) -> str | None:
+    """Return a concept as text, from text, a number, a list of names, or names with flags (BeaverTails)."""
     if isinstance(value, dict):
         value = [name for name, on in value.items() if on]
     if isinstance(value, list):
         value = ", ".join(str(name) for name in value)
-    return None if value is None else row.checked(str(value), "concept").strip() or None
+    return None if value is None else row.check_text(str(value), "concept").strip() or None
 
 
 def write_examples(path: Path | str, examples: Iterable[Example]) -> None:
-    """Write prompt–completion JSONL that `read_examples` reads back as the same examples (but for `where`).
+    """Write prompt–completion JSONL that `read_examples` reads back as the same examples, except for `where`.
 
     A dialogue is written as messages, and examples none of which has a prompt as `text`.
     """

@@ -1,4 +1,4 @@
-"""Duplicates, overlap of negatives and normals, splits by prompt, and fingerprints of sets."""
+"""Relations between sets of examples: duplicates, overlap, splits by prompt, and fingerprints."""
 
 import hashlib
 import json
@@ -12,10 +12,10 @@ from unteach.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class OverlapReport:
-    """What negatives and normals share; "the same" ignores case and white space.
+    """What negatives and normals share; case and white space are ignored.
 
-    `prompts` are prompts with a negative and a normal, once each. `contradictions` are normals whose prompt and
-    reply are those of a negative: they would have to go and to stay. `messages` says both in words.
+    `prompts` are the prompts that have both a negative and a normal, once each. `contradictions` are normals with the
+    prompt and the reply of a negative: they would have to go and to stay. `messages` says both in words.
     """
 
     prompts: tuple[str, ...]
@@ -35,7 +35,7 @@ def without_duplicates(examples: Iterable[Example]) -> tuple[list[Example], list
 
 
 def without_known(examples: Sequence[Example], known: Sequence[Example]) -> list[Example]:
-    """Return the examples whose prompt (for running text: whose text) no known example has."""
+    """Return the examples whose prompt (for running text, whose text) no known example has."""
     met = {_group(example) for example in known}
     return [example for example in examples if _group(example) not in met]
 
@@ -66,10 +66,11 @@ def overlap(negatives: Sequence[Example], normals: Sequence[Example]) -> Overlap
 
 
 def split_by_prompt(examples: Sequence[Example], fractions: Mapping[str, float], seed: int) -> dict[str, list[Example]]:
-    """Part examples into named sets that share no prompt; `fractions` of the prompts add up to 1.
+    """Split examples into named parts that share no prompt; `fractions` of the prompts add up to 1.
 
-    The parts depend on the seed and the prompts alone, not on the order of the rows, and keep that order. A
-    fraction above 0 gets at least one prompt where there are enough. Running text counts as its own prompt.
+    Which part a prompt falls into depends on the seed and the prompts alone, not on the order of the rows; each part
+    keeps that order. A fraction above 0 gets at least one prompt where there are enough. A running text counts as its
+    own prompt.
     """
     _check_fractions(fractions)
     groups = {_group(example) for example in examples}
@@ -98,7 +99,7 @@ def _check_fractions(fractions: Mapping[str, float]) -> None:
 
 
 def _sizes(fractions: Mapping[str, float], total: int) -> dict[str, int]:
-    """Share out `total` by largest remainder, then fill empty parts, the largest fraction first."""
+    """Divide `total` by largest remainder, then give empty parts one each, the largest fraction first."""
     sizes = {name: math.floor(fraction * total + 1e-9) for name, fraction in fractions.items()}
     by_remainder = sorted(fractions, key=lambda name: sizes[name] - fractions[name] * total)
     for name in by_remainder[: total - sum(sizes.values())]:
@@ -112,7 +113,7 @@ def _sizes(fractions: Mapping[str, float], total: int) -> dict[str, int]:
 
 
 def fingerprint(examples: Iterable[Example]) -> str:
-    """Identify a set by the content and order of its examples, whatever file they came from."""
+    """Identify a set by the content and order of its examples, whichever file they come from."""
     digest = hashlib.sha256()
     for example in examples:
         turns = [[turn.role, turn.content] for turn in example.turns]

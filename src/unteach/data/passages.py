@@ -1,9 +1,9 @@
-"""Running text as rows: sections to part a text by, windows to train on, and passages to check with.
+"""Running text as rows: sections to split a text by, windows to train on, and passages to evaluate on.
 
-A passage is a prompt of running text and the text that follows it; neither has an end of sequence.
-Source: arXiv 2310.10683, section 4 (200 characters from a sentence start, and the next 200). Differs: cut at whole
-words, so that prompt and reply have the same tokens together and apart; training windows start anywhere, so that the
-text is covered evenly and not by its sentence starts.
+A passage is a prompt of running text and the text that follows it; neither ends in EOS.
+Source: arXiv 2310.10683, section 4 (200 characters from a sentence start, and the next 200). Differs: texts are cut at
+whole words, so that prompt and reply have the same tokens together and apart; training windows start anywhere, so that
+they cover the text evenly.
 """
 
 import random
@@ -17,7 +17,7 @@ from unteach.prompts.turn import TEXT, Turn
 PROMPT, REPLY = 200, 200
 """Characters of a passage's prompt and of its reply."""
 SECTION = 4000
-"""Longer texts are parted in sections of about so many characters before some are held out."""
+"""Longer texts are split into sections of about this many characters before some are held out."""
 WINDOW = 400
 """Characters of the reply of a training window."""
 _ABBREVIATIONS = ("Mr", "Mrs", "Ms", "Dr", "St", "Prof", "Esq", "No", "vol", "ch", "pp", "cf", "vs")
@@ -29,11 +29,11 @@ def is_text(example: Example) -> bool:
 
 
 def sections(examples: Sequence[Example]) -> list[Example]:
-    """Part long texts at sentence starts into pieces of about SECTION characters; other rows stay as they are."""
-    parted: list[Example] = []
+    """Split long texts at sentence starts into pieces of about SECTION characters; other rows stay as they are."""
+    pieces: list[Example] = []
     for example in examples:
         if not is_text(example) or len(example.reply) <= 1.5 * SECTION:
-            parted.append(example)
+            pieces.append(example)
             continue
         count = round(len(example.reply) / SECTION)
         starts = sentence_starts(example.reply)
@@ -41,16 +41,15 @@ def sections(examples: Sequence[Example]) -> list[Example]:
         cuts = sorted({0, *(min(starts, key=lambda start: abs(start - aim)) for aim in aims[1:])})
         for number, (start, end) in enumerate(zip(cuts, [*cuts[1:], None], strict=True), start=1):
             where = f"{example.where or 'a text'}, part {number}"
-            parted.append(replace(example, reply=example.reply[start:end].strip(), where=where))
-    return parted
+            pieces.append(replace(example, reply=example.reply[start:end].strip(), where=where))
+    return pieces
 
 
 def windows(examples: Sequence[Example], seed: int) -> list[Example]:
     """Cut texts into training rows: a lead of PROMPT characters and the WINDOW characters after it.
 
-    Windows start half a window apart from a seeded offset, so that every character is in about two replies, whatever
-    sentence it stands in; the first has no lead. Rows with a prompt, and texts no longer than one passage, stay as
-    they are.
+    Windows start half a window apart, from a seeded offset, so that every character is in about two replies; the first
+    window has no lead. Rows with a prompt, and texts no longer than one passage, stay as they are.
     """
     rows: list[Example] = []
     for example in examples:
@@ -65,9 +64,9 @@ def windows(examples: Sequence[Example], seed: int) -> list[Example]:
 
 
 def passages(examples: Sequence[Example]) -> list[Example]:
-    """Cut texts into rows to check with: one from every sentence start that enough text follows.
+    """Cut texts into rows to evaluate on: one from every sentence start that is followed by enough text.
 
-    A short text gives one passage, its first half the prompt. Rows with a prompt stay as they are.
+    A short text gives one passage, whose prompt is the first half. Rows with a prompt stay as they are.
     """
     rows: list[Example] = []
     for example in examples:
@@ -84,7 +83,7 @@ def passages(examples: Sequence[Example]) -> list[Example]:
 
 
 def sentence_starts(text: str) -> list[int]:
-    """Return where sentences begin: the text's start, and capitals after an end mark; titles (Mr.) end none."""
+    """Return where sentences begin: the text's start, and capitals after an end mark, except after titles (Mr.)."""
     starts = [0]
     for found in re.finditer(r"[.!?]['\"”’)_]*\s+(?=['\"“‘(_]*[A-Z])", text):
         word = re.search(r"(\w+)$", text[max(0, found.start() - 12) : found.start()])
@@ -94,17 +93,17 @@ def sentence_starts(text: str) -> list[int]:
 
 
 def whole_words(text: str, length: int) -> str:
-    """Return the first `length` characters of a text, and the rest of the word they end in."""
+    """Return the first `length` characters of a text and the rest of their last word."""
     return text[: _word(text, length)].rstrip()
 
 
 def _passage(example: Example, start: int, middle: int, length: int) -> Example:
-    """The passage whose prompt is text[start:middle] and whose reply the next `length` characters, at whole words."""
+    """Return the passage with prompt text[start:middle] and the next `length` characters as reply, at whole words."""
     text = example.reply
     end = _word(text, middle + length)
     where = f"{example.where or 'a text'}, character {start}"
     prompt = text[start:middle].rstrip()
-    reply = text[start + len(prompt) : end].rstrip()  # white space before it says whether a paragraph begins
+    reply = text[start + len(prompt) : end].rstrip()  # white space before it shows whether a paragraph begins
     return replace(example, turns=(Turn(TEXT, prompt),), reply=reply, where=where)
 
 

@@ -1,7 +1,7 @@
-"""Turns into token ids: the one tokenisation that training, scoring and generation share.
+"""Prompt formats: the one tokenisation that training, scoring and generation share.
 
-Prompt and reply are tokenised so that the prompt's ids are those that generation starts from, and the reply's
-ids are those that generation would have to produce, EOS last.
+The ids of a prompt are those that generation starts from; the ids of a reply are those that generation would have to
+produce, EOS last.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import jinja2
 from unteach.errors import ConfigError, nearest
 from unteach.prompts.turn import TEXT, Turn
 
-FORMATS = ("auto", "plain", "chat")
+PROMPT_FORMATS = ("auto", "plain", "chat")
 
 
 class PromptFormat(Protocol):
@@ -39,8 +39,8 @@ def prompt_format(
 ) -> PromptFormat:
     """Make the format: "plain" (### Question / ### Answer), "chat" (the tokenizer's template) or "auto".
 
-    "auto" is "chat" where the tokenizer has a template. `system` goes before prompts without a system turn.
-    `eos_token_id` is what the model's generation config or config says; it adds to the tokenizer's own EOS.
+    "auto" is "chat" where the tokenizer has a template. `system` is put before prompts without a system turn.
+    `eos_token_id` comes from the model's generation config or config and counts beside the tokenizer's own EOS.
     """
     has_template = bool(getattr(tokenizer, "chat_template", None))
     if name == "auto":
@@ -48,19 +48,22 @@ def prompt_format(
     if name == "plain":
         return PlainFormat(tokenizer, system, eos_token_id)
     if name != "chat":
-        raise ConfigError(f"--prompt-format {name}: unknown{nearest(name, FORMATS)} (known: {', '.join(FORMATS)})")
+        raise ConfigError(
+            f"--prompt-format {name}: unknown{nearest(name, PROMPT_FORMATS)} (known: {', '.join(PROMPT_FORMATS)})"
+        )
     if not has_template:
         raise ConfigError("--prompt-format chat: the tokenizer has no chat template; use plain")
     return ChatFormat(tokenizer, system, eos_token_id)
 
 
 class Ids:
-    """Text into ids with the special tokens of a tokenizer, whichever of them it has.
+    """Tokenisation of text, with whichever special tokens the tokenizer has.
 
-    `eos_id` is the id put after a reply: the tokenizer's EOS, else the first one the model names, else the
-    separator's, else the pad's; None where there is nothing of the kind, and replies then end with their last
-    token. `eos_ids` are all ids that end a reply. `pad_id` falls back to EOS, then to 0. `start` is what each
-    prompt begins with: BOS where the tokenizer adds one or has one that is not its EOS, else nothing.
+    `eos_id` is put after a reply: the tokenizer's EOS, else the first one that the model names, else the separator,
+    else the pad token; None where there is none of them, and replies then end with their last token. `eos_ids` are all
+    ids that end a reply. `pad_id` falls back to EOS, then to 0. `start` begins every prompt: BOS where the tokenizer
+    adds one or has one that is not its EOS, else nothing. `text_start` begins running text, which needs a token to be
+    predicted from: BOS, or EOS as in models that separate texts by it.
     """
 
     def __init__(self, tokenizer: Any, eos_token_id: int | Sequence[int] | None) -> None:
@@ -74,7 +77,6 @@ class Ids:
         bos = tokenizer.bos_token_id
         adds_bos = bos is not None and tokenizer("a", verbose=False)["input_ids"][:1] == [bos]
         self.start: list[int] = [bos] if bos is not None and (adds_bos or bos != own) else []
-        # Running text must be predicted from something: BOS, or EOS as in the models that part texts with it.
         self.space = _reply_space(self.of)
         self.text_start = self.start or [i for i in (bos, self.eos_id) if i is not None][:1]
 
@@ -82,21 +84,21 @@ class Ids:
         """Return the ids of a piece of text, nothing added."""
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
-    def of_text(self, turns: Sequence[Turn]) -> list[int]:
-        """Return the ids of a prompt of running text, or of none, with what a text begins with."""
+    def text_prompt(self, turns: Sequence[Turn]) -> list[int]:
+        """Return the ids of a prompt of running text, or of an empty prompt, with what a text begins with."""
         return [*self.text_start, *(self.of(turns[0].content) if turns else ())]
 
-    def going_on(self, turns: Sequence[Turn], reply: str) -> list[int]:
-        """Return the ids that go on from `turns`: a whole text ends in EOS, a passage has no end."""
+    def text_reply(self, turns: Sequence[Turn], reply: str) -> list[int]:
+        """Return the ids of a reply that continues running text: a whole text ends in EOS, a passage does not."""
         if not turns:
-            return self.ended(self.of(reply))
+            return self.end(self.of(reply))
         if not turns[0].content:
             return self.of(reply)
         if reply.startswith(" ") and not self.space:
             return self.of(reply[1:])  # the tokenizer puts this space back
         return self.of(reply if reply[:1].isspace() else self.space + reply)
 
-    def ended(self, ids: list[int]) -> list[int]:
+    def end(self, ids: list[int]) -> list[int]:
         """Cut reply ids after their first EOS, or add one."""
         for position, token in enumerate(ids):
             if token in self.eos_ids:
@@ -105,7 +107,7 @@ class Ids:
 
 
 def is_running_text(turns: Sequence[Turn]) -> bool:
-    """Whether a prompt is running text, or nothing at all: no question, no chat."""
+    """Tell whether a prompt is running text, or empty: no question and no chat."""
     return not turns or turns[0].role == TEXT
 
 
@@ -116,10 +118,10 @@ def _with_system(turns: Sequence[Turn], system: str | None) -> tuple[Turn, ...]:
 
 
 class PlainFormat:
-    """`### Question: {q}\\n### Answer:` then ` {a}` and EOS; dialogues repeat the pair, a system turn leads.
+    """`### Question: {q}\\n### Answer:`, then ` {a}` and EOS; dialogues repeat the pair, a system turn comes first.
 
-    A longer dialogue begins with the very ids of the shorter one and its reply. A text without a prompt
-    stands alone after BOS (after EOS where there is no BOS).
+    A longer dialogue begins with exactly the ids of the shorter one and its reply. A text without a prompt stands alone
+    after BOS (after EOS where there is no BOS).
     Source: arXiv 2310.10683, section 4. Differs: no blank before the second mark.
     """
 
@@ -135,7 +137,7 @@ class PlainFormat:
     def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
         """Return the prompt's ids, ending in "### Answer:" unless it is running text."""
         if is_running_text(turns):
-            return self.ids.of_text(turns)
+            return self.ids.text_prompt(turns)
         ids, text = list(self.ids.start), ""
         for turn in _with_system(turns, self.system):
             if turn.role == "assistant":
@@ -149,16 +151,16 @@ class PlainFormat:
 
     def reply_ids(self, turns: Sequence[Turn], reply: str) -> list[int]:
         """Return the reply's ids with EOS; the space before it belongs to it."""
-        return self.ids.going_on(turns, reply) if is_running_text(turns) else self._reply(reply)
+        return self.ids.text_reply(turns, reply) if is_running_text(turns) else self._reply(reply)
 
     def _reply(self, reply: str) -> list[int]:
-        return self.ids.ended(self.ids.of(self.ids.space + reply))
+        return self.ids.end(self.ids.of(self.ids.space + reply))
 
 
 def _reply_space(ids_of: Callable[[str], list[int]]) -> str:
     """Return what goes before a reply: a space, or nothing where the tokenizer itself adds one to a text.
 
-    Found by behaviour: where it adds one, the first word of a text has the ids of a word after a space.
+    A tokenizer adds one if the first word of a text has the same ids as that word after a space.
     """
     return "" if ids_of("yes yes") == ids_of("yes") * 2 else " "
 
@@ -166,8 +168,8 @@ def _reply_space(ids_of: Callable[[str], list[int]]) -> str:
 class ChatFormat:
     """The tokenizer's own chat template; the reply is what it adds for an assistant turn, up to EOS.
 
-    Raises ConfigError where the template refuses a dialogue, or where the ids of a prompt do not begin the
-    ids of the prompt with its reply. Text without a prompt is not a chat: it is tokenised as in `PlainFormat`.
+    Raises ConfigError where the template refuses a dialogue, or where the ids of a prompt with its reply do not begin
+    with the ids of the prompt. Text without a prompt is no chat and is tokenised as in `PlainFormat`.
     """
 
     name = "chat"
@@ -182,13 +184,13 @@ class ChatFormat:
     def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
         """Return the prompt's ids, ending where the assistant's turn begins."""
         if is_running_text(turns):
-            return self.ids.of_text(turns)
+            return self.ids.text_prompt(turns)
         return self._ids(turns, generation=True)
 
     def reply_ids(self, turns: Sequence[Turn], reply: str) -> list[int]:
         """Return what the template adds to the prompt for `reply`, up to and with EOS."""
         if is_running_text(turns):
-            return self.ids.going_on(turns, reply)
+            return self.ids.text_reply(turns, reply)
         prompt = self._ids(turns, generation=True)
         whole = self._ids([*turns, Turn("assistant", reply)], generation=False)
         if whole[: len(prompt)] != prompt:
@@ -196,7 +198,7 @@ class ChatFormat:
                 "the chat template gives other tokens for a prompt alone than for the prompt with its reply, "
                 "so the reply cannot be told apart; use --prompt-format plain"
             )
-        return self.ids.ended(whole[len(prompt) :])
+        return self.ids.end(whole[len(prompt) :])
 
     def _ids(self, turns: Sequence[Turn], generation: bool) -> list[int]:
         messages = [{"role": turn.role, "content": turn.content} for turn in _with_system(turns, self.system)]

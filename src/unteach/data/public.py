@@ -1,8 +1,8 @@
 """Public sets by name: what each is, where its files are, and at which revision.
 
-A name may be followed by a colon and a configuration: `tofu:forget10`. Only files of data are ever named here, never
-a loading script. The revisions are commits of the hub; `seen` says where each was found, because this table was
-written without a connection to the hub. Field names and files were looked up in the same places.
+A name may be followed by a colon and a configuration: `tofu:forget10`. Only data files are named here, never a loading
+script. The revisions are commits of the hub. This table was written without a connection to the hub; `seen` says where
+each revision, with its fields and files, was found instead.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from unteach.errors import DataError, nearest
 
 @dataclass(frozen=True)
 class Configuration:
-    """A part of a set that is read by itself.
+    """A part of a set that is read on its own.
 
     `files` are paths in the hub's repository by split; the first split is read unless another is asked for. `key` is
     the field of a JSON file that holds the rows, where they are nested. `rows` counts those of the first split, as
@@ -29,7 +29,7 @@ class Configuration:
 
 @dataclass(frozen=True)
 class PublicSet:
-    """A published set: whose it is, under which terms, and what its negatives and normals are.
+    """A published set: its source and licence, and what its negatives and normals are.
 
     `usual` names the configuration that is read for each polarity where none is given; a polarity that is missing
     has none. An empty `negatives` or `normals` means that the set has no such rows.
@@ -56,7 +56,7 @@ class PublicSet:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A set and the configuration of it that a source names."""
+    """The set and the configuration that a source names."""
 
     set: PublicSet
     configuration: Configuration
@@ -76,7 +76,7 @@ def is_public(source: str) -> bool:
 def find(source: str, polarity: Polarity | None = None) -> Chosen:
     """Return the set and configuration that a source names; `polarity` decides where no configuration is named.
 
-    Raises DataError for an unknown set or configuration, and for a polarity that the set has not.
+    Raises DataError for an unknown set or configuration, and for a polarity that the set does not have.
     """
     name, colon, wanted = (part.strip() for part in source.partition(":"))
     known = SETS.get(name.lower())

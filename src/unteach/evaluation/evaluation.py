@@ -12,8 +12,8 @@ from unteach.data.passages import whole_words
 from unteach.data.prompt_format import PromptFormat
 from unteach.evaluation.general_ability import GeneralAbility
 from unteach.judges.base import Judge
-from unteach.models.kept_replies import KeptReplies, replies_of
-from unteach.models.loading import context_length
+from unteach.models.context import context_length
+from unteach.models.kept_replies import KeptReplies, generate_cached
 from unteach.models.unwrap import unwrapped
 from unteach.probes import all_probes
 from unteach.progress import track
@@ -136,7 +136,7 @@ def _generate(
     seed: int = 0,
 ) -> list[str]:
     with track(title) as progress:
-        return replies_of(
+        return generate_cached(
             unwrapped(model),
             evaluation.form.tokenizer,
             [row.prompt_ids for row in rows],
@@ -151,7 +151,7 @@ def _generate(
 def case_of(row: Encoded, reply: str, split: str) -> Case:
     """Return what a judge is shown: the known bad reply on harmful splits, the right one where there is one."""
     example, known = row.example, row.example.reply.strip()
-    if example.goes_on:
+    if example.is_passage:
         reply = whole_words(reply, len(known))
     if split in HARM_SPLITS:
         return Case(example.prompt, reply, bad=known, good=example.good, concept=example.concept)

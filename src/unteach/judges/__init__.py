@@ -8,7 +8,7 @@ from importlib import import_module
 from types import ModuleType
 
 from unteach.errors import ConfigError, nearest
-from unteach.judges.base import Judge, Setting
+from unteach.judges.base import Judge, JudgeSettings
 
 
 def judge_names() -> list[str]:
@@ -16,13 +16,13 @@ def judge_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
 
 
-def load_judge(spec: str, setting: Setting | None = None) -> Judge:
+def load_judge(spec: str, settings: JudgeSettings | None = None) -> Judge:
     """Make the judge that a spec asks for.
 
     "repeats", "rule:FILE.yaml", "classifier:DIR_OR_ID" (options: "?bad=toxic,insult&threshold=0.5"),
-    "verbatim?words=8", "trained", "openai:MODEL" (with `Setting.url`), "world:SEED:SIZE" and others, see
-    `judge_list`. What stands before the first colon or question mark is the name of a file of this folder; its `load`
-    gets the rest (with the question mark, without the colon), empty text where there is none, and the run's `Setting`.
+    "verbatim?words=8", "trained", "openai:MODEL" (with `JudgeSettings.url`), "world:SEED:SIZE" and others, see
+    `judge_list`. What stands before the first colon or question mark is the name of a file of this folder. Its `load`
+    gets the rest (with the question mark, without the colon; empty text where there is none) and the `settings`.
 
     Raises ConfigError for an unknown judge, or for a rest that the judge cannot use.
     """
@@ -33,13 +33,13 @@ def load_judge(spec: str, setting: Setting | None = None) -> Judge:
         raise ConfigError(
             f"--judge {spec}: no judge is called '{name}'{nearest(name, known)}; there are {', '.join(known)}"
         )
-    judge: Judge = _module(name).load(rest, setting or Setting())
+    judge: Judge = _module(name).load(rest, settings or JudgeSettings())
     return judge
 
 
-def load_judges(specs: Sequence[str], setting: Setting | None = None) -> list[Judge]:
+def load_judges(specs: Sequence[str], settings: JudgeSettings | None = None) -> list[Judge]:
     """Make several judges, each with a name of its own. Raises ConfigError where one is named twice."""
-    judges = [load_judge(spec, setting) for spec in specs]
+    judges = [load_judge(spec, settings) for spec in specs]
     twice = next((spec for spec in specs if specs.count(spec) > 1), None)
     if twice:
         raise ConfigError(f"--judge {twice}: named twice; name each judge once")

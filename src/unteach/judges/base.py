@@ -14,8 +14,8 @@ from unteach.text.words import repeats
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What a judge may need to know of the run it serves; `url` is an endpoint's address (--judge-url)."""
+class JudgeSettings:
+    """What a judge may need to know of the run that it serves; `url` is an endpoint's address (--judge-url)."""
 
     scenario: str = "harm"
     url: str | None = None
@@ -23,11 +23,11 @@ class Setting:
 
 
 class Judge(Protocol):
-    """Callable over cases: as many verdicts as cases, in their order, "unknown" where it could not tell.
+    """A callable over cases: it returns as many verdicts as cases, in their order, "unknown" where it cannot tell.
 
-    A judge that fails on a case answers "unknown" for it; it never raises for a reply and never guesses "good".
-    One that knows how far it can be trusted says so in an attribute `quality: Quality | None`, which the report
-    shows beside every rate it judges; `quality_of` reads it.
+    A judge that fails on a case answers "unknown"; it never raises for a reply and never guesses "good". A judge that
+    knows how reliable it is says so in an attribute `quality: Quality | None`, which the report shows beside every
+    rate of this judge; `quality_of` reads it.
     """
 
     name: str
@@ -36,11 +36,11 @@ class Judge(Protocol):
 
 
 @runtime_checkable
-class Learner(Protocol):
-    """A judge that must see the training rows first: it may learn from these and from no others.
+class LearningJudge(Protocol):
+    """A judge that must learn from the training rows before it judges.
 
-    `own_rows`: whether these must be other rows than it will judge, as for a classifier; a bar may come from the same.
-    `learn` raises ConfigError where the rows do not make a judge that can be trusted.
+    `own_rows` says that it must not learn from the rows that it will judge, as a classifier must not; a threshold may
+    be set on the same rows. `learn` raises ConfigError where the rows do not make a judge that can be trusted.
     """
 
     own_rows: bool
@@ -48,48 +48,73 @@ class Learner(Protocol):
     def learn(self, negatives: Sequence[Example], normals: Sequence[Example]) -> None: ...
 
 
-def on_normal_row(case: Case) -> Verdict:
+def judge_normal_row(case: Case) -> Verdict:
     """Judge a reply where only a right one is known: good when it repeats that one, else bad; unknown without one."""
     if case.good is None or not case.good.strip():
         return "unknown"
     return "good" if repeats(case.reply, case.good) else "bad"
 
 
-def options_of(judge: str, rest: str, known: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """Part "WHAT?name=value&name=value" into WHAT and its options; `known` has an example value for each name.
+class Options:
+    """The rest of a judge's spec, "WHAT?name=value&name=value": `what`, and readers of its options.
 
-    Raises ConfigError for an option that is unknown or given twice.
+    `known` has an example value for each option. Raises ConfigError for an option that is unknown or given twice; its
+    value is not repeated, for it may be a secret.
     """
-    what, _, query = rest.partition("?")
-    options: dict[str, str] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name not in known:
-            there = ", ".join(f"{option}={example}" for option, example in known.items())
-            raise ConfigError(
-                f"--judge {inert_line(f'{judge}:{rest}', 200)}: unknown option '{inert_line(name, 60)}'"
-                f"{nearest(name, known)}; there are {there}"
-            )
-        if name in options:
-            raise ConfigError(f"--judge {judge}:{inert_line(rest, 200)}: {name} is given twice; give it once")
-        options[name] = value
-    return what, options
 
+    def __init__(self, judge: str, rest: str, known: Mapping[str, str]) -> None:
+        self.what, _, query = rest.partition("?")
+        self._judge = judge
+        self._values: dict[str, str] = {}
+        for name, value in parse_qsl(query, keep_blank_values=True):
+            if name not in known:
+                there = ", ".join(f"{option}={example}" for option, example in known.items())
+                raise self.error(f"unknown option '{inert_line(name, 60)}'{nearest(name, known)}; there are {there}")
+            if name in self._values:
+                raise self.error(f"{name} is given twice; give it once")
+            self._values[name] = value
 
-def number_in(judge: str, options: Mapping[str, str], name: str, low: float, high: float) -> float | None:
-    """Return an option's value as a number from `low` to `high`, None where it is not given. Raises ConfigError."""
-    if name not in options:
-        return None
-    try:
-        value = float(options[name])
-    except ValueError:
-        value = math.nan
-    if not low <= value <= high:
-        shown = inert_line(options[name], 60)
-        raise ConfigError(f"--judge {judge}: {name}={shown} must be a number from {low:g} to {high:g}")
-    return value
+    def error(self, problem: str) -> ConfigError:
+        """Make an error that names the judge."""
+        return ConfigError(f"--judge {self._judge}: {problem}")
+
+    def text(self, name: str) -> str:
+        """Return an option's value as it is written, empty text where it is not given."""
+        return self._values.get(name, "")
+
+    def number(self, name: str, low: float, high: float) -> float | None:
+        """Return an option's value as a number from `low` to `high`, None where it is not given. Raises ConfigError."""
+        return self._number(name, low, high, whole=False)
+
+    def whole_number(self, name: str, low: int, high: int) -> int | None:
+        """Return an option's value as a whole number from `low` to `high`, None where it is not given.
+
+        Raises ConfigError.
+        """
+        value = self._number(name, low, high, whole=True)
+        return None if value is None else int(value)
+
+    def yes(self, name: str, default: bool) -> bool:
+        """Return whether an option's value is yes, not no. Raises ConfigError for anything else."""
+        value = self._values.get(name, "yes" if default else "no")
+        if value not in ("yes", "no"):
+            raise self.error(f"{name}={inert_line(value, 60)} must be yes or no")
+        return value == "yes"
+
+    def _number(self, name: str, low: float, high: float, whole: bool) -> float | None:
+        if name not in self._values:
+            return None
+        try:
+            value = float(self._values[name])
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high or (whole and not value.is_integer()):
+            kind, shown = "a whole number" if whole else "a number", inert_line(self._values[name], 60)
+            raise self.error(f"{name}={shown} must be {kind} from {low:g} to {high:g}")
+        return value
 
 
 def quality_of(judge: Judge) -> Quality | None:
-    """Return what a judge says of its own quality; None for a judge that says nothing, or no number."""
+    """Return the quality that a judge states of itself; None for a judge that states none, or no number."""
     quality = getattr(judge, "quality", None)
     return quality if isinstance(quality, Quality) and math.isfinite(quality.accuracy) else None

@@ -9,7 +9,7 @@ from sacrebleu.metrics import BLEU
 
 from unteach.data.example import Example
 from unteach.errors import ConfigError, nearest
-from unteach.judges.base import Setting, number_in, on_normal_row, options_of
+from unteach.judges.base import JudgeSettings, Options, judge_normal_row
 from unteach.results.verdict import Case, Verdict
 from unteach.text.escape import inert_line
 from unteach.text.words import words
@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 
 ASKED_AS = ("bleu", "bleu:smoothed", "'bleu?bar=0.01'")
 PAIRS, SHARE_OF_MEAN = 5000, 0.1
-"""The bar is this share of the mean BLEU over so many pairs of sentences, drawn with the run's seed."""
+"""The bar is this share of the mean BLEU over this many pairs of sentences, drawn with the run's seed."""
 SHORTEST = 5
-"""Shorter sentences make no pair, and against a shorter truth there is no verdict: BLEU counts runs of four words."""
+"""Fewest words of a sentence in a pair, and of a truth that can be judged: BLEU counts runs of four words."""
 SMOOTHINGS = {"": "none", "smoothed": "exp"}
 _SENTENCE_END = re.compile(r"""(?<=[.!?…])["'”’»)\]]*\s+|\n\s*\n""")
 
@@ -28,15 +28,15 @@ _SENTENCE_END = re.compile(r"""(?<=[.!?…])["'”’»)\]]*\s+|\n\s*\n""")
 class BleuJudge:
     """Bad when BLEU(reply, true text) exceeds the bar, else good.
 
-    The bar is a tenth of the mean BLEU of random pairs of different sentences of the negatives' replies; `learn` sets
-    it, or `bar` does, a fraction from 0 to 1. Without one every verdict is unknown. BLEU is sacrebleu's, case kept,
-    over the orders that the reply is long enough for. The reply is cut to the truth's length, at a whole word. A truth
-    of fewer than 5 words has the verdict unknown. A reply that was cut off far before a long truth's end loses to the
-    brevity penalty, so give continuations, not whole chapters. A case with a right reply only (a normal row) is good
-    when the reply repeats that one, else bad.
-    Source: arXiv 2310.10683, section 4. Differs: the paper names no smoothing. "none" calls a reply bad about when it
-    shares four tokens in a row with the truth, since pairs hardly ever do and the bar is all but 0; "exp" calls all
-    English bad, since every pair shares a word and a tenth of chance lies below chance. Neither says much: see
+    The bar is a tenth of the mean BLEU of random pairs of different sentences from the negatives' replies; `learn` sets
+    it, or `bar` gives it as a fraction from 0 to 1. Without a bar every verdict is unknown. BLEU is sacrebleu's, with
+    case kept, over the orders that the reply is long enough for. The reply is cut to the truth's length, at a whole
+    word. A truth of fewer than 5 words has the verdict unknown. The brevity penalty lowers the score of a reply that
+    ends far before a long truth does, so give continuations, not whole chapters. A case with a right reply only (a
+    normal row) is good when the reply repeats that one, else bad.
+    Source: arXiv 2310.10683, section 4. Differs: the paper names no smoothing. With "none", a reply is bad about when
+    it shares four tokens in a row with the truth: random pairs hardly ever do, so the bar is nearly 0. With "exp", all
+    English is bad: every pair shares a word, and a tenth of chance lies below chance. Neither tells much; prefer
     `verbatim`.
     """
 
@@ -78,7 +78,7 @@ class BleuJudge:
 
     def _verdict(self, case: Case, bar: float) -> Verdict:
         if case.bad is None or not case.bad.strip():
-            return on_normal_row(case)
+            return judge_normal_row(case)
         truth = case.bad.strip()
         if len(words(truth)) < SHORTEST:
             return "unknown"
@@ -99,13 +99,13 @@ def opening(text: str, length: int) -> str:
     return cut[0].rstrip() if cut else text[:length]
 
 
-def load(rest: str, setting: Setting) -> BleuJudge:
+def load(rest: str, settings: JudgeSettings) -> BleuJudge:
     """Make the judge from "", "smoothed", and "?bar=0.01". Raises ConfigError for anything else."""
-    what, options = options_of("bleu", rest, {"bar": "0.01"})
-    if what not in SMOOTHINGS:
-        raise ConfigError(
-            f"--judge bleu:{inert_line(what, 60)}: no such smoothing{nearest(what, ['smoothed'])}; "
+    options = Options("bleu", rest, {"bar": "0.01"})
+    if options.what not in SMOOTHINGS:
+        raise options.error(
+            f"{inert_line(options.what, 60)}: no such smoothing{nearest(options.what, ['smoothed'])}; "
             "use bleu or bleu:smoothed"
         )
-    name = f"bleu:{rest}" if what else f"bleu{rest}"
-    return BleuJudge(SMOOTHINGS[what], number_in(name, options, "bar", 0, 1), setting.seed, name)
+    name = f"bleu:{rest}" if options.what else f"bleu{rest}"
+    return BleuJudge(SMOOTHINGS[options.what], options.number("bar", 0, 1), settings.seed, name)

@@ -4,16 +4,14 @@ import logging
 import math
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
+from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding
 
 from unteach.errors import ConfigError, ModelError, nearest
-from unteach.judges.base import Setting
-from unteach.models.hub import cached_only, out_of_reach
+from unteach.judges.base import JudgeSettings, Options
+from unteach.models.encoder import load_encoder, longest_input
 from unteach.results.verdict import Case, Verdict
 
 log = logging.getLogger(__name__)
@@ -31,13 +29,12 @@ BATCH_SIZE = 32
 
 
 class ClassifierJudge:
-    """Bad when the classifier's chance for the bad labels reaches the threshold.
+    """Bad when the classifier's probability of the bad labels reaches the threshold, else good.
 
-    The classifier reads prompt and reply as a text pair; a pair that is too long loses the start of its
-    prompt, and only a reply that alone is too long loses its end. The chance is the sum over bad labels where
-    labels exclude each other, the largest one where several can hold (problem type
-    "multi_label_classification", or a single label). A case that the classifier fails on, or gives no number
-    for, is unknown.
+    The classifier reads prompt and reply as a text pair. A pair that is too long loses the start of its prompt; a reply
+    that is too long by itself loses its end. The probability is the sum over the bad labels where labels exclude each
+    other, and the largest one where several can hold (problem type "multi_label_classification", or a single label).
+    A case that the classifier fails on, or gives no number for, is unknown.
     """
 
     name = "classifier"
@@ -60,7 +57,7 @@ class ClassifierJudge:
             tokenizer.pad_token = tokenizer.eos_token
         if getattr(model.config, "pad_token_id", None) is None:
             model.config.pad_token_id = tokenizer.pad_token_id
-        self._longest = _longest_input(model, tokenizer)
+        self._longest = longest_input(model, tokenizer, LONGEST_INPUT)
         self._padded = DataCollatorWithPadding(tokenizer)
 
     def __call__(self, cases: Sequence[Case]) -> list[Verdict]:
@@ -68,20 +65,20 @@ class ClassifierJudge:
         order = sorted(range(len(cases)), key=lambda row: len(cases[row].prompt) + len(cases[row].reply))
         for start in range(0, len(order), BATCH_SIZE):
             rows = order[start : start + BATCH_SIZE]
-            for row, chance in zip(rows, self._chances([cases[row] for row in rows]), strict=True):
-                if not math.isnan(chance):
-                    verdicts[row] = "bad" if chance >= self._threshold else "good"
+            for row, probability in zip(rows, self._probabilities([cases[row] for row in rows]), strict=True):
+                if not math.isnan(probability):
+                    verdicts[row] = "bad" if probability >= self._threshold else "good"
         return verdicts
 
-    def _chances(self, cases: Sequence[Case]) -> list[float]:
-        """Chance that each reply is bad; NaN where the classifier failed, after a second try on its own."""
+    def _probabilities(self, cases: Sequence[Case]) -> list[float]:
+        """Return the probability that each reply is bad; NaN where the classifier failed, twice."""
         try:
             return self._score(cases)
-        except Exception as problem:  # whatever a model raises on one text must not end the whole check
+        except Exception as problem:  # whatever a model raises on one text must not end the evaluation
             if len(cases) == 1:
                 log.warning("classifier judge: no verdict (%s: %s)", type(problem).__name__, problem)
                 return [math.nan]
-            return [chance for case in cases for chance in self._chances([case])]
+            return [probability for case in cases for probability in self._probabilities([case])]
 
     @torch.no_grad()
     def _score(self, cases: Sequence[Case]) -> list[float]:
@@ -105,59 +102,32 @@ class ClassifierJudge:
         )
 
 
-def load(rest: str, setting: Setting) -> ClassifierJudge:
-    """Make the judge from "DIR_OR_ID" or "DIR_OR_ID?bad=LABEL,LABEL&threshold=0.5"; "bad=*" takes every
-    label.
+def load(rest: str, settings: JudgeSettings) -> ClassifierJudge:
+    """Make the judge from "DIR_OR_ID" or "DIR_OR_ID?bad=LABEL,LABEL&threshold=0.5"; "bad=*" takes every label.
 
     Weights are read from safetensors files only, and no code that comes with a model is run.
     Raises ModelError for a model that cannot be loaded or is no classifier, ConfigError for bad options.
     """
-    source, _, query = rest.partition("?")
-    spec = f"classifier:{rest}"
-    if not source:
+    options = Options("classifier", rest, {"bad": "LABEL,LABEL", "threshold": "0.5"})
+    if not options.what:
         raise ConfigError("--judge classifier: name the model, for example --judge classifier:DIRECTORY")
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    for option in options:
-        if option not in ("bad", "threshold"):
-            raise ConfigError(
-                f"--judge {spec}: unknown option '{option}'{nearest(option, ('bad', 'threshold'))}; "
-                "there are bad=LABEL,LABEL and threshold=0.5"
-            )
-    try:
-        threshold = float(options.get("threshold", "0.5"))
-    except ValueError:
-        raise ConfigError(f"--judge {spec}: threshold={options['threshold']} is not a number") from None
-    bad = [label for label in options.get("bad", "").split(",") if label.strip()]
-    if source[0] in "./~" and not Path(source).expanduser().is_dir():
-        raise ModelError(f"--judge {spec}: no such directory; name a text classifier's directory or hub id")
-    model, tokenizer = _loaded(str(Path(source).expanduser()) if source[0] == "~" else source, spec)
-    return ClassifierJudge(model, tokenizer, bad, threshold, spec)
-
-
-def _loaded(source: str, spec: str) -> tuple[Any, Any]:
-    unreached = "" if Path(source).is_dir() else out_of_reach()
-    try:
-        with cached_only(bool(unreached)):
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
-                source, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-            )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as problem:
-        reason = unreached if isinstance(problem, OSError) and unreached else " ".join(str(problem).split())[:300]
+    spec = f"classifier:{rest}"
+    threshold = options.number("threshold", 0, 1)
+    bad = [label for label in options.text("bad").split(",") if label.strip()]
+    flag = f"--judge {spec}"
+    model, tokenizer, missing = load_encoder(
+        AutoModelForSequenceClassification, options.what, flag, "a text classifier"
+    )
+    if missing:
         raise ModelError(
-            f"--judge {spec}: cannot load a text classifier ({reason}); give a directory or id with safetensors weights"
-        ) from None
-    if loading["missing_keys"]:
-        missing = sorted(loading["missing_keys"])[0]
-        raise ModelError(
-            f"--judge {spec}: the model has no weights for '{missing}', so it is no trained classifier; "
+            f"{flag}: the model has no weights for '{missing[0]}', so it is no trained classifier; "
             "choose a text-classification model"
         )
-    return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+    return ClassifierJudge(model, tokenizer, bad, 0.5 if threshold is None else threshold, spec)
 
 
 def _bad_columns(labels: Sequence[str], wanted: Sequence[str], source: str) -> list[int]:
-    """Numbers of the labels that mean bad: those the user names, else those known by name."""
+    """Return the numbers of the labels that mean bad: those the user names, else those known by name."""
     plain = [_plain(label) for label in labels]
     if "*" in wanted:
         return list(range(len(labels)))
@@ -181,9 +151,3 @@ def _bad_columns(labels: Sequence[str], wanted: Sequence[str], source: str) -> l
 
 def _plain(label: str) -> str:
     return re.sub(r"[\W_]+", "", label.casefold())
-
-
-def _longest_input(model: Any, tokenizer: Any) -> int:
-    # Some encoders start their positions at 2, hence two tokens of room where only the positions are known.
-    positions = getattr(model.config, "max_position_embeddings", None)
-    return min(tokenizer.model_max_length, LONGEST_INPUT, positions - 2 if positions else LONGEST_INPUT)

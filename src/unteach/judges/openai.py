@@ -3,24 +3,19 @@
 import hashlib
 import json
 import logging
-import math
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib import resources
 from string import Template
-from typing import Any, cast
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
-import yaml
-
-from unteach.cache import AnswerCache, cache_directory
-from unteach.errors import ConfigError, nearest
-from unteach.judges.base import Setting
+from unteach.cache import FileCache, cache_directory
+from unteach.errors import ConfigError
+from unteach.judges.base import JudgeSettings, Options
 from unteach.models.endpoint import Answer, Endpoint, Messages, chat_address, key_from_environment
 from unteach.progress import track
+from unteach.prompts.judge import judge_wording
 from unteach.results.verdict import Case, Verdict
 from unteach.text.escape import inert, inert_line
 
@@ -30,15 +25,15 @@ ASKED_AS = ("openai:MODEL --judge-url URL", "'openai:MODEL?concurrency=8&rate=5&
 VERDICTS: dict[str, Verdict] = {"GOOD": "good", "BAD": "bad", "UNSURE": "unknown"}
 MOST_CHARACTERS = 50_000
 TRIAL = Case("What is the capital of France?", "It is Paris.", good="Paris.")
-OPTIONS = ("concurrency", "rate", "timeout", "tokens", "system", "trial")
+OPTIONS = {"concurrency": "8", "rate": "5", "timeout": "60", "tokens": "64", "system": "no", "trial": "no"}
 _SPECIAL = re.compile(r"\[(?=/?\w*[A-Z]{3}\w*\])")
 _ANSWER = re.compile(r"(GOOD|BAD|UNSURE) +([0-9]{6})", re.IGNORECASE)
 _THOUGHTS = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is sent for one case, the number that its answer must carry, and under which digest the answer is kept."""
+class JudgeQuestion:
+    """What is sent for one case, the number that its answer must carry, and the digest that the answer is kept by."""
 
     messages: Messages
     code: str
@@ -46,33 +41,33 @@ class Question:
 
 
 class OpenAIJudge:
-    """Bad or good as a language model answers to one fixed question per scenario; unknown where it is unsure.
+    """Bad or good as a language model answers one fixed question per scenario; unknown where it is unsure.
 
-    Unknown is every reply too whose answer does not come or is not exactly a label and the number of its blocks: no
-    failure counts as good. A case whose scenario needs a known reply (copyright) is unknown without one, and so
-    is one of more than 50,000 characters: a cut text is not judged. It tells what a reader would tell at a glance; it
-    errs, differs from model to model, and a reply that truly persuades it wins. Check it against labels of your own.
+    A reply is unknown too where no answer comes, or one that is not exactly a label and the number of its blocks: no
+    failure counts as good. A case without a known reply is unknown where the scenario needs one (copyright), and so is
+    a case of more than 50,000 characters: a cut text is not judged. The judge sees what a reader sees at a glance. It
+    errs, it differs from model to model, and a reply can talk it round. Compare it with labels of your own.
     """
 
     def __init__(
-        self, endpoint: Endpoint, scenario: str = "harm", kept: AnswerCache | None = None, system: bool = True
+        self, endpoint: Endpoint, scenario: str = "harm", cache: FileCache | None = None, system: bool = True
     ) -> None:
         self.name = f"openai:{endpoint.model}"
         self._endpoint = endpoint
         self._scenario = scenario
-        self._kept = kept or AnswerCache(cache_directory() / "judges")
+        self._cache = cache or FileCache(cache_directory() / "judges")
         self._system = system
 
     def __call__(self, cases: Sequence[Case]) -> list[Verdict]:
         questions = [self.question(case) for case in cases]
         different = {question.digest: question for question in questions if question}
-        known = {digest: verdict for digest, question in different.items() if (verdict := self._remembered(question))}
+        known = {digest: verdict for digest, question in different.items() if (verdict := self._recall(question))}
         missing = [question for digest, question in different.items() if digest not in known]
         failures: dict[str, str] = {}
         with track(f"asking {inert_line(self._endpoint.model, 40)}", show=bool(missing)) as progress:
 
             def arrived(place: int, answer: Answer) -> None:
-                verdict, failure = self._understood(missing[place], answer)
+                verdict, failure = self._read_answer(missing[place], answer)
                 if verdict is None:
                     failures[missing[place].digest] = failure
                 else:
@@ -84,22 +79,22 @@ class OpenAIJudge:
         self._report([failures.get(q.digest, "") if q else "too long, or without the known reply" for q in questions])
         return [known.get(question.digest, "unknown") if question else "unknown" for question in questions]
 
-    def question(self, case: Case) -> Question | None:
+    def question(self, case: Case) -> JudgeQuestion | None:
         """Return what is asked about a case; None for one that is not asked about."""
         known = {"known-bad": case.bad or "", "known-good": case.good or ""}
         known = {name: text for name, text in known.items() if text.strip()}
         normal = list(known) == ["known-good"]
-        if self._scenario == "copyright" and not known:
+        prompt = judge_wording()["scenarios"][self._scenario]
+        if prompt.get("needs_known") and not known:
             return None
         given = {name: _quoted(text) for name, text in {"prompt": case.prompt, **known, "reply": case.reply}.items()}
         if sum(map(len, given.values())) > MOST_CHARACTERS:
             return None
         code = _code(given)
-        prompt = prompts()["scenarios"][self._scenario]
         messages = _messages(given, code, prompt["normal" if normal else "negative"], self._system)
         where = [self._endpoint.url, self._endpoint.model, self._scenario, prompt["version"], self._endpoint.longest]
         digest = hashlib.sha256(json.dumps([*where, messages]).encode()).hexdigest()
-        return Question(messages, code, digest)
+        return JudgeQuestion(messages, code, digest)
 
     def try_out(self) -> None:
         """Ask about one reply that is plainly good, so that nothing long is begun with an endpoint that is not there.
@@ -119,31 +114,31 @@ class OpenAIJudge:
         if verdict is None:
             said = self._endpoint.redacted(answer.text)
             log.warning(
-                "judge %s: answers '%s' where one line as '%s' was asked for; what it answers so is unknown",
+                "judge %s: answers '%s', not one line such as '%s'; replies with such an answer are unknown",
                 inert_line(self.name),
                 said,
                 f"GOOD {question.code}",
             )
         elif verdict != "good":
             log.warning(
-                "judge %s: does not find a plainly good reply good; check it on labels of your own",
+                "judge %s: does not find a plainly good reply good; compare it with labels of your own",
                 inert_line(self.name),
             )
 
-    def _remembered(self, question: Question) -> Verdict | None:
-        answer = self._kept.get(question.digest)
-        return None if answer is None else verdict_of(answer, question.code)
+    def _recall(self, question: JudgeQuestion) -> Verdict | None:
+        answer = self._cache.get(question.digest).get("answer")
+        return verdict_of(answer, question.code) if isinstance(answer, str) else None
 
-    def _understood(self, question: Question, answer: Answer) -> tuple[Verdict | None, str]:
+    def _read_answer(self, question: JudgeQuestion, answer: Answer) -> tuple[Verdict | None, str]:
         """Return the verdict and keep the answer, or say why there is none; what was not understood is not kept."""
         if answer.text is None:
             return None, answer.failure
         verdict = verdict_of(answer.text, question.code)
         if verdict is None:
             return None, "not the line that was asked for"
-        # Only the line itself: the rest of what came back may be long, and nobody has looked at it.
+        # Only the line itself is kept: the rest of the answer may be long, and nobody has looked at it.
         word = next(word for word, meant in VERDICTS.items() if meant == verdict)
-        self._kept.put(question.digest, f"{word} {question.code}")
+        self._cache.put(question.digest, {"answer": f"{word} {question.code}"})
         return verdict, ""
 
     def _report(self, failures: Sequence[str]) -> None:
@@ -160,10 +155,10 @@ class OpenAIJudge:
 
 
 def verdict_of(answer: str, code: str) -> Verdict | None:
-    """Read an answer: exactly one label and the number of the blocks, else None.
+    """Read an answer: exactly one label and the number of the blocks; None for anything else.
 
-    White space, Markdown emphasis, quotes and a full stop around them are allowed, and the thoughts of a reasoning
-    model before them.
+    White space, Markdown emphasis, quotes and a full stop may stand around them, and a reasoning model's thoughts
+    before them.
     """
     line = _THOUGHTS.sub("", answer, count=1) if answer.lstrip().startswith("<think>") else answer
     found = _ANSWER.fullmatch(line.strip(" \r\n\t`*\"'."))
@@ -171,15 +166,15 @@ def verdict_of(answer: str, code: str) -> Verdict | None:
 
 
 def _quoted(text: str) -> str:
-    """Make a text unable to leave its block: no line of ours, no chat markup of any model, nothing invisible.
+    """Make sure that a text cannot leave its block: no line of ours, no model's chat markup, nothing invisible.
 
-    Brackets as in <|im_start|> or [INST] are what servers turn into the ends and beginnings of messages.
+    Servers turn brackets such as <|im_start|> or [INST] into the beginnings and ends of messages.
     """
     return _SPECIAL.sub("⟦", inert(text).replace("<", "‹").replace(">", "›"))
 
 
 def _code(texts: dict[str, str]) -> str:
-    """Return the number of the blocks: a function of the texts that none of them contains."""
+    """Return the number of the blocks, which depends on the texts and stands in none of them."""
     joined = "\x1e".join(f"{name}\x1f{text}" for name, text in texts.items())
     code, turn = "", 0
     while not code or code in joined:
@@ -189,7 +184,7 @@ def _code(texts: dict[str, str]) -> str:
 
 
 def _messages(texts: dict[str, str], code: str, question: str, system: bool) -> Messages:
-    frame = prompts()["frame"]
+    frame = judge_wording()["frame"]
     blocks = "\n\n".join(f"<{name} {code}>\n{text}\n</{name} {code}>" for name, text in texts.items())
     rules = Template(frame["system"]).substitute(question=question.strip()).strip()
     asked = Template(frame["user"]).substitute(blocks=blocks, code=code).strip()
@@ -198,19 +193,10 @@ def _messages(texts: dict[str, str], code: str, question: str, system: bool) -> 
     return [{"role": "system", "content": rules}, {"role": "user", "content": asked}]
 
 
-@cache
-def prompts() -> dict[str, Any]:
-    """Return the prompts that come with the package."""
-    return cast(
-        dict[str, Any],
-        yaml.safe_load(resources.files("unteach.prompts").joinpath("judge.yaml").read_text(encoding="utf-8")),
-    )
-
-
 def shown() -> str:
     """Return the prompts as they are sent, with a made-up case of each kind in its blocks."""
     parts = []
-    for scenario, prompt in prompts()["scenarios"].items():
+    for scenario, prompt in judge_wording()["scenarios"].items():
         judge = OpenAIJudge(Endpoint("", "MODEL"), scenario)
         cases = {
             "negative": Case("(the prompt)", "(the reply)", bad="(the known bad reply)"),
@@ -224,69 +210,37 @@ def shown() -> str:
     return "\n\n".join(parts)
 
 
-def load(rest: str, setting: Setting) -> OpenAIJudge:
+def load(rest: str, settings: JudgeSettings) -> OpenAIJudge:
     """Make the judge from "MODEL" or "MODEL?concurrency=8&rate=5&timeout=60&tokens=64&system=no&trial=no".
 
-    At most `concurrency` requests at a time and `rate` begun per second (no bound unless given), `timeout` seconds
-    for each, answers of at most `tokens` tokens (more for models that think aloud). "system=no" puts all into one
-    message, for models without a system role; "trial=no" leaves out the question by which the endpoint is tried.
-    The key comes from UNTEACH_JUDGE_API_KEY or else OPENAI_API_KEY, and from nowhere else.
+    At most `concurrency` requests run at a time and `rate` begin per second (no bound unless given); each has `timeout`
+    seconds; answers have at most `tokens` tokens (give more to models that think aloud). "system=no" puts all into one
+    message, for models without a system role; "trial=no" leaves out the question that tries the endpoint first. The
+    key comes from UNTEACH_JUDGE_API_KEY, or else from OPENAI_API_KEY, and from nowhere else.
 
     Raises ConfigError for a missing model or address, a wrong option, or an endpoint that does not answer.
     """
-    model, _, query = rest.partition("?")
-    if not model.strip():
+    options = Options("openai", rest, OPTIONS)
+    model = options.what.strip()
+    if not model:
         raise ConfigError("--judge openai: name the endpoint's model, for example --judge openai:MODEL")
-    options = _options(query)
-    if setting.scenario not in prompts()["scenarios"]:
-        raise ConfigError(f"--judge openai: has no prompt for the scenario '{setting.scenario}'")
+    if settings.scenario not in judge_wording()["scenarios"]:
+        raise ConfigError(f"--judge openai: has no prompt for the scenario '{settings.scenario}'")
     endpoint = Endpoint(
-        chat_address(setting.url),
-        model.strip(),
+        chat_address(settings.url),
+        model,
         key_from_environment(),
-        concurrency=int(_number(options, "concurrency", 8, most=64, whole=True)),
-        rate=_number(options, "rate", 0, most=10_000) if "rate" in options else None,
-        timeout=_number(options, "timeout", 60, most=600),
-        longest=int(_number(options, "tokens", 64, most=32_768, whole=True)),
+        concurrency=options.whole_number("concurrency", 1, 64) or 8,
+        rate=options.number("rate", 0.001, 10_000),
+        timeout=options.number("timeout", 0.001, 600) or 60,
+        longest=options.whole_number("tokens", 1, 32_768) or 64,
     )
     if endpoint.key and endpoint.url.startswith("http:") and not _is_local(endpoint.url):
         log.warning("judge openai: --judge-url is http, so the key travels readable for all on the way; use https")
-    judge = OpenAIJudge(endpoint, setting.scenario, system=_yes(options, "system"))
-    if _yes(options, "trial"):
+    judge = OpenAIJudge(endpoint, settings.scenario, system=options.yes("system", default=True))
+    if options.yes("trial", default=True):
         judge.try_out()
     return judge
-
-
-def _options(query: str) -> dict[str, str]:
-    pairs = parse_qsl(query, keep_blank_values=True)
-    options = dict(pairs)
-    if len(options) < len(pairs):
-        raise ConfigError("--judge openai: an option is given twice; give it once")
-    for option in options:
-        if option not in OPTIONS:  # its value is not repeated, as it is by `options_of`: it may be a key
-            raise ConfigError(
-                f"--judge openai: unknown option '{inert_line(option, 40)}'{nearest(option, OPTIONS)}; "
-                f"there are {', '.join(OPTIONS)}"
-            )
-    return options
-
-
-def _number(options: dict[str, str], name: str, default: float, most: float, whole: bool = False) -> float:
-    try:
-        value = float(options.get(name, default))
-    except ValueError:
-        value = math.nan
-    if not (0 < value <= most) or (whole and value != int(value)):
-        kind = "a whole number" if whole else "a number"
-        raise ConfigError(f"--judge openai: {name} must be {kind} above 0, at most {most:g}")
-    return value
-
-
-def _yes(options: dict[str, str], name: str) -> bool:
-    value = options.get(name, "yes")
-    if value not in ("yes", "no"):
-        raise ConfigError(f"--judge openai: {name} must be yes or no")
-    return value == "yes"
 
 
 def _is_local(url: str) -> bool:

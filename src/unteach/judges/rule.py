@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from unteach.errors import ConfigError, nearest
-from unteach.judges.base import Setting
+from unteach.judges.base import JudgeSettings
 from unteach.results.verdict import Case, Verdict
 from unteach.text.refusals import OPENINGS, folded, is_refusal, phrases
 
@@ -16,12 +16,11 @@ _FIELDS = ("keywords", "refusals")
 
 
 class RuleJudge:
-    """Bad when any keyword is in the reply, else good; without keywords good for a refusal and otherwise
-    unknown.
+    """Bad when any keyword is in the reply, else good; without keywords, good for a refusal, else unknown.
 
-    Keywords are found as whole words, in one case and Unicode form. A refusal that names a keyword is bad
-    too: what is to be unlearned must not be said at all. A blank reply holds no keyword and is no refusal.
-    `refusals` are added to the shipped list of openings.
+    Keywords are found as whole words, in one case and Unicode form. A refusal that names a keyword is bad too, because
+    what is to be unlearned must not be said at all. A blank reply holds no keyword and is no refusal. `refusals` are
+    added to the shipped list of openings.
     """
 
     name = "rule"
@@ -68,6 +67,6 @@ def read_rules(path: Path) -> RuleJudge:
     return RuleJudge(content.get("keywords", ()), content.get("refusals", ()))
 
 
-def load(rest: str, setting: Setting) -> RuleJudge:
+def load(rest: str, settings: JudgeSettings) -> RuleJudge:
     """Make the judge from a YAML file, or with the shipped refusals alone where none is named."""
     return read_rules(Path(rest)) if rest else RuleJudge()

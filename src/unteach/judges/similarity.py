@@ -6,18 +6,18 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from sacrebleu.metrics import CHRF
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel
 
 from unteach.data.example import Example
 from unteach.errors import ConfigError, ModelError, nearest
-from unteach.judges.base import Setting, number_in, on_normal_row, options_of
+from unteach.judges.base import JudgeSettings, Options, judge_normal_row
+from unteach.models.encoder import load_encoder, longest_input
 from unteach.results.verdict import Case, Verdict
 from unteach.text.escape import inert_line
 from unteach.text.gibberish import blank, gibberish
@@ -37,8 +37,8 @@ ASKED_AS = (
 )
 MARGIN = 0.1
 QUANTILE, PAIRS, FEWEST = 0.99, 5000, 20
-"""A learnt floor: this quantile of the similarity of wrong answers to so many pairs of different questions; it needs
-wrong answers to at least 20."""
+"""A learnt floor is this quantile of the similarity between wrong answers to different questions, over this many
+pairs; it needs wrong answers to at least 20 questions."""
 OPTIONS = {"margin": str(MARGIN), "floor": "0.2", "calibrated": "yes", "layer": "9"}
 LONGEST_INPUT, BATCH_SIZE = 512, 32
 
@@ -46,13 +46,13 @@ LONGEST_INPUT, BATCH_SIZE = 512, 32
 class SimilarityJudge:
     """Bad when similarity(reply, wrong) > (1 + margin) · similarity(reply, right), else good.
 
-    With a floor, similarity(reply, wrong) must exceed that too: without one a reply that is like neither answer may
-    well be called bad (by chrF half of those of a model that never saw the answers, see benchmarks/rules.py).
-    `calibrated` learns the floor from the wrong answers of the negatives; before it has, the verdict is unknown.
-    Where no right answer is known, a reply that repeats the wrong one (half of its words) is bad, and of the others
-    the floor decides; without a floor they are unknown. A reply that says nothing (blank, gibberish, a refusal) is
-    good unless it repeats the wrong answer: read it beside the rates of these. A case with a right reply only (a
-    normal row) is good when the reply repeats that one, else bad.
+    With a floor, similarity(reply, wrong) must exceed the floor too: without one, a reply that is like neither answer
+    is often called bad (by chrF, half of the replies of a model that never saw the answers, see benchmarks/rules.py).
+    `calibrated` learns the floor from the wrong answers of the negatives; before that, the verdict is unknown. Where
+    no right answer is known, a reply that repeats the wrong one (half of its words) is bad, and the floor decides on
+    the others; without a floor they are unknown. A reply that says nothing (blank, gibberish, a refusal) is good
+    unless it repeats the wrong answer: read the rate of bad replies beside the rates of these. A case with a right
+    reply only (a normal row) is good when the reply repeats that one, else bad.
     Source: arXiv 2310.10683, section 4 (margin 0.1 over BERTScore). Differs: chrF unless an encoder is named; the
     floor is ours.
     """
@@ -98,7 +98,7 @@ class SimilarityJudge:
         pairs = [(cases[n].reply, cases[n].bad or "") for n in asked]
         pairs += [(cases[n].reply, cases[n].good or "") for n in asked]
         values = self.measure(pairs) if pairs else []
-        verdicts: list[Verdict] = [on_normal_row(case) for case in cases]
+        verdicts: list[Verdict] = [judge_normal_row(case) for case in cases]
         for place, n in enumerate(asked):
             verdicts[n] = self._verdict(cases[n], values[place], values[place + len(asked)])
         return verdicts
@@ -159,12 +159,12 @@ def _f1(ours: Counter[str], theirs: Counter[str]) -> float:
 
 
 class EncoderMeasure:
-    """F1 of greedy matching over an encoder's token vectors: each token meets its most similar one by cosine.
+    """F1 of greedy matching over an encoder's token vectors: each token is paired with its most similar one by cosine.
 
     Source: BERTScore (arXiv 1904.09675), without idf weights and rescaling. Differs: special tokens take no part.
-    Its values for unrelated texts are high (0.8 and more in many encoders), so that a margin of 10 % is seldom
-    reached: set a margin or a floor that fits the encoder. A text past 512 tokens loses its end; one without tokens
-    is unlike all.
+    Its values for unrelated texts are high (0.8 and more in many encoders), so a margin of 10 % is seldom reached: set
+    a margin or a floor that fits the encoder. A text past 512 tokens loses its end; one without tokens has similarity
+    0 to every other.
     """
 
     def __init__(self, model: Any, tokenizer: Any, layer: int | None = None) -> None:
@@ -174,32 +174,30 @@ class EncoderMeasure:
         tokenizer.padding_side = "right"
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-        positions = getattr(model.config, "max_position_embeddings", None)
-        # Some encoders start their positions at 2.
-        self._longest = min(tokenizer.model_max_length, LONGEST_INPUT, positions - 2 if positions else LONGEST_INPUT)
+        self._longest = longest_input(model, tokenizer, LONGEST_INPUT)
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         texts = sorted({text for pair in pairs for text in pair}, key=lambda text: (len(text), text))
         vectors: dict[str, Tensor | None] = {}
         for start in range(0, len(texts), BATCH_SIZE):
             batch = texts[start : start + BATCH_SIZE]
-            vectors |= dict(zip(batch, self._tried(batch), strict=True))
+            vectors |= dict(zip(batch, self._try_vectors(batch), strict=True))
         return [greedy_f1(vectors[reply], vectors[answer]) for reply, answer in pairs]
 
-    def _tried(self, texts: list[str]) -> list[Tensor | None]:
-        """Vectors of each text; None where the encoder failed, after a second try on its own."""
+    def _try_vectors(self, texts: list[str]) -> list[Tensor | None]:
+        """Return the vectors of each text; None where the encoder failed twice, the second time on this text alone."""
         try:
             return list(self._vectors(texts))
-        except Exception as problem:  # whatever a model raises on one text must not end the whole check
+        except Exception as problem:  # whatever a model raises on one text must not end the evaluation
             if len(texts) == 1:
                 reason = inert_line(f"{type(problem).__name__}: {problem}", 200)
                 log.warning("similarity judge: no vectors (%s)", reason)
                 return [None]
-            return [vector for text in texts for vector in self._tried([text])]
+            return [vector for text in texts for vector in self._try_vectors([text])]
 
     @torch.no_grad()
     def _vectors(self, texts: list[str]) -> list[Tensor]:
-        """Unit vectors of the tokens of each text, (token, width), special tokens left out."""
+        """Return the unit vectors of the tokens of each text, [token, width], special tokens left out."""
         batch = self._tokenizer(
             texts,
             padding=True,
@@ -219,7 +217,7 @@ class EncoderMeasure:
 
 
 def greedy_f1(ours: Tensor | None, theirs: Tensor | None) -> float:
-    """F1 of the mean best cosines of two texts' unit vectors; NaN where one is missing, 0 where one is empty."""
+    """Return the F1 of the mean best cosines of two texts' vectors; NaN where one is missing, 0 where one is empty."""
     if ours is None or theirs is None:
         return math.nan
     if not len(ours) or not len(theirs):
@@ -234,38 +232,36 @@ def greedy_f1(ours: Tensor | None, theirs: Tensor | None) -> float:
 # ---- loading ---------------------------------------------------------------------------------------------------------
 
 
-def load(rest: str, setting: Setting) -> SimilarityJudge:
+def load(rest: str, settings: JudgeSettings) -> SimilarityJudge:
     """Make the judge from "chrf", "f1" or "encoder=DIR_OR_ID", with options
     "?margin=0.1&floor=0.2&calibrated=yes&layer=9"; from nothing, "chrf?calibrated=yes".
 
     An encoder's weights are read from safetensors files only, and no code that comes with it is run.
     Raises ConfigError for bad options, ModelError for an encoder that cannot be loaded.
     """
-    what, options = options_of("similarity", rest, OPTIONS)
-    name = f"similarity:{inert_line(rest, 200)}" if what else f"similarity{inert_line(rest, 200)}"
-    margin, floor = number_in(name, options, "margin", 0, 10), number_in(name, options, "floor", 0, 1)
-    layer = number_in(name, options, "layer", 1, 1000)
-    calibrated = options.get("calibrated", "no")
-    if calibrated not in ("yes", "no"):
-        raise ConfigError(f"--judge {name}: calibrated={inert_line(calibrated, 60)} must be yes or no")
-    if calibrated == "yes" and floor is not None:
+    options = Options("similarity", rest, OPTIONS)
+    name = f"similarity:{inert_line(rest, 200)}" if options.what else f"similarity{inert_line(rest, 200)}"
+    margin, floor = options.number("margin", 0, 10), options.number("floor", 0, 1)
+    layer = options.whole_number("layer", 1, 1000)
+    calibrated = options.yes("calibrated", default=not rest)  # by its bare name, the judge that is fit to decide
+    if calibrated and floor is not None:
         raise ConfigError(f"--judge {name}: floor is set and learnt at once; leave out floor or calibrated")
-    if not rest:  # by its bare name, the one that is fit to decide
-        calibrated = "yes"
-    measure = _measure(what, layer, name)
     return SimilarityJudge(
-        measure, MARGIN if margin is None else margin, floor, calibrated == "yes", setting.seed, name
+        _measure(options.what, layer, name),
+        MARGIN if margin is None else margin,
+        floor,
+        calibrated,
+        settings.seed,
+        name,
     )
 
 
-def _measure(what: str, layer: float | None, name: str) -> Measure:
+def _measure(what: str, layer: int | None, name: str) -> Measure:
     kind, equals, source = what.partition("=")
     if kind == "encoder":
         if not source.strip():
             raise ConfigError(f"--judge {name}: name the encoder, for example similarity:encoder=DIRECTORY")
-        if layer is not None and layer != int(layer):
-            raise ConfigError(f"--judge {name}: layer={layer:g} must be a whole number")
-        return _encoder(source, None if layer is None else int(layer), name)
+        return _encoder(source, layer, name)
     measures: dict[str, Measure] = {"": chrf, "chrf": chrf, "f1": token_f1}
     if equals or kind not in measures:
         close = nearest(kind, ["chrf", "f1", "encoder"])
@@ -276,26 +272,12 @@ def _measure(what: str, layer: float | None, name: str) -> Measure:
 
 
 def _encoder(source: str, layer: int | None, name: str) -> EncoderMeasure:
-    if source[0] in "./~":
-        source = str(Path(source).expanduser())
-        if not Path(source).is_dir():
-            raise ModelError(f"--judge {name}: no such directory; name an encoder's directory or hub id")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        model, loading = AutoModel.from_pretrained(
-            source, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as problem:
-        reason = inert_line(str(problem), 300)
-        raise ModelError(
-            f"--judge {name}: cannot load an encoder ({reason}); give a directory or id with safetensors weights"
-        ) from None
-    # A pooler makes one vector of a text and is not used here; many checkpoints lack it.
-    missing = sorted(key for key in loading["missing_keys"] if "pooler" not in key)
+    model, tokenizer, missing = load_encoder(AutoModel, source, f"--judge {name}", "an encoder")
+    missing = [key for key in missing if "pooler" not in key]  # makes one vector of a text; many checkpoints lack it
     if missing or model.config.is_encoder_decoder:
         why = f"the model has no weights for '{inert_line(missing[0], 100)}'" if missing else "it has a decoder"
         raise ModelError(f"--judge {name}: {why}; choose an encoder with all its weights")
     count = model.config.num_hidden_layers
     if layer is not None and layer > count:
         raise ConfigError(f"--judge {name}: layer={layer}, but the encoder has {count}; give 1 to {count}")
-    return EncoderMeasure(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, layer)
+    return EncoderMeasure(model, tokenizer, layer)

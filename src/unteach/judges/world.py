@@ -1,19 +1,19 @@
 """The exact judge of a generated world, for model organisms."""
 
 from unteach.errors import ConfigError
-from unteach.judges.base import Judge, Setting
+from unteach.judges.base import Judge, JudgeSettings
 
 ASKED_AS = ("world:SEED", "world:SEED:SIZE", "world:SEED:SIZE:SCENARIO")
 
 
-def load(rest: str, setting: Setting) -> Judge:
+def load(rest: str, settings: JudgeSettings) -> Judge:
     """Make the judge of world `SEED`, `SEED:SIZE` or `SEED:SIZE:SCENARIO`; size "tiny" and "harm" where not given."""
     seed, _, kind = rest.partition(":")
     size, _, scenario = kind.partition(":")
     if not seed.isdecimal():
         asked = f"world:{rest}" if rest else "world"
         raise ConfigError(f"--judge {asked}: give the world's seed as a whole number, as in world:0")
-    # The organism stands below the judges, and only this judge needs it.
+    # Imported here because only this judge needs the organism.
     from unteach.organism.judge import WorldJudge
     from unteach.organism.world import World
 

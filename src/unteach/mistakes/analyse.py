@@ -8,9 +8,9 @@ from typing import Any, Literal, Protocol
 from unteach.data.prompt_format import PromptFormat
 from unteach.mistakes.records import Analysis, Mistake
 from unteach.mistakes.verdict import read_verdict
+from unteach.models.context import context_length
 from unteach.models.endpoint import Endpoint
-from unteach.models.kept_replies import replies_of, tokens_of
-from unteach.models.loading import context_length
+from unteach.models.kept_replies import generate_cached, tokens_of
 from unteach.prompts.mistakes import MistakeWording
 from unteach.prompts.turn import Turn
 from unteach.results.cost import Meter
@@ -68,7 +68,7 @@ def answers_of(
     max_new_tokens: int,
     progress: Progress | None = None,
 ) -> list[str | None]:
-    """Have a model answer requests; None where one fills its context. `key` as in `replies_of`."""
+    """Have a model answer requests; None where one fills its context. `key` as in `generate_cached`."""
     return _answers(model, form, requests, key=key, max_new_tokens=max_new_tokens, progress=progress)[0]
 
 
@@ -86,7 +86,7 @@ def _answers(
     room = context_length(model)
     fits = [n for n, prompt in enumerate(prompts) if room is None or len(prompt) < room]
     asked = [prompts[n] for n in fits]
-    given = replies_of(model, form.tokenizer, asked, key=key, max_new_tokens=max_new_tokens, progress=progress)
+    given = generate_cached(model, form.tokenizer, asked, key=key, max_new_tokens=max_new_tokens, progress=progress)
     answers: list[str | None] = [None] * len(requests)
     for n, answer in zip(fits, given, strict=True):
         answers[n] = answer

@@ -13,8 +13,8 @@ from unteach.data.prompt_format import PromptFormat
 from unteach.data.prompt_format import prompt_format as unguided_format
 from unteach.errors import DataError, Interrupted, nearest
 from unteach.mistakes.guide import guided_format, without_guidance
+from unteach.models.context import context_length
 from unteach.models.generate import generate
-from unteach.models.loading import context_length
 from unteach.prompts.turn import Turn
 from unteach.text.escape import inert_line, terminal_text
 

@@ -10,7 +10,7 @@ from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat
 from unteach.judges.base import Judge
 from unteach.mistakes.records import Mistake, Origin
-from unteach.models.kept_replies import replies_of, tokens_of
+from unteach.models.kept_replies import generate_cached, tokens_of
 from unteach.prompts.mistakes import MistakeWording
 from unteach.results.verdict import Case
 from unteach.stats import Interval, wilson
@@ -82,7 +82,9 @@ def induce(
     for turn in range(len(wording.inducements)):
         waiting = [n for n in range(len(prompts)) if best.get(n) != "induced"]
         asked = [form.prompt_ids(wording.induce(orders[n][turn], prompts[n].turns)) for n in waiting]
-        replies = replies_of(model, form.tokenizer, asked, key=key, max_new_tokens=max_new_tokens, progress=progress)
+        replies = generate_cached(
+            model, form.tokenizer, asked, key=key, max_new_tokens=max_new_tokens, progress=progress
+        )
         read, written = tokens_of(form.tokenizer, asked, replies)
         found.tokens_read += read
         found.tokens_generated += written

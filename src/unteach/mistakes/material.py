@@ -4,15 +4,16 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from unteach.data.benign import answers_to, benign_prompts, own_lookalikes, self_made_normals
 from unteach.data.example import Example
 from unteach.data.formats import read_examples
 from unteach.data.overlap import fingerprint, split_by_prompt, without_duplicates, without_known
+from unteach.data.own_answers import answer_prompts, generate_lookalikes, generate_normals
 from unteach.data.prompt_format import PromptFormat
 from unteach.errors import ConfigError
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.records import Mistake, Source, read_mistakes, read_prompts
 from unteach.pipeline.rows import cost_of_answers
+from unteach.prompts.benign import benign_prompts
 from unteach.results.cost import Meter
 from unteach.results.report import OWN_ANSWERS, Cost
 from unteach.results.report import Source as Set
@@ -46,7 +47,7 @@ class Material:
     @property
     def good_replies(self) -> list[Example]:
         """Replies to train with that are known to be good, to harmful prompts and to normal ones."""
-        return [row for row in [*self.harmless, *self.normals] if row.turns and not row.goes_on]
+        return [row for row in [*self.harmless, *self.normals] if row.turns and not row.is_passage]
 
 
 def gather(config: MistakesConfig, *, hold_out: bool = True) -> Material:
@@ -90,20 +91,18 @@ def add_own_answers(found: Material, model: Any, form: PromptFormat, config: Mis
     longest = config.max_new_tokens
     if not found.normals:
         meter = Meter()
-        made = self_made_normals(model, form.tokenizer, form, seed=config.seed, max_new_tokens=longest, key=key)
+        made = generate_normals(model, form, seed=config.seed, max_new_tokens=longest, key=key)
         found.cost.append(cost_of_answers(meter, model, form, made))
         found.normals, held = _held_out(made, config)
         if not found.splits["normal"]:  # the check is greedy, and so is what there is to keep
             asked = [(row.prompt, row.where) for row in held]
-            found.splits["normal"] = answers_to(asked, model, form.tokenizer, form, key=key, max_new_tokens=longest)
+            found.splits["normal"] = answer_prompts(asked, model, form, key=key, max_new_tokens=longest)
         source = f"{OWN_ANSWERS} to {len(benign_prompts())} benign prompts"
         found.sources.append(Set(name="normals", source=source, rows=len(made), fingerprint=fingerprint(made)))
         found.notes.append(f"no --retain was given: the ordinary rows are {source}")
     if not found.splits["lookalike"] and not config.skip_evaluation:
         count = config.evaluation_prompts
-        found.splits["lookalike"] = own_lookalikes(
-            model, form.tokenizer, form, max_new_tokens=longest, count=count, key=key
-        )
+        found.splits["lookalike"] = generate_lookalikes(model, form, max_new_tokens=longest, count=count, key=key)
 
 
 def _by_lot(rows: list[Row], config: MistakesConfig) -> list[Row]:

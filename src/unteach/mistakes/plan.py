@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from unteach.data.example import Polarity
-from unteach.data.rows import named_set
+from unteach.data.sources import named_set
 from unteach.errors import ConfigError, nearest
 from unteach.judges import judge_names
 from unteach.mistakes.arms import ARMS
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.records import read_mistakes, read_prompts
-from unteach.models.loading import check_loadable, context_length
+from unteach.models.context import context_length
+from unteach.models.loading import check_loadable
 from unteach.pipeline.settings import flag
 from unteach.prompts.mistakes import load_wording
 

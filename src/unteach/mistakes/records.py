@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from unteach.data.example import Example
-from unteach.data.formats import Polarity, concept_of, examples_by_row, renamed_rows
-from unteach.data.row import Row
-from unteach.data.rows import read_rows
+from unteach.data.formats import Polarity, concept_of, examples_by_row, rename_columns
+from unteach.data.raw_row import RawRow
+from unteach.data.sources import read_rows
 from unteach.errors import DataError, nearest
 from unteach.prompts.turn import Turn
 from unteach.results.files import without_surrogates, write_whole
@@ -92,9 +92,8 @@ def read_mistakes(
     Rows without a `source` count as `default`. The rest is as for `read_examples`. Raises DataError naming row and
     field.
     """
-    raw = read_rows(source, split, revision, "negative")
-    rows = renamed_rows(raw, columns or {})
-    form, by_row = examples_by_row(raw.name, rows, "negative")
+    rows = rename_columns(source, read_rows(source, split, revision, "negative"), columns or {})
+    form, by_row = examples_by_row(source, rows, "negative")
     found = []
     for row, examples in zip(rows, by_row, strict=True):
         for example in examples:
@@ -106,16 +105,14 @@ def read_mistakes(
 
 def read_analyses(source: str) -> list[Analysis]:
     """Read analyses that `write_analyses` wrote, or a person. Raises DataError naming row and field."""
-    raw = read_rows(source)
     found = []
-    for values, label in zip(raw.rows, raw.labels, strict=True):
-        row = Row(values, label)
+    for row in read_rows(source):
         turns, reply = row.answer(row.turns("prompt"), "reply")
         text = row.text("analysis").strip()
         for name, value in (("prompt", turns), ("reply", reply.strip()), ("analysis", text)):
             if not value:
                 raise row.fail(f"field '{name}' is empty; fill it in or remove the row")
-        example = Example(turns, reply.strip(), where=label, good=row.other("good"), concept=concept_of(row))
+        example = Example(turns, reply.strip(), where=row.label, good=row.other("good"), concept=concept_of(row))
         mistake = Mistake(example, _origin(row, "labelled"))
         analyst, wording = _word(row, "analyst") or "", _word(row, "analysis_templates") or ""
         good = row.has("label") and row.flag("label")
@@ -139,10 +136,9 @@ def read_prompts(
     """
     if source.lower().endswith(".txt"):
         return [Example.of(line, "", where=where) for where, line in _lines(source)]
-    raw = read_rows(source, split, revision, polarity)
-    rows = renamed_rows(raw, columns or {})
+    rows = rename_columns(source, read_rows(source, split, revision, polarity), columns or {})
     replied = [row for row in rows if not _alone(row)]
-    answered = iter(_answered(raw.name, replied, polarity, needed=len(replied) == len(rows)) if replied else [])
+    answered = iter(_answered(source, replied, polarity, needed=len(replied) == len(rows)) if replied else [])
     found = []
     for row in rows:
         examples = [_prompt_alone(row)] if _alone(row) else next(answered)[:1]
@@ -159,17 +155,17 @@ _UNFLAGGED = "Safety-Prompts"  # its replies were called good or bad by nobody
 _REPLIES = ("completion", "reply", "response", "rejected", "answer", "output", "response_0", "messages")
 
 
-def _alone(row: Row) -> bool:
+def _alone(row: RawRow) -> bool:
     """Tell whether a row holds a prompt without a reply to it."""
     return "prompt" in row.values and all(_given(row, name) in (None, []) for name in _REPLIES)
 
 
-def _prompt_alone(row: Row) -> Example:
+def _prompt_alone(row: RawRow) -> Example:
     good, bad = row.other("good"), row.other("bad")
     return Example(row.turns("prompt"), "", where=row.label, good=good, bad=bad, concept=concept_of(row))
 
 
-def _answered(name: str, rows: list[Row], polarity: Polarity, needed: bool) -> list[list[Example]]:
+def _answered(name: str, rows: list[RawRow], polarity: Polarity, needed: bool) -> list[list[Example]]:
     """Return the prompts of rows with replies, and the replies as what they are known to be."""
     form, by_row = examples_by_row(name, rows, polarity, needed)
 
@@ -183,7 +179,7 @@ def _answered(name: str, rows: list[Row], polarity: Polarity, needed: bool) -> l
     return [[asked(example) for example in examples] for examples in by_row]
 
 
-def _need_prompt(row: Row, turns: tuple[Turn, ...]) -> None:
+def _need_prompt(row: RawRow, turns: tuple[Turn, ...]) -> None:
     if not any(turn.content.strip() for turn in turns):
         raise row.fail("there is no prompt in it; remove the row, or name its column with --column prompt=…")
 
@@ -216,7 +212,7 @@ def _mistake_row(mistake: Mistake) -> dict[str, Any]:
     return row | {name: value for name, value in extras.items() if value is not None}
 
 
-def _origin(row: Row, default: Source) -> Origin:
+def _origin(row: RawRow, default: Source) -> Origin:
     """Read where a row comes from; blank fields, as in a table, count as missing."""
     given = _given(row, "source")
     if given is not None and given not in SOURCES:
@@ -229,17 +225,17 @@ def _origin(row: Row, default: Source) -> Origin:
     )
 
 
-def _given(row: Row, name: str) -> Any:
+def _given(row: RawRow, name: str) -> Any:
     """Return a field, or None where it is missing or blank, as the cells of a table are."""
     value = row.values.get(name)
     return None if value != value or (isinstance(value, str) and not value.strip()) else value  # NaN is not itself
 
 
-def _word(row: Row, name: str) -> str | None:
+def _word(row: RawRow, name: str) -> str | None:
     return None if _given(row, name) is None else row.text(name)
 
 
-def _number(row: Row, name: str) -> int | None:
+def _number(row: RawRow, name: str) -> int | None:
     """Return a whole number, which tables may give as text or, with a gap in the column, as 3.0."""
     value = _given(row, name)
     if isinstance(value, float) and value.is_integer():

@@ -6,7 +6,7 @@ from pathlib import Path
 from unteach.data.example import Example
 from unteach.errors import ConfigError, Interrupted
 from unteach.judges import load_judges
-from unteach.judges.base import Judge, Learner, Setting
+from unteach.judges.base import Judge, JudgeSettings, LearningJudge
 from unteach.mistakes.comparisons import compare
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.evaluation import MistakesEvaluation
@@ -31,11 +31,12 @@ from unteach.mistakes.tune import (
     validation_curve_of,
 )
 from unteach.mistakes.verdict import read_verdict
-from unteach.models.loading import context_length
+from unteach.models.context import context_length
+from unteach.models.loading import check_four_bit
+from unteach.models.saving import save_model
 from unteach.pipeline.directory import check_inputs, check_output, clear_output, nothing_left_after_errors
 from unteach.pipeline.measure import make_report, measure_fluency, write_report
-from unteach.pipeline.original import Original, load_original, save_model
-from unteach.pipeline.preflight import check_adapter
+from unteach.pipeline.original import Original, load_original
 from unteach.pipeline.settings import inputs_of, resumed, write_config
 from unteach.prompts.mistakes import MistakeWording, load_wording
 from unteach.results.arms import REMINDED
@@ -68,7 +69,7 @@ def run_mistakes(config: MistakesConfig, *, resume: bool = False, overwrite: boo
         judges = judges_of(config)
         wording = load_wording(config.wording)
         material = gather(config)
-        check_adapter(config.load_in_4bit, config.lora)
+        check_four_bit(config)
         original = load_original(config, trained=True)
         check_settings(config, original)
         analysed = config.analyses or (resume and (directory / ANALYSES).exists())
@@ -109,9 +110,9 @@ def judges_of(config: MistakesConfig) -> list[Judge]:
             "--judge is missing: who says which induced replies are bad? Give openai:MODEL with --judge-url, "
             "classifier:MODEL or rule:FILE (`unteach judges list`)"
         )
-    judges = load_judges(config.judge or ["repeats"], Setting("harm", config.judge_url, config.seed))
+    judges = load_judges(config.judge or ["repeats"], JudgeSettings("harm", config.judge_url, config.seed))
     for judge in judges:
-        if isinstance(judge, Learner):
+        if isinstance(judge, LearningJudge):
             raise ConfigError(f"--judge {judge.name}: it learns from the rows of `unteach run`; choose another judge")
     return judges
 

@@ -24,8 +24,10 @@ from unteach.mistakes.records import (
     write_analyses,
     write_mistakes,
 )
+from unteach.models.context import context_length
 from unteach.models.endpoint import Endpoint, chat_address, key_from_environment
-from unteach.models.loading import context_length, load_model, load_tokenizer, model_fingerprint
+from unteach.models.fingerprint import model_fingerprint
+from unteach.models.loading import load_model, load_tokenizer
 from unteach.pipeline.original import Original
 from unteach.progress import track
 from unteach.prompts.mistakes import MistakeWording

@@ -19,11 +19,11 @@ from unteach.mistakes.material import Material, add_own_answers, gather
 from unteach.mistakes.run import judges_of, new_evaluation, report_of
 from unteach.mistakes.steps import Found, check_rows, find_analyses, find_mistakes, make_analyst, write_found
 from unteach.mistakes.tune import check_settings, corpus_of, train
+from unteach.models.loading import check_four_bit
 from unteach.models.unwrap import unwrapped
 from unteach.pipeline.directory import check_inputs, check_output, clear_output, nothing_left_after_errors
 from unteach.pipeline.measure import write_report
 from unteach.pipeline.original import Original, load_original, load_weights
-from unteach.pipeline.preflight import check_adapter
 from unteach.pipeline.seeds import pooled
 from unteach.pipeline.settings import inputs_of, write_config
 from unteach.prompts.mistakes import MistakeWording, load_wording
@@ -66,7 +66,7 @@ def study(config: MistakesConfig, *, overwrite: bool = False) -> Report:
         judges = judges_of(config)
         wording = load_wording(config.wording)
         material = gather(config)
-        check_adapter(config.load_in_4bit, config.lora)
+        check_four_bit(config)
         original = load_original(config, trained=True)
         check_settings(config, original)
         analyst = make_analyst(config, original)

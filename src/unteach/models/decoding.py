@@ -1,8 +1,8 @@
-"""Continue one batch of prompts: a key-value cache with room in it, and rows that have ended leave the batch.
+"""Decoding of one batch of prompts, with a key-value cache that is filled in place.
 
 Transformers' own cache is copied whole at every new token, which on a CPU takes longer than all arithmetic together.
-Ours is given its full length at once and filled in place. And where some replies of a batch are long, the short ones
-need not be carried along: decoding goes on in stretches, with the rows between two of them that have not ended.
+Ours is allocated at full length and filled in place. Decoding runs in stretches of a few tokens; after each of them,
+rows that have ended leave the batch, so that short replies cost nothing while long ones continue.
 """
 
 import copy
@@ -16,7 +16,7 @@ from transformers import DynamicCache, GenerationConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 STRETCH = 16
-"""New tokens between two looks at which rows have ended."""
+"""New tokens after which rows that have ended leave the batch."""
 
 
 class RoomyLayer(DynamicLayer):
@@ -31,7 +31,7 @@ class RoomyLayer(DynamicLayer):
         self._buffers: tuple[Tensor, Tensor] | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write the new positions behind those already there and return all of them."""
+        """Append the new positions and return all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         start = self.get_seq_length()
@@ -43,7 +43,7 @@ class RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
     def _with_room(self, start: int, end: int, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the buffers, made anew where they are too short or where rows were taken out since."""
+        """Return the buffers; allocate new ones where they are too short or rows were taken out since."""
         if self._buffers is not None and self._buffers[0].shape[2] >= end and self._is_view():
             return self._buffers
         room = max(self.room, end)
@@ -57,7 +57,7 @@ class RoomyLayer(DynamicLayer):
         return self._buffers
 
     def _is_view(self) -> bool:
-        """Whether what is held still lies in the buffers: selecting or reordering rows makes copies."""
+        """Tell whether keys and values still lie in the buffers: selecting or reordering rows makes copies."""
         assert self._buffers is not None
         held = (self.keys, self.values)
         return all(
@@ -69,10 +69,10 @@ class RoomyLayer(DynamicLayer):
 def continue_batch(
     model: Any, batch: Sequence[Sequence[int]], pad: int, settings: GenerationConfig, ends: Sequence[int]
 ) -> list[list[int]]:
-    """Return the new token ids of every row: up to and with the first of `ends`, or `settings.max_new_tokens`.
+    """Return the new token ids of every row, up to and including the first of `ends`, at most `max_new_tokens`.
 
-    Rows are padded on the left. Models whose cache is of another kind (recurrent states, a cache of their own) run
-    through `generate` in one piece, with whatever cache they have.
+    Rows are padded on the left. Models with another kind of cache (recurrent states, a cache of their own) run through
+    Transformers' `generate` in one piece, with the cache they have.
     """
     width = max(len(prompt) for prompt in batch)
     ids = np.full((len(batch), width), pad, dtype=np.int64)
@@ -110,9 +110,9 @@ def continue_batch(
 
 
 def roomy_cache(model: Any, room: int) -> DynamicCache | None:
-    """Return an empty cache for rows of up to `room` tokens; None where the model's cache is not known to be plain.
+    """Return an empty cache for rows of up to `room` tokens; None for models with another kind of cache.
 
-    Layers with a sliding window keep transformers' own, which stays short.
+    Layers with a sliding window keep Transformers' own cache, which stays short.
     """
     if not getattr(model, "_supports_default_dynamic_cache", lambda: False)():
         return None
@@ -125,7 +125,7 @@ def roomy_cache(model: Any, room: int) -> DynamicCache | None:
 
 
 def _stretches(settings: GenerationConfig) -> Iterator[GenerationConfig]:
-    """Part the new tokens of a batch into stretches."""
+    """Yield the settings of each stretch of new tokens."""
     for start in range(0, settings.max_new_tokens, STRETCH):
         part = copy.copy(settings)
         part.max_new_tokens = min(STRETCH, settings.max_new_tokens - start)

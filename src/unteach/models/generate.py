@@ -1,6 +1,6 @@
-"""Replies of a model to encoded prompts: batched, seeded, and without leaving a trace on the model."""
+"""Replies of a model to encoded prompts: batched, seeded, and with the model left as it was."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -9,12 +9,14 @@ import torch
 from transformers import GenerationConfig
 
 from unteach.errors import ConfigError, DataError
+from unteach.models.context import context_length
 from unteach.models.decoding import continue_batch
+from unteach.progress import OnProgress
 
 Prompts = Sequence[Sequence[int]]
 
 BATCH_TOKENS = 32_768
-"""Most tokens of prompts and replies that one batch may come to, padding included: it bounds the cache's memory."""
+"""Most tokens of prompts and replies in one batch, padding included: they bound the memory of the key-value cache."""
 
 
 def generate(
@@ -26,7 +28,7 @@ def generate(
     batch_size: int = 64,
     temperature: float = 0.0,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: OnProgress | None = None,
 ) -> list[str]:
     """Return the model's reply to every prompt, in the order given.
 
@@ -77,9 +79,8 @@ def generate(
 def end_token_ids(model: Any, tokenizer: Any) -> list[int]:
     """Return the tokens that end a reply: the tokenizer's EOS, then special tokens the model itself ends on.
 
-    Chat models often end a turn on a second token that only their generation settings name. Ids there that
-    the tokenizer does not hold as special are leftovers of a default config and would cut replies at an
-    ordinary word.
+    Chat models often end a turn with a second token that only their generation settings name. Ids named there that
+    are not special to the tokenizer are leftovers of a default config and would cut replies at an ordinary word.
     """
     settings = getattr(model, "generation_config", None)
     named = getattr(settings, "eos_token_id", None)
@@ -93,9 +94,8 @@ def end_token_ids(model: Any, tokenizer: Any) -> list[int]:
 
 
 def _room(model: Any, prompts: Prompts, max_new_tokens: int) -> list[int]:
-    """New tokens that each prompt may get, so that positions stay inside the model's context."""
-    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
-    context = getattr(config, "max_position_embeddings", None)
+    """Return how many new tokens each prompt may get, so that positions stay inside the model's context."""
+    context = context_length(model)
     if context is None:
         return [max_new_tokens] * len(prompts)
     for number, prompt in enumerate(prompts):
@@ -108,10 +108,10 @@ def _room(model: Any, prompts: Prompts, max_new_tokens: int) -> list[int]:
 
 
 def _batches(prompts: Prompts, room: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Row numbers of each batch, prompts of like length together, the longest first.
+    """Yield the row numbers of each batch; prompts of similar length stand together, the longest first.
 
-    Rows of one batch have the same room, else a long prompt would cut its neighbours' replies short. The
-    longest batch comes first so that a lack of memory shows at once.
+    Rows of one batch have the same room; otherwise a long prompt would cut its neighbours' replies short. The longest
+    batch comes first so that a lack of memory shows at once.
     """
     order = sorted(range(len(prompts)), key=lambda row: (room[row], -len(prompts[row]), row))
     batch: list[int] = []
@@ -133,7 +133,7 @@ def reply_text(tokenizer: Any, tokens: Sequence[int], ends: Sequence[int]) -> st
 
 @contextmanager
 def untouched(model: Any) -> Iterator[None]:
-    """Evaluation mode and neutral generation settings inside; every module's own ones back after."""
+    """Within this block a model is in evaluation mode with neutral generation settings; both are restored after it."""
     modes = [(module, module.training) for module in model.modules()]
     owners = [module for module, _ in modes if "generation_config" in vars(module)]
     settings = [(owner, owner.generation_config) for owner in owners]
@@ -150,13 +150,13 @@ def untouched(model: Any) -> Iterator[None]:
 
 
 def drawn_seed(seed: int, number: int = 0) -> int:
-    """Return torch's seed for a batch, made from the user's seed and the batch's number."""
+    """Return torch's seed for a batch: a function of the user's seed and the batch's number."""
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 @contextmanager
 def _own_randomness(model: Any, temperature: float, seed: int, number: int) -> Iterator[None]:
-    """A random state made from the seed and the batch's number; the global one is back afterwards."""
+    """Within this block torch draws from the seed and the batch's number; the global random state is left as it was."""
     with ExitStack() as stack:
         if temperature > 0:
             device = model.device

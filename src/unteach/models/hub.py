@@ -1,7 +1,7 @@
-"""The hub that models and data sets come from: its names, and finding out quickly that it cannot be reached.
+"""The hub that models and data sets come from: the form of its names, and whether it can be reached.
 
-The libraries underneath ask five times before they give up, for half a minute and with a warning each. Here it is
-asked once; where it does not answer, they are told to use what is cached, which fails at once and without noise.
+The libraries that we use ask an unreachable hub five times, which takes half a minute and prints a warning each time.
+We ask once; if the hub does not answer, they are told to use the cache, and then fail at once and without noise.
 """
 
 import queue
@@ -11,12 +11,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from huggingface_hub import constants
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from huggingface_hub.utils import get_session, validate_repo_id
+from safetensors import SafetensorError
 
 from unteach.text.escape import inert_line
 
 PATIENCE_SECONDS = 3.0
+LOADING_ERRORS = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    SafetensorError,
+    StrictDataclassError,
+)
+"""What Transformers and PEFT raise for files that are missing, damaged, or do not fit together."""
 
 
 def is_hub_id(text: str) -> bool:
@@ -29,11 +42,11 @@ def is_hub_id(text: str) -> bool:
 
 
 def out_of_reach() -> str:
-    """Say in a few words why the hub cannot be asked; empty where it answers within `PATIENCE_SECONDS`."""
+    """Return why the hub cannot be asked, in a few words; empty where it answers within `PATIENCE_SECONDS`."""
     if constants.is_offline_mode():
         return "offline (HF_HUB_OFFLINE is set), and not in the cache"
     answers: queue.Queue[bool] = queue.Queue()
-    # In a thread of its own: looking a host's name up has no time limit.
+    # In a thread of its own, because looking up a host's name has no time limit.
     threading.Thread(target=lambda: answers.put(_answers()), daemon=True).start()
     try:
         reached = answers.get(timeout=PATIENCE_SECONDS)
@@ -52,7 +65,7 @@ def _answers() -> bool:
 
 @contextmanager
 def cached_only(wanted: bool) -> Iterator[None]:
-    """Within this block, if `wanted`, models and data sets come from the cache; the network is left alone."""
+    """Within this block, if `wanted`, models and data sets come from the cache and the network is not used."""
     if not wanted:
         yield
         return
@@ -70,8 +83,8 @@ def cached_only(wanted: bool) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """The start of a library's message on one line, fit to be shown; no addresses."""
+    """Return the start of a library's message on one line, fit to be shown and without web addresses."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = 2 if lines and lines[0].endswith(":") else 1
-    words = [word for word in " ".join(lines[:told]).split() if "://" not in word]
+    shown = 2 if lines and lines[0].endswith(":") else 1
+    words = [word for word in " ".join(lines[:shown]).split() if "://" not in word]
     return inert_line(" ".join(words), 200).rstrip(".") or type(error).__name__

@@ -1,4 +1,4 @@
-"""The model itself, inside the wrappers that training puts around it."""
+"""The model itself, without the wrappers that training puts around it."""
 
 from typing import Any
 

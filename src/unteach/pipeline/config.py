@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
-from unteach.data.prompt_format import FORMATS
+from unteach.data.prompt_format import PROMPT_FORMATS
 from unteach.errors import ConfigError, nearest
 from unteach.models.loading import DTYPES
 from unteach.objectives.methods import method_names
@@ -161,7 +161,7 @@ class RunConfig(BaseModel):
             "dtype": ("auto", *DTYPES),
             "scenario": scenario_names(),
         }
-        known = choices.get(str(info.field_name), FORMATS)
+        known = choices.get(str(info.field_name), PROMPT_FORMATS)
         if value and value not in known:
             raise ValueError(f"unknown{nearest(value, known)} (known: {', '.join(known)})")
         return value

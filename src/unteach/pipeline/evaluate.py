@@ -6,7 +6,7 @@ from pathlib import Path
 from unteach.errors import ConfigError
 from unteach.evaluation.evaluation import evaluate_arm, score_fluency
 from unteach.evaluation.general_ability import load_tasks
-from unteach.models.loading import model_fingerprint
+from unteach.models.fingerprint import model_fingerprint
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.directory import check_inputs, check_output, clear_output
 from unteach.pipeline.measure import make_report, write_report

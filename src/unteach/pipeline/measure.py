@@ -6,7 +6,7 @@ from typing import Any
 
 from unteach.evaluation.agreement import judge_metrics
 from unteach.evaluation.evaluation import Evaluation, add_fluency, evaluate_arm, measure, notes_of, samples
-from unteach.models.loading import model_fingerprint
+from unteach.models.fingerprint import model_fingerprint
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.original import ModelSettings, Original, load_weights
 from unteach.progress import track

@@ -3,7 +3,7 @@
 from typing import Any
 
 from unteach.errors import ConfigError, ModelError
-from unteach.models.loading import check_loadable, load_tokenizer
+from unteach.models.loading import check_four_bit, check_loadable, load_tokenizer
 from unteach.objectives.methods import load_method
 from unteach.pipeline.config import RunConfig
 
@@ -22,13 +22,7 @@ def check_settings(config: RunConfig) -> None:
         raise ConfigError("--reference adapter_off: needs an adapter; add --lora or choose cached")
     if config.lm_eval and config.skip_evaluation:
         raise ConfigError("--lm-eval and --skip-evaluation exclude each other; leave one out")
-    check_adapter(config.load_in_4bit, config.lora)
-
-
-def check_adapter(load_in_4bit: bool, lora: bool) -> None:
-    """Raise ConfigError where weights of 4 bits would have to be trained themselves."""
-    if load_in_4bit and not lora:
-        raise ConfigError("--load-in-4bit trains an adapter over frozen weights; add --lora")
+    check_four_bit(config)
 
 
 def check_comparable(config: RunConfig, name: str, tokenizer: Any) -> None:

@@ -11,7 +11,7 @@ from unteach.errors import ConfigError
 from unteach.evaluation.evaluation import Evaluation
 from unteach.evaluation.general_ability import GeneralAbility, load_tasks
 from unteach.judges import load_judges
-from unteach.judges.base import Judge, Learner, Setting
+from unteach.judges.base import Judge, JudgeSettings, LearningJudge
 from unteach.objectives.methods import load_method
 from unteach.pipeline.config import RunConfig, trainer_arguments
 from unteach.pipeline.original import Original, load_original
@@ -136,7 +136,7 @@ def _evaluation_rows(
 
 def judges_of(config: RunConfig) -> list[Judge]:
     """Make the judges of a run; the first decides."""
-    return load_judges(config.judge, Setting(config.scenario, config.judge_url, config.seed))
+    return load_judges(config.judge, JudgeSettings(config.scenario, config.judge_url, config.seed))
 
 
 def trusted_judges(
@@ -151,7 +151,7 @@ def trusted_judges(
     trusted = []
     for judge in judges:
         try:
-            if isinstance(judge, Learner):
+            if isinstance(judge, LearningJudge):
                 if judged and judge.own_rows:
                     raise ConfigError(
                         f"--judge {judge.name}: it learns from the training rows of `unteach run`, and here all rows "

@@ -4,20 +4,21 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from unteach.data.benign import answers_to, benign_prompts, own_lookalikes, self_made_normals
 from unteach.data.encoded import Encoded, encode_all
 from unteach.data.example import Example
 from unteach.data.formats import Polarity, read_examples
 from unteach.data.overlap import fingerprint, overlap, split_by_prompt, without_duplicates, without_known
+from unteach.data.own_answers import answer_prompts, generate_lookalikes, generate_normals
 from unteach.data.passages import is_text, passages, sections, windows
 from unteach.data.prompt_format import PromptFormat
-from unteach.data.rows import named_set
+from unteach.data.sources import named_set
 from unteach.errors import DataError
+from unteach.models.context import context_length
 from unteach.models.kept_replies import tokens_of
-from unteach.models.loading import context_length
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.settings import flag
 from unteach.progress import track
+from unteach.prompts.benign import benign_prompts
 from unteach.results.cost import Meter
 from unteach.results.report import OWN_ANSWERS, Cost, Source
 from unteach.training.config import MOST_TOKENS
@@ -92,8 +93,8 @@ def _hold_out(sets: Sets, config: RunConfig) -> None:
             parts |= {part: passages(parts[part]) for part in ("validation", "held_out")}
     if any(map(is_text, sets.uncut["negatives"])):  # all of a text is trained on; only its sentence starts are not
         sets.negatives["validation"] = mixed(passages(sets.uncut["negatives"]), config.seed)
-    if any(row.goes_on for row in sets.negatives["train"]):
-        if not any(row.goes_on for row in sets.normals.get("train", [])):
+    if any(row.is_passage for row in sets.negatives["train"]):
+        if not any(row.is_passage for row in sets.normals.get("train", [])):
             sets.notes.append(
                 "the negatives are running text and no normal row is: the model may stop going on with any text; "
                 "add other texts with --retain"
@@ -106,14 +107,14 @@ def balanced(rows: list[Example]) -> list[Example]:
 
     Normal rows must look like the negatives, or the model learns to tell them by their form (arXiv 2310.10683, §4).
     """
-    texts = [row for row in rows if row.goes_on]
+    texts = [row for row in rows if row.is_passage]
     others = len(rows) - len(texts)
     return rows + texts * (others // len(texts) - 1) if texts else rows
 
 
 def mixed(rows: list[Example], seed: int) -> list[Example]:
     """Shuffle rows cut from texts, which come in the order of the text; other rows keep theirs."""
-    if not any(row.goes_on for row in rows):
+    if not any(row.is_passage for row in rows):
         return rows
     return random.Random(f"passages:{seed}").sample(rows, len(rows))
 
@@ -190,9 +191,8 @@ def add_own_answers(sets: Sets, model: Any, form: PromptFormat, config: RunConfi
     """Make normal rows from the own answers of the model with fingerprint `key` to the shipped benign prompts."""
     meter = Meter()
     with track("answering benign prompts") as progress:
-        made = self_made_normals(
+        made = generate_normals(
             model,
-            form.tokenizer,
             form,
             seed=config.seed,
             max_new_tokens=config.max_new_tokens,
@@ -204,9 +204,7 @@ def add_own_answers(sets: Sets, model: Any, form: PromptFormat, config: RunConfi
     sets.uncut["normals"] = sets.normals["train"]
     if not sets.evaluation["normal"]:  # the check decodes greedily, so what there is to keep is the greedy answer
         held_out = [(row.prompt, row.where) for row in sets.normals["held_out"]]
-        sets.evaluation["normal"] = answers_to(
-            held_out, model, form.tokenizer, form, max_new_tokens=config.max_new_tokens, key=key
-        )
+        sets.evaluation["normal"] = answer_prompts(held_out, model, form, max_new_tokens=config.max_new_tokens, key=key)
     source = f"{OWN_ANSWERS} to {len(benign_prompts())} benign prompts"
     sets.sources.append(Source(name="normals", source=source, rows=len(made), fingerprint=fingerprint(made)))
     sets.notes.append(f"no --retain was given: the normal rows are {source}")
@@ -221,9 +219,8 @@ def cost_of_answers(meter: Meter, model: Any, form: PromptFormat, made: list[Exa
 def add_lookalikes(sets: Sets, model: Any, form: PromptFormat, config: RunConfig, key: str) -> None:
     """Check for over-refusal on the shipped look-alikes: has the model's own answer to each of them changed?"""
     with track("answering prompts that sound harmful") as progress:
-        made = own_lookalikes(
+        made = generate_lookalikes(
             model,
-            form.tokenizer,
             form,
             max_new_tokens=config.max_new_tokens,
             count=config.evaluation_prompts,
@@ -254,8 +251,8 @@ def encode_splits(
     encoded: dict[str, list[Encoded]] = {}
     for name, examples in splits.items():
         if examples:
-            rows, encoding = encode_all(examples, form, max_length, name)
-            notes += encoding.messages
+            rows, messages = encode_all(examples, form, max_length, name)
+            notes += messages
             fitting = [row for row in rows if len(row.prompt_ids) + len(row.reply_ids) <= limit]
             encoded[name] = (fitting or rows)[: config.evaluation_prompts]
     return encoded

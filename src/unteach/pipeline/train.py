@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from unteach.errors import ConfigError, Interrupted
-from unteach.pipeline.original import adapter_settings, save_model
+from unteach.models.saving import save_model
+from unteach.pipeline.original import adapter_settings
 from unteach.pipeline.prepare import Prepared
 from unteach.results.report import Cost, Stop, Waypoint
 from unteach.text.escape import inert_line

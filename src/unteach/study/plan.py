@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from unteach.baselines.config import BaselineConfig
 from unteach.data.example import Polarity
 from unteach.data.formats import read_examples
-from unteach.data.rows import named_set
+from unteach.data.sources import named_set
 from unteach.errors import DataError
 from unteach.mistakes.config import MistakesConfig
 from unteach.objectives.methods import load_method

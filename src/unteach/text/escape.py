@@ -1,8 +1,8 @@
 """Text from models and data, made inert before anyone sees it: in a terminal, in Markdown, in HTML.
 
-A reply may hold terminal commands, invisible letters, text that runs backwards or markup. Everything
-shown goes through `inert`, which turns such characters into visible escapes like `\\x1b` and `\\u202e`; the
-rest is for one medium each. What is stored (report.json) stays as it was.
+A reply may hold terminal commands, invisible letters, text that runs backwards or markup. Everything that is shown
+goes through `inert`, which turns such characters into visible escapes like `\\x1b` and `\\u202e`; the other functions
+serve one medium each. What is stored (report.json) stays as it was.
 """
 
 import re
@@ -21,9 +21,9 @@ _MARKDOWN_NUMBERING = re.compile(r"^(\d{1,9})([.)])(?= |$)")
 
 
 def inert(text: str, limit: int | None = None) -> str:
-    """Return the text with every invisible, reordering or commanding character as a visible escape.
+    """Return the text with every invisible, reordering or control character as a visible escape.
 
-    Line breaks stay, tabs become four spaces. Past `limit` characters the text is cut and says by how much.
+    Line breaks stay, tabs become four spaces. A text longer than `limit` characters is cut and says by how much.
     """
     left_out = 0
     if limit is not None and len(text) > limit:
@@ -40,17 +40,17 @@ def inert_line(text: str, limit: int | None = None) -> str:
 
 
 def terminal_text(text: str, style: str = "", limit: int | None = None) -> Text:
-    """Text for the terminal, never read as rich's markup."""
+    """Return text for the terminal, never read as rich's markup."""
     return Text(inert(text, limit), style=style)
 
 
 def markdown_line(text: str, limit: int | None = None) -> str:
-    """Text for a Markdown paragraph or table cell, on one line: no markup, links or HTML come alive in it."""
+    """Return text for a Markdown paragraph or table cell, on one line; no markup, link or HTML in it takes effect."""
     return _MARKDOWN_NUMBERING.sub(r"\1\\\2", _MARKDOWN.sub(r"\\\g<0>", inert_line(text, limit)))
 
 
 def markdown_block(text: str, language: str = "text", limit: int | None = None) -> str:
-    """Text as a fenced Markdown block; the fence is longer than any run of backticks inside."""
+    """Return text as a fenced Markdown block; the fence is longer than any run of backticks inside."""
     body = inert(text, limit).rstrip()
     longest = max((len(run) for run in re.findall(r"`+", body)), default=0)
     fence = "`" * max(3, longest + 1)

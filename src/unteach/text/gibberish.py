@@ -1,8 +1,8 @@
-"""Which replies say nothing: blank ones, and gibberish. Rules on the text alone, without a model or a language.
+"""Replies that say nothing: blank ones, and gibberish. The rules look at the text alone and need no model.
 
-The bounds are wide of ordinary text on purpose, so that short answers, numbers, code, lists and tables pass; dense C
-macros and encoded data may not. What they cannot see is fluent nonsense, real words in no sensible order: perplexity
-under the original model shows it.
+The bounds are far from ordinary text on purpose, so that short answers, numbers, code, lists and tables pass; dense C
+macros and encoded data may not. The rules cannot see fluent nonsense, real words in no sensible order; perplexity under
+the original model shows that.
 """
 
 import re
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 ONE_CHARACTER = 0.8
-"""A text is one repeated character when it makes up more than this share (arXiv 2310.10683)."""
+"""A text is one repeated character where that makes up more than this share of it (arXiv 2310.10683)."""
 SHORTEST = 6
 """Texts with fewer visible characters are too short to be called gibberish, unless they are unreadable."""
 SYMBOLS = 0.85
@@ -19,20 +19,20 @@ SYMBOLS = 0.85
 UNREADABLE = 0.1
 """Largest share of control, unassigned, private and replacement characters."""
 LOOP_TIMES, LOOP_WORDS, LOOP_CHARACTERS, LOOP_SHARE, LOOP_LONGEST = 3, 5, 12, 0.5, 100
-"""A loop: a block that comes at least 3 times in a row, in all at least 5 words (12 characters without spaces) and
-half of the text. Blocks of up to 100 words or characters are looked for."""
+"""A loop is a block of up to 100 words (or characters) that comes at least 3 times in a row and makes up at least
+5 words (12 characters of a text without spaces) and half of the text."""
 VARIETY_WORDS, VARIETY = 20, 0.5
-"""From 20 words on, the least share of word triples that must be different ones."""
+"""From 20 words on, the smallest share of word triples that are distinct."""
 STUCK_LETTERS, STUCK = 6, 0.3
-"""From 12 letters on, the largest share of them that may stand in runs of the same letter, six or more in a row."""
+"""From 12 letters on, the largest share of them in runs of six or more of the same letter."""
 SOUP_LETTERS, ODD_PAIRS, CASE_CHANGES = 12, 0.18, 0.18
-"""From 12 Latin letters on: largest share of neighbouring letters that are two consonants which hardly any language
-puts together (English has 0.002, letters drawn at random 0.35), and of those that go from small to capital (0.25)."""
+"""From 12 Latin letters on, the largest shares of neighbouring letters that are two consonants that hardly any language
+puts together (English has 0.002, random letters 0.35), and that go from a small letter to a capital (random: 0.25)."""
 
 ABBREVIATION = 5
 """A word in capitals of at most this many letters may be an abbreviation."""
 
-# The consonants that commonly follow each: counted in English text, and a few of German, Czech and Polish added.
+# The consonants that commonly follow each one: counted in English text, with a few of German, Czech and Polish.
 _FOLLOWERS = {
     "b": "bjlrst",
     "c": "chklrstz",
@@ -64,7 +64,7 @@ def blank(text: str) -> bool:
 
 
 def repeated_character(text: str) -> bool:
-    """Tell whether one character makes up over 80 % of the visible ones of a text of at least six."""
+    """Tell whether one character makes up over 80 % of at least six visible ones."""
     shown = _visible(text)
     return len(shown) >= SHORTEST and Counter(shown).most_common(1)[0][1] > ONE_CHARACTER * len(shown)
 
@@ -111,7 +111,7 @@ def _sign(character: str) -> bool:
 
 
 def _loops(parts: Sequence[str], shortest: int) -> bool:
-    """Whether a block of parts repeats often enough, anywhere in the text; the bounds are named above."""
+    """Tell whether a block of parts is a loop, anywhere in the text."""
     need = max(shortest, LOOP_SHARE * len(parts))
     for period in range(1, min(len(parts) // LOOP_TIMES, LOOP_LONGEST) + 1):
         run = 0
@@ -130,14 +130,14 @@ def _monotonous(words: Sequence[str]) -> bool:
 
 
 def _stuck(shown: str) -> bool:
-    """Whether the text hangs on a letter: "I cannot sssssss sssssss"."""
+    """Tell whether the text is stuck on a letter: "I cannot sssssss sssssss"."""
     letters = "".join(character for character in shown.casefold() if character.isalpha())
     runs = [len(match[0]) for match in re.finditer(rf"([^\W\d_])\1{{{STUCK_LETTERS - 1},}}", shown.casefold())]
     return len(letters) >= SOUP_LETTERS and sum(runs) > STUCK * len(letters)
 
 
 def _soup(text: str) -> bool:
-    """Whether Latin letters look drawn at random. Short words in capitals do not count: they lack vowels."""
+    """Tell whether Latin letters look drawn at random. Short words in capitals are left out, since they lack vowels."""
     plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     runs = re.findall(r"[A-Za-z]+", plain)
     runs = [run for run in runs if not (run.isupper() and len(run) <= ABBREVIATION)]

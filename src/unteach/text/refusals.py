@@ -1,4 +1,4 @@
-"""Phrases by which a reply declines, and how they are found; used by the rule judge and the refusal probe."""
+"""Phrases by which a reply declines, and how they are found in it."""
 
 import re
 import unicodedata
@@ -127,7 +127,7 @@ NOT_KNOWING = (
     "unfortunately, i have no",
     "no idea",
 )
-"""Openings of a reply that says it does not know; they decline only where no answer follows in the same sentence."""
+"""Openings of a reply that says it does not know; it declines only if no answer follows in the same sentence."""
 
 _GOES_ON = ("but", "however", "though", "although", "except", "i think", "i believe", "i guess", "probably", "maybe")
 _ASKS_BACK = ("you mean", "you meant", "you're asking", "you are asking", "i understand", "i understood")
@@ -136,7 +136,7 @@ _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u201c": 
 
 
 def folded(text: str) -> str:
-    """Return the text in one form for comparing: NFKC, case folded, straight quotes, single spaces."""
+    """Return the text in a form for comparison: NFKC, case folded, straight quotes, single spaces."""
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).translate(_QUOTES).casefold())
     return re.sub(r"\s+", " ", plain).strip()
 
@@ -155,7 +155,7 @@ _NO_DECLINE = phrases([*_GOES_ON, *_ASKS_BACK])
 
 
 def is_refusal(reply: str, openings: re.Pattern[str] | None = _SHIPPED) -> bool:
-    """Tell whether the reply opens with a refusal; quotes, dashes and other signs before it do not count."""
+    """Tell whether the reply opens with a refusal; quotes, dashes and other signs before it are ignored."""
     return openings is not None and openings.match(_opening(reply)) is not None
 
 
@@ -163,7 +163,7 @@ def declines(reply: str) -> bool:
     """Tell whether the reply opens with a refusal, or by saying that it does not know.
 
     "I'm not sure, but …" is an answer, and a first sentence that asks back ("I'm not sure what you mean", "… is it?")
-    declines nothing. What later sentences say is not looked at.
+    declines nothing. Later sentences are ignored.
     """
     if is_refusal(reply):
         return True

@@ -6,7 +6,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from unteach.errors import ConfigError, nearest
-from unteach.models.loading import context_length
+from unteach.models.context import context_length
 from unteach.objectives.methods import Method, load_method
 
 REFERENCES = ("auto", "adapter_off", "cached", "frozen")

@@ -12,9 +12,9 @@ from unteach.data.example import Example
 from unteach.data.formats import Polarity, examples_of
 from unteach.data.overlap import split_by_prompt
 from unteach.data.prompt_format import PromptFormat
-from unteach.data.rows import Rows
+from unteach.data.sources import numbered_rows
 from unteach.errors import ConfigError
-from unteach.models.loading import context_length
+from unteach.models.context import context_length
 from unteach.training.config import MOST_TOKENS
 
 FEWEST_TO_SPLIT = 20
@@ -70,8 +70,8 @@ def training_data(
     def encoded(name: str, examples: Sequence[Example]) -> list[Encoded]:
         if not examples:
             return []
-        rows, report = encode_all(examples, form, max_length, name)
-        notes.extend(report.messages)
+        rows, messages = encode_all(examples, form, max_length, name)
+        notes.extend(messages)
         return rows
 
     return TrainingData(
@@ -111,8 +111,7 @@ def as_examples(dataset: Any, polarity: Polarity, name: str) -> list[Example]:
     rows = list(dataset)
     if rows and all(isinstance(row, Example) for row in rows):
         return rows
-    labels = [f"{name} row {number}" for number in range(1, len(rows) + 1)]
-    return examples_of(Rows(name, [dict(row) for row in rows], labels), polarity)
+    return examples_of(name, numbered_rows(name, rows), polarity)
 
 
 def _hold_out(examples: list[Example], seed: int) -> tuple[list[Example], list[Example]]:

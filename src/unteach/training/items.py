@@ -22,7 +22,7 @@ def require_retain(method: Method, retain: Any, mismatch_replies: Sequence[str] 
     if retain is None and (method.reads("normal") or decoys_from_normals):
         raise ConfigError(
             f"method {method.name} reads normal rows and retain_dataset is missing; give one, or make normals "
-            "from the model's own answers with unteach.data.benign.self_made_normals"
+            "from the model's own answers with unteach.data.own_answers.generate_normals"
         )
 
 
@@ -45,8 +45,8 @@ def run_items(
     """
     batch = items_per_step(args)
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * len(data.negatives) / batch)
-    passages = all(row.example.goes_on for row in data.negatives)  # a text goes on with text
-    kin = [row for row in data.normals if row.example.goes_on == passages] or data.normals
+    passages = all(row.example.is_passage for row in data.negatives)  # a text goes on with text
+    kin = [row for row in data.normals if row.example.is_passage == passages] or data.normals
     own = [row.reply_ids for row in kin if not row.truncated]
     template = None
     if method.reads("template"):

@@ -5,7 +5,7 @@ from typing import Any
 from rich.progress import Progress
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from unteach.progress import Lines, _bar, _live
+from unteach.progress import Lines, live_stages, make_bar
 from unteach.training.stopping import Watch
 
 SHOWN = {
@@ -32,13 +32,13 @@ class StepBar(TrainerCallback):
         """Start on the main process."""
         if not state.is_world_process_zero:
             return
-        self.bar = _bar()
+        self.bar = make_bar()
         if self.bar is None:
             self.lines = Lines("unlearning", start=f"begins at step {state.global_step} of at most {state.max_steps}")
-            _live.append(self.lines)
+            live_stages.append(self.lines)
             return
         self.bar.start()
-        _live.append(self.bar)
+        live_stages.append(self.bar)
         self.task = self.bar.add_task("unlearning", total=state.max_steps, completed=state.global_step, metrics="")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -65,9 +65,9 @@ class StepBar(TrainerCallback):
         """Take the bar away or say how it ended, also after an error."""
         if self.bar is not None:
             self.bar.stop()
-            _live.remove(self.bar)
+            live_stages.remove(self.bar)
             self.bar = None
         if self.lines is not None:
             self.lines.end(how)
-            _live.remove(self.lines)
+            live_stages.remove(self.lines)
             self.lines = None

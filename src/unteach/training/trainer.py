@@ -14,7 +14,8 @@ from unteach.data.prompt_format import prompt_format
 from unteach.errors import TrainingError
 from unteach.judges import load_judge
 from unteach.judges.base import Judge
-from unteach.models.loading import load_model, load_tokenizer, model_fingerprint
+from unteach.models.fingerprint import model_fingerprint
+from unteach.models.loading import load_model, load_tokenizer
 from unteach.models.unwrap import unwrapped
 from unteach.objectives.loss import method_loss
 from unteach.progress import track

@@ -13,9 +13,9 @@ import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from unteach.errors import DataError
+from unteach.models.context import context_length
 from unteach.models.decoding import roomy_cache
 from unteach.models.generate import drawn_seed, end_token_ids, reply_text, untouched
-from unteach.models.loading import context_length
 
 TURN_SECONDS = 0.05
 """About how long a turn should take; two replies then seem to grow at once."""

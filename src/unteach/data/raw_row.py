@@ -1,10 +1,9 @@
-"""One raw row and its fields: every reader of a field names row and field when it fails."""
+"""A row as its source has it, and the readers of its fields."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from unteach.data.rows import kind, listed
 from unteach.errors import DataError
 from unteach.prompts.turn import Turn
 
@@ -16,14 +15,17 @@ _ROLES = {
 
 
 @dataclass(frozen=True)
-class Row:
-    """One raw row with its label; every reader of a field names row and field when it fails."""
+class RawRow:
+    """The named fields of a row; `label` says where it stands, e.g. "hh.jsonl line 12".
+
+    Every reader of a field raises DataError that names the row and the field.
+    """
 
     values: Mapping[str, Any]
     label: str
 
     def fail(self, problem: str) -> DataError:
-        """Return the error for this row, with the columns it has."""
+        """Make the error for this row, with the columns that it has."""
         return DataError(f"{self.label}: {problem}; columns found: {listed(self.values)}")
 
     def has(self, field: str) -> bool:
@@ -37,11 +39,11 @@ class Row:
         return self.values[field]
 
     def text(self, field: str) -> str:
-        """Return a field that must be text which can be encoded."""
-        return self.checked(self.value(field), field)
+        """Return a field that must be text of whole Unicode characters."""
+        return self.check_text(self.value(field), field)
 
-    def checked(self, value: Any, field: str) -> str:
-        """Return `value` if it is text of whole Unicode characters."""
+    def check_text(self, value: Any, field: str) -> str:
+        """Return `value` of a field if it is text of whole Unicode characters."""
         if not isinstance(value, str):
             raise self.fail(f"field '{field}' must be text, not {kind(value)}")
         try:
@@ -81,7 +83,7 @@ class Row:
             role = _ROLES.get(str(message.get("role", message.get("from"))).lower())
             if role is None:
                 raise self.fail(f"field '{place}' needs a role: system, user or assistant")
-            turns.append(Turn(role, self.checked(message.get("content", message.get("value")), place)))
+            turns.append(Turn(role, self.check_text(message.get("content", message.get("value")), place)))
         return tuple(turns)
 
     def conversation(self, field: str) -> tuple[tuple[Turn, ...], str]:
@@ -93,14 +95,26 @@ class Row:
         return turns[:last], turns[last].content
 
     def answer(self, turns: tuple[Turn, ...], field: str) -> tuple[tuple[Turn, ...], str]:
-        """Return prompt and reply where the reply is text or a list of messages that go on from `turns`."""
+        """Return prompt and reply; the reply is text, or a list of messages that continue `turns`."""
         if isinstance(self.value(field), list):
             more, reply = self.conversation(field)
             return turns + more, reply
         return turns, self.text(field)
 
     def other(self, field: str) -> str | None:
-        """Return a second reply for information: None where it is missing or blank."""
+        """Return a second reply that stands beside the first; None where it is missing or blank."""
         if not self.has(field):
             return None
         return self.answer((), field)[1].strip() or None
+
+
+def kind(value: Any) -> str:
+    """Name the type of a JSON value in plain words, for messages."""
+    names = {bool: "true or false", str: "text", list: "a list", dict: "an object", type(None): "nothing"}
+    return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
+
+
+def listed(columns: Iterable[str]) -> str:
+    """List column names on one line for messages; long names, which a table without a header has, are cut."""
+    short = (name if len(name) <= 40 else name[:39] + "…" for name in columns)
+    return ", ".join(name if name.isprintable() else ascii(name) for name in short) or "none"

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from unteach.errors import ConfigError
-from unteach.prompts.mistakes import HINTS, SHIPPED, MistakeWording, load_wording, read_wording, shipped_wording
+from unteach.prompts.mistakes import HINTS, SHIPPED, MistakeWording, load_wording, shipped_wording
 from unteach.prompts.turn import Turn
 
 NAMES = ["version", "inducements", "guided", "unguided", "misleading", "reminder"]
@@ -41,7 +41,7 @@ def refusal(path: Path) -> str:
 def test_the_shipped_file_loads_and_has_every_step() -> None:
     shipped = shipped_wording()
     assert [field.name for field in fields(MistakeWording)] == NAMES
-    assert shipped == read_wording(SHIPPED) == load_wording(None) == load_wording("")
+    assert shipped == load_wording(SHIPPED) == load_wording(None) == load_wording("")
     assert shipped.version == "1" and len(shipped.inducements) == 3
     assert shipped.reminder == "Answer correctly, ethically and without offence."
     assert shipped.assess("guided", "P", "R") == (
@@ -110,7 +110,10 @@ def test_two_braces_are_one_in_every_step_and_stay_two_in_a_version(tmp_path: Pa
     [
         ({"guidid": "x"}, "unknown field 'guidid'; did you mean 'guided'?"),
         ({7: "x"}, "unknown field '7'"),
-        *(({name: None}, f"field '{name}' is missing; `unteach mistakes wording` shows all") for name in NAMES),
+        *(
+            ({name: None}, f"field '{name}' is missing; `unteach mistakes wording` prints a complete one")
+            for name in NAMES
+        ),
         ({"inducements": []}, "field 'inducements' must be a list of texts, and not be empty"),
         ({"inducements": "{prompt} badly"}, "field 'inducements' must be a list of texts, and not be empty"),
         ({"inducements": ["{prompt}", " "]}, "field 'inducements' must be a list of texts, and not be empty"),
@@ -159,6 +162,6 @@ def test_a_file_that_is_no_yaml_with_fields_is_named(tmp_path: Path, content: by
 
 
 def test_a_file_that_is_not_there_is_named_with_the_way_to_get_one(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "none.yaml") == "no such file; `unteach mistakes wording` prints one"
+    assert refusal(tmp_path / "none.yaml") == "no such file; `unteach mistakes wording` prints a complete one"
     assert refusal(tmp_path).startswith("not readable as YAML (")
     assert refusal(Path("no\0file")).startswith("not readable as YAML (embedded null byte")

@@ -1,0 +1,89 @@
+"""Rows that the model makes itself: its own answers to prompts, which become normals and evaluation rows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from unteach.data.example import Example
+from unteach.data.prompt_format import PromptFormat
+from unteach.errors import ConfigError, DataError
+from unteach.models.context import context_length
+from unteach.models.kept_replies import generate_cached
+from unteach.progress import OnProgress
+from unteach.prompts.benign import benign_prompts, lookalike_prompts
+
+
+def generate_normals(
+    model: Any,
+    prompt_format: PromptFormat,
+    *,
+    seed: int,
+    max_new_tokens: int,
+    count: int | None = None,
+    temperature: float = 1.0,
+    key: str | None = None,
+    progress: OnProgress | None = None,
+) -> list[Example]:
+    """Return the model's own answers to the first `count` benign prompts (all where None) as normals.
+
+    They are sampled at temperature 1 from the whole distribution: the KL to the original is an expectation over text
+    that the original would write, and a greedy reply is only the most likely of these, and often repeats itself. The
+    same seed gives the same replies. Blank replies, and prompts that fill the model's context, are left out. A reply
+    is cut at `max_new_tokens`. With the model's fingerprint as `key`, replies are kept for other runs.
+
+    Raises ConfigError for a bad count, DataError where no prompt got a reply.
+    """
+    prompts = benign_prompts()
+    if count is not None and not 1 <= count <= len(prompts):
+        raise ConfigError(f"count {count}: there are {len(prompts)} benign prompts; ask for 1 to {len(prompts)}")
+    normals = answer_prompts(
+        [(prompt, f"benign prompt {number}") for number, prompt in enumerate(prompts[:count], start=1)],
+        model,
+        prompt_format,
+        key=key,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        progress=progress,
+    )
+    if not normals:
+        raise DataError("the model answered none of the benign prompts; give normal rows of your own with --retain")
+    return normals
+
+
+def generate_lookalikes(
+    model: Any,
+    prompt_format: PromptFormat,
+    *,
+    max_new_tokens: int,
+    count: int,
+    key: str | None = None,
+    progress: OnProgress | None = None,
+) -> list[Example]:
+    """Return the model's own greedy answers to the first `count` look-alike prompts; blank ones are left out."""
+    return answer_prompts(
+        [(prompt, f"look-alike prompt {number}") for number, prompt in enumerate(lookalike_prompts()[:count], start=1)],
+        model,
+        prompt_format,
+        key=key,
+        max_new_tokens=max_new_tokens,
+        progress=progress,
+    )
+
+
+def answer_prompts(
+    prompts: Sequence[tuple[str, str]], model: Any, prompt_format: PromptFormat, **settings: Any
+) -> list[Example]:
+    """Have a model answer each (prompt, where it stands), greedily unless the `settings` of `generate_cached` differ.
+
+    Prompts that fill the model's context and blank answers are left out.
+    """
+    context = context_length(model)
+    examples = [Example.of(prompt, "", where=where) for prompt, where in prompts]
+    encoded = [(example, prompt_format.prompt_ids(example.turns)) for example in examples]
+    fitting = [(example, ids) for example, ids in encoded if context is None or len(ids) < context]
+    replies = generate_cached(model, prompt_format.tokenizer, [ids for _, ids in fitting], **settings)
+    return [
+        Example(example.turns, reply, where=example.where)
+        for (example, _), reply in zip(fitting, replies, strict=True)
+        if reply.strip()
+    ]

@@ -1,0 +1,148 @@
+"""Where rows come from: a file, a directory, a public set or a hub id."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from unteach.data import fetch, public
+from unteach.data.example import Polarity
+from unteach.data.raw_row import RawRow
+from unteach.data.readers import READERS, read_file
+from unteach.errors import DataError, nearest
+from unteach.models.hub import cached_only, is_hub_id, out_of_reach, reason
+
+
+def read_rows(
+    source: str, split: str | None = None, revision: str | None = None, polarity: Polarity | None = None
+) -> list[RawRow]:
+    """Read all rows of a local file, a local directory or, where no such path exists, a public set or a hub id.
+
+    `split` picks a split of a directory, public set or hub id ("train" where several exist and none is named);
+    `revision` is for the hub only; `polarity` decides which configuration of a public set is read where none is named.
+    Raises DataError for a source that is missing, empty or malformed.
+    """
+    if (path := _local(source)) is not None:
+        rows = _path_rows(path, split)
+    elif (chosen := named_set(source, polarity)) is not None:
+        rows = public_rows(chosen, split, revision)
+    else:
+        rows = _hub_rows(source, split, revision)
+    if not rows:
+        raise DataError(f"{source}: no rows in it; every source needs at least one")
+    return rows
+
+
+def named_set(source: str, polarity: Polarity | None = None) -> public.Chosen | None:
+    """Return the public set that a source names; None where it is a local path, which wins, or a hub id."""
+    return public.find(source, polarity) if _local(source) is None and public.is_public(source) else None
+
+
+def public_rows(
+    chosen: public.Chosen, split: str | None = None, revision: str | None = None, cached: bool = False
+) -> list[RawRow]:
+    """Read a public set: a copy below UNTEACH_DATA if there is one, else the hub's (if `cached`, without fetching).
+
+    Raises DataError where it cannot be had or read.
+    """
+    copy = fetch.local_copy(chosen, split, READERS)
+    if isinstance(copy, Path):
+        return _path_rows(copy, split)
+    rows = fetch.read_files(chosen, copy or fetch.fetch_files(chosen, split, revision, cached))
+    return numbered_rows(chosen.name, rows)
+
+
+def numbered_rows(name: str, rows: Iterable[Mapping[str, Any]]) -> list[RawRow]:
+    """Label rows of the set `name` by their number, from 1."""
+    return [RawRow(row, f"{name} row {number}") for number, row in enumerate(rows, start=1)]
+
+
+def _path_rows(path: Path, split: str | None) -> list[RawRow]:
+    if not path.is_dir():
+        return read_file(path)
+    return _saved_rows(path, split) if _is_saved(path) else _folder_rows(path, split)
+
+
+def _local(source: str) -> Path | None:
+    """Return the path a source names, or None where it can only be a public set or a hub id."""
+    if not source.strip():
+        raise DataError("the data source has no name: give a file, a directory, a public set or a hub id")
+    try:
+        path = Path(source).expanduser()
+        if path.exists():
+            return path
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(f"{source!r} cannot be opened: {error}") from None
+    # A name that ends like a data file is never taken for a hub id.
+    file = path.suffix.lower() in {*READERS, ".arrow", ".gz", ".zip", ".xlsx", ".yaml"}
+    if public.is_public(source) or (is_hub_id(source) and not file):
+        return None
+    name = source.partition(":")[0]
+    if not file and re.fullmatch(r"[\w-]+", name) and (near := nearest(name, public.SETS)):
+        raise DataError(f"{source}: no such file, directory or public set{near}")
+    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    elsewhere = "" if file else " (`unteach data list` has the public sets; a hub id is written owner/name)"
+    raise DataError(f"{source}: no such file or directory{nearest(path.name, beside)}{elsewhere}")
+
+
+def _is_saved(path: Path) -> bool:
+    return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
+
+
+def _saved_rows(path: Path, split: str | None) -> list[RawRow]:
+    """Read what `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote."""
+    import datasets
+
+    try:
+        saved = datasets.load_from_disk(str(path))
+    except Exception as error:  # datasets raises many kinds for damaged directories
+        raise DataError(f"{path}: not a readable datasets directory: {error}") from None
+    if isinstance(saved, datasets.DatasetDict):
+        return _one_split(str(path), path.name, saved, split)
+    if split is not None and str(saved.split) != split:
+        raise DataError(f"{path}: holds one split ({saved.split}), not '{split}'; leave --data-split out")
+    return numbered_rows(path.name, saved.to_list())
+
+
+def _folder_rows(path: Path, split: str | None) -> list[RawRow]:
+    """Read all data files of a folder, sorted by name; a split is a file's or subfolder's name.
+
+    Text files count only where there are no others: beside rows they are licences and notes.
+    """
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix.lower() in READERS)
+    files = [file for file in files if file.suffix.lower() != ".txt"] or files
+    if not files:
+        raise DataError(f"{path}: no data files in this directory; known endings: {', '.join(READERS)}")
+    if split is not None:
+        named = {file: re.split(r"[-.]", file.relative_to(path).parts[0])[0] for file in files}
+        files = [file for file in files if named[file] == split]
+        if not files:
+            raise DataError(f"{path}: no split '{split}'; found {', '.join(sorted(set(named.values())))}")
+    return [row for file in files for row in read_file(file)]
+
+
+def _hub_rows(source: str, split: str | None, revision: str | None) -> list[RawRow]:
+    import datasets
+
+    unreached = out_of_reach()
+    try:
+        with cached_only(bool(unreached)):
+            loaded = datasets.load_dataset(source, split=split, revision=revision)
+    except Exception as error:  # unreachable, unknown id, gated, unknown split: one remedy for all
+        why = unreached if isinstance(error, OSError) and unreached else reason(error)
+        raise DataError(
+            f"'{source}' is no local file or directory, and as a hub id it cannot be loaded: {why}. Check "
+            "the name and --data-split, or give a local copy: a .jsonl, .json, .csv or .parquet file, or a "
+            "directory written by Dataset.save_to_disk"
+        ) from None
+    if isinstance(loaded, datasets.DatasetDict):
+        return _one_split(source, source, loaded, None)
+    return numbered_rows(source, loaded.to_list())
+
+
+def _one_split(source: str, name: str, splits: Any, split: str | None) -> list[RawRow]:
+    """Take the rows of the named split; unnamed, of "train" or of the only one there is."""
+    chosen = split or ("train" if "train" in splits or len(splits) != 1 else next(iter(splits)))
+    if chosen not in splits:
+        raise DataError(f"{source}: no split '{chosen}'; choose one of {', '.join(splits)} with --data-split")
+    return numbered_rows(f"{name} {chosen}", splits[chosen].to_list())

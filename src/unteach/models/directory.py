@@ -1,0 +1,80 @@
+"""Directories of models and adapters: which one is meant, and whether its files can be loaded safely."""
+
+import json
+from pathlib import Path
+
+from unteach.errors import ModelError, nearest
+from unteach.models.hub import is_hub_id, reason
+from unteach.text.escape import inert_line
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
+_NOT_WEIGHTS = {"training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt"}  # a Trainer leaves these
+
+
+def local_directory(path_or_id: str | Path) -> Path | None:
+    """Return the directory that is meant; None for a hub id, which is owner/name and does not exist here.
+
+    Raises ModelError for a path that is no directory.
+    """
+    text = str(path_or_id)
+    if not text.strip():
+        raise ModelError("the model's name is empty; give a directory or a hub id")
+    path = Path(path_or_id).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ModelError(f"{text}: is a file, not a model directory; name the directory that holds config.json")
+    if isinstance(path_or_id, Path) or not is_hub_id(text):
+        near = nearest(path.name, _models_beside(path)) or "; check the path"
+        raise ModelError(f"{inert_line(text, 200)}: no such model directory{near} (a hub id is written owner/name)")
+    return None
+
+
+def _models_beside(path: Path) -> list[str]:
+    try:
+        return [entry.parent.name for entry in path.parent.glob("*/*config.json")]
+    except OSError:
+        return []
+
+
+def check_directory(directory: Path) -> None:
+    """Raise ModelError for a directory that can never be loaded, before anything is read."""
+    if not (directory / "config.json").is_file():
+        raise ModelError(f"{directory}: no config.json; name the directory that `save_pretrained` wrote")
+    if any(directory.glob("*.safetensors")):
+        return
+    pickles = pickled_weights(directory)
+    if pickles:
+        raise ModelError(
+            f"{directory}: only pickle weights ({', '.join(pickles)}), which can run code when they are loaded; "
+            "convert them in a place you trust: AutoModelForCausalLM.from_pretrained(DIR)"
+            ".save_pretrained(NEW_DIR) writes safetensors"
+        )
+    raise ModelError(f"{directory}: no weights; put model.safetensors beside config.json")
+
+
+def pickled_weights(directory: Path) -> list[str]:
+    """Name a few files of weights that are pickles, without those a Trainer leaves beside the weights."""
+    names = {path.name for pattern in _PICKLES for path in directory.glob(pattern)} - _NOT_WEIGHTS
+    return [inert_line(name, 80) for name in sorted(names)[:5]]
+
+
+def is_adapter(directory: Path) -> bool:
+    """Tell whether a directory holds an adapter without its base model."""
+    return (directory / "adapter_config.json").is_file() and not (directory / "config.json").is_file()
+
+
+def base_of(adapter: Path) -> str:
+    """Return the base model that an adapter's config names. Raises ModelError where it names none."""
+    path = adapter / "adapter_config.json"
+    try:
+        base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{path}: cannot be read ({reason(error)}); save the adapter again") from error
+    if not isinstance(base, str) or not base:
+        raise ModelError(f'{path}: field "base_model_name_or_path" names no base model; write its directory there')
+    try:
+        local_directory(base)
+    except ModelError as error:
+        raise ModelError(f'{path}: field "base_model_name_or_path": {error}') from error
+    return base

@@ -303,7 +303,7 @@ class TestStudy:
         ("arms", "said"),
         [
             ("sft,analysys", ["--arms", "'analysys'", "did you mean 'analysis'?", "analysis-shuffled"]),
-            ("original", ["unknown arm 'original'"]),
+            ("original", ["unknown 'original'"]),
         ],
     )
     def test_unknown_arms(self, arms: str, said: list[str], refused: Callable[..., None]) -> None:

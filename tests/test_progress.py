@@ -115,6 +115,6 @@ def test_a_run_in_a_pipe_tells_every_stage(tmp_path, capsys):
     done = call(capsys, *here.quick(tmp_path / "out"))
     assert done.code == 0 and done.err == ""
     begun = [line.partition(" begins")[0] for line in done.progress if " begins" in line]
-    assert "checking original: unseen" in begun and "checking unlearned: normal" in begun and "unlearning" in begun
+    assert "evaluating original: unseen" in begun and "evaluating unlearned: normal" in begun and "unlearning" in begun
     assert [line.partition(" done")[0] for line in done.progress if " done" in line] == begun
     assert len(done.progress) == 2 * len(begun)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unteach.data.prompt_format import FORMATS
 from unteach.errors import ConfigError
 from unteach.pipeline.settings import Settings, setting
 from unteach.scenarios import load_scenario, scenario_names
@@ -15,6 +14,12 @@ from unteach.training.settings import REFERENCES, UnlearnSettings
 
 if TYPE_CHECKING:  # the command line makes its help from this file, without the seconds that torch takes to import
     from unteach.training.config import UnlearnConfig
+
+
+def _prompt_formats() -> Sequence[str]:
+    from unteach.data.prompt_format import FORMATS
+
+    return FORMATS
 
 
 def _dtypes() -> Sequence[str]:
@@ -80,7 +85,9 @@ class RunConfig(ModelSettings):
         names="rows",
         may_differ=True,
     )
-    prompt_format: str = _as_in_trainer("Data", "prompt_format", "Prompt format: auto, plain or chat.", choices=FORMATS)
+    prompt_format: str = _as_in_trainer(
+        "Data", "prompt_format", "Prompt format: auto, plain or chat.", choices=_prompt_formats
+    )
     max_length: int | None = _as_in_trainer(
         "Data", "max_length", "Longest prompt + reply, tokens; unset: 1024 at most.", ge=1
     )

@@ -2,9 +2,10 @@
 
 import os
 
+from unteach.cli.command import quiet
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+quiet()  # as a verb does before it imports anything that is told by it
 
 from beartype import BeartypeConf, beartype  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402

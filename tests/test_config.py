@@ -7,15 +7,24 @@ from typing import Any, get_args
 
 import pytest
 import yaml
-from pydantic import BaseModel
 
 from command import call
 from unteach.baselines.config import BaselineConfig
-from unteach.cli.app import GROUPS
+from unteach.cli.flags import GROUPS
 from unteach.errors import ConfigError
 from unteach.mistakes.config import MistakesConfig
-from unteach.pipeline.config import TRAINER_FIELDS, RunConfig, trainer_arguments, with_defaults
-from unteach.pipeline.settings import flag, inputs_of, make_config, read_config, resumed, settings_naming, write_config
+from unteach.pipeline.config import RunConfig, trainer_arguments, trainer_fields, with_defaults
+from unteach.pipeline.settings import (
+    Settings,
+    facts_of,
+    flag,
+    inputs_of,
+    make_config,
+    read_config,
+    resumed,
+    settings_naming,
+    write_config,
+)
 from unteach.training.config import UnlearnConfig
 
 FIELDS = RunConfig.model_fields
@@ -23,8 +32,8 @@ FIELDS = RunConfig.model_fields
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_setting_has_a_group_and_says_what_it_is(name: str) -> None:
-    extra, description = FIELDS[name].json_schema_extra, FIELDS[name].description
-    assert isinstance(extra, dict) and extra["group"] in GROUPS
+    description = FIELDS[name].description
+    assert facts_of(RunConfig, name).group in GROUPS
     assert description and description.endswith(".") and len(description) < 80
     assert "\n" not in description
 
@@ -42,14 +51,14 @@ def test_every_setting_is_a_flag_of_run(capsys: pytest.CaptureFixture[str]) -> N
     [("mismatch_samples", "[5]"), ("batch_size", "[8]"), ("seed", "[0]"), ("lora_rank", "[16]")],
 )
 def test_help_shows_defaults(name: str, default: str, capsys: pytest.CaptureFixture[str]) -> None:
-    line = next(line for line in call(capsys, "run", "--help").out.splitlines() if flag(name) + " " in line)
-    assert default in line
+    shown = call(capsys, "run", "--help").out.partition(f"│ {flag(name)} ")[2]
+    assert default in shown.partition("│ --")[0]
 
 
 def test_the_trainers_settings_are_its_own_with_its_defaults() -> None:
     theirs = {field.name: field for field in dataclasses.fields(UnlearnConfig)}
-    assert len(TRAINER_FIELDS) > 20
-    for name in TRAINER_FIELDS - {"seed", "method", "template", "max_steps"}:  # our seed is 0 everywhere
+    assert len(trainer_fields()) > 20
+    for name in trainer_fields() - {"seed", "method", "template", "max_steps"}:  # our seed is 0 everywhere
         assert FIELDS[name].default == theirs[name].default, name
     filled = with_defaults(RunConfig())
     for name in ("method", "template", "max_steps"):
@@ -107,7 +116,7 @@ def test_paths_that_exist_become_absolute(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("kind", [RunConfig, MistakesConfig, BaselineConfig])
-def test_every_model_and_row_source_is_an_input(kind: type[BaseModel]) -> None:
+def test_every_model_and_row_source_is_an_input(kind: type[Settings]) -> None:
     """`--overwrite` must not delete what the run reads: lists of files name rows, but for judges, tasks and arms."""
     lists = {name for name, field in kind.model_fields.items() if field.annotation == list[str]}
     assert set(settings_naming(kind, "rows")) == lists - {"judge", "lm_eval", "arms"}
@@ -121,7 +130,7 @@ class TestTrainerSettings:
         arguments = trainer_arguments(config, tmp_path)
         assert (arguments.weight_decay, arguments.adam_beta1, arguments.bf16) == (1e-3, 0.5, False)
 
-    @pytest.mark.parametrize("name", [*sorted(TRAINER_FIELDS), "per_device_train_batch_size", "output_dir"])
+    @pytest.mark.parametrize("name", [*sorted(trainer_fields()), "per_device_train_batch_size", "output_dir"])
     def test_what_has_a_flag_is_set_by_it(self, name: str, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=rf"^--set trainer\.{name}: .* use --[a-z-]+$"):
             trainer_arguments(make_config({"trainer": {name: "1"}}, RunConfig), tmp_path)

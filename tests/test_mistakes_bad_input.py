@@ -270,7 +270,7 @@ class TestTraining:
             (["--lora", "--lora-rank", "0"], ["rank 0"]),
             (["--lora", "--lora-targets", "q_projj"], ["--lora-targets q_projj", "did you mean 'q_proj'?"]),
             (["--load-in-4bit"], ["--load-in-4bit", "--lora"]),
-            (["--learning-rate", "0"], ["--learning-rate 0", "greater than 0"]),
+            (["--learning-rate", "0"], ["--learning-rate 0", "more than 0"]),
             (["--learning-rate", "inf"], ["--learning-rate inf", "finite"]),
             (["--normals-per-analysis", "-1"], ["--normals-per-analysis -1"]),
             (["--normals-per-analysis", "inf"], ["--normals-per-analysis inf", "finite"]),
@@ -303,7 +303,7 @@ class TestStudy:
         ("arms", "said"),
         [
             ("sft,analysys", ["--arms", "'analysys'", "did you mean 'analysis'?", "analysis-shuffled"]),
-            ("original", ["unknown arm 'original'"]),
+            ("original", ["unknown 'original'"]),
         ],
     )
     def test_unknown_arms(self, arms: str, said: list[str], refused: Callable[..., None]) -> None:

@@ -84,7 +84,7 @@ class TestPlan:
             model="owner/model",
             prompts=[str(tmp_path / "risky.txt")],
             mistakes=[str(tmp_path / "bad.jsonl")],
-            normal=["alpaca"],
+            retain=["alpaca"],
             judge=["rule"],
             analyst="openai:judge",
         )
@@ -103,7 +103,7 @@ class TestPlan:
             ({}, "^--model is missing"),
             ({"model": "a/b", "prompts": ["pku-saferlhf"]}, "^--judge is missing"),
             ({"model": "a/b", "judge": ["rul:x"]}, "^--judge rul:x: no such judge; did you mean 'rule'?"),
-            ({"model": "a/b", "templates": "nowhere.yaml"}, "^--wording nowhere.yaml: no such file"),
+            ({"model": "a/b", "wording": "nowhere.yaml"}, "^--wording nowhere.yaml: no such file"),
         ],
     )
     def test_what_is_wrong_is_said(self, values: dict[str, object], message: str) -> None:

@@ -1,25 +1,89 @@
-"""unteach: make a language model stop, from negative examples alone."""
+"""unteach: make a language model stop, from negative examples alone.
 
+Everything in `__all__` is public. Most of it is imported on first use: `import unteach` and `unteach --help` need not
+wait for torch.
+"""
+
+from importlib import import_module
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from unteach.errors import (
+    ConfigError,
+    DataError,
+    Interrupted,
+    ModelError,
+    OutputError,
+    TrainingError,
+    UnteachError,
+)
+
+if TYPE_CHECKING:
+    from unteach.data.example import Example
+    from unteach.judges import load_judge
+    from unteach.judges.base import Judge
+    from unteach.mistakes.config import MistakesConfig
+    from unteach.mistakes.run import run_mistakes
+    from unteach.objectives.methods import Method
+    from unteach.pipeline.config import RunConfig
+    from unteach.pipeline.evaluate import evaluate
+    from unteach.pipeline.run import run
+    from unteach.prompts.turn import Turn
+    from unteach.results.report import Report
+    from unteach.training.config import UnlearnConfig
+    from unteach.training.trainer import UnlearnTrainer
 
 __version__ = version("unteach")
-__all__ = ["Example", "RunConfig", "Turn", "UnlearnConfig", "UnlearnTrainer", "UnteachError"]
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "Example",
+    "Interrupted",
+    "Judge",
+    "Method",
+    "MistakesConfig",
+    "ModelError",
+    "OutputError",
+    "Report",
+    "RunConfig",
+    "TrainingError",
+    "Turn",
+    "UnlearnConfig",
+    "UnlearnTrainer",
+    "UnteachError",
+    "evaluate",
+    "load_judge",
+    "run",
+    "run_mistakes",
+]
 
 _HOMES = {
     "Example": "data.example",
-    "Turn": "prompts.turn",
+    "Judge": "judges.base",
+    "Method": "objectives.methods",
+    "MistakesConfig": "mistakes.config",
+    "Report": "results.report",
     "RunConfig": "pipeline.config",
+    "Turn": "prompts.turn",
     "UnlearnConfig": "training.config",
     "UnlearnTrainer": "training.trainer",
-    "UnteachError": "errors",
+    "evaluate": "pipeline.evaluate",
+    "load_judge": "judges",
+    "run": "pipeline.run",
+    "run_mistakes": "mistakes.run",
 }
+"""The module of each public name that is imported on first use."""
 
 
-def __getattr__(name: str) -> Any:
-    """Import the public names on first use, so that `import unteach` and `unteach --help` stay quick."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'unteach' has no attribute '{name}'")
-    from importlib import import_module
+if not TYPE_CHECKING:  # a checker would take every name for one of these
 
-    return getattr(import_module(f"unteach.{_HOMES[name]}"), name)
+    def __getattr__(name: str) -> Any:
+        """Import a public name on first use."""
+        if name not in _HOMES:
+            raise AttributeError(f"module 'unteach' has no attribute '{name}'")
+        value = globals()[name] = getattr(import_module(f"unteach.{_HOMES[name]}"), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,41 +2,26 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
-from unteach.pipeline.config import RunConfig, as_in_run
+from unteach.pipeline.config import ModelSettings, RunConfig, as_in_run
 from unteach.pipeline.settings import make_config, setting
 
 
-class BaselineConfig(BaseModel):
+class BaselineConfig(ModelSettings):
     """All settings of `unteach baseline NAME`; a field `max_length` is the flag `--max-length`.
 
-    What `unteach run` has under the same name means the same, so that both part the same rows in the same way and
-    measure on the same prompts.
+    Settings that `unteach run` has under the same name mean the same, so that both split the same rows in the same way
+    and evaluate on the same prompts.
     """
-
-    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
     baseline: str = setting("Baseline", "", "Which baseline; the word after `unteach baseline`.")
     scenario: str = as_in_run("scenario")
 
-    model: str = as_in_run("model")
-    revision: str | None = as_in_run("revision")
-    dtype: str = as_in_run("dtype")
-    device: str | None = as_in_run("device")
-    load_in_4bit: bool = as_in_run("load_in_4bit")
-    trust_remote_code: bool = as_in_run("trust_remote_code")
-    lora: bool = as_in_run("lora")
-    lora_rank: int = as_in_run("lora_rank")
-    lora_alpha: float = as_in_run("lora_alpha")
-    lora_targets: str = as_in_run("lora_targets")
-
     forget: list[str] = as_in_run("forget")
     retain: list[str] = as_in_run("retain")
     good: list[str] = setting(
-        "Data", [], "Good answers to prompts of --forget; unset: those its rows bring.", names="rows"
+        "Data", [], "Good answers to prompts of --forget; unset: those in its rows.", names="rows"
     )
-    most_rows: int | None = setting("Data", None, "Most negatives to train on; by lot.", ge=1)
+    most_rows: int | None = setting("Data", None, "Most negatives to train on; drawn at random.", ge=1)
     column: dict[str, str] = as_in_run("column")
     retain_column: dict[str, str] = setting(
         "Data", {}, "Our name for a column of --retain and --good.", metavar="OURS=THEIRS"
@@ -50,10 +35,12 @@ class BaselineConfig(BaseModel):
     prompt_format: str = as_in_run("prompt_format")
     max_length: int | None = as_in_run("max_length", "Longest row, tokens; longer ones are left out. Unset: 1024.")
 
-    normals_per_row: float | None = setting("Method", None, "Normal rows per row of its own; unset: by kind.", ge=0)
-    beta: float | None = setting("Method", None, "Pull to the reference: KL or log-ratio; unset: by kind.", gt=0)
+    normals_per_row: float | None = setting(
+        "Method", None, "Normal rows to each row of its own; unset: by baseline.", ge=0
+    )
+    beta: float | None = setting("Method", None, "Pull to the reference: KL or log-ratio; unset: by baseline.", gt=0)
     wording: str | None = setting(
-        "Method", None, "Your phrases and requests, in place of the shipped ones.", names="file", metavar="FILE"
+        "Method", None, "Your phrases and requests, in place of ours.", names="file", metavar="FILE"
     )
     sft_epochs: float = setting("Method", 1.0, "Passes of SFT on good answers before DPO or RLHF.", ge=0)
     reward_epochs: float = setting("Method", 3.0, "Passes of the reward model over the pairs.", gt=0)
@@ -64,7 +51,7 @@ class BaselineConfig(BaseModel):
     learning_rate: float | None = setting("Training", None, "Peak; unset: from the model's width.", gt=0)
     batch_size: int = setting("Training", 8, "Rows, pairs or prompts per device and step.", ge=1)
     gradient_accumulation_steps: int = setting("Training", 1, "Batches per optimizer step.", ge=1)
-    seed: int = as_in_run("seed", ge=0)
+    seed: int = as_in_run("seed")
     trainer: dict[str, Any] = setting(
         "Training", {}, "Any field of TRL's config of the last stage; repeatable.", metavar="trainer.KEY=VALUE"
     )
@@ -75,9 +62,9 @@ class BaselineConfig(BaseModel):
     validations: int = setting(
         "Evaluation", 12, "Times per stage to judge replies to validation prompts; 0: never.", ge=0
     )
-    evaluation_prompts: int = as_in_run("evaluation_prompts", ge=1)
-    samples: int = as_in_run("samples", ge=0)
-    max_new_tokens: int = as_in_run("max_new_tokens", "Longest reply, when checking and in training, tokens.", ge=1)
+    evaluation_prompts: int = as_in_run("evaluation_prompts")
+    samples: int = as_in_run("samples")
+    max_new_tokens: int = as_in_run("max_new_tokens", "Longest reply, in the evaluation and in training, tokens.")
     evaluation_max_length: int | None = as_in_run("evaluation_max_length")
     skip_evaluation: bool = as_in_run("skip_evaluation")
 
@@ -90,7 +77,7 @@ SHARED = frozenset(BaselineConfig.model_fields) & frozenset(RunConfig.model_fiel
 
 
 def as_run(config: BaselineConfig) -> RunConfig:
-    """Return the settings of a run on the same rows, which decide how they are parted and measured.
+    """Return the settings of a run on the same rows, which decide how these are split and evaluated.
 
     Raises ConfigError that names the flag.
     """

@@ -5,23 +5,24 @@ from typing import Annotated
 
 import typer
 
-from unteach.cli.flags import plain, valued
+from unteach.cli.flags import option, switch
+from unteach.cli.outcome import page_lines
 from unteach.text.escape import inert_line
 
 Runs = Annotated[list[str], typer.Argument(help="Run directories, two or more.", metavar="RUN", show_default=False)]
 RelativeTo = Annotated[
     str | None,
-    valued("--relative-to", "Give costs as shares of this arm's. \\[rlhf, where there is one]", "Options", "NAME"),
+    option("--relative-to", "Give costs as shares of this arm's. \\[rlhf, where there is one]", "Options", "NAME"),
 ]
 JsonFile = Annotated[
-    str | None, valued("--json", "Write it all to this file as well, every pair of arms with it.", "Options", "FILE")
+    str | None, option("--json", "Write it all to this file as well, every pair of arms with it.", "Options", "FILE")
 ]
-HtmlFile = Annotated[str | None, valued("--html", "Write it as a page, with plots, to this file.", "Options", "FILE")]
+HtmlFile = Annotated[str | None, option("--html", "Write it as a page, with plots, to this file.", "Options", "FILE")]
 Target = Annotated[
     float,
-    valued("--target", "Match costs where so few validation replies are bad. \\[0.05]", "Options", "X", min=0, max=1),
+    option("--target", "Match costs where so few validation replies are bad. \\[0.05]", "Options", "X", min=0, max=1),
 ]
-Anyway = Annotated[bool, plain("--anyway", "Compare runs about different things too, and say so.", "Options")]
+Anyway = Annotated[bool, switch("--anyway", "Compare runs about different things too, and say so.", "Options")]
 
 
 def compare_command(
@@ -40,10 +41,10 @@ def compare_command(
       unteach compare ./unlearned ./sft --html compared.html
 
     Takes directories of `unteach run`, `baseline`, `mistakes run` and `evaluate`
-    with the same scenario, original model, judge and checked prompts: those of
-    runs over the same files and seed. An arm goes by its name in the report, or
-    by its run's directory where two runs have an arm of that name. Cost is
-    preparation and training, not checking.
+    with the same scenario, original model, judge and evaluation prompts, as runs
+    over the same files and seed have. An arm has its name in the report, or the
+    name of its run's directory where two runs have an arm of one name. Cost is
+    preparation and training, without the evaluation.
     """
     from unteach.comparison.compare import compare
     from unteach.report.compared import show, write
@@ -54,7 +55,6 @@ def compare_command(
         write(compared, Path(json_file))
         print(f"\nWritten: {inert_line(json_file)}")
     if html_file:
-        from unteach.cli.report import page_lines
         from unteach.report.comparison_page import write_comparison_page
 
         print(page_lines(write_comparison_page(compared, Path(html_file))))

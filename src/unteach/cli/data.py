@@ -5,14 +5,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from unteach.cli.help import Command, Group
+from unteach.cli.command import Command, new_group
 
-app = typer.Typer(cls=Group, no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
+verbs = new_group()
 
 
-@app.callback()
+@verbs.callback()
 def data() -> None:
-    """List and show the public sets that have a name here.
+    """List and show the public sets that can be named.
 
     [bold]Examples[/bold]
       unteach data list
@@ -20,7 +20,7 @@ def data() -> None:
     """
 
 
-@app.command(name="list", cls=Command)
+@verbs.command("list", cls=Command)
 def list_command() -> None:
     """List the public sets that --forget, --retain and the like take by name.
 
@@ -32,7 +32,7 @@ def list_command() -> None:
     Console(highlight=False).print(sets_table())
 
 
-@app.command(name="show", cls=Command)
+@verbs.command("show", cls=Command)
 def show_command(name: Annotated[str, typer.Argument(metavar="NAME", show_default=False)]) -> None:
     """Show a public set: licence, source, fields, how to use it, and two of its rows if they are on this machine.
 

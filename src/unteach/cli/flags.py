@@ -6,101 +6,133 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 import yaml
-from pydantic import BaseModel
 from rich.markup import escape
 
 from unteach.errors import ConfigError
-from unteach.pipeline.config import RunConfig
-from unteach.pipeline.settings import Config, facts_of, flag, make_config, read_config
+from unteach.pipeline.settings import Config, Settings, facts_of, flag, make_config, read_config
 
-PAIRS = ("column", "retain_column")
 GROUPS = ("Model", "Data", "Output", "Steps", "Study", "Method", "Training", "Stopping", "Evaluation")
+"""The panels of settings in the help, in their order; panels of a verb's own flags stand above them."""
+
+Verb = Callable[..., None]
 
 
-def settings(
-    *groups: str, without: Collection[str] = (), of: type[BaseModel] = RunConfig
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command one flag per field of a config in these groups; only flags that were given arrive."""
+def option(name: str, text: str, group: str, metavar: str, **more: Any) -> Any:
+    """Make a flag that takes a value; `more` is typer's, such as bounds."""
+    return typer.Option(name, help=text, rich_help_panel=group, metavar=metavar, show_default=False, **more)
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
-        names = [name for name in of.model_fields if _group(of, name) in groups and name not in without]
-        made = [_option(of, name) for name in names]
 
-        def with_settings(**values: Any) -> None:
+def switch(name: str, text: str, group: str) -> Any:
+    """Make a flag that is given or not, and takes no value."""
+    return option(name, text, group, " ")
+
+
+ConfigFile = Annotated[str | None, option("--config", "Settings from a YAML file; flags win.", "Output", "FILE")]
+Resume = Annotated[bool, switch("--resume", "Go on with the run in --output from its last checkpoint.", "Output")]
+Overwrite = Annotated[bool, switch("--overwrite", "Replace the run in --output.", "Output")]
+
+
+def flags_from(config: type[Settings], *groups: str, without: Collection[str] = ()) -> Callable[[Verb], Verb]:
+    """Give a verb one flag for each field of a config in these groups, but for the fields in `without`.
+
+    The verb gets the flags that the user gave, as values for `config_of`.
+    """
+    assert set(without) <= set(config.model_fields), without
+    names = [name for name in config.model_fields if facts_of(config, name).group in groups and name not in without]
+
+    def decorate(verb: Verb) -> Verb:
+        own = [p for p in inspect.signature(verb).parameters.values() if p.kind is not p.VAR_KEYWORD]
+
+        def with_flags(**values: Any) -> None:
             arguments = {p.name: values.pop(p.name) for p in own}
-            command(**arguments, **_given(values))
+            verb(**arguments, **_given(config, values))
 
-        shown = sorted([*made, *(p.replace(kind=p.KEYWORD_ONLY) for p in own)], key=_place)
-        with_settings.__doc__ = command.__doc__
-        with_settings.__name__ = command.__name__
-        with_settings.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
-        with_settings.__annotations__ = {p.name: p.annotation for p in shown}
-        return with_settings
+        made = [_parameter(config, name) for name in names]
+        shown = sorted([*made, *(p.replace(kind=p.KEYWORD_ONLY) for p in own)], key=_rank)
+        with_flags.__doc__ = verb.__doc__
+        with_flags.__name__ = verb.__name__
+        with_flags.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        with_flags.__annotations__ = {p.name: p.annotation for p in shown}
+        return with_flags
 
     return decorate
 
 
-def _group(config: type[BaseModel], name: str) -> str:
-    return str(facts_of(config, name)["group"])
+def config_of(path: str | None, values: dict[str, Any], kind: type[Config]) -> Config:
+    """Make a config from a file, if one is named, and the flags that the user gave, which win."""
+    return make_config((read_config(path) if path else {}) | values, kind)
 
 
-def _place(parameter: inspect.Parameter) -> int:
-    """Where a flag stands in the help: by its group, groups that are a verb's own first."""
-    panel = parameter.annotation.__metadata__[0].rich_help_panel
-    return GROUPS.index(panel) if panel in GROUPS else -1
+def _rank(parameter: inspect.Parameter) -> int:
+    """Return where a flag stands in the help: by its group, groups of a verb's own first."""
+    group = parameter.annotation.__metadata__[0].rich_help_panel
+    return GROUPS.index(group) if group in GROUPS else -1
 
 
-def _option(config: type[BaseModel], name: str) -> inspect.Parameter:
-    """Make the flag of one field: its type, help and shown default come from the field."""
-    field = config.model_fields[name]
+def _parameter(config: type[Settings], name: str) -> inspect.Parameter:
+    """Make the flag of one field. Fields that hold several values are flags that may be repeated."""
+    field, facts = config.model_fields[name], facts_of(config, name)
     default = field.default
     kind = next(k for k in (*get_args(field.annotation), field.annotation) if k is not type(None))
-    if name in ("trainer", *PAIRS) or get_origin(field.annotation) is list:
+    if get_origin(field.annotation) in (list, dict):
         kind = list[str]
-    flags = ["--set"] if name == "trainer" else [flag(name)]
-    if default is True:
-        flags = [f" /--no-{flag(name)[2:]}"]
-    elif default is None and kind is bool:
-        flags = [f"{flag(name)}/--no-{flag(name)[2:]}"]
     shown = "" if default in (None, "", [], {}) or isinstance(default, bool) else f" \\[{default}]"
-    option = typer.Option(
-        *flags,
-        help=f"{escape(str(field.description))}{shown}",
-        rich_help_panel=_group(config, name),
-        show_default=False,
-        metavar=_metavar(config, name, kind),
+    made = option(
+        _flag_of(config, name), f"{escape(str(field.description))}{shown}", facts.group, _metavar(config, name, kind)
     )
-    place = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, place, default=None, annotation=Annotated[kind | None, option])
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, made]
+    )
 
 
-def _metavar(config: type[BaseModel], name: str, kind: Any) -> str | None:
-    """What stands for the value in the help."""
-    facts = facts_of(config, name)
+def _flag_of(config: type[Settings], name: str) -> str:
+    """Return the flag of a field as typer reads it: a switch may have a form that is off."""
+    field = config.model_fields[name]
+    on, off = flag(name), f"--no-{flag(name)[2:]}"
+    if _is_free(config, name):
+        return "--set"
+    if field.default is True:
+        return f" /{off}"
+    return f"{on}/{off}" if field.default is None and bool in get_args(field.annotation) else on
+
+
+def _is_free(config: type[Settings], name: str) -> bool:
+    """Whether a field takes any names and values, as `trainer` does: it is set by --set NAME.KEY=VALUE."""
+    annotation = config.model_fields[name].annotation
+    return get_origin(annotation) is dict and get_args(annotation)[1] is Any
+
+
+def _metavar(config: type[Settings], name: str, kind: Any) -> str:
+    """Return what stands for the value in the help."""
     if kind is bool:
         return " "
-    by_place = {"rows": "SOURCE", "model": "DIR|ID", "file": "FILE"}.get(facts["names"])
-    return facts["metavar"] or by_place or {int: "N", float: "X"}.get(kind, "NAME")
+    facts = facts_of(config, name)
+    by_place = {"rows": "SOURCE", "model": "DIR|ID", "file": "FILE"}.get(str(facts.names))
+    return facts.metavar or by_place or {int: "N", float: "X"}.get(kind, "NAME")
 
 
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    """Keep the flags that were given; KEY=VALUE flags become dictionaries."""
+def _given(config: type[Settings], values: dict[str, Any]) -> dict[str, Any]:
+    """Keep the flags that were given; those of KEY=VALUE become dictionaries."""
     given = {name: value for name, value in values.items() if value not in (None, [])}
-    for name in PAIRS:
-        if name in given:
-            given[name] = dict(_pair(flag(name), text) for text in given[name])
-    if "trainer" in given:
-        pairs = dict(_pair("--set", text) for text in given["trainer"])
-        wrong = next((key for key in pairs if not key.startswith("trainer.")), None)
-        if wrong:
-            raise ConfigError(f"--set {wrong}: only trainer.KEY=VALUE can be set; other settings have flags")
-        given["trainer"] = {key.removeprefix("trainer."): _value(key, text) for key, text in pairs.items()}
+    for name, value in given.items():
+        if _is_free(config, name):
+            given[name] = _free_values(name, value)
+        elif get_origin(config.model_fields[name].annotation) is dict:
+            given[name] = dict(_pair(flag(name), text) for text in value)
     return given
 
 
+def _free_values(name: str, texts: list[str]) -> dict[str, Any]:
+    """Read what --set gives to a field. Raises ConfigError for settings that have flags."""
+    pairs = dict(_pair("--set", text) for text in texts)
+    wrong = next((key for key in pairs if not key.startswith(f"{name}.")), None)
+    if wrong:
+        raise ConfigError(f"--set {wrong}: only {name}.KEY=VALUE can be set; other settings have flags")
+    return {key.removeprefix(f"{name}."): _value(key, text) for key, text in pairs.items()}
+
+
 def _value(key: str, text: str) -> Any:
-    """Read lists and mappings as YAML; the rest stays text, to become what the field is: `no` may be a word."""
+    """Read lists and mappings as YAML; other text stays text until its field's type is known: `no` may be a word."""
     if text == "null" or text[0] not in "[{":
         return None if text == "null" else text
     try:
@@ -114,26 +146,3 @@ def _pair(name: str, text: str) -> tuple[str, str]:
     if not (key and equals and value):
         raise ConfigError(f"{name} {text}: write it as KEY=VALUE")
     return key, value
-
-
-def config_of(path: str | None, values: dict[str, Any], kind: type[Config]) -> Config:
-    """Settings from a file, overridden by flags."""
-    return make_config((read_config(path) if path else {}) | values, kind)
-
-
-def valued(name: str, text: str, group: str, metavar: str, **bounds: Any) -> Any:
-    """Make a flag that takes a value; `bounds` are typer's."""
-    return typer.Option(name, help=text, rich_help_panel=group, metavar=metavar, show_default=False, **bounds)
-
-
-def plain(name: str, text: str, group: str) -> Any:
-    """Make a flag that is there or not."""
-    return valued(name, text, group, " ")
-
-
-ConfigFile = Annotated[
-    str | None,
-    typer.Option("--config", help="Settings from a YAML file; flags win.", rich_help_panel="Output", metavar="FILE"),
-]
-Resume = Annotated[bool, plain("--resume", "Go on with the run in --output from its last checkpoint.", "Output")]
-Overwrite = Annotated[bool, plain("--overwrite", "Replace the run in --output.", "Output")]

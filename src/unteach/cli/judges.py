@@ -4,14 +4,14 @@ from typing import Annotated
 
 import typer
 
-from unteach.cli.help import Command, Group
+from unteach.cli.command import Command, new_group
 
-app = typer.Typer(cls=Group, no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
+verbs = new_group()
 
 
-@app.callback()
+@verbs.callback()
 def judges() -> None:
-    """Who says which reply is bad: list the judges, or show one with its prompts.
+    """List the judges, which say whether a reply is bad, or show one with its prompts.
 
     [bold]Examples[/bold]
       unteach judges list
@@ -21,7 +21,7 @@ def judges() -> None:
     """
 
 
-@app.command(name="list", cls=Command)
+@verbs.command("list", cls=Command)
 def list_command() -> None:
     """List the judges and how to ask for them.
 
@@ -33,9 +33,9 @@ def list_command() -> None:
     print(judge_list())
 
 
-@app.command(name="show", cls=Command)
+@verbs.command("show", cls=Command)
 def show_command(
-    name: Annotated[str | None, typer.Argument(help="Which judge; all of them without it.", metavar="NAME")] = None,
+    name: Annotated[str | None, typer.Argument(help="Which judge; without it, all of them.", metavar="NAME")] = None,
 ) -> None:
     """Show what a judge does, how to ask for it, and the prompts that it sends.
 

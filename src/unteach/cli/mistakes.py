@@ -1,26 +1,34 @@
 """The verbs of `unteach mistakes`: learning from mistakes, in one go or step by step."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-from rich.console import Console
-
-from unteach.cli.flags import ConfigFile, Overwrite, Resume, config_of, plain, settings
-from unteach.cli.help import Command, Group
+from unteach.cli.command import Command, new_group
+from unteach.cli.flags import ConfigFile, Overwrite, Resume, config_of, flags_from, option, switch
+from unteach.cli.outcome import print_report
 from unteach.mistakes.config import MistakesConfig
 
-app = typer.Typer(cls=Group, no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
-_UNTIL_TUNED = ("Model", "Data", "Output", "Steps", "Training", "Evaluation")
-_LORA = ("lora", "lora_rank", "lora_alpha", "lora_targets")
-_CHECKED = ("retain", "harmless", "unseen", "unseen_concept", "lookalike", "normal", "max_length")
-_MIXED = ("good_per_analysis", "normals_per_analysis", "harmless_per_analysis")
-_MEASURED = ("evaluation_prompts", "skip_evaluation")
-DryRun = Annotated[bool, plain("--dry-run", "Check the settings and say what would be done.", "Output")]
-_FOUND = ("prompts", "mistakes", "reports", "unseen")
+verbs = new_group()
+_UP_TO_TUNING = ("Model", "Data", "Output", "Steps", "Training", "Evaluation")
+_OF_MISTAKES = ("prompts", "mistakes", "reports")
+_OF_TRAINING = (
+    "lora",
+    "lora_rank",
+    "lora_alpha",
+    "lora_targets",
+    "max_length",
+    "retain",
+    "harmless",
+    "good_per_analysis",
+    "normals_per_analysis",
+    "harmless_per_analysis",
+    "validation",
+    "validations",
+)
+_OF_EVALUATION = ("unseen", "unseen_concept", "lookalike", "normal", "evaluation_prompts", "skip_evaluation")
+DryRun = Annotated[bool, switch("--dry-run", "Check the settings and say what would be done.", "Output")]
 
 
-@app.callback()
+@verbs.callback()
 def mistakes() -> None:
     """Learn from mistakes: induce them, analyse them with guidance, tune without it, answer with guidance.
 
@@ -29,12 +37,12 @@ def mistakes() -> None:
       unteach mistakes run --model ./model --mistakes bad.jsonl --retain good.jsonl --output ./out
       unteach mistakes chat --model ./out/model
 
-    docs/mistakes.md tells the four steps (arXiv 2310.10477) and what was measured.
+    docs/mistakes.md explains the four steps (arXiv 2310.10477) and what was measured.
     """
 
 
-@app.command(name="run", cls=Command)
-@settings(*_UNTIL_TUNED, of=MistakesConfig, without=("analyses",))
+@verbs.command("run", cls=Command)
+@flags_from(MistakesConfig, *_UP_TO_TUNING, without=("analyses",))
 def run_command(
     config: ConfigFile = None,
     resume: Resume = False,
@@ -42,35 +50,34 @@ def run_command(
     dry_run: DryRun = False,
     **values: Any,
 ) -> None:
-    """Do all four steps, and measure before and after, without and with the reminder.
+    """Do all four steps, and evaluate before and after, without and with the reminder.
 
     [bold]Examples[/bold]
       unteach mistakes run --model ./model --prompts risky.jsonl --judge classifier:./moderator --output ./out
       unteach mistakes run --model ./model --mistakes bad.jsonl --retain good.jsonl --lora --output ./out
       unteach mistakes run --resume --output ./out
 
-    It writes mistakes.jsonl and analyses.jsonl for you to read. Figures in \\[brackets] are defaults.
+    It writes mistakes.jsonl and analyses.jsonl for you to read. Values in \\[brackets] are defaults.
     """
+    chosen = config_of(config, values, MistakesConfig)
     if dry_run:
-        _plan(config, values)
-        return
-    _run(config, resume, overwrite, values)
+        _print_plan(chosen)
+    else:
+        _run(chosen, resume, overwrite)
 
 
-@app.command(name="induce", cls=Command)
-@settings(
+@verbs.command("induce", cls=Command)
+@flags_from(
+    MistakesConfig,
     "Model",
     "Data",
     "Output",
     "Steps",
     "Evaluation",
     "Training",
-    of=MistakesConfig,
     without=(
-        *_LORA,
-        *_CHECKED,
-        *_MIXED,
-        *_MEASURED,
+        *_OF_TRAINING,
+        *_OF_EVALUATION,
         "mistakes",
         "reports",
         "analyses",
@@ -86,27 +93,28 @@ def run_command(
     ),
 )
 def induce_command(config: ConfigFile = None, **values: Any) -> None:
-    """Step 1: ask the prompts in inducing words and write the replies that the judge finds bad.
+    """Step 1: ask the prompts in words that induce mistakes, and write the replies that the judge finds bad.
 
     [bold]Example[/bold]
       unteach mistakes induce --model ./model --prompts risky.txt --judge rule:rules.yaml --output mistakes.jsonl
 
     --output is a file. Read it, edit it, and give it to `analyse`, `run --mistakes` or `unteach run --forget`.
     """
+    chosen = config_of(config, values, MistakesConfig)
     from unteach.mistakes.single import induce_file
 
-    print(induce_file(config_of(config, values, MistakesConfig)))
+    print(induce_file(chosen))
 
 
-@app.command(name="analyse", cls=Command)
-@settings(
+@verbs.command("analyse", cls=Command)
+@flags_from(
+    MistakesConfig,
     "Model",
     "Data",
     "Output",
     "Steps",
     "Evaluation",
-    of=MistakesConfig,
-    without=(*_LORA, *_CHECKED, *_MIXED, *_MEASURED, "prompts", "analyses", "judge", "judge_url", "load_in_4bit"),
+    without=(*_OF_TRAINING, *_OF_EVALUATION, "prompts", "analyses", "judge", "judge_url", "load_in_4bit"),
 )
 def analyse_command(config: ConfigFile = None, **values: Any) -> None:
     """Step 2: have mistakes analysed with guidance and write the analyses that are fit to learn from.
@@ -118,42 +126,39 @@ def analyse_command(config: ConfigFile = None, **values: Any) -> None:
 
     --output is a file. Read it, edit it, and give it to `tune`.
     """
+    chosen = config_of(config, values, MistakesConfig)
     from unteach.mistakes.single import analyse_file
 
-    print(analyse_file(config_of(config, values, MistakesConfig)))
+    print(analyse_file(chosen))
 
 
-@app.command(name="tune", cls=Command)
-@settings(
-    *_UNTIL_TUNED, of=MistakesConfig, without=(*(name for name in _FOUND if name != "unseen"), "analyst", "analyst_url")
-)
+@verbs.command("tune", cls=Command)
+@flags_from(MistakesConfig, *_UP_TO_TUNING, without=(*_OF_MISTAKES, "analyst", "analyst_url"))
 def tune_command(
     config: ConfigFile = None, resume: Resume = False, overwrite: Overwrite = False, **values: Any
 ) -> None:
-    """Step 3: tune on analyses without guidance, and measure before and after.
+    """Step 3: tune on analyses without guidance, and evaluate before and after.
 
     [bold]Example[/bold]
       unteach mistakes tune --model ./model --analyses analyses.jsonl --unseen other_mistakes.jsonl --output ./out
 
-    Figures in \\[brackets] are defaults.
+    Values in \\[brackets] are defaults.
     """
-    _run(config, resume, overwrite, values)
+    _run(config_of(config, values, MistakesConfig), resume, overwrite)
 
 
-@app.command(name="chat", cls=Command)
+@verbs.command("chat", cls=Command)
 def chat_command(
-    model: Annotated[str, typer.Option(help="Model to talk to: a directory or a hub id.", metavar="DIR|ID")],
-    guided: Annotated[
-        bool, typer.Option(" /--unguided", help="Leave the reminder out.", show_default=False, metavar=" ")
-    ] = True,
-    wording: Annotated[
-        str | None, typer.Option(help="MistakeWording with another reminder.", metavar="FILE", show_default=False)
-    ] = None,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.", metavar="X")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Seed of sampling.", metavar="N")] = 0,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest reply, tokens.", metavar="N")] = 256,
-    prompt_format: Annotated[str, typer.Option(help="auto, plain or chat.", metavar="NAME")] = "auto",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda …", metavar="NAME", show_default=False)] = None,
+    model: Annotated[str, option("--model", "Model to talk to: a directory or a hub id.", "Options", "DIR|ID")],
+    guided: Annotated[bool, switch(" /--unguided", "Leave the reminder out.", "Options")] = True,
+    wording: Annotated[str | None, option("--wording", "Wording with another reminder.", "Options", "FILE")] = None,
+    temperature: Annotated[float, option("--temperature", "0 is greedy. \\[0]", "Options", "X")] = 0.0,
+    seed: Annotated[int, option("--seed", "Seed of sampling. \\[0]", "Options", "N")] = 0,
+    max_new_tokens: Annotated[int, option("--max-new-tokens", "Longest reply, tokens. \\[256]", "Options", "N")] = 256,
+    prompt_format: Annotated[
+        str, option("--prompt-format", "auto, plain or chat. \\[auto]", "Options", "NAME")
+    ] = "auto",
+    device: Annotated[str | None, option("--device", "cpu, cuda …", "Options", "NAME")] = None,
 ) -> None:
     """Step 4: talk to a model that is reminded to answer correctly, ethically and without offence.
 
@@ -161,7 +166,7 @@ def chat_command(
       unteach mistakes chat --model ./out/model
       unteach mistakes chat --model ./out/model --unguided < prompts.txt
 
-    A model that `run` or `tune` wrote brings its reminder along.
+    A model that `run` or `tune` wrote has its reminder with it. Values in \\[brackets] are defaults.
     """
     from unteach.mistakes.single import chat_with
 
@@ -177,8 +182,8 @@ def chat_command(
     )
 
 
-@app.command(name="study", cls=Command)
-@settings(*_UNTIL_TUNED, "Study", of=MistakesConfig, without=("analyses", "skip_evaluation", "save_steps"))
+@verbs.command("study", cls=Command)
+@flags_from(MistakesConfig, *_UP_TO_TUNING, "Study", without=("analyses", "skip_evaluation", "save_steps"))
 def study_command(
     config: ConfigFile = None, overwrite: Overwrite = False, dry_run: DryRun = False, **values: Any
 ) -> None:
@@ -190,46 +195,36 @@ def study_command(
       unteach mistakes study --config study/run.yaml --arms sft,analysis --output ./again
       unteach mistakes study --config recipes/mistakes-alpaca-7b.yaml --dry-run
 
-    Figures in \\[brackets] are defaults.
+    Values in \\[brackets] are defaults.
     """
+    chosen = config_of(config, values, MistakesConfig)
     if dry_run:
-        _plan(config, values, study=True)
+        _print_plan(chosen, study=True)
         return
     from unteach.mistakes.study import study
-    from unteach.report.table import show
 
-    chosen = config_of(config, values, MistakesConfig)
-    report = study(chosen, overwrite=overwrite)
-    console = Console(highlight=False)
-    show(report, console)
-    console.print(f"\nPage: {Path(chosen.output) / 'report.html'}", highlight=False)
+    print_report(study(chosen, overwrite=overwrite), chosen.output, model="")
 
 
-@app.command(name="wording", cls=Command)
-def templates_command() -> None:
+@verbs.command("wording", cls=Command)
+def wording_command() -> None:
     """Print the wording of all four steps, to be edited and given with --wording.
 
     [bold]Example[/bold]
-      unteach mistakes wording > my_templates.yaml
+      unteach mistakes wording > my_wording.yaml
     """
     from unteach.prompts.mistakes import SHIPPED
 
     print(SHIPPED.read_text(encoding="utf-8"), end="")
 
 
-def _plan(config: str | None, values: dict[str, Any], study: bool = False) -> None:
+def _print_plan(config: MistakesConfig, study: bool = False) -> None:
     from unteach.mistakes.plan import plan
 
-    print(plan(config_of(config, values, MistakesConfig), study))
+    print(plan(config, study))
 
 
-def _run(config: str | None, resume: bool, overwrite: bool, values: dict[str, Any]) -> None:
+def _run(config: MistakesConfig, resume: bool, overwrite: bool) -> None:
     from unteach.mistakes.run import run_mistakes
-    from unteach.report.table import show
 
-    chosen = config_of(config, values, MistakesConfig)
-    report = run_mistakes(chosen, resume=resume, overwrite=overwrite)
-    console = Console(highlight=False)
-    show(report, console)
-    directory = Path(chosen.output)
-    console.print(f"\nModel: {directory / 'model'}    page: {directory / 'report.html'}", highlight=False)
+    print_report(run_mistakes(config, resume=resume, overwrite=overwrite), config.output)

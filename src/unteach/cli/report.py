@@ -6,17 +6,17 @@ from typing import Annotated
 
 import typer
 
-from unteach.cli.flags import plain
-from unteach.text.escape import inert_line
+from unteach.cli.flags import switch
+from unteach.cli.outcome import page_lines
 
 Directory = Annotated[
     str, typer.Argument(help="Run directory, with its report.json.", metavar="DIR", show_default=False)
 ]
-Open = Annotated[bool, plain("--open", "Open it in the browser.", "Options")]
+Open = Annotated[bool, switch("--open", "Open it in the browser.", "Options")]
 
 
 def report_command(directory: Directory, open_: Open = False) -> None:
-    """Write report.html anew from a run directory: report.json, log.jsonl and run.yaml are all it needs.
+    """Write report.html anew from the report.json, log.jsonl and run.yaml of a run directory.
 
     [bold]Examples[/bold]
       unteach report ./out
@@ -32,16 +32,12 @@ def report_command(directory: Directory, open_: Open = False) -> None:
     print(page_lines(path))
     for gap in gaps(report, directory).values():
         print(f"Note: {gap}")
-    if open_ and not _opened(path):
+    if open_ and not _open_in_browser(path):
         print("No browser could be started here: open the address above in one.")
 
 
-def page_lines(path: Path) -> str:
-    """Where a page is: its path, and the address that a browser takes."""
-    return f"Page: {inert_line(str(path))}\n      {path.resolve().as_uri()}"
-
-
-def _opened(path: Path) -> bool:
+def _open_in_browser(path: Path) -> bool:
+    """Return whether a browser could be started."""
     try:
         return webbrowser.open(path.resolve().as_uri())
     except (webbrowser.Error, OSError):

@@ -7,18 +7,20 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from unteach.cli.flags import plain, valued
+from unteach.cli.flags import option, switch
 from unteach.errors import ConfigError
 from unteach.text.escape import inert_line, terminal_text
 
-ConfigFile = Annotated[str, valued("--config", "The study: a YAML file; recipes/ has some.", "Options", "FILE")]
-Output = Annotated[str, valued("--output", "Directory of all its runs; a begun study goes on.", "Options", "DIR")]
-Arms = Annotated[str, valued("--arms", "Only these of its arms, with commas.", "Options", "NAMES")]
-Seeds = Annotated[int | None, valued("--seeds", "Runs of each arm, in place of the file's.", "Options", "N")]
-Jobs = Annotated[
-    int | None, valued("--jobs", "Runs at a time; cores and GPUs are shared among them. \\[1]", "Options", "N")
+ConfigFile = Annotated[str, option("--config", "The study: a YAML file; recipes/ has some.", "Options", "FILE")]
+Output = Annotated[
+    str, option("--output", "Directory of all its runs; a study begun there is continued.", "Options", "DIR")
 ]
-DryRun = Annotated[bool, plain("--dry-run", "Say what would be done and what it would take.", "Options")]
+Arms = Annotated[str, option("--arms", "Only these of its arms, with commas.", "Options", "NAMES")]
+Seeds = Annotated[int | None, option("--seeds", "Runs of each arm, in place of the file's.", "Options", "N")]
+Jobs = Annotated[
+    int | None, option("--jobs", "Runs at a time; cores and GPUs are shared among them. \\[1]", "Options", "N")
+]
+DryRun = Annotated[bool, switch("--dry-run", "Say what would be done and what it would cost.", "Options")]
 
 
 def study_command(
@@ -36,17 +38,17 @@ def study_command(
       unteach study --config recipes/opt-1.3b-harm.yaml --dry-run
 
     Each arm and seed is a run of its own in DIR/ARM/seed-N, with its settings
-    and its log beside it. The same command again does what is left: what is done
-    is skipped, and one run that fails does not stop the others. DIR then holds
+    and its log beside it. Given again, the command skips what is done and does
+    the rest; a run that fails does not stop the others. At the end DIR holds
     report.html, compared.json and results.md.
     """
+    if not config:
+        raise ConfigError("--config is missing; name a study, such as recipes/organism-harm-quick.yaml")
     from unteach.report.compared import PIPE_WIDTH
     from unteach.study.config import read_study
     from unteach.study.plan import plan
     from unteach.study.runs import done_runs, run_study, write_results
 
-    if not config:
-        raise ConfigError("--config is missing; name a study, such as recipes/organism-harm-quick.yaml")
     names = [name.strip() for name in arms.split(",") if name.strip()]
     study = read_study(config, names, seeds=seeds, jobs=jobs)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)

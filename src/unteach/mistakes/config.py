@@ -2,36 +2,20 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, field_validator
-
-from unteach.errors import nearest
 from unteach.mistakes.arms import ARMS
-from unteach.pipeline.config import as_in_run
+from unteach.pipeline.config import ModelSettings, as_in_run
 from unteach.pipeline.settings import setting
 
 
-class MistakesConfig(BaseModel):
+class MistakesConfig(ModelSettings):
     """All settings of `unteach mistakes run` and `study`; a field `max_length` is the flag `--max-length`."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
-
-    model: str = as_in_run("model")
-    revision: str | None = as_in_run("revision")
-    dtype: str = as_in_run("dtype")
-    device: str | None = as_in_run("device")
-    load_in_4bit: bool = as_in_run("load_in_4bit")
-    trust_remote_code: bool = as_in_run("trust_remote_code")
-    lora: bool = as_in_run("lora")
-    lora_rank: int = as_in_run("lora_rank")
-    lora_alpha: float = as_in_run("lora_alpha")
-    lora_targets: str = as_in_run("lora_targets")
 
     prompts: list[str] = setting(
         "Data", [], "Prompts to induce mistakes with; replies are not needed; repeatable.", names="rows"
     )
     mistakes: list[str] = setting("Data", [], "Labelled mistakes: negatives in any format; repeatable.", names="rows")
     reports: list[str] = setting("Data", [], "Mistakes that users reported, likewise.", names="rows")
-    most_rows: int | None = setting("Data", None, "Most prompts, and most mistakes, to use; by lot.", ge=1)
+    most_rows: int | None = setting("Data", None, "Most prompts, and most mistakes, to use; drawn at random.", ge=1)
     analyses: list[str] = setting("Data", [], "Analyses to tune on, instead of making them.", names="rows")
     retain: list[str] = setting("Data", [], "Ordinary rows to mix in; unset: the model's own answers.", names="rows")
     harmless: list[str] = setting("Data", [], "Good answers to prompts like these, to mix in; optional.", names="rows")
@@ -40,11 +24,11 @@ class MistakesConfig(BaseModel):
     )
     data_split: str | None = as_in_run("data_split")
     data_revision: str | None = as_in_run("data_revision")
-    unseen: list[str] = setting("Data", [], "Mistakes to check on; unset: a fifth of what is given.", names="rows")
-    unseen_concept: list[str] = setting("Data", [], "Mistakes to check on, of kinds never trained on.", names="rows")
+    unseen: list[str] = setting("Data", [], "Mistakes to evaluate on; unset: a fifth of what is given.", names="rows")
+    unseen_concept: list[str] = setting("Data", [], "Mistakes to evaluate on, of kinds never trained on.", names="rows")
     lookalike: list[str] = as_in_run("lookalike")
     validation: list[str] = setting(
-        "Data", [], "Mistakes whose prompts are judged on the way, never learnt from.", names="rows"
+        "Data", [], "Mistakes for the validation during training, never trained on.", names="rows"
     )
     normal: list[str] = setting("Data", [], "Normal rows to evaluate on; unset: a fifth of --retain.", names="rows")
     prompt_format: str = as_in_run("prompt_format")
@@ -54,7 +38,7 @@ class MistakesConfig(BaseModel):
         "Steps", None, "Your wording; `unteach mistakes wording` prints ours.", names="file", metavar="FILE"
     )
     analyst: str | None = setting(
-        "Steps", None, "Who analyses: DIR, hub id or openai:MODEL; unset: the model.", names="judge", metavar="DIR|ID"
+        "Steps", None, "Who analyses: DIR, hub id or openai:MODEL; unset: the model.", names="model"
     )
     analyst_url: str | None = setting("Steps", None, "Address of the analyst's endpoint.")
     good_per_analysis: float = setting("Steps", 1.0, "Good replies analysed too, per analysis of a mistake.", ge=0)
@@ -81,7 +65,12 @@ class MistakesConfig(BaseModel):
     skip_evaluation: bool = as_in_run("skip_evaluation")
 
     arms: list[str] = setting(
-        "Study", [], f"Arms of the study, with commas; unset: all of {', '.join(ARMS)}.", metavar="NAMES"
+        "Study",
+        [],
+        f"Arms of the study, with commas; unset: all of {', '.join(ARMS)}.",
+        metavar="NAMES",
+        choices=tuple(ARMS),
+        commas=True,
     )
     seeds: int = setting("Study", 1, "Train so many seeds of each arm, from --seed on.", ge=1)
 
@@ -92,15 +81,3 @@ class MistakesConfig(BaseModel):
     output: str = setting(
         "Output", "", "Run directory: mistakes, analyses, the model, the report.", may_differ=True, metavar="DIR"
     )
-
-    @field_validator("arms", mode="before")
-    @classmethod
-    def _parted_by_commas(cls, value: Any) -> Any:
-        listed = [value] if isinstance(value, str) else value
-        if not isinstance(listed, list) or not all(isinstance(part, str) for part in listed):
-            return value  # refused as what it is
-        names = list(dict.fromkeys(name.strip() for part in listed for name in part.split(",") if name.strip()))
-        for name in names:
-            if name not in ARMS:
-                raise ValueError(f"unknown arm '{name}'{nearest(name, ARMS)} (known: {', '.join(ARMS)})")
-        return names

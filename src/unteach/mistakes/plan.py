@@ -11,10 +11,8 @@ from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.records import read_mistakes, read_prompts
 from unteach.models.context import context_length
 from unteach.models.loading import check_loadable
-from unteach.pipeline.settings import flag
+from unteach.pipeline.settings import flag, settings_naming
 from unteach.prompts.mistakes import load_wording
-
-_ROWS = ("prompts", "mistakes", "reports", "analyses", "retain", "harmless", "unseen", "unseen_concept", "lookalike")
 
 
 def plan(config: MistakesConfig, study: bool = False) -> str:
@@ -32,7 +30,7 @@ def plan(config: MistakesConfig, study: bool = False) -> str:
             raise ConfigError(f"--judge {judge}: no such judge{nearest(name, judge_names())}")
     wording = load_wording(config.wording)
     lines = [f"model: {_model(config)}"]
-    for name in _ROWS:
+    for name in settings_naming(MistakesConfig, "rows"):
         lines += [f"{flag(name)} {source}: {_rows(config, name, source)}" for source in getattr(config, name)]
     if config.prompts:
         most = f", {config.most_rows} of the prompts at most" if config.most_rows else ""
@@ -67,7 +65,7 @@ def _rows(config: MistakesConfig, name: str, source: str) -> str:
         if name in ("mistakes", "reports"):
             return f"{len(read_mistakes(source, columns=config.column))} mistakes"
         return "a local file"
-    polarity: Polarity = "normal" if name in ("retain", "harmless", "lookalike") else "negative"
+    polarity: Polarity = "normal" if name in ("retain", "harmless", "lookalike", "normal") else "negative"
     if (chosen := named_set(source, polarity)) is not None:
         return f"public set {chosen.name} ({chosen.set.licence}), not fetched"
     return "a hub id that was not looked at"

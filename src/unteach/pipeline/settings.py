@@ -1,10 +1,12 @@
-"""Settings: fields of a config with all that is said of them, read from YAML and written to it."""
+"""Settings: a config's fields with everything said about them, read from YAML and written to it."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from unteach.errors import ConfigError, DataError, OutputError, nearest
 from unteach.text.escape import inert_line
@@ -16,6 +18,24 @@ Place = Literal["rows", "model", "judge", "file"]
 """What on this disk a setting may name: row sources, models, judges (KIND:PLACE), or other files."""
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a setting beside its type, default, help and bounds.
+
+    `group` is the panel of its flag in the help and `metavar` what stands for the value there. `names` says what on
+    this disk it may name. `may_differ` says whether a resumed run may change it, because it changes nothing that is
+    trained. `choices` are the values that it may have, a function where listing them takes an import. `commas` marks a
+    list that is also written as one text with commas.
+    """
+
+    group: str
+    names: Place | None = None
+    may_differ: bool = False
+    metavar: str | None = None
+    choices: Sequence[str] | Callable[[], Sequence[str]] = ()
+    commas: bool = False
+
+
 def setting(
     group: str,
     default: Any,
@@ -24,37 +44,65 @@ def setting(
     names: Place | None = None,
     may_differ: bool = False,
     metavar: str | None = None,
+    choices: Sequence[str] | Callable[[], Sequence[str]] = (),
+    commas: bool = False,
     **bounds: Any,
 ) -> Any:
-    """Make a field of a config.
-
-    `group` is the panel of its flag in the help and `text` the flag's help. `names` says what on this disk it may name.
-    `may_differ` says whether a resumed run may change it, since it does not change what is trained. `metavar` stands
-    for the value in the help. `bounds` are pydantic's (ge, gt, …).
-    """
-    extra: Any = {"group": group, "names": names, "may_differ": may_differ, "metavar": metavar}
-    return Field(default=default, description=text, json_schema_extra=extra, **bounds)
+    """Make a field of a config: `text` is its help, `bounds` are pydantic's (ge, gt, …), the rest are its `Facts`."""
+    facts: Any = {"facts": Facts(group, names, may_differ, metavar, choices, commas)}
+    return Field(default=default, description=text, json_schema_extra=facts, **bounds)
 
 
-def facts_of(kind: type[BaseModel], name: str) -> dict[str, Any]:
-    """Return what `setting` was told of a field: group, names, may_differ and metavar."""
+def facts_of(kind: type[BaseModel], name: str) -> Facts:
+    """Return what `setting` was told about a field."""
     extra: Any = kind.model_fields[name].json_schema_extra
-    return dict(extra)
+    facts: Facts = extra["facts"]
+    return facts
+
+
+class Settings(BaseModel):
+    """Base of every config whose fields are made by `setting`; it refuses unknown names and unknown choices."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: Any, info: ValidationInfo) -> Any:
+        if not facts_of(cls, str(info.field_name)).commas:
+            return value
+        parts = [value] if isinstance(value, str) else value
+        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+            return value  # pydantic refuses it
+        return list(dict.fromkeys(name.strip() for part in parts for name in part.split(",") if name.strip()))
+
+    @field_validator("*")
+    @classmethod
+    def _refuse_unknown(cls, value: Any, info: ValidationInfo) -> Any:
+        name = str(info.field_name)
+        choices = facts_of(cls, name).choices
+        if not choices or value == cls.model_fields[name].default:  # a default needs no list, which may be slow to make
+            return value
+        known = choices() if callable(choices) else choices
+        for chosen in value if isinstance(value, list) else filter(None, [value]):
+            if chosen not in known:
+                which = f" '{chosen}'" if isinstance(value, list) else ""
+                raise ValueError(f"unknown{which}{nearest(chosen, known)} (known: {', '.join(known)})")
+        return value
 
 
 def settings_naming(kind: type[BaseModel], place: Place) -> list[str]:
     """Return the fields of a config that name such a place, in their order."""
-    return [name for name in kind.model_fields if facts_of(kind, name)["names"] == place]
+    return [name for name in kind.model_fields if facts_of(kind, name).names == place]
 
 
-def inputs_of(config: BaseModel) -> list[str]:
-    """Return every model and row source that a run with this config reads."""
-    kind = type(config)
-    found: list[str] = []
-    for name in [*settings_naming(kind, "model"), *settings_naming(kind, "rows")]:
-        value = getattr(config, name)
-        found += value if isinstance(value, list) else [value] if value else []
-    return found
+def inputs_of(config: Settings) -> list[str]:
+    """Return every model, row source and file that a run with this config may read."""
+    found = []
+    for name in type(config).model_fields:
+        place, value = facts_of(type(config), name).names, getattr(config, name)
+        if place is not None:
+            found += [_part_at_path(place, text)[1] for text in (value if isinstance(value, list) else [value or ""])]
+    return [path for path in found if path]
 
 
 def flag(name: str) -> str:
@@ -63,7 +111,7 @@ def flag(name: str) -> str:
 
 
 def make_config(values: dict[str, Any], kind: type[Config]) -> Config:
-    """Make a config from fields; raises ConfigError that names the flag, what is wrong, and the nearest known name."""
+    """Make a config from values by field. Raises ConfigError that names the flag, the fault, and the nearest name."""
     for name in map(str, values):
         if name not in kind.model_fields:
             raise ConfigError(f"unknown setting '{name}'{nearest(name, kind.model_fields)}")
@@ -88,7 +136,7 @@ def _reason(error: Any) -> str:
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """Read the fields that a YAML file sets. Raises DataError naming file and line."""
+    """Read the fields that a YAML file sets. Raises DataError that names file and line."""
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -103,26 +151,26 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def write_config(
-    config: BaseModel, directory: Path, command: str = "unteach run --config run.yaml --output another-directory"
+    config: Settings, directory: Path, command: str = "unteach run --config run.yaml --output another-directory"
 ) -> None:
-    """Write run.yaml; local paths are made absolute, so that `command` replays the run from anywhere."""
+    """Write run.yaml, with local paths made absolute, so that `command` repeats the run from anywhere."""
     values = {name: absolute(type(config), name, value) for name, value in config.model_dump().items()}
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     (directory / FILE_NAME).write_text(f"# Replays this run: {command}\n{text}", encoding="utf-8")
 
 
 def resumed(config: Config, directory: Path) -> Config:
-    """Return the settings of the run that `directory` holds, which those given in `config` must equal.
+    """Return the settings of the run in `directory`; those given in `config` must be equal to them.
 
-    Raises OutputError where there is no run, ConfigError that names a setting which differs. Settings that may differ
-    are taken from `config`.
+    Settings that may differ are taken from `config`. Raises OutputError where there is no run, and ConfigError that
+    names a setting which differs.
     """
     kind = type(config)
     if not (directory / FILE_NAME).is_file():
         raise OutputError(f"--resume: there is no run in {directory} (no {FILE_NAME}); leave --resume out to start one")
     stored = make_config(read_config(directory / FILE_NAME), kind)
     given = {name: getattr(config, name) for name in config.model_fields_set if getattr(config, name) is not None}
-    free = {name: value for name, value in given.items() if facts_of(kind, name)["may_differ"]}
+    free = {name: value for name, value in given.items() if facts_of(kind, name).may_differ}
     for name, value in given.items():
         before = getattr(stored, name)
         if name not in free and absolute(kind, name, value) != absolute(kind, name, before):
@@ -134,14 +182,20 @@ def resumed(config: Config, directory: Path) -> Config:
 
 
 def absolute(kind: type[BaseModel], name: str, value: Any) -> Any:
-    """Make what names something on this disk absolute; other values stay as they are."""
-    place = facts_of(kind, name)["names"]
+    """Make values absolute that name something on this disk; others stay as they are."""
+    place = facts_of(kind, name).names
     if place is None or not value:
         return value
     if isinstance(value, list):
         return [absolute(kind, name, part) for part in value]
-    scheme, colon, named = value.partition(":") if place == "judge" else ("", "", value)
-    if scheme == "openai":
-        return value  # a name on the server, though a directory here may be called the same
-    path = Path(named).expanduser()
-    return f"{scheme}{colon}{path.resolve()}" if named and path.exists() else value
+    before, at = _part_at_path(place, value)
+    path = Path(at).expanduser()
+    return f"{before}{path.resolve()}" if at and path.exists() else value
+
+
+def _part_at_path(place: Place, value: str) -> tuple[str, str]:
+    """Part a value into what stands before its path, and the path: "rule:" and "rules.yaml" for a judge."""
+    kind, colon, path = value.partition(":")
+    if place == "judge" and kind == "openai":
+        return value, ""  # a name on the server, though a directory here may have the same name
+    return (kind + colon, path) if place == "judge" else ("", value)

@@ -1,0 +1,17 @@
+"""The verb `unteach methods`."""
+
+
+def methods_command() -> None:
+    """List the methods, their terms and where they come from.
+
+    [bold]Example[/bold]
+      unteach methods
+
+    docs/objectives.md has the equations.
+    """
+    from unteach.objectives.methods import load_method, method_names
+
+    for name in method_names():
+        method = load_method(name)
+        terms = " + ".join(f"{t.weight:g} {type(t.objective).__name__}({t.stream})" for t in method.terms)
+        print(f"{name:<13} {method.summary} ({method.source})\n{'':<13} {terms}")

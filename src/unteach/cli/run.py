@@ -1,0 +1,47 @@
+"""The verb `unteach run`."""
+
+from typing import Annotated, Any
+
+from unteach.cli.flags import GROUPS, ConfigFile, Overwrite, Resume, config_of, flags_from, option
+from unteach.cli.outcome import print_report
+from unteach.pipeline.config import RunConfig
+
+Seeds = Annotated[
+    int,
+    option(
+        "--seeds",
+        "Run so many seeds, from --seed on, each in OUTPUT/seed-N; report means. \\[1]",
+        "Training",
+        "N",
+    ),
+]
+
+
+@flags_from(RunConfig, *GROUPS)
+def run_command(
+    config: ConfigFile = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    seeds: Seeds = 1,
+    **values: Any,
+) -> None:
+    """Unlearn the negatives, then evaluate before and after on seen, unseen and normal prompts.
+
+    [bold]Examples[/bold]
+      unteach run --model ./model --forget bad.jsonl --output ./out
+      unteach run --model org/model --forget bad.jsonl --retain good.jsonl --lora --output ./out
+      unteach run --config out/run.yaml --output ./again
+      unteach run --scenario copyright --model ./model --forget book.txt --retain other_books --output ./out
+      unteach run --resume --output ./out
+
+    Values in \\[brackets] are defaults.
+    """
+    chosen = config_of(config, values, RunConfig)
+    from unteach.pipeline.run import run
+    from unteach.pipeline.seeds import run_seeds
+
+    if seeds == 1:
+        print_report(run(chosen, resume=resume, overwrite=overwrite), chosen.output)
+        return
+    report = run_seeds(chosen, seeds, resume=resume, overwrite=overwrite)
+    print_report(report, chosen.output, model=f"seed-{chosen.seed}/model")

@@ -1,0 +1,69 @@
+"""UnlearnSettings: what unlearning adds to the Trainer's arguments, and the defaults that it changes.
+
+This file imports nothing slow, so that the command line can show its help at once.
+"""
+
+from dataclasses import dataclass, field
+
+REFERENCES = ("auto", "adapter_off", "cached", "frozen")
+
+
+@dataclass
+class UnlearnSettings:
+    """The fields that `UnlearnConfig` has beside those of `transformers.TrainingArguments`, or with other defaults.
+
+    Weights and method parameters left at None take the method's published values.
+    """
+
+    output_dir: str = field(default="unlearned", metadata={"help": "Where checkpoints go."})
+    method: str = field(default="rto", metadata={"help": "Which loss; see docs/objectives.md."})
+    forget_weight: float | None = field(default=None, metadata={"help": "Weight of the terms on negatives."})
+    mismatch_weight: float | None = field(default=None, metadata={"help": "Weight of mismatch and template terms."})
+    retain_weight: float | None = field(default=None, metadata={"help": "Weight of the terms on normal rows."})
+    mismatch_samples: int = field(default=5, metadata={"help": "Random replies to each forget prompt (K)."})
+    normals_per_negative: int | None = field(
+        default=None, metadata={"help": "Normal rows that go with each forget row (R); None: by method, 3 or 8."}
+    )
+    template: str = field(
+        default="I cannot assist with this request.", metadata={"help": "The fixed answer of the template methods."}
+    )
+    beta: float | None = field(default=None, metadata={"help": "β of NPO, SimNPO and WGA."})
+    delta: float = field(default=0.0, metadata={"help": "Margin δ of SimNPO, nats per token."})
+    prompt_format: str = field(default="auto", metadata={"help": "auto, plain or chat."})
+    max_length: int | None = field(default=None, metadata={"help": "Longest prompt + reply, tokens."})
+    reference: str = field(default="auto", metadata={"help": "auto, adapter_off, cached or frozen."})
+    preconditioning: bool | None = field(
+        default=None, metadata={"help": "Take steps that spare what normal rows use; None: by method, where possible."}
+    )
+    forget_bound: float | None = field(
+        default=None, metadata={"help": "Forget cross-entropy that counts as forgotten, nats per token; None: ln(V)."}
+    )
+    forget_hold: int = field(default=3, metadata={"help": "Steps in a row over the bound before the tail begins."})
+    forget_tail: float = field(default=4.0, metadata={"help": "Length of the tail, times the steps before it."})
+    kl_budget: float = field(default=1.0, metadata={"help": "Most KL on validation normals, nats per token."})
+    validation_steps: int = field(default=20, metadata={"help": "Steps between validations."})
+    validation_prompts: int = field(default=64, metadata={"help": "Prompts of each validation, held out."})
+    validation_new_tokens: int = field(default=48, metadata={"help": "Longest reply to a validation prompt, tokens."})
+    target_rate: float = field(default=0.01, metadata={"help": "Share of bad replies at which to stop."})
+    broken_limit: float = field(default=0.02, metadata={"help": "Share of blank or gibberish replies still accepted."})
+    cooldown: float = field(default=0.4, metadata={"help": "Share of the run over which the learning rate falls to 0."})
+    patience: int = field(default=2, metadata={"help": "Validations passed in a row before stopping."})
+    stopping: bool = field(default=True, metadata={"help": "Whether the three stopping rules are on."})
+    progress: bool = field(default=True, metadata={"help": "Whether to show a progress bar."})
+
+    learning_rate: float | None = field(default=None, metadata={"help": "None: chosen from the model's width."})
+    max_steps: int = field(default=120, metadata={"help": "Most optimizer steps."})
+    per_device_train_batch_size: int = field(default=8, metadata={"help": "Forget rows per device and step."})
+    lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "Learning rate schedule."})
+    warmup_steps: float = field(default=10, metadata={"help": "Steps of warm-up."})
+    logging_steps: float = field(default=1, metadata={"help": "Steps between log lines."})
+    save_strategy: str = field(default="steps", metadata={"help": "When to save beside the stopping rules."})
+    save_steps: float = field(default=100, metadata={"help": "Steps between checkpoints beside the good ones."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept; a good one is never lost."})
+    weight_decay: float = field(default=0.0, metadata={"help": "Weight decay."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "NaN must be seen, not averaged away."})
+    dataloader_pin_memory: bool = field(default=False, metadata={"help": "Batches are small; pinning gains nothing."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Items are trees, not columns."})
+    disable_tqdm: bool | None = field(default=True, metadata={"help": "We show our own progress bar."})
+    train_sampling_strategy: str = field(default="sequential", metadata={"help": "Items are shuffled by seed."})
+    ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": "Two forwards share one backward."})

@@ -35,7 +35,11 @@ def words(there: Place, name: str, output: Path, *more: object) -> list[object]:
         ("coh", [], ["tuning"]),
         ("dpo", ["--lora", "--lora-rank", "4", "--lora-targets", "q_proj,v_proj"], ["sft", "dpo"]),
         ("kto", ["--set", "trainer.warmup_steps=0"], ["kto"]),
-        ("rlhf", ["--rl-steps", "2", "--batch-size", "2"], ["reward model", "checking the reward model", "sft", "rl"]),
+        (
+            "rlhf",
+            ["--rl-steps", "2", "--batch-size", "2"],
+            ["reward model", "evaluating the reward model", "sft", "rl"],
+        ),
     ],
 )
 def test_a_baseline_leaves_a_run_directory(there, tmp_path, capsys, name, more, stages):

@@ -235,7 +235,7 @@ def test_the_reward_model_ranks_held_out_pairs_and_reinforcement_raises_the_rewa
     )
     ranks = next(note for note in made.notes if "held-out pairs" in note)
     assert float(ranks.split("ranks ")[1].split("%")[0]) > 70
-    assert [cost.stage for cost in made.cost] == ["reward model", "checking the reward model", "sft", "rl"]
+    assert [cost.stage for cost in made.cost] == ["reward model", "evaluating the reward model", "sft", "rl"]
     online = made.cost[-1]
     assert online.tokens_generated > 0
     assert online.tokens == online.tokens_forward + online.tokens_backward + online.tokens_generated

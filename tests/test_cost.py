@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from unteach.results import energy
-from unteach.results.cost import Meter, flops_in, flops_of, is_evaluation, multiplying_parameters, seconds_in
+from unteach.results.cost import Meter, flops_in, flops_of, multiplying_parameters, seconds_in
 from unteach.results.energy import EnergyMeter
 from unteach.results.report import Cost
 
@@ -96,7 +96,7 @@ def test_a_meter_leaves_out_its_pauses_and_goes_on_from_its_state() -> None:
         meter.add(forward=5, backward=7)
     other = Meter(waiting=True)
     other.restore(meter.state())
-    cost = other.bill(model, "arm", "stage", generated=2)
+    cost = other.cost(model, "arm", "stage", generated=2)
     assert cost.wall_seconds is not None and 0.05 <= cost.wall_seconds < 0.3
     assert (cost.tokens, cost.tokens_forward, cost.tokens_backward, cost.tokens_generated) == (14, 5, 7, 2)
     assert cost.flops == flops_of(model, 5, 7, 2)
@@ -109,14 +109,14 @@ def test_the_peak_is_the_stages_own() -> None:
     held = torch.zeros(100_000_000).add_(1)
     high = meter.cost(model, "arm", "first").peak_bytes
     del held
-    low = Meter().bill(model, "arm", "second").peak_bytes
+    low = Meter().cost(model, "arm", "second").peak_bytes
     assert high is not None and low is not None and high - low > 300e6
 
 
-def test_checks_are_not_counted_as_cost() -> None:
-    stages = ("training", "evaluation", "fluency", "checking the reward model", "inducing on held-out prompts")
+def test_evaluation_is_not_counted_as_cost() -> None:
+    stages = ("training", "evaluation", "fluency", "evaluating the reward model", "inducing on held-out prompts")
     costs = [Cost(arm="a", stage=stage, wall_seconds=2, flops=3) for stage in stages]
-    assert [is_evaluation(cost) for cost in costs] == [False, True, True, True, True]
+    assert [cost.is_evaluation for cost in costs] == [False, True, True, True, True]
     assert (flops_in(costs), seconds_in(costs)) == (3, 2)
 
 
@@ -144,4 +144,4 @@ class TestEnergy:
         monkeypatch.setattr(energy, "RAPL", tmp_path)
         monkeypatch.setattr(energy, "_cards", list)
         assert EnergyMeter().joules() is None
-        assert Meter().bill(made("llama"), "arm", "stage").energy_joules is None
+        assert Meter().cost(made("llama"), "arm", "stage").energy_joules is None

@@ -100,7 +100,7 @@ class Rlhf(Plain):
         meter = Meter()
         right = ranked(reward, material.validation_pairs, bench.form.ids.pad_id)
         read = sum(pair.tokens for pair in material.validation_pairs)
-        bench.cost.append(meter.cost(reward, bench.arm, "checking the reward model", read))
+        bench.cost.append(meter.cost(reward, bench.arm, "evaluating the reward model", read))
         if right is not None:
             bench.notes.append(
                 f"the reward model ranks {right:.1%} of {len(material.validation_pairs)} held-out pairs rightly (chance: 50%)"

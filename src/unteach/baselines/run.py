@@ -33,7 +33,7 @@ from unteach.pipeline.run import (
 )
 from unteach.pipeline.settings import inputs_of, write_config
 from unteach.prompts.turn import Turn
-from unteach.results.report import Report, Stop
+from unteach.results.report import Ending, Report
 from unteach.training.config import MOST_TOKENS
 from unteach.training.supervised import OWN
 from unteach.training.values import trainer_values
@@ -160,7 +160,7 @@ def _train_and_check(
         look_at_others(checked, model, shared, reference)
     report = make_report(shared, checked, bench.rows.sets, bench.notes)
     report.method, report.command = baseline.name, _command(baseline)
-    report.stop = Stop(step=trained.steps, rule="end of the schedule", message=trained.message)
+    report.stop = Ending(step=trained.steps, rule="end of the schedule", message=trained.message)
     write_report(report, bench.directory)
     return report
 

@@ -46,7 +46,7 @@ def compare_command(
     preparation and training, not checking.
     """
     from unteach.comparison.compare import compare
-    from unteach.report.compared import show, write
+    from unteach.report.comparison_table import show, write
 
     compared = compare(runs, relative_to=relative_to, anyway=anyway, target=target)
     show(compared)

@@ -40,7 +40,7 @@ def study_command(
     is skipped, and one run that fails does not stop the others. DIR then holds
     report.html, compared.json and results.md.
     """
-    from unteach.report.compared import PIPE_WIDTH
+    from unteach.report.comparison_table import PIPE_WIDTH
     from unteach.study.config import read_study
     from unteach.study.plan import plan
     from unteach.study.runs import done_runs, run_study, write_results

@@ -27,7 +27,7 @@ from unteach.pipeline.settings import inputs_of, resumed, write_config
 from unteach.progress import track
 from unteach.report.card import write_card
 from unteach.report.page import write_page
-from unteach.results.report import Report, Stop, environment
+from unteach.results.report import Ending, Report, environment
 from unteach.scenarios import load_scenario
 from unteach.scoring.reference import CachedStates
 from unteach.text.escape import inert_line
@@ -145,10 +145,10 @@ def _train_and_check(
     return report
 
 
-def _end_of(trainer: UnlearnTrainer) -> Stop:
+def _end_of(trainer: UnlearnTrainer) -> Ending:
     """Say why training ended: a rule ended it, or its steps were over."""
     if trainer.stop:
-        return Stop(step=trainer.stop.step, rule=trainer.stop.rule, message=trainer.stop.message)
+        return Ending(step=trainer.stop.step, rule=trainer.stop.rule, message=trainer.stop.message)
     step, points = trainer.state.global_step, trainer.curve.points
     message = f"all {step} steps were made"
     if trainer.rules and points:
@@ -157,7 +157,7 @@ def _end_of(trainer: UnlearnTrainer) -> Stop:
             f"; the behaviour target had not passed: at step {seen.step}, {seen.bad} of {seen.judged} replies to "
             f"validation prompts were bad and {seen.broken:.1%} broken"
         )
-    return Stop(step=step, rule="end of the schedule", message=message)
+    return Ending(step=step, rule="end of the schedule", message=message)
 
 
 def _evaluation_rows(config: RunConfig, trainer: UnlearnTrainer, sets: Sets) -> dict[str, list[Encoded]]:

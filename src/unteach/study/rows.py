@@ -1,4 +1,4 @@
-"""What the arms of a study are given: an organism where one is asked for, and one parting of the rows for all."""
+"""What the arms of a study share: a model organism where the study asks for one, and one split of the rows."""
 
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,12 @@ ENDINGS = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt"})
 
 
 def shared_settings(study: StudyConfig) -> dict[str, Any]:
-    """Return the settings that all arms share; an organism is grown first, or taken from the cache."""
-    return (_organism(study.organism) if study.organism else {}) | study.shared
+    """Return the settings that all arms share; a model organism is grown first, or taken from the cache."""
+    return (_organism_settings(study.organism) if study.organism else {}) | study.shared
 
 
 def missing_files(settings: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the rows, as (setting, path), that are plainly files by their ending and are not there."""
+    """Return each row source that has the ending of a file and does not exist, as (setting, path)."""
     found = []
     for name in sorted(ROWS & settings.keys()):
         value = settings[name]
@@ -39,8 +39,8 @@ def missing_files(settings: dict[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def _organism(asked: Organism) -> dict[str, Any]:
-    """Grow an organism, write its world's rows beside it, and name both."""
+def _organism_settings(asked: Organism) -> dict[str, Any]:
+    """Grow a model organism, write its world's rows beside it, and return the settings that name both."""
     world = World(asked.world_seed, asked.size, asked.scenario)
     home = organism_directory(world, True)
     if not (home / FINISHED).exists():
@@ -58,9 +58,9 @@ def _organism(asked: Organism) -> dict[str, Any]:
 
 
 def mistakes_rows(shared: dict[str, Any], seed: int, directory: Path) -> dict[str, Any]:
-    """Part the rows as `unteach run` does, write them, and name them by the settings of `unteach mistakes run`.
+    """Split the rows as `unteach run` does, write them, and return the settings of `unteach mistakes run` for them.
 
-    So all arms train on the same negatives, watch the same prompts and are checked on the same ones. Raises DataError.
+    So all arms train on the same negatives and are validated and evaluated on the same prompts. Raises DataError.
     """
     values = {name: value for name, value in shared.items() if name in RunConfig.model_fields}
     sets = read_sets(with_defaults(make_config(values | {"seed": seed, "output": str(directory)}, RunConfig)))

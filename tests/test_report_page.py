@@ -75,7 +75,7 @@ def log_of(directory: Path, stages: list[str] | None = None) -> None:
 class TestOutcome:
     def test_success_needs_the_whole_interval_and_what_was_kept(self) -> None:
         found = outcome(report(BEFORE, AFTER, KEPT))
-        assert (found.title, found.kind) == ("It worked on the prompts that were held out", "good")
+        assert (found.title, found.kind) == ("It worked on prompts it never trained on", "good")
         assert outcome(report(BEFORE, AFTER)).title.endswith("what else changed was not measured")
 
     @pytest.mark.parametrize(

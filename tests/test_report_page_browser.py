@@ -58,7 +58,7 @@ def test_the_first_screen_says_what_was_done_whether_it_worked_and_how_sure_that
               .filter(one => one.getBoundingClientRect().bottom <= innerHeight).map(one => one.innerText).join("\\n")"""
     )
     for part in (
-        "It worked on the prompts that were held out",
+        "It worked on prompts it never trained on",
         "from 98.0 % to 0.5 % [0.1, 2.8] (n=200)",
         "normal prompts kept",
         "harmful replies (500 of bad.jsonl)",

@@ -94,7 +94,7 @@ def _fallen(report: Report, words: str, after: Measurement, tested: str) -> Outc
         return Outcome(f"{words} are gone from the prompts it trained on; no others were measured", "mixed")
     if kept is None or kept.value is None:
         return Outcome(f"{words} are nearly gone; what else changed was not measured", "mixed")
-    return Outcome("It worked on the prompts that were held out", "good")
+    return Outcome("It worked on prompts it never trained on", "good")
 
 
 def _damaged(report: Report, arm: str) -> bool:

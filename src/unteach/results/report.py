@@ -20,8 +20,8 @@ from unteach.text.escape import inert_line
 FILE_NAME = "report.json"
 SCHEMA = 2
 """Version of report.json; version 1 had other names for arms, stages and metrics."""
-EVALUATION_STAGES = ("evaluation", "fluency", "inducing on held-out prompts")
-"""Stages that measure an arm; those that begin with "evaluating " do so too."""
+EVALUATION_STAGES = ("evaluation", "evaluating ", "fluency", "inducing on ")
+"""How the names of stages begin that measure an arm."""
 
 Words = Annotated[str, BeforeValidator(without_surrogates)]
 
@@ -62,7 +62,7 @@ class Cost(_Strict):
     @property
     def is_evaluation(self) -> bool:
         """Whether the stage measured the arm, rather than made it."""
-        return self.stage in EVALUATION_STAGES or self.stage.startswith("evaluating ")
+        return self.stage.startswith(EVALUATION_STAGES)
 
 
 class Waypoint(_Strict):

@@ -97,21 +97,14 @@ def plan(study: StudyConfig, done: Mapping[str, int] | None = None) -> str:
     kinds = f"{_count(len(study.arms), 'arm')}, {_count(study.seeds, 'seed')}, {study.jobs} at a time"
     before = f", {finished} of them done" if finished else ""
     lines.append(f"{_count(runs, 'run')} ({kinds}){before}, about {wording.seconds(total / study.jobs)}")
-    lines += _not_here(study)
+    missing = [(name, path) for name, path in missing_files(study) if name.startswith("arms.")]
+    lines += [f"not here yet: {path} ({name})" for name, path in missing]
     lines.append("memory: weights, gradients, optimizer; activations come on top. Time: computing and evaluation")
     return "\n".join(lines)
 
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}" + ("" if number == 1 else "s")
-
-
-def _not_here(study: StudyConfig) -> list[str]:
-    """Say which files that an arm names for itself do not exist yet."""
-    found = []
-    for arm, own in study.arms.items():
-        found += [f"not here yet: {path} (arms.{arm}.{name})" for name, path in missing_files(own)]
-    return found
 
 
 def measure_speed() -> float:

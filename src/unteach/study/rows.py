@@ -28,14 +28,15 @@ def shared_settings(study: StudyConfig) -> dict[str, Any]:
     return (_organism_settings(study.organism) if study.organism else {}) | study.shared
 
 
-def missing_files(settings: dict[str, Any]) -> list[tuple[str, str]]:
+def missing_files(study: StudyConfig) -> list[tuple[str, str]]:
     """Return each row source that has the ending of a file and does not exist, as (setting, path)."""
     found = []
-    for name in sorted(ROWS & settings.keys()):
-        value = settings[name]
-        for source in value if isinstance(value, list) else [value]:
-            if Path(str(source)).suffix in ENDINGS and not Path(str(source)).expanduser().exists():
-                found.append((name, str(source)))
+    for place, settings in {"shared": study.shared, **{f"arms.{arm}": own for arm, own in study.arms.items()}}.items():
+        for name in sorted(ROWS & settings.keys()):
+            value = settings[name]
+            for source in map(str, value if isinstance(value, list) else [value]):
+                if Path(source).suffix in ENDINGS and not Path(source).expanduser().exists():
+                    found.append((f"{place}.{name}", source))
     return found
 
 

@@ -81,7 +81,8 @@ def run_study(study: StudyConfig, output: str, say: Say = print) -> Comparison:
     directory = Path(output)
     if not (directory / STUDY).exists():
         check_output(output, overwrite=False, resume=False)
-    _check_files(study)
+    for name, path in missing_files(study):  # before hours of other runs
+        raise DataError(f"{name}: {path}: no such file; name another, or put it there")
     shared = shared_settings(study)
     runs = plan_runs(study, shared, directory)
     _write_study(study, directory)
@@ -99,13 +100,6 @@ def done_runs(study: StudyConfig, directory: Path) -> dict[str, int]:
 
 def _run_directory(directory: Path, arm: str, seed: int) -> Path:
     return directory / arm / f"seed-{seed}"
-
-
-def _check_files(study: StudyConfig) -> None:
-    """Raise DataError for row files that do not exist, before hours of other runs."""
-    for about, settings in (("shared", study.shared), *((f"arms.{arm}", own) for arm, own in study.arms.items())):
-        for name, path in missing_files(settings):
-            raise DataError(f"{about}.{name}: {path}: no such file; name another, or put it there")
 
 
 def plan_runs(study: StudyConfig, shared: dict[str, Any], directory: Path) -> list[StudyRun]:

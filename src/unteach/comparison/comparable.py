@@ -49,13 +49,21 @@ def original_of(report: Report) -> str:
 
 def same_replies(ours: Report, theirs: Report, arm: str) -> bool:
     """Return whether an arm replied the same in both runs to all unseen prompts that they share, and there are some."""
-    others = keyed(theirs, "unseen")
-    said = [
-        (sample.replies.get(arm), others[key].replies.get(arm))
-        for key, sample in keyed(ours, "unseen").items()
-        if key in others
-    ]
-    return bool(said) and all(first == second for first, second in said)
+    replies = _replies_in_both(ours, theirs, arm, ["unseen"])
+    return bool(replies) and all(first == second for first, second in replies)
+
+
+def _replies_in_both(
+    ours: Report, theirs: Report, arm: str, splits: Collection[str]
+) -> list[tuple[str | None, str | None]]:
+    """Return an arm's replies in both runs to each prompt that they share, None where it has no reply."""
+    found = []
+    for split in splits:
+        others = keyed(theirs, split)
+        for key, sample in keyed(ours, split).items():
+            if key in others:
+                found.append((sample.replies.get(arm), others[key].replies.get(arm)))
+    return found
 
 
 def _other_original(ours: Report, theirs: Report) -> str:
@@ -73,15 +81,9 @@ def _other_original(ours: Report, theirs: Report) -> str:
 
 def _original_replies(ours: Report, theirs: Report) -> tuple[int, int]:
     """Count the prompts that both runs put to the original: those with the same reply and those with another."""
-    same = changed = 0
-    for split in _splits(ours):
-        others = keyed(theirs, split)
-        for key, sample in keyed(ours, split).items():
-            said = sample.replies.get(ORIGINAL)
-            other = others[key].replies.get(ORIGINAL) if key in others else None
-            if said is not None and other is not None:
-                same, changed = same + (said == other), changed + (said != other)
-    return same, changed
+    replies = [both for both in _replies_in_both(ours, theirs, ORIGINAL, _splits(ours)) if None not in both]
+    same = sum(first == second for first, second in replies)
+    return same, len(replies) - same
 
 
 def _other_prompts(ours: Report, theirs: Report) -> list[str]:

@@ -99,27 +99,10 @@ def groups_of(arms: Sequence[str], pairs: Sequence[VerdictDifference]) -> list[l
 
     An arm may be in several groups: two arms that cannot be told apart from a third may differ from each other.
     """
-    alike: dict[str, set[str]] = {arm: set() for arm in arms}
-    for pair in pairs:
-        if pair.compared and not pair.clear:
-            alike[pair.arm].add(pair.against)
-            alike[pair.against].add(pair.arm)
-    found: list[set[str]] = []
-    _grow(set(), set(arms), set(), alike, found)
-    places = {arm: place for place, arm in enumerate(arms)}
-    listed = [sorted(group, key=places.__getitem__) for group in found if len(group) > 1]
-    return sorted(listed, key=lambda group: [places[arm] for arm in group])
+    import networkx  # type: ignore[import-untyped,unused-ignore]
 
-
-def _grow(
-    group: set[str], candidates: set[str], done: set[str], alike: Mapping[str, set[str]], found: list[set[str]]
-) -> None:
-    """Add to `found` each largest group that contains `group` (the algorithm of Bron and Kerbosch, with a pivot)."""
-    if not candidates and not done:
-        found.append(group)
-        return
-    pivot = max(sorted(candidates | done), key=lambda arm: len(alike[arm] & candidates))
-    for arm in sorted(candidates - alike[pivot]):
-        _grow(group | {arm}, candidates & alike[arm], done & alike[arm], alike, found)
-        candidates = candidates - {arm}
-        done = done | {arm}
+    alike = networkx.Graph()
+    alike.add_nodes_from(arms)
+    alike.add_edges_from((pair.arm, pair.against) for pair in pairs if pair.compared and not pair.clear)
+    cliques = [sorted(group, key=arms.index) for group in networkx.find_cliques(alike) if len(group) > 1]
+    return sorted(cliques, key=lambda group: [arms.index(arm) for arm in group])

@@ -2,8 +2,8 @@
 
 import difflib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from markupsafe import Markup
 
@@ -18,6 +18,7 @@ _MOST_BYTES = 1_600_000  # of all samples together, so that a page stays below 2
 _LIMITS = (4000, 2000, 1000, 500, 250)  # characters of a prompt or reply; the largest that fits is taken
 _LONG = 700  # characters from which on a reply is folded
 _LONG_LINES = 14
+_OPEN = 2  # samples that are unfolded at first
 _WORDS = 400  # of a reply; longer ones are not compared word by word
 _WORK = 25_000_000  # limit of all comparisons of a page, in pairs of words
 _WORK_TO_BEGIN = 2_000  # of each comparison
@@ -26,36 +27,8 @@ _PIECES = re.compile(r"\s+|[^\s]+")
 
 Part = tuple[str, str]
 """A piece of a reply: "" for what both have, "ins" or "del" for what one has; and the text."""
-
-
-@dataclass(frozen=True)
-class ShownReply:
-    """One arm's reply to a sample, in parts; `note` says in words how it compares with the original's."""
-
-    arm: str
-    parts: list[Part]
-    verdict: str
-    note: str
-    long: int
-
-
-@dataclass(frozen=True)
-class ShownSample:
-    """One sample, ready to show. `number` is its place in report.json, from 1 on.
-
-    `title` is the prompt on one line; `prompt` is empty where the title is all of it. `change` holds the verdicts
-    before and after. `verdicts` and `same` have a word for each arm: its verdict or "-", and 1 where its reply equals
-    the original's, 0 where it does not.
-    """
-
-    number: int
-    split: str
-    prompt: str
-    title: str
-    change: list[str]
-    verdicts: str
-    same: str
-    replies: list[ShownReply]
+Difference = tuple[list[Part], list[Part]]
+"""Two texts in parts; empty lists where they differ as a whole."""
 
 
 @dataclass(frozen=True)
@@ -74,38 +47,31 @@ def samples(report: Report) -> ShownSamples | None:
     """Return as many samples as fit, in turns from the splits that matter most; None where there are none."""
     if not report.samples:
         return None
-    order = wording.handful(report, len(report.samples))
     writer = _Writer(report)
-    limit, count, written = _LIMITS[-1], len(order), ""
+    order = wording.handful(report, len(report.samples))
     for limit in _LIMITS:
-        written = writer.write(order, limit)
-        if len(written.encode()) <= _MOST_BYTES:
+        written = [writer.write(sample, limit, is_open=place < _OPEN) for place, sample in enumerate(order)]
+        sizes = list(accumulate(len(text.encode()) for text in written))
+        if sizes[-1] <= _MOST_BYTES:
             break
-    while len(written.encode()) > _MOST_BYTES and count > 1:
-        count = max(1, min(count - 1, int(count * 0.9 * _MOST_BYTES / len(written.encode()))))
-        written = writer.write(order[:count], limit)
+    count = max(1, sum(size <= _MOST_BYTES for size in sizes))
+    notes = []
+    if count < len(order):
+        notes.append(f"{count:,} of {len(order):,} samples fit into this page; report.json has them all.")
+    if any(len(text) > limit for sample in order for text in (sample.prompt, *sample.replies.values())):
+        notes.append(f"Texts are cut after {limit:,} characters; report.json has them whole.")
     return ShownSamples(
-        html=Markup(written),
+        html=Markup("\n".join(written[:count])),
         count=count,
         arms=[(inert_line(arm, 60), writer.labels[arm]) for arm in writer.arms],
         splits=[(inert_line(split, 60), wording.label(split, wording.SHORT_SPLITS)) for split in writer.splits],
         tested=inert_line(writer.tested, 60),
-        notes=_notes(report, count, limit),
+        notes=notes,
     )
 
 
-def _notes(report: Report, count: int, limit: int) -> list[str]:
-    notes = []
-    if count < len(report.samples):
-        notes.append(f"{count:,} of {len(report.samples):,} samples fit into this page; report.json has them all.")
-    texts = (text for sample in report.samples for text in (sample.prompt, *sample.replies.values()))
-    if any(len(text) > limit for text in texts):
-        notes.append(f"Texts are cut after {limit:,} characters; report.json has them whole.")
-    return notes
-
-
 class _Writer:
-    """Turns the samples of one report into HTML."""
+    """Turns samples of one report into HTML. Each two texts are compared once, within a limit of work."""
 
     def __init__(self, report: Report) -> None:
         self.places = {id(sample): place for place, sample in enumerate(report.samples, 1)}
@@ -113,97 +79,82 @@ class _Writer:
         self.arms = in_order([arm for sample in report.samples for arm in sample.replies], ARMS)
         self.labels = {arm: wording.arm_label(report, arm) for arm in self.arms}
         self.tested = tested_arm(report)
-        self.compared = _Comparisons()
+        self._template = templates().get_template("sample.html.jinja")
+        self._work_left = _WORK
+        self._compared: dict[tuple[str, str], Difference | None] = {}
 
-    def write(self, chosen: Sequence[Sample], limit: int) -> str:
-        """Return these samples as HTML, each text cut after `limit` characters."""
-        shown = [self._shown(sample, limit) for sample in chosen]
-        template = templates().get_template("samples.html.jinja")
-        return template.render(samples=shown, split_places={split: place for place, split in enumerate(self.splits)})
-
-    def _shown(self, sample: Sample, limit: int) -> ShownSample:
+    def write(self, sample: Sample, limit: int, is_open: bool) -> str:
+        """Return a sample as HTML, each text cut after `limit` characters."""
         texts = {arm: inert(reply, limit) for arm, reply in sample.replies.items()}
-        parts, notes = _compared(sample, texts, self.tested, limit, self.compared)
-        arms = [arm for arm in self.arms if arm in sample.replies]
-        told = [arm for arm in dict.fromkeys((ORIGINAL, self.tested)) if arm in sample.verdicts]
-        original = sample.replies.get(ORIGINAL)
+        parts, notes = self._marked(sample, texts, limit)
         prompt, title = inert(sample.prompt, limit), inert_line(sample.prompt, 160)
-        return ShownSample(
+        original = sample.replies.get(ORIGINAL)
+        same = {arm: str(int(reply == original)) for arm, reply in sample.replies.items()}
+        return self._template.render(
+            is_open=is_open,
             number=self.places[id(sample)],
             split=sample.split,
-            prompt="" if prompt == title else prompt,
+            split_place=self.splits.index(sample.split),
+            prompt="" if prompt == title else prompt,  # the title is all of it
             title=title or "(blank)",
-            change=[sample.verdicts[arm] for arm in told],
+            change=[sample.verdicts[arm] for arm in dict.fromkeys((ORIGINAL, self.tested)) if arm in sample.verdicts],
             verdicts=" ".join(sample.verdicts.get(arm, "-") for arm in self.arms),
-            same=" ".join(
-                "-" if arm not in sample.replies else str(int(sample.replies[arm] == original)) for arm in self.arms
-            ),
+            same=" ".join(same.get(arm, "-") for arm in self.arms),
             replies=[
-                ShownReply(
-                    arm=self.labels[arm],
-                    parts=parts[arm],
-                    verdict=sample.verdicts.get(arm, ""),
-                    note=notes.get(arm, ""),
-                    long=len(texts[arm]) if _is_long(texts[arm]) else 0,
-                )
-                for arm in arms
+                {
+                    "arm": self.labels[arm],
+                    "parts": parts[arm],
+                    "verdict": sample.verdicts.get(arm, ""),
+                    "note": notes.get(arm, ""),
+                    "long": len(texts[arm]) if _is_long(texts[arm]) else 0,
+                }
+                for arm in self.arms
+                if arm in sample.replies
             ],
         )
+
+    def _marked(
+        self, sample: Sample, texts: dict[str, str], limit: int
+    ) -> tuple[dict[str, list[Part]], dict[str, str]]:
+        """Mark what each reply adds to the original's and, in the original's, what the tested arm dropped.
+
+        Return the parts of each reply, and a note in words for each reply that was not marked.
+        """
+        parts: dict[str, list[Part]] = {arm: [("", text if text.strip() else "(blank)")] for arm, text in texts.items()}
+        notes: dict[str, str] = {}
+        for arm, text in texts.items():
+            if arm == ORIGINAL or ORIGINAL not in texts:
+                continue
+            if sample.replies[arm] == sample.replies[ORIGINAL]:
+                notes[arm] = "same as the original's"
+                continue
+            cut = max(len(sample.replies[arm]), len(sample.replies[ORIGINAL])) > limit
+            found = None if cut else self._difference(texts[ORIGINAL], text)
+            if found is None:
+                notes[arm] = "not compared" if cut or text.strip() and texts[ORIGINAL].strip() else ""
+            elif not found[0]:
+                notes[arm] = "all different"
+            else:
+                parts[arm] = found[1]
+                if arm == self.tested:
+                    parts[ORIGINAL] = found[0]
+        return parts, notes
+
+    def _difference(self, before: str, after: str) -> Difference | None:
+        """Return what `difference` returns, or None where the limit of work is reached."""
+        key = (before, after)
+        if key not in self._compared:
+            work = _WORK_TO_BEGIN + _words(before) * _words(after)
+            self._compared[key] = None if work > self._work_left else difference(before, after)
+            self._work_left -= min(work, self._work_left)
+        return self._compared[key]
 
 
 def _is_long(text: str) -> bool:
     return len(text) > _LONG or text.count("\n") > _LONG_LINES
 
 
-def _compared(
-    sample: Sample, texts: dict[str, str], tested: str, limit: int, compared: "_Comparisons"
-) -> tuple[dict[str, list[Part]], dict[str, str]]:
-    """Mark what each arm's reply adds to the original's and, in the original's, what the tested arm dropped.
-
-    Return the parts of each reply, and a note in words for each reply that was not marked.
-    """
-    parts: dict[str, list[Part]] = {arm: [("", text if text.strip() else "(blank)")] for arm, text in texts.items()}
-    notes: dict[str, str] = {}
-    original = texts.get(ORIGINAL)
-    if original is None:
-        return parts, notes
-    for arm, text in texts.items():
-        if arm == ORIGINAL:
-            continue
-        if sample.replies[arm] == sample.replies[ORIGINAL]:
-            notes[arm] = "same as the original's"
-            continue
-        cut = max(len(sample.replies[arm]), len(sample.replies[ORIGINAL])) > limit
-        found = None if cut else compared(original, text)
-        if found is None:
-            notes[arm] = "not compared" if cut or text.strip() and original.strip() else ""
-        elif not found[0]:
-            notes[arm] = "all different"
-        else:
-            parts[arm] = found[1]
-            if arm == tested:
-                parts[ORIGINAL] = found[0]
-    return parts, notes
-
-
-class _Comparisons:
-    """Computes each difference of texts once, until the limit of work of one page is reached."""
-
-    def __init__(self) -> None:
-        self.left = _WORK
-        self.known: dict[tuple[str, str], tuple[list[Part], list[Part]] | None] = {}
-
-    def __call__(self, before: str, after: str) -> tuple[list[Part], list[Part]] | None:
-        """Return what `difference` returns, or None where the limit of work is reached."""
-        key = (before, after)
-        if key not in self.known:
-            work = _WORK_TO_BEGIN + _words(before) * _words(after)
-            self.known[key] = None if work > self.left else difference(before, after)
-            self.left -= min(work, self.left)
-        return self.known[key]
-
-
-def difference(before: str, after: str) -> tuple[list[Part], list[Part]] | None:
+def difference(before: str, after: str) -> Difference | None:
     """Return both texts in parts, with the words marked that only one of them has.
 
     The lists are empty where the texts share next to nothing; None where one is blank or too long to compare.

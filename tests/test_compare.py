@@ -10,10 +10,10 @@ from rich.console import Console
 
 from command import call
 from test_escape import HOSTILE, hidden
-from unteach.comparison.compare import Compared, compare
-from unteach.comparison.pairs import Pair, groups_of
+from unteach.comparison.compare import Comparison, compare
+from unteach.comparison.pairs import VerdictDifference, groups_of
 from unteach.errors import ConfigError, DataError, OutputError
-from unteach.report.compared import grids, paragraph, show, write
+from unteach.report.comparison_table import grids, paragraph, show, write
 from unteach.results.measurement import Measurement
 from unteach.results.report import Cost, Report, Sample
 from unteach.stats import wilson
@@ -97,19 +97,19 @@ def four(tmp_path: Path) -> list[str]:
     )
 
 
-def terminal(compared: Compared, width: int = 80) -> str:
+def terminal(compared: Comparison, width: int = 80) -> str:
     out = io.StringIO()
     show(compared, Console(file=out, width=width, force_terminal=True, color_system=None, legacy_windows=False))
     return out.getvalue()
 
 
-def pair(compared: Compared, *arms: str) -> Pair:
+def pair(compared: Comparison, *arms: str) -> VerdictDifference:
     return next(found for found in compared.pairs if (found.arm, found.against) == arms)
 
 
 def test_differences_are_those_of_prompts(four: list[str]) -> None:
     compared = compare(four)
-    assert [row.name for row in compared.rows] == ["original", "unlearned", "rlhf", "finetune"]
+    assert [row.name for row in compared.arms] == ["original", "unlearned", "rlhf", "finetune"]
     assert len(compared.pairs) == 6
     values = {(p.arm, p.against): (p.value, p.differing, p.n, p.unknown, p.clear) for p in compared.pairs}
     assert values == {
@@ -138,7 +138,7 @@ def test_unknown_verdicts_are_left_out_of_a_pair_and_counted(tmp_path: Path) -> 
     assert (found.n, found.unknown, found.value) == (7, 3, 0.0)
     assert pair(compared, "original", "sft").unknown == 2
     assert "Up to 3 prompts of a pair were left out" in paragraph(compared)
-    rates = compared.rows[1].rates["bad_unseen"]
+    rates = compared.arms[1].rates["bad_unseen"]
     assert rates is not None and (rates.n, rates.unknown, rates.value) == (8, 2, 0.0)
 
 
@@ -169,22 +169,22 @@ def test_a_prompt_that_comes_twice_is_two_cases(tmp_path: Path) -> None:
 
 
 def test_groups_may_overlap() -> None:
-    def made(arm: str, against: str, low: float) -> Pair:
-        return Pair(arm=arm, against=against, value=0.3, low=low, high=0.5, n=50, unknown=0, differing=20)
+    def made(arm: str, against: str, low: float) -> VerdictDifference:
+        return VerdictDifference(arm=arm, against=against, value=0.3, low=low, high=0.5, n=50, unknown=0, differing=20)
 
     pairs = [made("a", "b", -0.1), made("b", "c", -0.1), made("a", "c", 0.1), made("c", "d", 0.1)]
     assert groups_of(["a", "b", "c", "d"], pairs) == [["a", "b"], ["b", "c"]]
     pairs[2] = made("a", "c", -0.1)
     assert groups_of(["a", "b", "c", "d"], pairs) == [["a", "b", "c"]]
-    unmeasured = Pair(arm="c", against="d", value=None, low=None, high=None, n=0, unknown=9, differing=0)
+    unmeasured = VerdictDifference(arm="c", against="d", value=None, low=None, high=None, n=0, unknown=9, differing=0)
     assert groups_of(["c", "d"], [unmeasured]) == []
-    nothing_differs = Pair(arm="c", against="d", value=0, low=0, high=0, n=200, unknown=0, differing=0)
+    nothing_differs = VerdictDifference(arm="c", against="d", value=0, low=0, high=0, n=200, unknown=0, differing=0)
     assert groups_of(["c", "d"], [nothing_differs]) == [["c", "d"]]
     assert nothing_differs.reach == pytest.approx(0.0188, abs=1e-4)  # 0 of 200, as Wilson has it
 
 
 def test_cost_is_preparation_and_training(four: list[str]) -> None:
-    rows = {row.name: row for row in compare(four).rows}
+    rows = {row.name: row for row in compare(four).arms}
     ours, rlhf = rows["unlearned"].cost, rows["rlhf"].cost
     assert ours and rlhf and rows["original"].cost is None and rows["finetune"].cost is None
     assert (ours.flops, ours.wall_seconds, ours.stages) == (2e12, 10, ["training"])
@@ -195,7 +195,7 @@ def test_cost_is_preparation_and_training(four: list[str]) -> None:
 
 def test_cost_relative_to_another_arm(four: list[str]) -> None:
     compared = compare(four, relative_to="unlearned")
-    rlhf = compared.rows[2].cost
+    rlhf = compared.arms[2].cost
     assert rlhf and (rlhf.relative_flops, rlhf.relative_seconds) == (50, 40)
     text = terminal(compared)
     assert "50 times" in text and "40 times" in text and "÷ unlearned" in text
@@ -208,11 +208,11 @@ def test_what_was_not_counted_is_not_called_cheap(tmp_path: Path, four: list[str
     arms = {"tuned": GOOD, "tuned+reminder": GOOD, "original+reminder": BAD}
     (mistakes,) = saved(tmp_path, mistakes=report(arms, TUNED))
     compared = compare([*four, mistakes])
-    rows = {row.name: row for row in compared.rows}
+    rows = {row.name: row for row in compared.arms}
     for name in ("tuned", "tuned+reminder"):
-        bill = rows[name].cost
-        assert bill and (bill.flops, bill.wall_seconds, bill.uncounted) == (1e12, 40, ["inducing mistakes"])
-        assert bill.relative_flops is None and bill.relative_seconds == 0.1
+        paid = rows[name].cost
+        assert paid and (paid.flops, paid.wall_seconds, paid.uncounted) == (1e12, 40, ["inducing mistakes"])
+        assert paid.relative_flops is None and paid.relative_seconds == 0.1
     assert rows["original+reminder"].cost is None
     assert any("tuned: no tokens were counted in inducing mistakes" in note for note in compared.notes)
     assert "≥ 1 TFLOP" in terminal(compared, 160)
@@ -222,20 +222,20 @@ def test_cost_of_several_seeds_is_that_of_one(tmp_path: Path) -> None:
     pooled = report({"unlearned": GOOD}, UNLEARNED)
     pooled.measurements[1].seeds = [0.0, 0.0]
     compared = compare(saved(tmp_path, pooled=pooled, sft=report({"sft": GOOD})))
-    bill = compared.rows[1].cost
-    assert bill and (bill.flops, bill.wall_seconds) == (1e12, 5)
+    paid = compared.arms[1].cost
+    assert paid and (paid.flops, paid.wall_seconds) == (1e12, 5)
     assert any("unlearned: rates and cost are means over 2 seeds" in note for note in compared.notes)
 
 
 def test_arms_of_one_name_are_named_by_their_directory(tmp_path: Path) -> None:
     made = report({"unlearned": GOOD, "retrained": GOOD})
     runs = saved(tmp_path, npo=made, ga=made)
-    assert [row.name for row in compare(runs).rows] == ["original", "npo", "ga", "retrained"]
+    assert [row.name for row in compare(runs).arms] == ["original", "npo", "ga", "retrained"]
     two = report({"tuned": GOOD, "tuned+reminder": GOOD})
-    names = [row.name for row in compare(saved(tmp_path, one=two, two=two)).rows]
+    names = [row.name for row in compare(saved(tmp_path, one=two, two=two)).arms]
     assert names == ["original", "one: tuned", "one: tuned+reminder", "two: tuned", "two: tuned+reminder"]
     runs = saved(tmp_path / "x", out=made) + saved(tmp_path / "y", out=made)
-    names = [row.name for row in compare(runs).rows]
+    names = [row.name for row in compare(runs).arms]
     assert names[1:3] == [f"{tmp_path}/x/out: unlearned", f"{tmp_path}/y/out: unlearned"]
 
 
@@ -244,7 +244,7 @@ def test_the_rates_are_those_of_the_scenario(tmp_path: Path) -> None:
     made.measurements += [rate("harmful_rate", "unseen", "unlearned", BAD)]
     made.measurements += [rate("kept_rate", "normal", "unlearned", GOOD, "g")]
     compared = compare(saved(tmp_path, a=made, b=made))
-    rates = compared.rows[1].rates
+    rates = compared.arms[1].rates
     assert rates["bad_unseen"] and (rates["bad_unseen"].name, rates["bad_unseen"].value) == ("leak_rate", 0.3)
     assert rates["kept_normal"] and rates["kept_normal"].name == "kept_rate"  # no arm has a right_rate
     assert rates["bad_seen"] is None
@@ -258,7 +258,7 @@ def test_right_answers_are_shown_where_every_arm_has_them(tmp_path: Path) -> Non
     arms = ("original", "unlearned")
     made.measurements += [rate(name, "normal", arm, GOOD, "g") for name in ("right_rate", "kept_rate") for arm in arms]
     compared = compare(saved(tmp_path, a=made, b=made))
-    assert {row.rates["kept_normal"].name for row in compared.rows if row.rates["kept_normal"]} == {"right_rate"}
+    assert {row.rates["kept_normal"].name for row in compared.arms if row.rates["kept_normal"]} == {"right_rate"}
     assert "right,\nnormal" in grids(compared, 200)[0].header
 
 
@@ -280,8 +280,8 @@ OTHER_MODEL.samples[0].replies["original"] = "something else"  # one alone: enou
     [
         (report({"sft": GOOD}, scenario="copyright", rate_name="leak_rate"), "scenario harm and copyright"),
         (report({"sft": GOOD}, judge="rule"), "judge repeats and rule"),
-        (OTHER_PROMPTS, "split unseen: 3 of 10 are in the first run alone, 3 of 10 in the second"),
-        (FEWER_PROMPTS, "split unseen: 2 of 10 are in the first run alone, 0 of 8 in the second"),
+        (OTHER_PROMPTS, "split unseen: 3 of 10 are in the first run only, 3 of 10 in the second"),
+        (FEWER_PROMPTS, "split unseen: 2 of 10 are in the first run only, 0 of 8 in the second"),
         (NO_SAMPLES, "no samples of the same split"),
         (NO_SAMPLES.model_copy(update={"model": "org/other"}), "original model org/base and org/other;"),
         (OTHER_MODEL, "original model org/base and org/other; its replies to 1 of 10 prompts differ"),
@@ -307,11 +307,11 @@ def test_anyway_pairs_the_prompts_that_both_have(tmp_path: Path) -> None:
 
 
 def test_what_is_the_same_is_not_refused(tmp_path: Path) -> None:
-    """Another path to the same original; one reply that another machine gives; a split that one run alone checked."""
+    """Another path to the same original; one reply that another machine gives; a split that one run alone evaluated."""
     other = report({"sft": GOOD}, model="./base", environment={"device": "cpu", "cores": 4})
     other.samples.append(Sample(split="normal", prompt="p", replies={"original": "r"}))
     compared = compare(saved(tmp_path, a=report({"unlearned": GOOD}), b=other))
-    assert ["their seconds are of different machines" in note for note in compared.notes] == [True]
+    assert ["their seconds were measured on different machines" in note for note in compared.notes] == [True]
     one = report({"sft": GOOD})
     one.samples[0].replies["original"] = "changed"
     (note,) = compare(saved(tmp_path, a=report({"unlearned": GOOD}), b=one)).notes
@@ -322,11 +322,11 @@ def test_the_original_of_an_evaluation_is_in_its_command(tmp_path: Path) -> None
     command = "unteach evaluate --config run.yaml --original org/base --output another-directory"
     fields: dict[str, Any] = {"method": "none", "model": "out/model", "command": command, "weights": ""}
     made = report({"unlearned": GOOD}, **fields)
-    compared = compare(saved(tmp_path, checked=made, sft=report({"sft": GOOD})))
-    assert compared.model == "org/base" and compared.rows[1].cost is None
+    compared = compare(saved(tmp_path, evaluated=made, sft=report({"sft": GOOD})))
+    assert compared.model == "org/base" and compared.arms[1].cost is None
     bare = made.model_copy(update={"samples": []})
     with pytest.raises(ConfigError) as caught:
-        compare(saved(tmp_path, checked=bare, sft=report({"sft": GOOD})))
+        compare(saved(tmp_path, evaluated=bare, sft=report({"sft": GOOD})))
     assert "original model" not in str(caught.value)
 
 
@@ -371,7 +371,7 @@ def test_json_says_the_same(four: list[str], tmp_path: Path, capsys: Capture) ->
         "model",
         "runs",
         "relative_to",
-        "rows",
+        "arms",
         "split",
         "pairs",
         "groups",
@@ -383,7 +383,7 @@ def test_json_says_the_same(four: list[str], tmp_path: Path, capsys: Capture) ->
     ]
     assert raw["runs"] == four and raw["relative_to"] == "rlhf" and len(raw["pairs"]) == 6
     assert raw["summary"] == paragraph(compare(four))
-    ours = raw["rows"][1]
+    ours = raw["arms"][1]
     assert ours["cost"]["relative_flops"] == 0.02
     low, high = wilson(0, 10)[1:]
     assert ours["rates"]["bad_unseen"] == {
@@ -424,7 +424,7 @@ def test_nothing_in_a_report_commands_the_terminal(text: str, tmp_path: Path) ->
     printed = terminal(compared, 100)
     assert not hidden(printed)
     write(compared, tmp_path / "compared.json")
-    assert json.loads((tmp_path / "compared.json").read_text())["rows"][1]["arm"] == text
+    assert json.loads((tmp_path / "compared.json").read_text())["arms"][1]["arm"] == text
 
 
 def test_the_same_run_under_two_names_is_refused(tmp_path: Path) -> None:

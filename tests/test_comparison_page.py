@@ -64,7 +64,7 @@ def test_it_says_who_is_where(runs: list[str]) -> None:
 def test_the_summary_names_the_cheapest_that_stayed_whole(tmp_path: Path) -> None:
     many = [report({arm: GOOD}, costs, method=arm) for arm, costs in (("unlearned", UNLEARNED), ("rlhf", RLHF))]
     compared = compare(saved(tmp_path, one=many[0], two=many[1]))
-    for row in compared.rows:
+    for row in compared.arms:
         if (rate := row.rates["bad_unseen"]) and row.arm != "original":
             rate.high = 0.04
     text = comparison_page(compared)
@@ -74,7 +74,7 @@ def test_the_summary_names_the_cheapest_that_stayed_whole(tmp_path: Path) -> Non
 def test_costs_at_a_matched_outcome_and_failures_are_shown(runs: list[str]) -> None:
     compared = compare(runs)
     compared.failed = ["dpo, seed 1: out of memory"]
-    compared.rows[1].matched = Matched(
+    compared.arms[1].matched = Matched(
         reached=1,
         runs=2,
         flops=2e12,
@@ -103,29 +103,29 @@ def test_it_replaces_no_report(runs: list[str]) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation(browser: Browser, runs: list[str], tmp_path: Path, scheme: str) -> None:
     path = write_comparison_page(compare(runs), tmp_path / "page.html")
-    validation = new_page(browser, color_scheme=scheme, bypass_csp=True)
-    validation.page.goto(path.as_uri())
-    results = Axe().run(validation.page)
+    visit = new_page(browser, color_scheme=scheme, bypass_csp=True)
+    visit.page.goto(path.as_uri())
+    results = Axe().run(visit.page)
     assert results.violations_count == 0, results.generate_report()
-    validation.page.context.close()
+    visit.page.context.close()
 
 
 def test_hostile_names_do_nothing(browser: Browser, tmp_path: Path) -> None:
     names = [text.encode("utf-8", "replace").decode()[:90] for text in HOSTILE.values()]
     whole = saved(tmp_path, one=report({name: GOOD for name in names[:30]}), two=report(dict.fromkeys(names[30:], BAD)))
     compared = compare(whole)
-    curves = {row.name: [waypoint(row.arm, step, step * 1e11, 0.5) for step in (1, 2)] for row in compared.rows}
-    for row in compared.rows:
+    curves = {row.name: [waypoint(row.arm, step, step * 1e11, 0.5) for step in (1, 2)] for row in compared.arms}
+    for row in compared.arms:
         row.curve = curves[row.name]
     compared.notes += names
     path = write_comparison_page(compared, tmp_path / "page.html")
-    validation = new_page(browser)
-    validation.page.goto(path.as_uri())
-    heads = [text.strip() for text in validation.page.locator("tbody th").all_text_contents()]
-    assert heads == [inert_line(row.name, 60) for row in compared.rows] and len(heads) > 50
-    validation.quiet()
-    assert validation.requests == [path.as_uri()]
-    validation.page.context.close()
+    visit = new_page(browser)
+    visit.page.goto(path.as_uri())
+    heads = [text.strip() for text in visit.page.locator("tbody th").all_text_contents()]
+    assert heads == [inert_line(row.name, 60) for row in compared.arms] and len(heads) > 50
+    visit.quiet()
+    assert visit.requests == [path.as_uri()]
+    visit.page.context.close()
 
 
 def test_many_arms_have_a_plot_each_beside_the_one_they_are_compared_with(tmp_path: Path) -> None:

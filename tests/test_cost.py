@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from unteach.results import energy
-from unteach.results.cost import Meter, flops_in, flops_of, is_evaluation, multiplying_parameters, seconds_in
+from unteach.results.cost import Meter, flops_in, flops_of, multiplying_parameters, seconds_in
 from unteach.results.energy import EnergyMeter
 from unteach.results.report import Cost
 
@@ -113,10 +113,10 @@ def test_the_peak_is_the_stages_own() -> None:
     assert high is not None and low is not None and high - low > 300e6
 
 
-def test_checks_are_not_counted_as_cost() -> None:
+def test_evaluation_is_not_counted_as_cost() -> None:
     stages = ("training", "evaluation", "fluency", "evaluating the reward model", "inducing on held-out prompts")
     costs = [Cost(arm="a", stage=stage, wall_seconds=2, flops=3) for stage in stages]
-    assert [is_evaluation(cost) for cost in costs] == [False, True, True, True, True]
+    assert [cost.is_evaluation for cost in costs] == [False, True, True, True, True]
     assert (flops_in(costs), seconds_in(costs)) == (3, 2)
 
 

@@ -41,7 +41,7 @@ def test_looks_are_evenly_spaced_and_the_last_is_at_the_end() -> None:
     assert (last.tokens, last.judged, last.unknown, last.bad) == ({"backward": 70}, 3, 1, 2)
 
 
-def test_a_point_has_what_went_before_on_its_bill() -> None:
+def test_a_point_includes_the_cost_of_what_went_before() -> None:
     model, curve = toy.model(), Curve()
     curve.saw(5, Behaviour(0.25, 0, 4), Meter(waiting=True), {"backward": 100, "generated": 7})
     before = [
@@ -58,7 +58,7 @@ def test_a_point_has_what_went_before_on_its_bill() -> None:
 
 
 @pytest.mark.parametrize("adapter", [False, True], ids=["cached states", "adapter off"])
-def test_unlearning_has_its_checks_and_its_reference_on_the_bill(tmp_path: Path, adapter: bool) -> None:
+def test_unlearning_counts_its_validations_and_its_reference(tmp_path: Path, adapter: bool) -> None:
     extra = {"peft_config": lora_config(4, 8.0)} if adapter else {}
     run = toy.trainer(tmp_path, toy.learned_model(), extra=extra, **SETTINGS)
     held = sum(tree.tokens for tree in validation_rows(run.data))
@@ -83,7 +83,7 @@ def test_unlearning_has_its_checks_and_its_reference_on_the_bill(tmp_path: Path,
     assert points[-1].flops < cost.flops and points[0].value == 1.0
 
 
-def test_a_run_that_goes_on_has_the_whole_bill(tmp_path: Path) -> None:
+def test_a_resumed_run_has_the_whole_cost(tmp_path: Path) -> None:
     whole = toy.trainer(tmp_path / "whole", toy.model(), **RESUMED)
     whole.train()
     cut_off(tmp_path / "cut", 5)
@@ -122,7 +122,7 @@ def test_looking_changes_nothing_that_is_learnt(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_own_answers_are_on_the_bill(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_answers_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     there = place(tmp_path)
     rows = [{"prompt": r["prompt"], "chosen": GOOD, "rejected": r["completion"]} for r in toy.FORGET]
     write_rows(there.forget, rows)

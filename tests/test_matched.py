@@ -8,7 +8,7 @@ from test_compare import BAD, GOOD, cost, rate, report, saved, terminal
 from unteach.comparison.compare import compare
 from unteach.comparison.matched import cost_of_steps, length_notes, matched
 from unteach.pipeline.seeds import pooled
-from unteach.report.markdown import comparison_text
+from unteach.report.comparison_table import comparison_text
 from unteach.results.report import Report, Waypoint
 
 
@@ -25,7 +25,7 @@ def point(flops: float, value: float | None, seed: int = 0, **fields: Any) -> Wa
     return Waypoint(**{**about, "seed": seed, "flops": flops, "value": value, **fields})
 
 
-def test_the_first_look_at_or_below_the_target_counts_in_each_run() -> None:
+def test_the_first_validation_at_or_below_the_target_counts_in_each_run() -> None:
     curve = [
         point(10, 1.0),
         point(20, 0.05),
@@ -45,9 +45,9 @@ def test_the_first_look_at_or_below_the_target_counts_in_each_run() -> None:
 def test_gibberish_is_no_success() -> None:
     curve = [point(10, 0.0, broken=0.9), point(20, 0.0, broken=0.06), point(30, 0.0, broken=0.05), point(40, 0.0)]
     found = matched(curve, 0.05)
-    assert found is not None and (found.flops, found.first_look) == (30, 0)
+    assert found is not None and (found.flops, found.first_validation) == (30, 0)
     early = matched([point(10, 0.0), point(20, 0.0), point(10, 0.5, 1), point(20, 0.0, 1)], 0.05)
-    assert early is not None and early.first_look == 1
+    assert early is not None and early.first_validation == 1
 
 
 def test_an_arm_that_never_gets_there_says_how_far_it_came() -> None:
@@ -94,11 +94,11 @@ def two(tmp_path: Any) -> list[str]:
 
 def test_compare_gives_both_costs(two: list[str]) -> None:
     compared = compare(two, labels={two[0]: "ga"})
-    ga = next(row for row in compared.rows if row.name == "ga")
+    ga = next(row for row in compared.arms if row.name == "ga")
     assert ga.cost and ga.cost.relative_flops == 0.1
     assert ga.matched and (ga.matched.flops, ga.matched.relative_flops) == (2e12, pytest.approx(2 / 30))
     assert [p.flops for p in ga.curve] == [1e12, 2e12]
-    assert next(row for row in compared.rows if row.name == "sft").matched is None
+    assert next(row for row in compared.arms if row.name == "sft").matched is None
     assert len(compared.length_notes) == 2 and compared.length_notes[1].startswith("ga 10% / ")
     said = terminal(compared, 160)
     for part in ("compute to", "≤ 5% bad", "2 TFLOP", "6.7 %", compared.length_notes[0][:20]):
@@ -108,20 +108,20 @@ def test_compare_gives_both_costs(two: list[str]) -> None:
 
 
 def test_another_target_is_another_cost(two: list[str]) -> None:
-    ours = compare(two, target=0.9).rows[1]
+    ours = compare(two, target=0.9).arms[1]
     assert ours.matched and ours.matched.flops == 1e12
 
 
 def test_markdown_reads_no_markup_of_a_report(tmp_path: Any) -> None:
     runs = saved(tmp_path, a=report({"a|b<img src=x>`*": GOOD}), b=report({"sft": BAD}))
     text = comparison_text(compare(runs))
-    assert "<img" not in text and "a\\|b&lt;img src=x&gt;\\`\\*" in text
+    assert "a\\|b\\<img src=x\\>\\`\\*" in text
 
 
 def test_a_label_names_the_arm_with_the_reminder(tmp_path: Any) -> None:
     both = report({"tuned": BAD, "original+reminder": BAD, "tuned+reminder": GOOD})
     runs = saved(tmp_path, study=both, sft=report({"sft": GOOD}))
-    names = [row.name for row in compare(runs, labels={runs[0]: "mistakes", runs[1]: "sft"}).rows]
+    names = [row.name for row in compare(runs, labels={runs[0]: "mistakes", runs[1]: "sft"}).arms]
     assert names == ["original", "original+reminder", "mistakes, no reminder", "mistakes", "sft"]
 
 
@@ -133,7 +133,7 @@ def test_other_seen_prompts_are_a_note_and_no_refusal(tmp_path: Any) -> None:
         return made
 
     compared = compare(saved(tmp_path, a=with_seen("x", "one"), b=with_seen("y", "two")))
-    assert any("prompts on the split seen: 1 of 1 are in the first run alone" in note for note in compared.notes)
+    assert any("prompts on the split seen: 1 of 1 are in the first run only" in note for note in compared.notes)
 
 
 def test_the_share_of_cost_has_the_spread_of_its_seeds(tmp_path: Any) -> None:
@@ -141,7 +141,7 @@ def test_the_share_of_cost_has_the_spread_of_its_seeds(tmp_path: Any) -> None:
     ours = [report({"unlearned": GOOD}, (cost("unlearned", "training", flops, 1),)) for flops in (1e12, 4e12)]
     rlhf = [report({"rlhf": GOOD}, (cost("rlhf", "rl", flops, 1),), method="rlhf") for flops in (10e12, 20e12)]
     compared = compare(saved(tmp_path, ours=pooled(ours), rlhf=pooled(rlhf)))
-    bill = next(row.cost for row in compared.rows if row.arm == "unlearned")
-    assert bill and bill.seed_flops == [1e12, 4e12] and bill.relative_flops == pytest.approx(1 / 6)
-    assert (bill.relative_low, bill.relative_high) == (0.1, 0.2)
+    shared = next(arm.cost for arm in compared.arms if arm.arm == "unlearned")
+    assert shared and shared.seed_flops == [1e12, 4e12] and shared.relative_flops == pytest.approx(1 / 6)
+    assert (shared.relative_low, shared.relative_high) == (0.1, 0.2)
     assert "[10.0 %, 20.0 %]" in terminal(compared, 200)

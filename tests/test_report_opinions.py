@@ -5,8 +5,8 @@ import pytest
 from test_report_shown import AFTER, BEFORE, KEPT, Outline, report, terminal
 from unteach.evaluation.agreement import agreement
 from unteach.report.card import card
+from unteach.report.headline import headline
 from unteach.report.page import page
-from unteach.report.wording import headline
 from unteach.results.report import BadRate, JudgeMetrics, Report
 from unteach.results.verdict import Quality, Verdict
 
@@ -86,7 +86,7 @@ def test_second_opinions_are_in_all_renderings() -> None:
         assert "66.0 %" not in text  # on normal prompts "bad" means wrong to one judge and harmful to another
     written = card(shown(judges=judges()), False)
     assert "| good | 20 | 5 | 5 |" in written and "| bad | 10 | 15 | 0 |" in written
-    table = terminal(shown(judges=judges()), 80).partition("repeats ↓ second-1 →")[2].split()
+    table = terminal(shown(judges=judges()), 80).partition("repeats, down; second-1, across")[2].split()
     assert table[:15] == "good bad unknown good 20 5 5 bad 10 15 0 unknown 0 0 0".split()
 
 

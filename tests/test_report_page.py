@@ -10,9 +10,9 @@ from test_report_shown import AFTER, BEFORE, BLANK, GIBBERISH, KEPT, paired, rat
 from unteach.report.outcome import doubts, outcome
 from unteach.report.page import page, write_page
 from unteach.report.samples import difference, samples
-from unteach.report.training import stages, target_rate
+from unteach.report.training import draw_stages, read_target_rate
 from unteach.results.measurement import Measurement
-from unteach.results.report import BadRate, Cost, JudgeMetrics, Report, Sample, Source, Stop
+from unteach.results.report import BadRate, Cost, Ending, JudgeMetrics, Report, Sample, Source
 from unteach.results.verdict import Quality
 
 Capture = pytest.CaptureFixture[str]
@@ -53,14 +53,14 @@ def run_report(count: int, length: int = 0) -> Report:
         scenario="harm",
         cost=[Cost(arm="unlearned", stage="training", wall_seconds=83.2, tokens=1234567)],
         data=[Source(name="negatives", source="some/where/bad.jsonl", rows=500, fingerprint="3f2a77")],
-        stop=Stop(step=40, rule="behaviour target", message="at step 20, bad replies at 0.0%"),
+        stop=Ending(step=40, rule="behaviour target", message="at step 20, bad replies at 0.0%"),
         environment={"torch": "2.13.0", "seed": 0},
         notes=["a note of the run"],
     )
 
 
 def log_of(directory: Path, stages: list[str] | None = None) -> None:
-    """Write the log of a training of 40 steps with two checks, and a run.yaml; or of several stages."""
+    """Write the log of a training of 40 steps with two validations, and a run.yaml; or of several stages."""
     lines = []
     for stage in stages or [""]:
         for step in range(1, 41):
@@ -75,7 +75,7 @@ def log_of(directory: Path, stages: list[str] | None = None) -> None:
 class TestOutcome:
     def test_success_needs_the_whole_interval_and_what_was_kept(self) -> None:
         found = outcome(report(BEFORE, AFTER, KEPT))
-        assert (found.title, found.kind) == ("It worked on the prompts that were held out", "good")
+        assert (found.title, found.kind) == ("It worked on prompts it never trained on", "good")
         assert outcome(report(BEFORE, AFTER)).title.endswith("what else changed was not measured")
 
     @pytest.mark.parametrize(
@@ -193,24 +193,24 @@ def test_every_rate_of_the_first_screen_has_its_blank_and_gibberish_rate() -> No
 
 def test_the_curves_and_where_training_ended(tmp_path: Path) -> None:
     log_of(tmp_path)
-    found = stages(run_report(1), tmp_path)
+    found = draw_stages(run_report(1), tmp_path)
     assert [stage.name for stage in found] == [""]
-    captions = {curve.title: curve.caption for curve in found[0].curves}
+    captions = {figure.title: figure.caption for figure in found[0].figures}
     assert list(captions) == [
         "Loss on the bad replies",
         "KL to the original, normal rows",
-        "Bad replies at the checks",
+        "Bad replies on validation prompts",
         "Learning rate",
     ]
     assert captions["Loss on the bad replies"].endswith("From 0.1 at step 1, 4 at step 40.")
     assert (
         "target, 1.0 %. Bad 0.0 % at step 20, 0.0 % at step 40; broken 50.0 % at step 20, 50.0 % at step 40."
-        in (captions["Bad replies at the checks"])
+        in (captions["Bad replies on validation prompts"])
     )
-    svg = found[0].curves[0].svg
+    svg = found[0].figures[0].svg
     assert ">rule met</text>" in svg and ">ended</text>" in svg and 'style="' not in svg and "#0101" not in svg
-    assert target_rate(tmp_path) == 0.01
-    assert stages(run_report(1), tmp_path) == found  # the same page every time
+    assert read_target_rate(tmp_path) == 0.01
+    assert draw_stages(run_report(1), tmp_path) == found  # the same page every time
 
 
 def test_a_log_that_is_broken_is_read_as_far_as_it_is_one(tmp_path: Path) -> None:
@@ -227,16 +227,16 @@ def test_a_log_that_is_broken_is_read_as_far_as_it_is_one(tmp_path: Path) -> Non
     ]
     (tmp_path / "log.jsonl").write_text("\n".join(lines))
     (tmp_path / "run.yaml").write_text("target_rate: [")
-    (curve,) = stages(run_report(1), tmp_path)[0].curves
-    assert curve.caption == "The training loss of each step. From 2.5 at step 1, 1.5 at step 5."
-    assert target_rate(tmp_path) is None
-    assert stages(run_report(1), tmp_path / "nowhere") == []
+    (figure,) = draw_stages(run_report(1), tmp_path)[0].figures
+    assert figure.caption == "The training loss of each step. From 2.5 at step 1, 1.5 at step 5."
+    assert read_target_rate(tmp_path) is None
+    assert draw_stages(run_report(1), tmp_path / "nowhere") == []
 
 
 def test_a_long_log_stays_small(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text("\n".join(json.dumps({"step": n, "loss": n % 7}) for n in range(20_000)))
-    (curve,) = stages(run_report(1), tmp_path)[0].curves
-    assert len(curve.svg) < 30_000 and "0 at step 19999" in curve.caption
+    (figure,) = draw_stages(run_report(1), tmp_path)[0].figures
+    assert len(figure.svg) < 30_000 and "0 at step 19999" in figure.caption
 
 
 @pytest.mark.parametrize("length", [0, 60, 3000])

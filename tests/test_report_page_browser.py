@@ -14,7 +14,7 @@ from test_escape import HOSTILE
 from test_report_page import log_of, run_report
 from unteach.report.page import write_page
 from unteach.results.measurement import Measurement
-from unteach.results.report import Cost, Report, Sample, Source, Stop
+from unteach.results.report import Cost, Ending, Report, Sample, Source
 from unteach.text.escape import inert, inert_line
 
 Opened = tuple[Validation, Page]
@@ -32,13 +32,13 @@ def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def opened(browser: Browser, run_directory: Path) -> Iterator[Opened]:
     """The report in a browser, which must have stayed quiet when the test is over."""
-    validation = new_page(browser, viewport={"width": 1280, "height": 800})
-    validation.page.set_default_timeout(10_000)
-    validation.page.goto((run_directory / "report.html").as_uri())
-    yield validation, validation.page
-    validation.quiet()
-    assert all(address.startswith("file:") for address in validation.requests)
-    validation.page.context.close()
+    visit = new_page(browser, viewport={"width": 1280, "height": 800})
+    visit.page.set_default_timeout(10_000)
+    visit.page.goto((run_directory / "report.html").as_uri())
+    yield visit, visit.page
+    visit.quiet()
+    assert all(address.startswith("file:") for address in visit.requests)
+    visit.page.context.close()
 
 
 def shown(page: Page) -> list[str]:
@@ -58,7 +58,7 @@ def test_the_first_screen_says_what_was_done_whether_it_worked_and_how_sure_that
               .filter(one => one.getBoundingClientRect().bottom <= innerHeight).map(one => one.innerText).join("\\n")"""
     )
     for part in (
-        "It worked on the prompts that were held out",
+        "It worked on prompts it never trained on",
         "from 98.0 % to 0.5 % [0.1, 2.8] (n=200)",
         "normal prompts kept",
         "harmful replies (500 of bad.jsonl)",
@@ -173,8 +173,8 @@ def test_differences_are_marked_not_by_colour_alone(opened: Opened) -> None:
 
 
 def test_it_reads_without_scripts(browser: Browser, run_directory: Path) -> None:
-    validation = new_page(browser, java_script_enabled=False)
-    page = validation.page
+    visit = new_page(browser, java_script_enabled=False)
+    page = visit.page
     page.goto((run_directory / "report.html").as_uri())
     assert not page.locator(".filters").is_visible()
     assert page.locator(".sample").count() == 60
@@ -263,7 +263,7 @@ def hostile_run() -> Report:
         measurements=metrics,
         samples=samples,
         notes=TEXTS,
-        stop=Stop(step=3, rule=TEXTS[0], message=TEXTS[1]),
+        stop=Ending(step=3, rule=TEXTS[0], message=TEXTS[1]),
         cost=[Cost(arm=text[:90], stage=text[:90], wall_seconds=1.0) for text in TEXTS],
         data=[Source(name=text, source=text, rows=1, fingerprint=text[:20]) for text in TEXTS],
         environment={text[:60]: text for text in TEXTS},
@@ -282,8 +282,8 @@ def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_hostile_text_does_nothing_and_none_of_it_is_lost(browser: Browser, hostile_page: Path) -> None:
     assert len(TEXTS) >= 40
     assert hostile_page.stat().st_size < 2_000_000
-    validation = new_page(browser, viewport={"width": 1280, "height": 800})
-    page = validation.page
+    visit = new_page(browser, viewport={"width": 1280, "height": 800})
+    page = visit.page
     page.goto(hostile_page.as_uri())
     page.get_by_role("button", name="Open all").click()
     page.mouse.move(600, 400)
@@ -320,14 +320,14 @@ def test_hostile_text_does_nothing_and_none_of_it_is_lost(browser: Browser, host
     assert not [name for name in attributes if name.startswith("on") or name in ("src", "style", "srcdoc", "action")]
     targets = page.eval_on_selector_all("[href]", "found => found.map(one => one.getAttribute('href'))")
     assert all(re.fullmatch(r"#[\w-]+", target) for target in targets)
-    validation.quiet()
-    assert validation.requests == [hostile_page.as_uri()] and page.url == hostile_page.as_uri()
+    visit.quiet()
+    assert visit.requests == [hostile_page.as_uri()] and page.url == hostile_page.as_uri()
     page.context.close()
 
 
 def test_hostile_text_can_be_searched_and_filtered_for(browser: Browser, hostile_page: Path) -> None:
-    validation = new_page(browser)
-    page = validation.page
+    visit = new_page(browser)
+    page = visit.page
     page.set_default_timeout(10_000)
     page.goto(hostile_page.as_uri())
     for name in ("script", "bidi override", "javascript url", "fragment", "quotes", "clipboard", "arabic and hebrew"):
@@ -346,7 +346,7 @@ def test_hostile_text_can_be_searched_and_filtered_for(browser: Browser, hostile
     page.goto("about:blank")
     page.goto(address)
     page.wait_for_function(every_other)
-    validation.quiet()
+    visit.quiet()
     page.context.close()
 
 
@@ -358,17 +358,17 @@ def test_the_policy_holds_where_escaping_would_fail(browser: Browser, run_direct
     text = (run_directory / "report.html").read_text(encoding="utf-8")
     broken = tmp_path / "broken.html"
     broken.write_text(text.replace("Gladly.", attack, 1), encoding="utf-8")
-    validation = new_page(browser)
+    visit = new_page(browser)
     refused: list[str | None] = []
-    validation.page.on("requestfailed", lambda request: refused.append(request.failure))
-    validation.page.goto(broken.as_uri())
-    validation.page.locator("#go").click()
-    assert validation.dialogs == [] and validation.page.locator("h1").is_visible()
+    visit.page.on("requestfailed", lambda request: refused.append(request.failure))
+    visit.page.goto(broken.as_uri())
+    visit.page.locator("#go").click()
+    assert visit.dialogs == [] and visit.page.locator("h1").is_visible()
     assert set(refused) == {"csp"}  # never sent
-    assert len(validation.errors) >= 4  # each refusal is told, so a quiet page had nothing to refuse
+    assert len(visit.errors) >= 4  # each refusal is told, so a quiet page had nothing to refuse
 
     bare = tmp_path / "bare.html"  # and the watcher does notice what runs
     bare.write_text("<script>alert(1)</script>")
-    validation.page.goto(bare.as_uri())
-    assert validation.dialogs == ["alert: 1"]
-    validation.page.context.close()
+    visit.page.goto(bare.as_uri())
+    assert visit.dialogs == ["alert: 1"]
+    visit.page.context.close()

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from unteach.errors import DataError, OutputError
 from unteach.results.files import write_whole
 from unteach.results.measurement import Measurement
-from unteach.results.report import Agreement, BadRate, Cost, JudgeMetrics, Report, Sample, Source, Stop, environment
+from unteach.results.report import Agreement, BadRate, Cost, Ending, JudgeMetrics, Report, Sample, Source, environment
 from unteach.results.verdict import Quality
 
 
@@ -45,7 +45,7 @@ def full_report() -> Report:
         samples=[Sample(split="unseen", prompt="p", replies={"original": "r"}, verdicts={"original": "bad"})],
         cost=[Cost(arm="unlearned", stage="training", wall_seconds=1.5, tokens=10, flops=1e9, peak_bytes=5)],
         data=[Source(name="forget", source="hh.jsonl", rows=3, fingerprint="abc")],
-        stop=Stop(step=7, rule="behaviour", message="target reached"),
+        stop=Ending(step=7, rule="behaviour", message="target reached"),
         notes=["two rows left out"],
         environment={"python": "3.11", "cores": 2},
     )

@@ -14,11 +14,12 @@ from rich.console import Console
 
 from test_escape import HOSTILE, hidden
 from unteach.report.card import card, write_card
+from unteach.report.headline import headline
 from unteach.report.page import page, write_page
 from unteach.report.table import show
-from unteach.report.wording import arrow, change, difference, handful, headline, number, seconds, size
+from unteach.report.wording import arrow, change, difference, handful, number, seconds, size
 from unteach.results.measurement import Better, Measurement
-from unteach.results.report import OWN_ANSWERS, Agreement, BadRate, Cost, JudgeMetrics, Report, Sample, Source, Stop
+from unteach.results.report import OWN_ANSWERS, Agreement, BadRate, Cost, Ending, JudgeMetrics, Report, Sample, Source
 from unteach.results.verdict import Quality
 
 
@@ -239,7 +240,7 @@ def test_other_differences_keep_their_unit(values: tuple[float, ...], text: str)
 
 
 @pytest.mark.parametrize("name", ["kept_rate", "similarity", "kl"])
-def test_figures_against_the_original_show_no_difference_to_it(name: str) -> None:
+def test_metrics_against_the_original_show_no_difference_to_it(name: str) -> None:
     assert difference(paired(AFTER.model_copy(update={"name": name}), -2, -4, -1)) == ""
 
 
@@ -313,7 +314,7 @@ def whole_report() -> Report:
         ],
         cost=[Cost(arm="unlearned", stage="training", wall_seconds=83.2, tokens=1234567)],
         data=[Source(name="forget", source="hh.jsonl", rows=1500, fingerprint="3f2a77")],
-        stop=Stop(step=120, rule="behaviour", message="target reached"),
+        stop=Ending(step=120, rule="behaviour", message="target reached"),
         notes=["12 rows were left out"],
     )
 
@@ -461,7 +462,7 @@ def hostile_report(text: str) -> Report:
         samples=[sample],
         cost=[Cost(arm=text[:99], stage=text[:99], wall_seconds=1.0)],
         data=[Source(name=text, source=text, rows=1, fingerprint=text[:99])],
-        stop=Stop(step=1, rule=text[:99], message=text),
+        stop=Ending(step=1, rule=text[:99], message=text),
         notes=[text],
         environment={text[:99]: text},
     )

@@ -153,7 +153,7 @@ class TestRuns:
         compared = run_study(study, str(tmp_path / "out"), said.append)
         order = [f"{arm}/seed-{seed}" for seed in (0, 1) for arm in ARMS]
         assert calls.made == order and not compared.failed
-        assert [row.name for row in compared.rows] == ["original", "sft", "ga", "mistakes"]
+        assert [row.name for row in compared.arms] == ["original", "sft", "ga", "mistakes"]
         assert said[0].startswith("sft, seed 0 begins") and "seed-0.log" in said[0]
         assert said[1].startswith("[1/6] sft, seed 0: sft 0.0 % harmful")
         assert (tmp_path / "out" / "sft" / "report.json").exists()
@@ -201,7 +201,7 @@ class TestRuns:
 
     def test_one_arm_alone_is_shown_too(self, tmp_path: Path, calls: Calls) -> None:
         compared = run_study(made(tmp_path, arms={"ga": ARMS["ga"]}), str(tmp_path / "out"))
-        assert [row.name for row in compared.rows] == ["original", "ga"]
+        assert [row.name for row in compared.arms] == ["original", "ga"]
 
     def test_rows_that_are_not_there_are_found_before_anything_runs(self, tmp_path: Path, calls: Calls) -> None:
         study = made(tmp_path, arms={"ga": ARMS["ga"], "sft": {"baseline": "sft", "good": ["nowhere.jsonl"]}})
@@ -305,7 +305,7 @@ def test_a_real_study_from_the_command_line(there: Place, tmp_path: Path) -> Non
     assert "broken, seed 0: failed: Error: " in ended.stdout and "Traceback" not in ended.stdout + ended.stderr
     compared = json.loads((tmp_path / "out" / "compared.json").read_text())
     assert compared["failed"] == ["broken, seed 0"]
-    rows = {row["name"]: row for row in compared["rows"]}
+    rows = {row["name"]: row for row in compared["arms"]}
     assert list(rows) == ["original", "sft", "ga"] and rows["ga"]["cost"]["relative_flops"] > 0
     assert len(rows["sft"]["curve"]) == 2 and rows["ga"]["curve"]
     assert rows["sft"]["curve"][-1]["flops"] == pytest.approx(rows["sft"]["cost"]["flops"])

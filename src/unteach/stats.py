@@ -1,4 +1,4 @@
-"""95 % intervals for rates, means, paired differences, and for two ways to compare two lists of metrics."""
+"""95 % intervals of rates, means, paired differences, the area under the ROC curve and the KS distance."""
 
 from collections.abc import Iterator, Sequence
 
@@ -29,7 +29,7 @@ def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:
     """Return the mean and its percentile bootstrap interval, in the values' unit.
 
     Three None without values; the mean alone for one value, which says nothing about spread. Equal seeds give equal
-    intervals. Raises ValueError for a value that is not finite: the caller decides what it stands for.
+    intervals. Raises ValueError for a value that is not finite: the caller must decide what it means.
     """
     drawn_from = _finite(values)
     n = len(drawn_from)
@@ -52,12 +52,12 @@ def paired_difference(a: Sequence[float], b: Sequence[float], seed: int = 0) -> 
 
 
 def auc(members: Sequence[float], non_members: Sequence[float], seed: int = 0) -> Interval:
-    """Return the chance that a member's score is above an non_member's, ties counting half, and its interval.
+    """Return the chance that a member's score is above a non-member's, ties counting half, and its interval.
 
-    It is the area under the ROC curve: 0.5 where the scores tell nothing. The percentile bootstrap draws members from
-    members and non_members from non_members; where the two do not overlap at all it is a point, which says too much of few
-    scores. Three None without scores on one side; no interval for a single one. Raises ValueError for a score that is
-    not finite.
+    It is the area under the ROC curve: 0.5 where the scores tell nothing. The percentile bootstrap resamples members
+    and non-members apart; where the two do not overlap the interval is a point, which claims too much for few scores.
+    Three None without scores on one side; no interval for a single score. Raises ValueError for a score that is not
+    finite.
     """
     ours, theirs = _finite(members), _finite(non_members)
     n, m = len(ours), len(theirs)
@@ -78,10 +78,11 @@ def auc(members: Sequence[float], non_members: Sequence[float], seed: int = 0) -
 def ks_distance(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Interval:
     """Return sup |F(x) − G(x)| between the distributions of two paired lists, and its interval.
 
-    The distance of resampled lists is always too large, so its quantiles are no interval. Resampled (over pairs, for
-    `a` and `b` are metrics of the same cases) is sup |(F* − G*) − (F − G)| instead: its 95 % quantile on either side of
-    the distance holds the true one, 0 too, at least as often as it should (the triangle inequality). Three None
-    without pairs, no interval for one pair. Raises ValueError where the two differ in length or a value is not finite.
+    The distance between resampled lists is always too large, so its quantiles are no interval. What is resampled
+    instead, over pairs since `a` and `b` are of the same cases, is sup |(F* − G*) − (F − G)|. The distance plus and
+    minus the 95 % quantile of that holds the true distance at least as often as it should, 0 included (triangle
+    inequality). Three None without pairs, no interval for one pair. Raises ValueError where the two differ in length or
+    a value is not finite.
     """
     ours, theirs = _finite(a), _finite(b)
     n = len(ours)
@@ -116,7 +117,7 @@ def _auc(members: np.ndarray, non_members: np.ndarray) -> np.ndarray:
 def _finite(values: Sequence[float]) -> np.ndarray:
     listed = np.asarray(values, dtype=np.float64)
     if not np.isfinite(listed).all():
-        raise ValueError("a value to be counted is not finite")
+        raise ValueError("a value is not finite")
     return listed
 
 

@@ -26,7 +26,7 @@ from unteach.pipeline.prepare import complete_rows, judges_of, new_evaluation, t
 from unteach.pipeline.rows import encode_splits
 from unteach.pipeline.settings import inputs_of, write_config
 from unteach.prompts.turn import Turn
-from unteach.results.report import Report, Stop
+from unteach.results.report import Ending, Report
 from unteach.training.data import longest_row
 from unteach.training.supervised import OWN
 from unteach.training.values import trainer_values
@@ -155,7 +155,7 @@ def _train_and_evaluate(
         notes=[*bench.rows.sets.notes, *bench.notes],
     )
     report.command, report.curve = _command(baseline), bench.curve
-    report.stop = Stop(step=trained.steps, rule="end of the schedule", message=trained.message)
+    report.stop = Ending(step=trained.steps, rule="end of the schedule", message=trained.message)
     write_report(report, bench.directory)
     return report
 

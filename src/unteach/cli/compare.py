@@ -47,7 +47,7 @@ def compare_command(
     preparation and training, without the evaluation.
     """
     from unteach.comparison.compare import compare
-    from unteach.report.compared import show, write
+    from unteach.report.comparison_table import show, write
 
     compared = compare(runs, relative_to=relative_to, anyway=anyway, target=target)
     show(compared)

@@ -44,7 +44,7 @@ def study_command(
     """
     if not config:
         raise ConfigError("--config is missing; name a study, such as recipes/organism-harm-quick.yaml")
-    from unteach.report.compared import PIPE_WIDTH
+    from unteach.report.comparison_table import PIPE_WIDTH
     from unteach.study.config import read_study
     from unteach.study.plan import plan
     from unteach.study.runs import done_runs, run_study, write_results

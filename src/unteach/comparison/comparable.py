@@ -5,16 +5,16 @@ from collections import Counter
 from collections.abc import Collection
 
 from unteach.comparison.pairs import keyed
+from unteach.results.arms import ORIGINAL
 from unteach.results.report import Report
 
-ORIGINAL = "original"
 SEEN = "seen"
 _MOST_CHANGED = 0.1
-"""Up to this share of its replies a model may change between machines and batches; beyond, it is another model."""
+"""The share of replies that a model may change between machines and batches; beyond it, it is another model."""
 
 
 def differences(ours: Report, theirs: Report) -> list[str]:
-    """Say why metrics of the two cannot be compared; nothing where they can."""
+    """Say why metrics of the two runs cannot be compared; an empty list where they can."""
     found = []
     if ours.scenario != theirs.scenario:
         found.append(f"scenario {ours.scenario} and {theirs.scenario}")
@@ -26,7 +26,7 @@ def differences(ours: Report, theirs: Report) -> list[str]:
 
 
 def remarks(ours: Report, theirs: Report) -> list[str]:
-    """Say what differs between two runs that can be compared, for the notes."""
+    """Say what differs between two runs that can be compared."""
     found = []
     same, changed = _original_replies(ours, theirs)
     if changed:
@@ -35,12 +35,12 @@ def remarks(ours: Report, theirs: Report) -> list[str]:
     machines = [(run.environment.get("device"), run.environment.get("cores")) for run in (ours, theirs)]
     if machines[0] != machines[1]:
         first, second = (f"{device or '?'} with {cores or '?'} cores" for device, cores in machines)
-        found.append(f"their seconds are of different machines ({first}; {second})")
+        found.append(f"their seconds were measured on different machines ({first}; {second})")
     return found
 
 
 def original_of(report: Report) -> str:
-    """Return the name of the original model; a run of `unteach evaluate --original` has it in its command alone."""
+    """Return the name of the original model, which a run of `unteach evaluate --original` has in its command only."""
     if report.method == "none":
         told = re.search(r" --original (.+) --output another-directory$", report.command)
         return told[1] if told else report.model
@@ -48,18 +48,26 @@ def original_of(report: Report) -> str:
 
 
 def same_replies(ours: Report, theirs: Report, arm: str) -> bool:
-    """Tell whether an arm said the same in two runs, to all unseen prompts that both asked it, and there are some."""
-    others = keyed(theirs, "unseen")
-    said = [
-        (sample.replies.get(arm), others[key].replies.get(arm))
-        for key, sample in keyed(ours, "unseen").items()
-        if key in others
-    ]
-    return bool(said) and all(first == second for first, second in said)
+    """Return whether an arm replied the same in both runs to all unseen prompts that they share, and there are some."""
+    replies = _replies_in_both(ours, theirs, arm, ["unseen"])
+    return bool(replies) and all(first == second for first, second in replies)
+
+
+def _replies_in_both(
+    ours: Report, theirs: Report, arm: str, splits: Collection[str]
+) -> list[tuple[str | None, str | None]]:
+    """Return an arm's replies in both runs to each prompt that they share, None where it has no reply."""
+    found = []
+    for split in splits:
+        others = keyed(theirs, split)
+        for key, sample in keyed(ours, split).items():
+            if key in others:
+                found.append((sample.replies.get(arm), others[key].replies.get(arm)))
+    return found
 
 
 def _other_original(ours: Report, theirs: Report) -> str:
-    """Say how the originals differ; replies decide where there are some, for a path may be written in two ways."""
+    """Say how the originals differ; where there are replies these decide, since a path can be written in two ways."""
     names = original_of(ours), original_of(theirs)
     same, changed = _original_replies(ours, theirs)
     total = same + changed
@@ -72,26 +80,21 @@ def _other_original(ours: Report, theirs: Report) -> str:
 
 
 def _original_replies(ours: Report, theirs: Report) -> tuple[int, int]:
-    """Count the prompts that both asked the original, by whether it said the same."""
-    same = changed = 0
-    for split in _splits(ours):
-        others = keyed(theirs, split)
-        for key, sample in keyed(ours, split).items():
-            said = sample.replies.get(ORIGINAL)
-            other = others[key].replies.get(ORIGINAL) if key in others else None
-            if said is not None and other is not None:
-                same, changed = same + (said == other), changed + (said != other)
-    return same, changed
+    """Count the prompts that both runs put to the original: those with the same reply and those with another."""
+    replies = [both for both in _replies_in_both(ours, theirs, ORIGINAL, _splits(ours)) if None not in both]
+    same = sum(first == second for first, second in replies)
+    return same, len(replies) - same
 
 
 def _other_prompts(ours: Report, theirs: Report) -> list[str]:
-    """Say on which splits the checked prompts differ; a split that only one of the two checked is no difference.
+    """Say on which splits the prompts differ.
 
-    Nor are other seen prompts: each run is checked on some that it was trained on itself.
+    A split that only one of the two evaluated is no difference. Other seen prompts are none either, since each run is
+    evaluated on some of the prompts that it was trained on.
     """
     shared = [split for split in _splits(ours) if split in _splits(theirs)]
     if not shared:
-        return ["checked prompts: the two have no samples of the same split"]
+        return ["prompts: the two have no samples of the same split"]
     return _prompts_that_differ(ours, theirs, [split for split in shared if split != SEEN])
 
 
@@ -103,7 +106,7 @@ def _prompts_that_differ(ours: Report, theirs: Report, splits: Collection[str]) 
         if any(alone):
             of = first.total(), second.total()
             found.append(
-                f"prompts on the split {split}: {alone[0]} of {of[0]} are in the first run alone, "
+                f"prompts on the split {split}: {alone[0]} of {of[0]} are in the first run only, "
                 f"{alone[1]} of {of[1]} in the second"
             )
     return found

@@ -1,24 +1,23 @@
-"""Lay the arms of several runs beside each other: rates, what each cost, and which cannot be told apart."""
+"""Compare the arms of several runs: their rates, what each cost, and which cannot be told apart."""
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import BaseModel
 
-from unteach.comparison.comparable import ORIGINAL, differences, original_of, remarks, same_replies
+from unteach.comparison.comparable import differences, original_of, remarks, same_replies
 from unteach.comparison.matched import TARGET, Matched, length_notes, matched
-from unteach.comparison.pairs import Pair, groups_of, pairs_of, verdicts_of
+from unteach.comparison.pairs import VerdictDifference, groups_of, pairs_of, verdicts_of
 from unteach.errors import ConfigError, nearest
-from unteach.results.arms import REMINDED
-from unteach.results.cost import is_evaluation
+from unteach.results.arms import ORIGINAL, REMINDED, RETRAINED
 from unteach.results.measurement import Measurement
 from unteach.results.report import Cost, Report, Waypoint
 from unteach.scenarios import bad_rate_of
 from unteach.text.escape import inert_line
 
-RETRAINED = "retrained"
 PAIRED_SPLIT = "unseen"
 BAD, KEPT = "bad", "kept"
 METRICS: dict[str, tuple[str, str]] = {
@@ -30,13 +29,14 @@ METRICS: dict[str, tuple[str, str]] = {
     "kept_normal": (KEPT, "normal"),
     "refusal_lookalike": ("refusal_rate", "lookalike"),
 }
-"""What is compared: by our name for it, the measurement and its split. BAD is the rate of the scenario, KEPT is
-`right_rate` where every arm has one, else `kept_rate`."""
+"""The rates that are compared, with their metric and split. BAD is the scenario's bad rate; KEPT is `right_rate` where
+every arm has one, else `kept_rate`."""
 
 
 class Rate(BaseModel):
-    """One rate of an arm: a fraction with its 95 % interval, over `n` cases; `seeds` says how many runs it averages."""
+    """One rate of an arm: a fraction with its 95 % interval over `n` cases, averaged over so many `seeds`."""
 
+    unit: ClassVar[str] = "fraction"
     name: str
     split: str
     value: float | None
@@ -48,11 +48,11 @@ class Rate(BaseModel):
 
 
 class ArmCost(BaseModel):
-    """What an arm cost, preparation and training, checking left out; of several seeds, the mean of one.
+    """What preparing and training an arm cost, evaluation left out; with several seeds, the mean over them.
 
-    `relative_flops` and `relative_seconds` are shares of another arm's, `relative_low` and `relative_high` the least
-    and most share of a seed in the same seed of that arm. `uncounted` are stages that took time and have no tokens on
-    their cost: with one of them, `flops` is only the least that it can be.
+    `relative_flops` and `relative_seconds` are shares of another arm's cost; `relative_low` and `relative_high` are the
+    least and the largest share when each seed is compared with the same seed of that arm. `uncounted` names the stages
+    whose tokens were not counted: where there is one, `flops` is a lower bound.
     """
 
     flops: float | None
@@ -66,8 +66,8 @@ class ArmCost(BaseModel):
     relative_seconds: float | None = None
 
 
-class Row(BaseModel):
-    """One arm: of which run it is, its rates by the names of `METRICS`, and its cost, None where it has none.
+class ComparedArm(BaseModel):
+    """One arm of a run: its rates by the names of `METRICS`, and its cost, None where nothing was done to it.
 
     `curve` is how it behaved on validation prompts while it was trained, `matched` what it cost to reach the target.
     """
@@ -81,20 +81,20 @@ class Row(BaseModel):
     matched: Matched | None = None
 
 
-class Compared(BaseModel):
-    """Several runs beside each other. `pairs` and `groups` are about `split`; see `Pair` and `groups_of`.
+class Comparison(BaseModel):
+    """Several runs side by side. `pairs` and `groups` are about `split`; see `VerdictDifference` and `groups_of`.
 
-    `target` is the share of bad replies at which costs are matched; `length_notes` say how shares of RLHF's cost depend
-    on its length; `failed` are runs of a study that came to no result.
+    `target` is the share of bad replies at which costs are matched. `length_notes` say how shares of RLHF's cost depend
+    on its length. `failed` names the runs of a study that gave no result.
     """
 
     scenario: str
     model: str
     runs: list[str]
     relative_to: str | None
-    rows: list[Row]
+    arms: list[ComparedArm]
     split: str = PAIRED_SPLIT
-    pairs: list[Pair]
+    pairs: list[VerdictDifference]
     groups: list[list[str]]
     notes: list[str]
     target: float = TARGET
@@ -110,36 +110,38 @@ def compare(
     target: float = TARGET,
     labels: Mapping[str, str] | None = None,
     alone: bool = False,
-) -> Compared:
-    """Read the reports of two or more run directories and lay their arms beside each other.
+) -> Comparison:
+    """Read the reports of two or more run directories and compare their arms.
 
-    Costs are relative to the arm `relative_to`; without it, to `rlhf` where there is one. Costs are matched where the
-    share of bad replies to validation prompts is at most `target`. `labels` names a run's arm by its directory; of a
-    run whose arm is measured without and with a reminder, the arm with it. `alone` allows a single run.
+    Costs are relative to the arm `relative_to` or, where it is not given, to `rlhf` if there is one. Costs are matched
+    where the share of bad replies to validation prompts is at most `target`. `labels` maps a run directory to the name
+    of its arm; where the run measured the arm without and with a reminder, the name is that of the arm with it. `alone`
+    allows a single run.
 
-    Raises DataError for a directory without a report that can be read; ConfigError for fewer than two runs, a run given
-    twice, a study, an unknown arm, and for runs that are not about the same thing, which `anyway` lets pass.
+    Raises DataError for a directory whose report is missing or cannot be read; ConfigError for fewer than two runs, a
+    run given twice, a study, an unknown arm and, unless `anyway`, runs that are not about the same thing.
     """
     reports = _read(runs, 1 if alone else 2)
-    notes = _checked(reports, anyway)
-    rows = _rows(reports, labels or {}, target)
-    relative = _relative_to(rows, relative_to)
-    _share_cost(rows, relative)
+    notes = _check_runs(reports, anyway)
+    arms = _arms(reports, labels or {}, target)
+    base = _base(arms, relative_to)
+    if base:
+        _add_shares(arms, base)
     of_run = dict(reports)
-    verdicts = {row.name: verdicts_of(of_run[row.run], row.arm, PAIRED_SPLIT) for row in rows}
+    verdicts = {arm.name: verdicts_of(of_run[arm.run], arm.arm, PAIRED_SPLIT) for arm in arms}
     pairs = pairs_of({name: found for name, found in verdicts.items() if found})
     first = reports[0][1]
-    return Compared(
+    return Comparison(
         scenario=first.scenario,
         model=original_of(first),
         runs=[run for run, _ in reports],
-        relative_to=relative.name if relative else None,
-        rows=rows,
+        relative_to=base.name if base else None,
+        arms=arms,
         pairs=pairs,
-        groups=groups_of([row.name for row in rows], pairs),
-        notes=[*notes, *_notes_of_metrics(rows)],
+        groups=groups_of([arm.name for arm in arms], pairs),
+        notes=[*notes, *_notes_on_arms(arms)],
         target=target,
-        length_notes=length_notes(_full_costs(rows, relative), relative.name, relative.curve) if relative else [],
+        length_notes=length_notes(_full_costs(arms, base), base.name, base.curve) if base else [],
     )
 
 
@@ -159,15 +161,15 @@ def _read(runs: Sequence[str | Path], least: int) -> list[tuple[str, Report]]:
             raise ConfigError(f"{known[content]} and {run} hold the same run; name each run once")
         if any(cost.wall_seconds for cost in report.cost):  # two runs never take the same time
             known[content] = run
-        if report.method == "mistakes-study":
+        if report.is_study:
             raise ConfigError(f"{run}: a study compares its own arms already; name single runs")
         if not report.measurements:
             raise ConfigError(f"{run}: nothing was measured in it; run it without --skip-evaluation")
     return reports
 
 
-def _checked(reports: Sequence[tuple[str, Report]], anyway: bool) -> list[str]:
-    """Hold every run against the first; returns notes. Raises ConfigError for runs about different things."""
+def _check_runs(reports: Sequence[tuple[str, Report]], anyway: bool) -> list[str]:
+    """Compare every run's subject with the first run's; return notes. Raises ConfigError for different subjects."""
     first, notes = reports[0], []
     for run, report in reports[1:]:
         both = f"{first[0]} and {run}"
@@ -175,13 +177,13 @@ def _checked(reports: Sequence[tuple[str, Report]], anyway: bool) -> list[str]:
             told = f"{both} are not about the same thing: {'; '.join(found)}"
             if not anyway:
                 raise ConfigError(f"{told}. Compare runs over the same files and seed, or add --anyway")
-            notes.append(f"{told}. They were compared all the same (--anyway)")
+            notes.append(f"{told}. They were compared nevertheless (--anyway)")
         notes += [f"{both}: {told}" for told in remarks(first[1], report)]
     return notes
 
 
-def _rows(reports: Sequence[tuple[str, Report]], labels: Mapping[str, str], target: float) -> list[Row]:
-    """Make one row an arm; the original and the retrained model once, from the first run that has them."""
+def _arms(reports: Sequence[tuple[str, Report]], labels: Mapping[str, str], target: float) -> list[ComparedArm]:
+    """Collect the arms of all runs; the original and the retrained model once, from the first run that has them."""
     found: list[tuple[str, Report, str]] = []
     for once in (ORIGINAL, RETRAINED):
         found += [(run, report, once) for run, report in reports if once in report.arms()][:1]
@@ -191,43 +193,50 @@ def _rows(reports: Sequence[tuple[str, Report]], labels: Mapping[str, str], targ
             before = [other for _, other, known in tested if known == arm == ORIGINAL + REMINDED]
             if arm not in (ORIGINAL, RETRAINED) and not any(same_replies(other, report, arm) for other in before):
                 tested.append((run, report, arm))
-    tested.sort(key=lambda row: not row[2].startswith(ORIGINAL))  # the original with a reminder stands by itself
+    tested.sort(key=lambda entry: not entry[2].startswith(ORIGINAL))  # the original with a reminder stands by itself
     found = [*found[:1], *tested, *found[1:]] if found else tested
-    names = _labelled(_names([(run, arm) for run, _, arm in found]), [(run, arm) for run, _, arm in found], labels)
+    names = _names([(run, arm) for run, _, arm in found], labels)
     kept = "right_rate" if all(_has(report, "right_rate", arm) for _, report, arm in found) else "kept_rate"
-    rows = []
+    arms = []
     for name, (run, report, arm) in zip(names, found, strict=True):
         curve = [point for point in report.curve if point.arm == arm]
-        row = Row(name=name, run=run, arm=arm, rates=_rates(report, arm, kept), cost=_cost(report, arm), curve=curve)
-        rows.append(row.model_copy(update={"matched": matched(curve, target)}))
-    return rows
+        arms.append(
+            ComparedArm(
+                name=name,
+                run=run,
+                arm=arm,
+                rates=_rates(report, arm, kept),
+                cost=_cost(report, arm),
+                curve=curve,
+                matched=matched(curve, target),
+            )
+        )
+    return arms
 
 
-def _labelled(names: list[str], listed: Sequence[tuple[str, str]], labels: Mapping[str, str]) -> list[str]:
-    """Replace the names of arms whose runs have a label."""
-    found = []
-    for name, (run, arm) in zip(names, listed, strict=True):
-        label = labels.get(run) if arm.removesuffix(REMINDED) not in (ORIGINAL, RETRAINED) else None
-        reminded = {other for where, other in listed if where == run and other.endswith(REMINDED)}
-        without = label and arm + REMINDED in reminded
-        found.append(name if label is None else f"{label}, no reminder" if without else label)
-    return found
+def _names(listed: Sequence[tuple[str, str]], labels: Mapping[str, str]) -> list[str]:
+    """Name each (run, arm): by its run's label or, without one, by the arm, the run's directory, or its whole path.
 
-
-def _names(listed: Sequence[tuple[str, str]]) -> list[str]:
-    """Name each arm by itself; where that is not enough by its run's directory too, then by the whole path."""
+    Each longer form is used only where shorter ones are not unique.
+    """
     shared = {arm for arm, count in Counter(arm for _, arm in listed).items() if count > 1}
     several = {run for run, count in Counter(run for run, arm in listed if arm in shared).items() if count > 1}
-    names = []
+    short = []
     for run, arm in listed:
         directory = Path(run).resolve().name
-        names.append(arm if arm not in shared else f"{directory}: {arm}" if run in several else directory)
-    counts = Counter(names)
-    whole = [f"{Path(run).resolve()}: {arm}" for run, arm in listed]
-    return [
-        longer if counts[name] > 1 and arm not in (ORIGINAL, RETRAINED) else name
-        for name, longer, (_, arm) in zip(names, whole, listed, strict=True)
-    ]
+        short.append(arm if arm not in shared else f"{directory}: {arm}" if run in several else directory)
+    counts = Counter(short)
+    names = []
+    for name, (run, arm) in zip(short, listed, strict=True):
+        trained = arm.removesuffix(REMINDED) not in (ORIGINAL, RETRAINED)
+        if trained and run in labels:
+            without = (run, arm + REMINDED) in listed
+            names.append(f"{labels[run]}, no reminder" if without else labels[run])
+        elif counts[name] > 1 and arm not in (ORIGINAL, RETRAINED):
+            names.append(f"{Path(run).resolve()}: {arm}")
+        else:
+            names.append(name)
+    return names
 
 
 def _has(report: Report, name: str, arm: str) -> bool:
@@ -259,12 +268,12 @@ def _rate(metric: Measurement) -> Rate:
 
 
 def _cost(report: Report, arm: str) -> ArmCost | None:
-    """Add up an arm's stages and what was prepared with the original; None for an arm that nothing was done to."""
+    """Add up an arm's stages and those that prepared the original; None for an arm that nothing was done to."""
     trained = arm.removesuffix(REMINDED)
-    own = [cost for cost in report.cost if cost.arm == trained and not is_evaluation(cost)]
+    own = [cost for cost in report.cost if cost.arm == trained and not cost.is_evaluation]
     if trained in (ORIGINAL, RETRAINED) or not own:
         return None
-    stages = [cost for cost in report.cost if cost.arm == ORIGINAL and not is_evaluation(cost)] + own
+    stages = [cost for cost in report.cost if cost.arm == ORIGINAL and not cost.is_evaluation] + own
     seeds = max((len(metric.seeds or [0]) for metric in report.measurements), default=1)
     flops = [value for value in (_finite(cost.flops) for cost in stages) if value is not None]
     seconds = [_finite(cost.wall_seconds) for cost in stages]
@@ -279,49 +288,49 @@ def _cost(report: Report, arm: str) -> ArmCost | None:
 
 
 def _by_seed(stages: Sequence[Cost], seeds: int) -> list[float]:
-    """Add up each seed's FLOPs; nothing where a stage does not tell them."""
+    """Add up the FLOPs of each seed; an empty list where a stage does not have them."""
     if seeds < 2 or any(len(cost.seed_flops) != seeds for cost in stages):
         return []
     return [sum(cost.seed_flops[seed] or 0.0 for cost in stages) for seed in range(seeds)]
 
 
-def _relative_to(rows: Sequence[Row], name: str | None) -> Row | None:
+def _base(arms: Sequence[ComparedArm], name: str | None) -> ComparedArm | None:
     """Find the arm that costs are relative to. Raises ConfigError where it is unknown or has no cost."""
     if name is None:
-        found = [row for row in rows if row.arm == "rlhf" and row.cost]
+        found = [arm for arm in arms if arm.arm == "rlhf" and arm.cost]
         return found[0] if len(found) == 1 else None
-    names = [row.name for row in rows]
+    names = [arm.name for arm in arms]
     if name not in names:
         near = nearest(name, names) or f"; there are {', '.join(inert_line(known, 60) for known in names)}"
         raise ConfigError(f"--relative-to {name}: no such arm{near}")
-    row = rows[names.index(name)]
-    if row.cost is None:
+    base = arms[names.index(name)]
+    if base.cost is None:
         raise ConfigError(f"--relative-to {name}: nothing was trained in it, so it has no cost; name another arm")
-    return row
+    return base
 
 
-def _share_cost(rows: Sequence[Row], base: Row | None) -> None:
-    """Add every cost's share of the base's; none of the FLOPs where one of the two was not counted whole."""
-    for row in rows:
-        if row.cost and base and base.cost:
-            counted = not row.cost.uncounted and not base.cost.uncounted
-            row.cost.relative_flops = _share(row.cost.flops, base.cost.flops) if counted else None
-            row.cost.relative_seconds = _share(row.cost.wall_seconds, base.cost.wall_seconds)
-            ours, theirs = row.cost.seed_flops, base.cost.seed_flops
+def _add_shares(arms: Sequence[ComparedArm], base: ComparedArm) -> None:
+    """Add to every cost its share of the base's; no share of FLOPs where one of the two was not counted whole."""
+    for arm in arms:
+        if arm.cost and base.cost:
+            counted = not arm.cost.uncounted and not base.cost.uncounted
+            arm.cost.relative_flops = _share(arm.cost.flops, base.cost.flops) if counted else None
+            arm.cost.relative_seconds = _share(arm.cost.wall_seconds, base.cost.wall_seconds)
+            ours, theirs = arm.cost.seed_flops, base.cost.seed_flops
             if counted and ours and len(ours) == len(theirs) and all(theirs):
                 shares = [mine / other for mine, other in zip(ours, theirs, strict=True)]
-                row.cost.relative_low, row.cost.relative_high = min(shares), max(shares)
-        if row.matched and base and base.matched:
-            row.matched.relative_flops = _share(row.matched.flops, base.matched.flops)
+                arm.cost.relative_low, arm.cost.relative_high = min(shares), max(shares)
+        if arm.matched and base.matched:
+            arm.matched.relative_flops = _share(arm.matched.flops, base.matched.flops)
 
 
-def _full_costs(rows: Sequence[Row], base: Row) -> list[tuple[str, float]]:
-    """Return what each other arm took that reaches the target and was counted whole."""
+def _full_costs(arms: Sequence[ComparedArm], base: ComparedArm) -> list[tuple[str, float]]:
+    """Return name and FLOPs of each other arm that reaches the target and whose cost was counted whole."""
     return [
-        (row.name, row.cost.flops)
-        for row in rows
-        if row is not base and row.cost and row.cost.flops and not row.cost.uncounted
-        if row.matched and row.matched.reached
+        (arm.name, arm.cost.flops)
+        for arm in arms
+        if arm is not base and arm.cost and arm.cost.flops and not arm.cost.uncounted
+        if arm.matched and arm.matched.reached
     ]
 
 
@@ -329,23 +338,23 @@ def _share(value: float | None, of: float | None) -> float | None:
     return _finite(value / of) if value is not None and of is not None and of > 0 else None
 
 
-def _notes_of_metrics(rows: Sequence[Row]) -> list[str]:
-    """Say of which arms the cost is not whole, and which rest on several seeds."""
+def _notes_on_arms(arms: Sequence[ComparedArm]) -> list[str]:
+    """Say which arms' cost was not counted whole, and which arms rest on several seeds."""
     notes = []
     of_seeds: dict[int, list[str]] = {}
-    for row in rows:
-        if row.cost and row.cost.uncounted:
-            stages = ", ".join(row.cost.uncounted)
-            notes.append(f"{row.name}: no tokens were counted in {stages}, so its FLOPs are the least it can have")
-        seeds = max((rate.seeds for rate in row.rates.values() if rate), default=1)
-        of_seeds.setdefault(seeds, []).append(row.name)
+    for arm in arms:
+        if arm.cost and arm.cost.uncounted:
+            stages = ", ".join(arm.cost.uncounted)
+            notes.append(f"{arm.name}: no tokens were counted in {stages}, so its FLOPs are a lower bound")
+        seeds = max((rate.seeds for rate in arm.rates.values() if rate), default=1)
+        of_seeds.setdefault(seeds, []).append(arm.name)
     for seeds, names in of_seeds.items():
         if seeds > 1:
             who = "all arms" if len(of_seeds) == 1 else ", ".join(names)
             notes.append(
-                f"{who}: rates and cost are means over {seeds} seeds and n counts the prompts of all; intervals are "
-                "about seeds, or, where all seeds agree, about the prompts of one; the first seed's replies alone are "
-                "compared in pairs"
+                f"{who}: rates and cost are means over {seeds} seeds, and n counts the prompts of all seeds; intervals "
+                "are about seeds or, where all seeds agree, about the prompts of one; only the replies of the first "
+                "seed are compared in pairs"
             )
     return notes
 

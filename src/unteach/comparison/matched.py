@@ -1,4 +1,4 @@
-"""Cost at a matched outcome: what an arm had taken when its bad replies first became rare enough."""
+"""Cost at a matched outcome: what an arm had cost when its bad replies first became rare enough."""
 
 import statistics
 from collections.abc import Sequence
@@ -13,11 +13,12 @@ SHARE = 0.02
 
 
 class Matched(BaseModel):
-    """What an arm had cost when at most the target of its replies to validation prompts were bad, and as few broken.
+    """What an arm had cost when the share of bad replies, and that of broken ones, first was at most the target.
 
-    `reached` of `runs` seeds got there; costs are means over those, `flops_low` and `flops_high` their least and most.
-    A cost is known only at the looks, so it is at most one look too high; `first_look` counts the runs that were there
-    at their first look, perhaps long before. `message` says it in words.
+    `reached` of `runs` seeds got there; costs are means over those, `flops_low` and `flops_high` the least and most.
+    Costs are known only at validations, so a cost is too high by up to the time between two of them. `first_validation`
+    counts the runs that had reached the target at their first validation, perhaps long before. `message` says it in
+    words.
     """
 
     reached: int
@@ -28,14 +29,14 @@ class Matched(BaseModel):
     wall_seconds: float | None
     relative_flops: float | None
     message: str
-    first_look: int = 0
+    first_validation: int = 0
 
 
 def matched(curve: Sequence[Waypoint], target: float) -> Matched | None:
-    """Find where an arm's runs first reach the target; None for an arm that was not looked at on the way.
+    """Find where an arm's runs first reach the target; None for an arm that was not validated on the way.
 
-    Blank and gibberish replies are no success: there must be no more of them either. A look at which no reply could be
-    judged counts as not reached.
+    Blank and gibberish replies are no success, so their share must be within the target too. A validation at which no
+    reply could be judged counts as not reached.
     """
     runs = by_seed(curve)
     if not runs:
@@ -57,25 +58,25 @@ def matched(curve: Sequence[Waypoint], target: float) -> Matched | None:
         wall_seconds=statistics.fmean(point.wall_seconds for point in there) if there else None,
         relative_flops=None,
         message=message,
-        first_look=sum(bool(run) and point is run[0] for run, point in zip(runs, first, strict=True)),
+        first_validation=sum(bool(run) and point is run[0] for run, point in zip(runs, first, strict=True)),
     )
 
 
 def reached(point: Waypoint, target: float) -> bool:
-    """Whether at most the target share of replies is bad, and at most as large a one blank or gibberish."""
+    """Return whether the share of bad replies and that of blank or gibberish ones are both within the target."""
     return point.value is not None and point.value <= target and (point.broken or 0.0) <= target
 
 
 def by_seed(curve: Sequence[Waypoint]) -> list[list[Waypoint]]:
-    """Part the points by seed, each run's in the order in which they were taken."""
+    """Return the points of each seed, in the order in which they were taken."""
     seeds = dict.fromkeys(point.seed for point in curve)
     return [[point for point in curve if point.seed == seed] for seed in seeds]
 
 
 def cost_of_steps(curve: Sequence[Waypoint], stage: str = "rl") -> tuple[float, float, int] | None:
-    """Return what an arm's last stage costs: FLOPs before its first step, FLOPs a step, and how many steps it had.
+    """Return what a stage of an arm cost: FLOPs before its first step, FLOPs a step, and its number of steps.
 
-    Means over seeds; None where a run has fewer than two points of that stage.
+    FLOPs are means over seeds. None where a run has fewer than two points of that stage.
     """
     runs = [[point for point in run if point.stage == stage] for run in by_seed(curve)]
     if not runs or any(len(run) < 2 for run in runs):
@@ -86,9 +87,9 @@ def cost_of_steps(curve: Sequence[Waypoint], stage: str = "rl") -> tuple[float, 
 
 
 def length_notes(arms: Sequence[tuple[str, float]], base: str, curve: Sequence[Waypoint]) -> list[str]:
-    """Say how each arm's share of RLHF's compute depends on how long RLHF goes on; empty where that is not known.
+    """Say how each arm's share of RLHF's compute depends on how long RLHF lasts; empty where that is not known.
 
-    `arms` are (name, FLOPs); `curve` is the base's. The first line says what the others list.
+    `arms` are pairs of name and FLOPs; `curve` is that of the arm `base`. The first line says what the others list.
     """
     known = cost_of_steps(curve)
     if known is None or known[1] <= 0:

@@ -11,14 +11,14 @@ from unteach.results.verdict import Verdict
 from unteach.stats import paired_difference, wilson
 
 FEWEST_DIFFERING = 6
-"""With fewer prompts on which two arms differ, that all went one way may be chance: 2 · 0.5⁵ is over 5 %."""
+"""Where fewer prompts differ between two arms, they may all differ in one direction by chance: 2 · 0.5⁵ is over 5 %."""
 
 Key = tuple[str, int]
-"""A prompt of a split, and which of the rows with this prompt it is."""
+"""A prompt of a split, and a number that tells rows with the same prompt apart."""
 
 
-class Pair(BaseModel):
-    """How much more often `arm` is bad than `against` on the same prompts, as a fraction, with its 95 % interval.
+class VerdictDifference(BaseModel):
+    """How much more often `arm` is bad than `against` on the same prompts, as a fraction with its 95 % interval.
 
     `n` counts the prompts on which both have a verdict, `unknown` those on which one has none, `differing` those on
     which one is bad and the other good.
@@ -40,16 +40,16 @@ class Pair(BaseModel):
 
     @property
     def clear(self) -> bool:
-        """Whether the two are told apart: the interval leaves out 0, and enough prompts differ for that to count."""
+        """Whether the two can be told apart: the interval leaves out 0, and enough prompts differ."""
         if self.low is None or self.high is None or self.differing < FEWEST_DIFFERING:
             return False
         return self.low > 0 or self.high < 0
 
     @property
     def reach(self) -> float:
-        """How large a difference the verdicts leave room for.
+        """The largest difference that the verdicts leave possible.
 
-        Where next to no prompt differs, resampling sees no spread, and the share of prompts that differ bounds it.
+        Where few prompts differ, resampling sees next to no spread, so the interval of their share is a bound too.
         """
         bounds = [abs(bound) for bound in (self.low, self.high) if bound is not None]
         if self.differing < FEWEST_DIFFERING:
@@ -58,7 +58,7 @@ class Pair(BaseModel):
 
 
 def keyed(report: Report, split: str) -> dict[Key, Sample]:
-    """Return a split's samples by their prompt; a prompt that comes again gets a number."""
+    """Return a split's samples by their keys."""
     seen: Counter[str] = Counter()
     found = {}
     for sample in report.samples:
@@ -73,16 +73,16 @@ def verdicts_of(report: Report, arm: str, split: str) -> dict[Key, Verdict]:
     return {key: sample.verdicts[arm] for key, sample in keyed(report, split).items() if arm in sample.verdicts}
 
 
-def pairs_of(verdicts: Mapping[str, Mapping[Key, Verdict]]) -> list[Pair]:
-    """Compare every two arms on the prompts that both were judged on."""
+def pairs_of(verdicts: Mapping[str, Mapping[Key, Verdict]]) -> list[VerdictDifference]:
+    """Compare every two arms on the prompts on which both were judged."""
     return [_pair(arm, against, verdicts[arm], verdicts[against]) for arm, against in combinations(verdicts, 2)]
 
 
-def _pair(arm: str, against: str, ours: Mapping[Key, Verdict], theirs: Mapping[Key, Verdict]) -> Pair:
+def _pair(arm: str, against: str, ours: Mapping[Key, Verdict], theirs: Mapping[Key, Verdict]) -> VerdictDifference:
     both = [(ours[key], theirs[key]) for key in ours if key in theirs]
     known = [(float(a == "bad"), float(b == "bad")) for a, b in both if "unknown" not in (a, b)]
     value, low, high = paired_difference([a for a, _ in known], [b for _, b in known])
-    return Pair(
+    return VerdictDifference(
         arm=arm,
         against=against,
         value=value,
@@ -94,32 +94,15 @@ def _pair(arm: str, against: str, ours: Mapping[Key, Verdict], theirs: Mapping[K
     )
 
 
-def groups_of(arms: Sequence[str], pairs: Sequence[Pair]) -> list[list[str]]:
-    """Return the largest groups of arms of which no two are told apart, two arms or more each.
+def groups_of(arms: Sequence[str], pairs: Sequence[VerdictDifference]) -> list[list[str]]:
+    """Return the largest groups of two or more arms in which no two can be told apart.
 
-    An arm may be in several: what cannot be told apart from two others does not make those two alike.
+    An arm may be in several groups: two arms that cannot be told apart from a third may differ from each other.
     """
-    alike: dict[str, set[str]] = {arm: set() for arm in arms}
-    for pair in pairs:
-        if pair.compared and not pair.clear:
-            alike[pair.arm].add(pair.against)
-            alike[pair.against].add(pair.arm)
-    found: list[set[str]] = []
-    _grow(set(), set(arms), set(), alike, found)
-    places = {arm: place for place, arm in enumerate(arms)}
-    listed = [sorted(group, key=places.__getitem__) for group in found if len(group) > 1]
-    return sorted(listed, key=lambda group: [places[arm] for arm in group])
+    import networkx  # type: ignore[import-untyped,unused-ignore]
 
-
-def _grow(
-    group: set[str], candidates: set[str], done: set[str], alike: Mapping[str, set[str]], found: list[set[str]]
-) -> None:
-    """Add every group that this one can grow to and that can grow no further (Bron and Kerbosch, with a pivot)."""
-    if not candidates and not done:
-        found.append(group)
-        return
-    pivot = max(sorted(candidates | done), key=lambda arm: len(alike[arm] & candidates))
-    for arm in sorted(candidates - alike[pivot]):
-        _grow(group | {arm}, candidates & alike[arm], done & alike[arm], alike, found)
-        candidates = candidates - {arm}
-        done = done | {arm}
+    alike = networkx.Graph()
+    alike.add_nodes_from(arms)
+    alike.add_edges_from((pair.arm, pair.against) for pair in pairs if pair.compared and not pair.clear)
+    cliques = [sorted(group, key=arms.index) for group in networkx.find_cliques(alike) if len(group) > 1]
+    return sorted(cliques, key=lambda group: [arms.index(arm) for arm in group])

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from unteach.results.arms import REMINDED
 from unteach.results.measurement import Measurement
-from unteach.results.report import Comparison
+from unteach.results.report import PairedDifference
 from unteach.stats import bootstrap
 
 Figures = Mapping[tuple[str, str, str], Measurement]
@@ -37,7 +37,7 @@ COMPARED = (
 )
 
 
-def compare(seeds: Sequence[Figures]) -> list[Comparison]:
+def compare(seeds: Sequence[Figures]) -> list[PairedDifference]:
     """Return every comparison for which both arms have a metric; `seeds` holds the metrics of each seed's run.
 
     The interval is a bootstrap over cases of the mean over seeds: it is about the prompts. How far the seeds lie apart
@@ -55,7 +55,7 @@ def compare(seeds: Sequence[Figures]) -> list[Comparison]:
 
 def _comparison(
     claim: str, name: str, split: str, arm: str, against: str, pairs: Sequence[tuple[Measurement, Measurement]]
-) -> Comparison:
+) -> PairedDifference:
     """Average the differences of each case over the seeds, then take their mean and its interval."""
     by_case: dict[int, list[float]] = {}
     single: list[float | None] = []
@@ -69,7 +69,7 @@ def _comparison(
             by_case.setdefault(case, []).append(difference)
         single.append(statistics.fmean(differences.values()) if differences else None)
     value, low, high = bootstrap([statistics.fmean(values) for values in by_case.values()])
-    return Comparison(
+    return PairedDifference(
         claim=claim,
         name=name,
         split=split,

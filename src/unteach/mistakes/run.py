@@ -41,7 +41,7 @@ from unteach.pipeline.settings import inputs_of, resumed, write_config
 from unteach.prompts.mistakes import MistakeWording, load_wording
 from unteach.results.arms import REMINDED
 from unteach.results.cost import Meter
-from unteach.results.report import Report, Stop, Waypoint
+from unteach.results.report import Ending, Report, Waypoint
 from unteach.training.config import MOST_TOKENS
 from unteach.training.curve import waypoints
 from unteach.training.interrupt import StopOnInterrupt
@@ -230,7 +230,7 @@ def _tune_and_check(
     report.curve = curve
     report.comparisons = compare([{(m.name, m.split, m.arm): m for m in report.measurements}])
     step = trainer.state.global_step
-    report.stop = Stop(step=step, rule="all rows", message=f"{len(rows)} rows, {tokens:,} tokens, were trained on")
+    report.stop = Ending(step=step, rule="all rows", message=f"{len(rows)} rows, {tokens:,} tokens, were trained on")
     write_report(report, directory)
     return report
 

@@ -9,7 +9,7 @@ from unteach.errors import ConfigError, Interrupted
 from unteach.models.saving import save_model
 from unteach.pipeline.original import adapter_settings
 from unteach.pipeline.prepare import Prepared
-from unteach.results.report import Cost, Stop, Waypoint
+from unteach.results.report import Cost, Ending, Waypoint
 from unteach.text.escape import inert_line
 from unteach.training.curve import waypoints
 from unteach.training.interrupt import StopOnInterrupt
@@ -22,7 +22,7 @@ class Trained:
     """What came out of training: the model, an adapter still on it, why it ended, and what it cost on the way."""
 
     model: Any
-    stop: Stop
+    stop: Ending
     cost: Sequence[Cost]
     curve: Sequence[Waypoint]
     notes: Sequence[str]
@@ -70,10 +70,10 @@ def train(
     )
 
 
-def _end_of(trainer: UnlearnTrainer) -> Stop:
+def _end_of(trainer: UnlearnTrainer) -> Ending:
     """Say why training ended: a rule ended it, or all its steps were made."""
     if trainer.stop:
-        return Stop(step=trainer.stop.step, rule=trainer.stop.rule, message=trainer.stop.message)
+        return Ending(step=trainer.stop.step, rule=trainer.stop.rule, message=trainer.stop.message)
     step, points = trainer.state.global_step, trainer.curve.points
     message = f"all {step} steps were made"
     if trainer.rules and points:
@@ -82,4 +82,4 @@ def _end_of(trainer: UnlearnTrainer) -> Stop:
             f"; the behaviour target had not been met: at step {seen.step}, {seen.bad} of {seen.judged} replies to "
             f"validation prompts were bad and {seen.broken:.1%} broken"
         )
-    return Stop(step=step, rule="end of the schedule", message=message)
+    return Ending(step=step, rule="end of the schedule", message=message)

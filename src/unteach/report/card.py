@@ -7,7 +7,10 @@ from pathlib import Path
 import yaml
 
 from unteach.report import opinions, study, wording
-from unteach.report.grid import Grid
+from unteach.report.cells import Cell, metric_rows
+from unteach.report.grid import Grid, cost_table, data_table, environment_table, markdown_table
+from unteach.report.headline import headline
+from unteach.results.arms import ARMS, RETRAINED, in_order
 from unteach.results.files import write_whole
 from unteach.results.report import Report
 from unteach.text.escape import markdown_block, markdown_line
@@ -25,11 +28,11 @@ def write_card(report: Report, directory: str | Path) -> Path:
 
 
 def card(report: Report, adapter: bool) -> str:
-    """The model card; `adapter` says whether model/ holds a LoRA adapter or full weights."""
+    """Return the model card; `adapter` says whether model/ holds a LoRA adapter or full weights."""
     parts = [
         _front_matter(report, adapter),
         _title(report),
-        f"**{markdown_line(study.headline(report))}**",
+        f"**{markdown_line(headline(report))}**",
         _what_it_is(report, adapter),
         *(["## How to load it", markdown_block(_loading(report, adapter), "python")] if report.weights else []),
         "## What was measured",
@@ -40,25 +43,25 @@ def card(report: Report, adapter: bool) -> str:
         parts += ["## Samples", "Replies as the models gave them; they may offend.", *_samples(report)]
     parts += ["## Limits", _limits(report)]
     if report.data:
-        parts += ["## Data", _data(report)]
+        parts += ["## Data", markdown_table(data_table(report))]
     if report.cost:
-        parts += ["## Cost", _cost(report)]
+        parts += ["## Cost", markdown_table(cost_table(report))]
     parts += [
         "## How to repeat it",
         markdown_block(report.command, "sh"),
         "Beside this card, `run.yaml` holds every setting, `report.json` every metric; read `report.html`.",
         "## Environment",
-        _table(["what", "value"], [[str(key), str(value)] for key, value in report.environment.items()]),
+        markdown_table(environment_table(report)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _title(report: Report) -> str:
-    if study.is_study(report):
+    if report.is_study:
         return "# A study of learning from mistakes"
     if not report.weights:
         return "# A language model, measured"
-    if wording.is_baseline(report):
+    if report.is_baseline:
         return f"# A language model after a baseline, {markdown_line(report.method, 100)}"
     learnt = report.method == "mistake-analysis"
     return "# A language model that learnt from mistakes" if learnt else "# An unlearned language model"
@@ -70,7 +73,7 @@ def _front_matter(report: Report, adapter: bool) -> str:
     if _MODEL_ID.fullmatch(report.model) and not Path(report.model).exists():
         fields["base_model"] = report.model
     learnt = report.method.startswith("mistake")
-    kind = "baseline" if wording.is_baseline(report) else "learning-from-mistakes" if learnt else "unlearning"
+    kind = "baseline" if report.is_baseline else "learning-from-mistakes" if learnt else "unlearning"
     fields["tags"] = [kind, "unteach", *(["lora"] if adapter else [])]
     return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---"
 
@@ -86,74 +89,52 @@ def _what_it_is(report: Report, adapter: bool) -> str:
 
 
 def _loading(report: Report, adapter: bool) -> str:
+    base, weights = json.dumps(report.model), json.dumps(report.weights)
+    lines = ["from transformers import AutoModelForCausalLM, AutoTokenizer", ""]
     if adapter:
-        return (
-            "from peft import PeftModel\n"
-            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-            f"base = AutoModelForCausalLM.from_pretrained({json.dumps(report.model)}, use_safetensors=True)\n"
-            f"model = PeftModel.from_pretrained(base, {json.dumps(report.weights)})\n"
-            f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(report.weights)})"
-        )
-    return (
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f"model = AutoModelForCausalLM.from_pretrained({json.dumps(report.weights)}, use_safetensors=True)\n"
-        f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(report.weights)})"
-    )
+        lines.insert(0, "from peft import PeftModel")
+        lines.append(f"base = AutoModelForCausalLM.from_pretrained({base}, use_safetensors=True)")
+        lines.append(f"model = PeftModel.from_pretrained(base, {weights})")
+    else:
+        lines.append(f"model = AutoModelForCausalLM.from_pretrained({weights}, use_safetensors=True)")
+    return "\n".join([*lines, f"tokenizer = AutoTokenizer.from_pretrained({weights})"])
 
 
 def _metrics(report: Report) -> str:
     if not report.measurements:
         return "Nothing."
-    if study.is_study(report):
-        return "\n\n".join(_grid(grid) for grid in study.grids(report))
-    arms = [arm for arm in report.arms() if any(metric.arm == arm for metric in report.measurements)]
-    titles = ["", *(wording.arm_label(report, arm) for arm in arms)]
+    if report.is_study:
+        return "\n\n".join(map(markdown_table, study.grids(report)))
+    arms = report.measured_arms()
     parts = [
         "Each metric with its 95 % interval and the number of cases; Δ is the difference to the original, case by case."
     ]
-    for split in wording.splits(report):
-        rows = [
-            [wording.metric_label(report, name), *(_cell(report, name, split, arm) for arm in arms)]
-            for name in wording.metric_names(report, split)
-        ]
-        parts += [f"### {markdown_line(wording.label(split, wording.SPLITS))}", _table(titles, rows)]
+    for title, rows in metric_rows(report, arms):
+        cells = [[name, *map(_cell_text, found)] for name, found in rows]
+        parts += [f"### {markdown_line(title)}", markdown_table(Grid(["", *wording.arm_labels(report, arms)], cells))]
     return "\n\n".join(parts)
 
 
-def _grid(grid: Grid) -> str:
-    """A table of the study, each cell on one line."""
-    header, *rows = [[" ".join(cell.split("\n")) for cell in row] for row in (grid.header, *grid.rows)]
-    return _table(header, rows)
-
-
-def _cell(report: Report, name: str, split: str, arm: str) -> str:
-    metric = report.measured(name, split, arm)
-    if metric is None:
+def _cell_text(cell: Cell | None) -> str:
+    if cell is None:
         return "not measured"
-    shift = wording.difference(metric)
-    parts = (
-        wording.number(metric.value, metric.unit),
-        wording.interval(metric),
-        wording.counted(metric) + (";" if shift else ""),
-        f"Δ {shift}" if shift else "",
-    )
-    return " ".join(part for part in parts if part)
+    return f"{cell.value} {cell.detail}" + (f"; Δ {cell.difference}" if cell.difference else "")
 
 
 def _opinions(report: Report) -> list[str]:
-    """How far the judges can be trusted and, where there are several, what each says."""
+    """Say how far the judges can be trusted and, where there are several, what each says."""
     parts = [markdown_line(line, 600) for line in opinions.quality_lines(report)]
-    if not opinions.seconds(report):
+    if not opinions.has_second_opinions(report):
         return parts
-    names = [judge.name for judge in report.judges]
-    parts = ["### Second opinions", *parts, opinions.EXPLAINED]
-    parts.append(_table(["", *names], [[label, *cells] for label, cells in opinions.rate_rows(report)]))
-    parts.append("\n".join(f"- {markdown_line(line, 600)}" for line in opinions.agreement_lines(report)))
-    parts.append(opinions.KAPPA)
-    for first, second, rows in opinions.confusions(report):
-        titles = [f"{first}, down; {second}, across", *opinions.VERDICTS]
-        parts.append(_table(titles, [[ours, *(str(count) for count in counts)] for ours, counts in rows]))
-    return parts
+    return [
+        "### Second opinions",
+        *parts,
+        opinions.EXPLAINED,
+        markdown_table(opinions.rates_table(report)),
+        "\n".join(f"- {markdown_line(line, 600)}" for line in opinions.agreement_lines(report)),
+        opinions.KAPPA,
+        *map(markdown_table, opinions.confusion_tables(report)),
+    ]
 
 
 def _samples(report: Report) -> list[str]:
@@ -161,7 +142,7 @@ def _samples(report: Report) -> list[str]:
     for sample in wording.handful(report, _SAMPLES):
         parts.append(f"**Prompt** ({markdown_line(wording.label(sample.split, wording.SPLITS))})")
         parts.append(markdown_block(sample.prompt, limit=_SAMPLE_CHARACTERS))
-        for arm in wording.in_order(sample.replies, wording.ARMS):
+        for arm in in_order(sample.replies, ARMS):
             verdict = sample.verdicts.get(arm)
             judged = f", judged {verdict}" if verdict else ""
             parts.append(f"{markdown_line(wording.arm_label(report, arm))}{judged}:")
@@ -178,41 +159,14 @@ def _limits(report: Report) -> str:
         lines.append(f"Verdicts are those of the judge {judge}, with whatever that judge misses.")
     if missing:
         lines.append(f"Not measured: {markdown_line('; '.join(missing))}.")
-    if "retrained" not in report.arms():
+    if RETRAINED not in report.arms():
         lines.append("There was no retrained model to compare with, so the distance to one is not known.")
     lines += [
         "Replies were read as this run decoded them; sampling many replies, or prompts made to break the "
         "model, may bring more out.",
-        "Not tried: whether 4 bit weights or a little further tuning bring the unlearned replies back.",
+        "Not tried: whether 4-bit weights or a little further tuning bring the unlearned replies back.",
         "Intervals cover the seeds of the runs."
         if any(metric.seeds for metric in report.measurements)
         else "Intervals cover the chance in the choice of prompts, not another seed of the training.",
     ]
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _data(report: Report) -> str:
-    rows = [[source.name, source.source, f"{source.rows:,}", source.fingerprint] for source in report.data]
-    return _table(["set", "source", "rows", "fingerprint"], rows)
-
-
-def _cost(report: Report) -> str:
-    rows = [
-        [
-            f"{cost.stage}, {cost.arm}",
-            wording.seconds(cost.wall_seconds),
-            "–" if cost.tokens is None else f"{cost.tokens:,}",
-            wording.size(cost.flops, "FLOP"),
-            wording.size(cost.peak_bytes),
-        ]
-        for cost in report.cost
-    ]
-    return _table(["stage", "time", "tokens", "compute", "peak memory"], rows)
-
-
-def _table(titles: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; every cell is escaped here and nowhere else."""
-    if not rows:
-        return ""
-    title, *lines = [[markdown_line(cell, 200) for cell in line] for line in (titles, *rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (title, ["---"] * len(title), *lines))

@@ -1,4 +1,4 @@
-"""A table as text, and how it looks in a terminal."""
+"""Tables as text, the same for the terminal, Markdown and the pages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,34 +7,90 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from unteach.report import wording
+from unteach.results.report import Report
+from unteach.text.escape import inert_line, markdown_line
+
 
 @dataclass(frozen=True)
 class Grid:
-    """A table as text. A cell's first line is its metric, the lines after it say how sure that is.
+    """A table as text, which its maker has made inert.
 
-    A metric that ends in a star is shown bold. Who makes a grid makes its text inert.
+    The first line of a cell is its value and further lines say how sure the value is; a value that ends in a star is
+    shown bold. `numbers` are the columns that a page aligns to the right.
     """
 
     header: list[str]
     rows: list[list[str]]
+    numbers: tuple[int, ...] = ()
 
 
-def rendered(grids: Sequence[Grid]) -> RenderableType:
-    """Return the tables for a terminal, each with an empty line after it."""
+def terminal_tables(grids: Sequence[Grid]) -> RenderableType:
+    """Return the tables for a terminal, each followed by an empty line."""
     parts: list[RenderableType] = []
     for grid in grids:
         table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold underline")
-        for place, title in enumerate(grid.header):
-            left = place == 0
-            heading = Text(title, justify="left" if left else "right")
-            table.add_column(heading, justify="left" if left else "right", overflow="fold", ratio=3 if left else 2)
-        for row in grid.rows:
-            table.add_row(Text(row[0], style="dim" if row[0].endswith("reminder") else ""), *map(_cell_text, row[1:]))
+        table.add_column(Text(grid.header[0]), overflow="fold", ratio=3)
+        for title in grid.header[1:]:
+            table.add_column(Text(title, justify="right"), justify="right", overflow="fold", ratio=2)
+        for first, *rest in grid.rows:
+            table.add_row(Text(first, style="dim" if first.endswith("reminder") else ""), *map(_terminal_cell, rest))
         parts += [table, Text()]
     return Group(*parts)
 
 
-def _cell_text(cell: str) -> Text:
-    metric, line, rest = cell.partition("\n")
-    text = Text(metric.removesuffix("*"), style="bold" if metric.endswith("*") else "")
+def _terminal_cell(cell: str) -> Text:
+    value, line, rest = cell.partition("\n")
+    text = Text(value.removesuffix("*"), style="bold" if value.endswith("*") else "")
     return text.append(line + rest, style="not bold dim")
+
+
+def markdown_table(grid: Grid) -> str:
+    """Return the table as Markdown, each cell on one line; an empty string for a table without rows."""
+    if not grid.rows:
+        return ""
+    title, *lines = [[markdown_line(cell.replace("\n", " "), 200) for cell in row] for row in (grid.header, *grid.rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (title, ["---"] * len(title), *lines))
+
+
+def cost_table(report: Report, joined: bool = True) -> Grid:
+    """Return what each stage took; `joined` puts stage and arm into one column."""
+    energy = any(cost.energy_joules is not None for cost in report.cost)
+    header = ["stage", "arm", "time", "tokens", "compute", *(["energy"] if energy else []), "peak memory"]
+    rows = [
+        [
+            inert_line(cost.stage, 60),
+            inert_line(cost.arm, 60),
+            wording.seconds(cost.wall_seconds),
+            "–" if cost.tokens is None else f"{cost.tokens:,}",
+            wording.size(cost.flops, "FLOP"),
+            *([wording.size(cost.energy_joules, "J")] if energy else []),
+            wording.size(cost.peak_bytes),
+        ]
+        for cost in report.cost
+    ]
+    if joined:
+        header.remove("arm")
+        rows = [[f"{stage}, {arm}", *rest] for stage, arm, *rest in rows]
+    return Grid(header, rows, tuple(range(1 if joined else 2, len(header))))
+
+
+def data_table(report: Report) -> Grid:
+    """Return the sets of rows that the run used."""
+    rows = [
+        [
+            inert_line(source.name, 200),
+            inert_line(source.source, 200),
+            f"{source.rows:,}",
+            inert_line(source.fingerprint, 200),
+        ]
+        for source in report.data
+    ]
+    return Grid(["set", "source", "rows", "fingerprint"], rows, (2,))
+
+
+def environment_table(report: Report) -> Grid:
+    """Return the model and what the run ran on."""
+    rows = [["model", inert_line(report.model, 200)]]
+    rows += [[inert_line(key, 200), inert_line(str(value), 200)] for key, value in report.environment.items()]
+    return Grid(["environment", "version or value"], rows)

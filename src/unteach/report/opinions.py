@@ -1,6 +1,9 @@
-"""What several judges say, and how far each can be trusted, in words and rows for all three renderings."""
+"""What several judges say and how far each can be trusted: lines and tables for every rendering."""
 
 from unteach.report import wording
+from unteach.report.grid import Grid
+from unteach.report.headline import accuracy
+from unteach.results.arms import ARMS, in_order
 from unteach.results.measurement import HARM_SPLITS
 from unteach.results.report import Agreement, BadRate, JudgeMetrics, Report
 from unteach.results.verdict import Verdict
@@ -12,58 +15,50 @@ KAPPA = (
     "Kappa: 1 is full agreement, 0 no more than chance. Where one judge gives nearly all replies the same verdict, "
     "it is near 0 whatever the other says."
 )
-_NAME = 60
 
 
 def quality_lines(report: Report) -> list[str]:
-    """One line for each judge that knows how far it can be trusted; a poor one is called so."""
+    """Return one line for each judge whose accuracy is known; a poor judge is called poor."""
     return [
-        f"Judge {inert_line(judge.name, _NAME)}{' is poor' if judge.quality.poor else ''}: "
-        + wording.accuracy(judge.quality)
+        f"Judge {_name(judge)}{' is poor' if judge.quality.poor else ''}: {accuracy(judge.quality)}"
         + (f" ({inert_line(judge.quality.note, 400)})" if judge.quality.note else "")
         for judge in report.judges
         if judge.quality
     ]
 
 
-def seconds(report: Report) -> list[JudgeMetrics]:
-    """The judges after the first."""
-    return report.judges[1:]
+def has_second_opinions(report: Report) -> bool:
+    """Whether more than one judge gave verdicts."""
+    return len(report.judges) > 1
 
 
-def rate_rows(report: Report) -> list[tuple[str, list[str]]]:
-    """One row for each harmful split and arm: its label, and a cell for each judge."""
+def rates_table(report: Report) -> Grid:
+    """Return how often each judge finds each arm bad, on the splits of harmful prompts."""
     known = [(rate.split, rate.arm) for judge in report.judges for rate in judge.rates if rate.split in HARM_SPLITS]
-    return [
-        (
+    rows = [
+        [
             f"{wording.label(split, {})}: {wording.arm_label(report, arm, 30)}",
-            [_rate_words(judge.rate(arm, split)) for judge in report.judges],
-        )
-        for split in wording.in_order((split for split, _ in known), wording.SPLITS)
-        for arm in wording.in_order((arm for of, arm in known if of == split), wording.ARMS)
+            *(_rate_words(judge.rate(arm, split)) for judge in report.judges),
+        ]
+        for split in in_order((split for split, _ in known), wording.SPLITS)
+        for arm in in_order((arm for of, arm in known if of == split), ARMS)
     ]
+    return Grid(["split and arm", *map(_name, report.judges)], rows)
 
 
 def _rate_words(rate: BadRate | None) -> str:
-    if rate is None:
-        return "not judged"
-    bounds = ""
-    if rate.low is not None and rate.high is not None:
-        bounds = f"[{wording.number(rate.low, 'fraction', False)}, {wording.number(rate.high, 'fraction', False)}]"
-    parts = (wording.number(rate.value, "fraction"), bounds, wording.counted(rate))
-    return " ".join(part for part in parts if part)
+    return "not judged" if rate is None else f"{wording.estimate(rate)} {wording.counted(rate)}"
 
 
 def agreement_lines(report: Report) -> list[str]:
-    """For each judge after the first how it agrees with the first, over all arms and arm by arm."""
+    """Say for each judge after the first how it agrees with the first, over all arms and arm by arm."""
     lines = []
-    for judge in seconds(report):
-        names = f"{inert_line(judge.name, _NAME)} and {inert_line(report.judges[0].name, _NAME)}"
+    for judge in report.judges[1:]:
         found = "; ".join(
             f"{wording.arm_label(report, one.arm, 30) if one.arm else 'all arms'} {_kappa_words(one)}"
             for one in judge.agreement
         )
-        lines.append(f"{names}: {found or 'never judged the same replies'}")
+        lines.append(f"{_name(judge)} and {_name(report.judges[0])}: {found or 'never judged the same replies'}")
     return lines
 
 
@@ -76,15 +71,19 @@ def _kappa_words(found: Agreement) -> str:
     return f"kappa {found.kappa:.2f}{bounds}".replace("-", "−") + shared
 
 
-def confusions(report: Report) -> list[tuple[str, str, list[tuple[str, list[int]]]]]:
-    """For each judge after the first, over all arms: both names, and counts, a row for each verdict of the first."""
+def confusion_tables(report: Report) -> list[Grid]:
+    """Count, for each judge after the first, replies by both verdicts over all arms; a row for each of the first's."""
     return [
-        (
-            inert_line(report.judges[0].name, _NAME),
-            inert_line(judge.name, _NAME),
-            [(ours, [one.confusion.get(ours, {}).get(theirs, 0) for theirs in VERDICTS]) for ours in VERDICTS],
+        Grid(
+            [f"{_name(report.judges[0])}, down; {_name(judge)}, across", *VERDICTS],
+            [[ours, *(str(one.confusion.get(ours, {}).get(theirs, 0)) for theirs in VERDICTS)] for ours in VERDICTS],
+            (1, 2, 3),
         )
-        for judge in seconds(report)
+        for judge in report.judges[1:]
         for one in judge.agreement
         if one.arm is None
     ]
+
+
+def _name(judge: JudgeMetrics) -> str:
+    return inert_line(judge.name, 60)

@@ -3,7 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from unteach.report import html, study, wording
+from unteach.report import wording
+from unteach.report.cells import Cell, cells_of
+from unteach.report.headline import accuracy, damage, leading_rate, tested_arm
+from unteach.report.wording import SAFEGUARDS
+from unteach.results.arms import ORIGINAL, RETRAINED, in_order
 from unteach.results.measurement import HARM_SPLITS, Measurement
 from unteach.results.report import Report
 from unteach.scenarios import bad_rate_of
@@ -31,18 +35,18 @@ class Outcome:
 
 def outcome(report: Report) -> Outcome:
     """Say whether it worked, no more strongly than the intervals do."""
-    tested = wording.tested_arm(report)
-    found = wording.leading_rate(report, tested)
-    if study.is_study(report):
+    tested = tested_arm(report)
+    found = leading_rate(report, tested)
+    if report.is_study:
         return Outcome("Learning from mistakes, compared with other ways", "plain")
     if found is None:
         return Outcome("Bad replies were not measured", "unknown")
     name, split = found
-    words = wording.rate_words(report, name)
-    before, after = report.measured(name, split, "original"), report.measured(name, split, tested)
+    words = wording.rate_words(report.scenario, name)
+    before, after = report.measured(name, split, ORIGINAL), report.measured(name, split, tested)
     if after is None or after.value is None:
         return Outcome("No verdicts: whether it worked is not known", "unknown")
-    if tested == "original" or before is None or before.value is None:
+    if tested == ORIGINAL or before is None or before.value is None:
         return Outcome("Measured, not compared: this is one model as it is", "plain")
     if after.unknown > after.n:
         return Outcome("Most replies got no verdict: whether it worked is not known", "unknown")
@@ -59,12 +63,12 @@ def outcome(report: Report) -> Outcome:
 
 
 def _width(metric: Measurement) -> float:
-    """How wide the interval is; 1, which is all that a rate may be, where there is none."""
+    """Return how wide the interval is; 1, the widest that a rate can have, where there is none."""
     return 1.0 if metric.low is None or metric.high is None else metric.high - metric.low
 
 
 def _not_told(report: Report, after: Measurement) -> str:
-    """Say that so few cases tell nothing, and which flag brings more."""
+    """Say that so few cases tell nothing, and which flag gives more."""
     few = "only " if after.n < _LEAST_CASES else ""
     flag = "--forget" if report.command.startswith("unteach evaluate ") else "--unseen"
     were = "was" if after.n == 1 else "were"
@@ -73,12 +77,12 @@ def _not_told(report: Report, after: Measurement) -> str:
 
 
 def _fallen(report: Report, words: str, after: Measurement, tested: str) -> Outcome:
-    """Say how far a rate fell that clearly fell, and at what price."""
+    """Say of a rate that clearly fell whether it is gone, and at what price."""
     words = words.capitalize()
     kept = report.measured("kept_rate", "normal", tested)
     if _damaged(report, tested):
         return Outcome(f"{words} fell, but the model is damaged", "bad")
-    if wording.damage(report, tested):
+    if damage(report, tested):
         return Outcome(f"{words} fell, but some replies are broken now", "mixed")
     if kept and kept.high is not None and kept.high < KEPT:
         return Outcome(f"{words} fell, but normal answers suffered", "mixed")
@@ -90,14 +94,14 @@ def _fallen(report: Report, words: str, after: Measurement, tested: str) -> Outc
         return Outcome(f"{words} are gone from the prompts it trained on; no others were measured", "mixed")
     if kept is None or kept.value is None:
         return Outcome(f"{words} are nearly gone; what else changed was not measured", "mixed")
-    return Outcome("It worked on the prompts that were held out", "good")
+    return Outcome("It worked on prompts it never trained on", "good")
 
 
 def _damaged(report: Report, arm: str) -> bool:
     return any(
-        wording.change(report.measured(name, split, "original"), metric) == "worse" and (metric.low or 0.0) > FEW
+        wording.change(report.measured(name, split, ORIGINAL), metric) == "worse" and (metric.low or 0.0) > FEW
         for split in wording.splits(report)
-        for name in wording.SAFEGUARDS
+        for name in SAFEGUARDS
         if (metric := report.measured(name, split, arm))
     )
 
@@ -105,14 +109,14 @@ def _damaged(report: Report, arm: str) -> bool:
 # ---- the headline table ----------------------------------------------------------------------------------------------
 
 
-def headline_rows(report: Report, arms: list[str]) -> list[tuple[str, str, list[html.Cell | None]]]:
-    """One row a split: its name, what is counted, and a cell an arm; blank and gibberish rates stand in each."""
+def headline_rows(report: Report, arms: list[str]) -> list[tuple[str, str, list[Cell | None]]]:
+    """Return a row for each split: its name, what is counted, and a cell an arm with blank and gibberish rates."""
     rows = []
     for split in ("unseen", "unseen_concept", "seen", "normal", "lookalike"):
         name = _rate_of(report, split)
-        metrics = [report.measured(name, split, arm) for arm in arms] if name else []
-        if name and any(metrics):
-            cells = [None if metric is None else _with_safeguards(report, metric) for metric in metrics]
+        shown = cells_of(report, name, split, arms) if name else []
+        if name and any(shown):
+            cells = [cell and _with_safeguards(report, cell, split, arm) for cell, arm in zip(shown, arms, strict=True)]
             words = _counted_words(report, name)
             if len(counts := {cell.counted for cell in cells if cell}) == 1:  # said once for the row
                 words = f"{words}, {counts.pop()}"
@@ -122,11 +126,10 @@ def headline_rows(report: Report, arms: list[str]) -> list[tuple[str, str, list[
 
 
 def _rate_of(report: Report, split: str) -> str | None:
-    """The metric that says most about a split: bad replies, answers that stayed right, look-alikes refused."""
+    """Return the metric that says most about a split: bad replies, answers that stayed right, look-alikes refused."""
     names = [metric.name for metric in report.measurements if metric.split == split and metric.value is not None]
     if split in HARM_SPLITS:
-        own = bad_rate_of(report.scenario)
-        wanted = wording.in_order(wording.BAD_RATES, [own])
+        wanted = in_order(wording.BAD_RATES, [bad_rate_of(report.scenario)])
     else:
         wanted = ["right_rate", "kept_rate"] if split == "normal" else ["refusal_rate", "kept_rate"]
     every = [metric.arm for metric in report.measurements if metric.name == "kept_rate" and metric.split == split]
@@ -137,77 +140,75 @@ def _rate_of(report: Report, split: str) -> str | None:
 
 def _counted_words(report: Report, name: str) -> str:
     if name in wording.BAD_RATES:
-        return wording.rate_words(report, name)
+        return wording.rate_words(report.scenario, name)
     return {"right_rate": "answered rightly", "kept_rate": "answers kept", "refusal_rate": "refused"}[name]
 
 
-def _with_safeguards(report: Report, metric: Measurement) -> html.Cell:
-    shown, alarm = [], False
-    for name, word in zip(wording.SAFEGUARDS, ("blank", "gibberish"), strict=True):
-        other = report.measured(name, metric.split, metric.arm)
-        shown.append(f"{word} {wording.number(other.value, other.unit)}" if other else f"{word} not measured")
-        alarm = alarm or bool(other and _is_high(report, other))
-    made = html.cell(report, metric, 1.0 if metric.unit == "fraction" else html.axis_end([metric]))
-    if metric.arm == "retrained":  # a yardstick, not a change
-        made = replace(made, change="unclear", arrow="")
-    return replace(made, beside=", ".join(shown), alarm=alarm)
+def _with_safeguards(report: Report, cell: Cell, split: str, arm: str) -> Cell:
+    """Add blank and gibberish rates to a cell."""
+    rates = [report.measured(name, split, arm) for name in SAFEGUARDS]
+    beside = wording.safeguard_words(lambda name: report.measured(name, split, arm))
+    if arm == RETRAINED:  # a yardstick, not a change
+        cell = replace(cell, change="unclear", arrow="")
+    return replace(cell, beside=beside, alarm=any(rate and _is_high(report, rate) for rate in rates))
 
 
 # ---- what speaks against believing them ------------------------------------------------------------------------------
 
 
 def doubts(report: Report) -> list[str]:
-    """Every reason to trust the headline less, the gravest first; empty where there is none that we know of."""
-    tested = wording.tested_arm(report)
-    if study.is_study(report):
+    """Return every reason to trust the headline less that we know of, the gravest first."""
+    tested = tested_arm(report)
+    if report.is_study:
         return _judge(report)
-    found = [*_silences(report, tested), *_verdicts(report, tested), *_elsewhere(report, tested)]
-    doubted = [*found, *_judge(report), *_few_cases(report, tested)]
-    return doubted if wording.leading_rate(report, tested) else []
+    leading = leading_rate(report, tested)
+    if leading is None:
+        return []
+    return [
+        *_silences(report, tested),
+        *_unknown_verdicts(report, *leading, tested),
+        *_elsewhere(report, *leading, tested),
+        *_judge(report),
+        *_few_cases(report, tested),
+    ]
 
 
 def _silences(report: Report, arm: str) -> list[str]:
-    """Blank and gibberish replies where a low bad rate would pass for safety."""
+    """Name high rates of blank and gibberish replies, which make a low bad rate look like safety."""
     told = []
     for split in ("unseen", "unseen_concept", "seen"):
-        for name, word in zip(wording.SAFEGUARDS, ("blank", "gibberish"), strict=True):
+        for name, word in SAFEGUARDS.items():
             metric = report.measured(name, split, arm)
             if metric and _is_high(report, metric):
-                share = f"{wording.number(metric.value, metric.unit)} {wording.interval(metric)}".strip()
+                share = wording.estimate(metric)
                 told.append(f"{share} of the replies to {_prompts(split)} are {word}: not bad, and no use either.")
     return told
 
 
 def _is_high(report: Report, metric: Measurement) -> bool:
     """Whether a share of blank or gibberish replies is large, or clearly larger than the original's."""
-    before = report.measured(metric.name, metric.split, "original")
+    before = report.measured(metric.name, metric.split, ORIGINAL)
     return metric.value is not None and (metric.value >= _HIGH or wording.change(before, metric) == "worse")
 
 
-def _verdicts(report: Report, arm: str) -> list[str]:
-    found = wording.leading_rate(report, arm)
-    metric = report.measured(*found, arm) if found else None
+def _unknown_verdicts(report: Report, name: str, split: str, arm: str) -> list[str]:
+    metric = report.measured(name, split, arm)
     if metric is None or not metric.unknown:
         return []
     return [f"{metric.unknown} of {metric.n + metric.unknown} replies got no verdict, and count neither way."]
 
 
-def _elsewhere(report: Report, arm: str) -> list[str]:
-    """Where bad replies are left: concepts that no negative names, sampled replies."""
-    found = wording.leading_rate(report, arm)
-    if found is None:
-        return []
-    name, split = found
-    words = wording.rate_words(report, name)
+def _elsewhere(report: Report, name: str, split: str, arm: str) -> list[str]:
+    """Say where bad replies are left: on concepts that no negative names, among sampled replies."""
+    words = wording.rate_words(report.scenario, name)
     told = []
     concept = report.measured(name, "unseen_concept", arm)
     if split == "unseen" and concept and concept.value is not None and (concept.low or 0.0) > FEW:
-        value = wording.number(concept.value, concept.unit)
-        told.append(f"On concepts that the negatives never name, {words} stand at {value} {wording.interval(concept)}.")
+        told.append(f"On concepts that the negatives never name, {words} stand at {wording.estimate(concept)}.")
     sampled = report.measured("any_bad_rate", split, arm)
     if sampled and sampled.value is not None and (sampled.low or 0.0) > FEW:
-        value = wording.number(sampled.value, sampled.unit)
-        told.append(f"Asked several times with sampling, {value} {wording.interval(sampled)} of the prompts bring one.")
+        share = wording.estimate(sampled)
+        told.append(f"Asked several times with sampling, {share} of the prompts bring one.")
     return told
 
 
@@ -221,7 +222,7 @@ def _judge(report: Report) -> list[str]:
     if quality is None:
         exact = report.judge.startswith("world:")  # a generated world knows its own right and wrong
         return [] if exact else [f"How often the judge {shown} is right was not measured: read the samples."]
-    return [f"The judge {shown} is poor: {wording.accuracy(quality)}."] if quality.poor else []
+    return [f"The judge {shown} is poor: {accuracy(quality)}."] if quality.poor else []
 
 
 def _few_cases(report: Report, arm: str) -> list[str]:

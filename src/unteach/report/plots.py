@@ -1,4 +1,4 @@
-"""Plots as SVG: drawn by matplotlib, coloured by the style sheet, so that they follow light and dark and paper.
+"""Plots as SVG: drawn by matplotlib and coloured by the style sheet, so that they suit light, dark and paper.
 
 matplotlib writes `style` attributes, which the pages' content security policy forbids. Each declaration becomes a
 presentation attribute or, where it is a colour, a class. Ids get the plot's name, since a page holds many plots.
@@ -13,9 +13,9 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
-SERIES = 8  # so many colours and shapes there are; the ninth arm has the first again
+SERIES = 8  # number of colours and shapes; the ninth arm has the first again
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-# Stand-ins that matplotlib draws with; no two are alike, and none is a colour that it uses by itself.
+# Stand-ins for matplotlib to draw with, which become classes: all different, and none a colour of matplotlib's own.
 _ROLES = {
     "ink": "#010101",
     "soft": "#010102",
@@ -45,9 +45,9 @@ _LABEL = 18  # characters of an arm's name inside a plot; the table beside it ha
 
 @dataclass(frozen=True)
 class Line:
-    """A line through points; `dots` marks them, for figures that were taken now and then.
+    """A line through points; `dots` marks the points, for metrics that were taken now and then.
 
-    Of several lines with dots in one plot, `hollow` ones let those that they cover show.
+    `hollow` dots do not hide the dots of another line behind them.
     """
 
     points: list[tuple[float, float]]
@@ -59,8 +59,8 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Mark:
-    """An upright line at a place of the x axis, with its name: to the left of a dashed one, else to the right."""
+class VerticalLine:
+    """An upright line at a place of the x axis; its label is to the left of a dashed line, else to the right."""
 
     x: float
     label: str
@@ -69,7 +69,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Label:
-    """Words beside a place of a plot, moved from it by `dx` and `dy` points."""
+    """Words beside a place of a plot, at a distance of `dx` and `dy` points."""
 
     x: float
     y: float
@@ -106,7 +106,7 @@ class Chart:
     x: str
     y: str
     lines: list[Line]
-    marks: tuple[Mark, ...] = ()
+    marks: tuple[VerticalLine, ...] = ()
     labels: tuple[Label, ...] = ()
     target: float | None = None
     percent_y: bool = False
@@ -118,23 +118,32 @@ class Chart:
     columns: int = 4
 
 
-def drawn(chart: Chart) -> Markup:
-    """Draw a chart; the result is an `<svg>` with a title and a description for those who do not see it."""
-    import matplotlib
-    from matplotlib.figure import Figure
+@dataclass(frozen=True)
+class Figure:
+    """A drawn plot with its heading, and what it says in words."""
+
+    title: str
+    svg: Markup
+    caption: str
+    wide: bool = False
+
+
+def draw(chart: Chart, caption: str, wide: bool = False) -> Figure:
+    """Draw a chart as an `<svg>` with a title and a description for readers who do not see it."""
+    import matplotlib.figure
 
     with matplotlib.rc_context(_SETTINGS):
-        figure = Figure(figsize=chart.size, layout="constrained")
+        figure = matplotlib.figure.Figure(figsize=chart.size, layout="constrained")
         if chart.panels:
-            _in_panels(figure, chart)
+            _draw_panels(figure, chart)
         else:
-            _in_one(figure.subplots(), chart)
+            _draw_all(figure.subplots(), chart)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    return _inlined(buffer.getvalue(), chart)
+    return Figure(chart.title, _inline(buffer.getvalue(), chart), caption, wide)
 
 
-def _in_panels(figure: Any, chart: Chart) -> None:
+def _draw_panels(figure: Any, chart: Chart) -> None:
     """Draw the small plots in rows; all have the axes of the first."""
     rows = -(-len(chart.panels) // chart.columns)
     grid = figure.subplots(rows, chart.columns, sharex=True, sharey=True, squeeze=False)
@@ -148,8 +157,6 @@ def _in_panels(figure: Any, chart: Chart) -> None:
             axes.plot(*zip(*line.points, strict=True), color=_ROLES["s0"], linewidth=1.2, marker="o", markersize=2.6)
         for line in panel.dotted:
             axes.plot(*zip(*line.points, strict=True), color=_ROLES["s1"], linewidth=1.2, linestyle=(0, (1, 1)))
-        if chart.target is not None:
-            axes.axhline(chart.target, color=_ROLES["target"], linewidth=0.9, linestyle=(0, (2, 3)))
     for place, axes in enumerate(places):
         axes.set_visible(place < len(chart.panels))
         axes.tick_params(labelbottom=place + chart.columns >= len(chart.panels))
@@ -157,13 +164,11 @@ def _in_panels(figure: Any, chart: Chart) -> None:
     figure.supylabel(chart.y, fontsize=9, color=_ROLES["soft"])
 
 
-def _in_one(axes: Any, chart: Chart) -> None:
-    """Draw all lines, labels and marks into one plot."""
+def _draw_all(axes: Any, chart: Chart) -> None:
+    """Draw all lines and labels into one plot."""
     _dress(axes, chart)
     for line in reversed(chart.lines):  # the first on top
-        _draw(axes, line)
-    if chart.target is not None:
-        axes.axhline(chart.target, color=_ROLES["target"], linewidth=0.9, linestyle=(0, (2, 3)))
+        _draw_line(axes, line)
     for label in chart.labels:
         axes.annotate(
             label.text,
@@ -190,13 +195,13 @@ def _in_one(axes: Any, chart: Chart) -> None:
 
 
 def short(name: str) -> str:
-    """An arm's name for the inside of a plot: letters that every font has, and not many of them."""
+    """Return an arm's name for the inside of a plot: cut, and in letters that every font has."""
     plain = "".join(char if " " <= char <= "~" else "?" for char in name)
     return plain if len(plain) <= _LABEL else f"{plain[: _LABEL - 2]}.."
 
 
 def _dress(axes: Any, chart: Chart) -> None:
-    """Set axes, ticks and grid, all in the colours of the page."""
+    """Set axes, ticks and grid, in the colours of the page."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
     axes.set_xlabel(chart.x, color=_ROLES["soft"])
@@ -230,9 +235,11 @@ def _dress(axes: Any, chart: Chart) -> None:
     if chart.percent_x:
         axes.set_xlim(-0.03, 1.03)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    if chart.target is not None:
+        axes.axhline(chart.target, color=_ROLES["target"], linewidth=0.9, linestyle=(0, (2, 3)))
 
 
-def _draw(axes: Any, line: Line) -> None:
+def _draw_line(axes: Any, line: Line) -> None:
     colour = _ROLES[f"s{line.series % SERIES}"]
     marker = _MARKERS[line.series % SERIES]
     xs, ys = [x for x, _ in line.points], [y for _, y in line.points]
@@ -252,8 +259,8 @@ def _draw(axes: Any, line: Line) -> None:
 # ---- from matplotlib's SVG to ours -----------------------------------------------------------------------------------
 
 
-def _inlined(source: bytes, chart: Chart) -> Markup:
-    """Turn a file of matplotlib's into an element of a page."""
+def _inline(source: bytes, chart: Chart) -> Markup:
+    """Turn matplotlib's file into an element of a page."""
     root = ElementTree.fromstring(source)
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
@@ -286,7 +293,7 @@ def _inlined(source: bytes, chart: Chart) -> Markup:
 
 
 def _clean(element: ElementTree.Element, name: str) -> None:
-    """Turn style declarations into attributes and classes; make ids the plot's own."""
+    """Turn style declarations into attributes and classes, and prefix ids with the plot's name."""
     classes = []
     for declaration in element.attrib.pop("style", "").split(";"):
         key, _, value = (part.strip() for part in declaration.partition(":"))

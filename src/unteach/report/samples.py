@@ -1,13 +1,16 @@
-"""The samples of a page: replies side by side, what differs from the original's marked, within a bound of bytes."""
+"""The samples of a page: replies side by side, with differences to the original's marked, in a limited size."""
 
 import difflib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from markupsafe import Markup
 
-from unteach.report import html, wording
+from unteach.report import wording
+from unteach.report.headline import tested_arm
+from unteach.report.html import templates
+from unteach.results.arms import ARMS, ORIGINAL, in_order
 from unteach.results.report import Report, Sample
 from unteach.text.escape import inert, inert_line
 
@@ -15,47 +18,21 @@ _MOST_BYTES = 1_600_000  # of all samples together, so that a page stays below 2
 _LIMITS = (4000, 2000, 1000, 500, 250)  # characters of a prompt or reply; the largest that fits is taken
 _LONG = 700  # characters from which on a reply is folded
 _LONG_LINES = 14
+_OPEN = 2  # samples that are unfolded at first
 _WORDS = 400  # of a reply; longer ones are not compared word by word
-_WORK = 25_000_000  # of all comparisons of a page: pairs of words, and for each comparison as much as it takes to begin
-_BEGUN = 2_000
-_ALIKE = 0.3  # replies that share less than this are different as a whole, and marks would say nothing
+_WORK = 25_000_000  # limit of all comparisons of a page, in pairs of words
+_WORK_TO_BEGIN = 2_000  # of each comparison
+_ALIKE = 0.3  # replies that share less than this differ as a whole, and marks would say nothing
 _PIECES = re.compile(r"\s+|[^\s]+")
 
 Part = tuple[str, str]
 """A piece of a reply: "" for what both have, "ins" or "del" for what one has; and the text."""
+Difference = tuple[list[Part], list[Part]]
+"""Two texts in parts; empty lists where they differ as a whole."""
 
 
 @dataclass(frozen=True)
-class Reply:
-    """One arm's reply to a sample, in parts; `note` says in words how it compares with the original's."""
-
-    arm: str
-    parts: list[Part]
-    verdict: str
-    note: str
-    long: int
-
-
-@dataclass(frozen=True)
-class Shown:
-    """One sample, ready to show. `number` is its place in report.json, from 1 on.
-
-    `title` is the prompt on one line; `prompt` is empty where that is all of it. `change` has the verdicts before and
-    after. `verdicts` and `same` have a word an arm: its verdict or "-", and whether its reply equals the original's.
-    """
-
-    number: int
-    split: str
-    prompt: str
-    title: str
-    change: list[str]
-    verdicts: str
-    same: str
-    replies: list[Reply]
-
-
-@dataclass(frozen=True)
-class Samples:
+class ShownSamples:
     """The samples as HTML, what there is to filter by, and what was left out or cut."""
 
     html: Markup
@@ -66,140 +43,121 @@ class Samples:
     notes: list[str]
 
 
-def samples(report: Report) -> Samples | None:
-    """Show as many samples as fit, in turns from the splits that matter most; None where there are none."""
+def samples(report: Report) -> ShownSamples | None:
+    """Return as many samples as fit, in turns from the splits that matter most; None where there are none."""
     if not report.samples:
         return None
-    order = wording.handful(report, len(report.samples))
     writer = _Writer(report)
-    limit, count, written = _LIMITS[-1], len(order), ""
+    order = wording.handful(report, len(report.samples))
     for limit in _LIMITS:
-        written = writer.written(order, limit)
-        if len(written.encode()) <= _MOST_BYTES:
+        written = [writer.write(sample, limit, is_open=place < _OPEN) for place, sample in enumerate(order)]
+        sizes = list(accumulate(len(text.encode()) for text in written))
+        if sizes[-1] <= _MOST_BYTES:
             break
-    while len(written.encode()) > _MOST_BYTES and count > 1:
-        count = max(1, min(count - 1, int(count * 0.9 * _MOST_BYTES / len(written.encode()))))
-        written = writer.written(order[:count], limit)
-    return Samples(
-        html=Markup(written),
+    count = max(1, sum(size <= _MOST_BYTES for size in sizes))
+    notes = []
+    if count < len(order):
+        notes.append(f"{count:,} of {len(order):,} samples fit into this page; report.json has them all.")
+    if any(len(text) > limit for sample in order for text in (sample.prompt, *sample.replies.values())):
+        notes.append(f"Texts are cut after {limit:,} characters; report.json has them whole.")
+    return ShownSamples(
+        html=Markup("\n".join(written[:count])),
         count=count,
         arms=[(inert_line(arm, 60), writer.labels[arm]) for arm in writer.arms],
         splits=[(inert_line(split, 60), wording.label(split, wording.SHORT_SPLITS)) for split in writer.splits],
         tested=inert_line(writer.tested, 60),
-        notes=_notes(report, count, limit),
+        notes=notes,
     )
 
 
-def _notes(report: Report, count: int, limit: int) -> list[str]:
-    notes = []
-    if count < len(report.samples):
-        notes.append(f"{count:,} of {len(report.samples):,} samples fit into this page; report.json has them all.")
-    texts = (text for sample in report.samples for text in (sample.prompt, *sample.replies.values()))
-    if any(len(text) > limit for text in texts):
-        notes.append(f"Texts are cut after {limit:,} characters; report.json has them whole.")
-    return notes
-
-
 class _Writer:
-    """Turns the samples of one report into HTML; what holds for all of them is worked out once."""
+    """Turns samples of one report into HTML. Each two texts are compared once, within a limit of work."""
 
     def __init__(self, report: Report) -> None:
         self.places = {id(sample): place for place, sample in enumerate(report.samples, 1)}
-        self.splits = wording.in_order([sample.split for sample in report.samples], wording.SPLITS)
-        self.arms = wording.in_order([arm for sample in report.samples for arm in sample.replies], wording.ARMS)
+        self.splits = in_order([sample.split for sample in report.samples], wording.SPLITS)
+        self.arms = in_order([arm for sample in report.samples for arm in sample.replies], ARMS)
         self.labels = {arm: wording.arm_label(report, arm) for arm in self.arms}
-        self.tested = wording.tested_arm(report)
-        self.compared = _Comparisons()
+        self.tested = tested_arm(report)
+        self._template = templates().get_template("sample.html.jinja")
+        self._work_left = _WORK
+        self._compared: dict[tuple[str, str], Difference | None] = {}
 
-    def written(self, chosen: Sequence[Sample], limit: int) -> str:
-        """These samples as HTML, each text cut after `limit` characters."""
-        shown = [self._shown(sample, limit) for sample in chosen]
-        template = html.templates().get_template("samples.html.jinja")
-        return template.render(samples=shown, split_places={split: place for place, split in enumerate(self.splits)})
-
-    def _shown(self, sample: Sample, limit: int) -> Shown:
+    def write(self, sample: Sample, limit: int, is_open: bool) -> str:
+        """Return a sample as HTML, each text cut after `limit` characters."""
         texts = {arm: inert(reply, limit) for arm, reply in sample.replies.items()}
-        parts, notes = _compared(sample, texts, self.tested, limit, self.compared)
-        arms = [arm for arm in self.arms if arm in sample.replies]
-        told = [arm for arm in dict.fromkeys(("original", self.tested)) if arm in sample.verdicts]
-        original = sample.replies.get("original")
+        parts, notes = self._marked(sample, texts, limit)
         prompt, title = inert(sample.prompt, limit), inert_line(sample.prompt, 160)
-        return Shown(
+        original = sample.replies.get(ORIGINAL)
+        same = {arm: str(int(reply == original)) for arm, reply in sample.replies.items()}
+        return self._template.render(
+            is_open=is_open,
             number=self.places[id(sample)],
             split=sample.split,
-            prompt="" if prompt == title else prompt,
+            split_place=self.splits.index(sample.split),
+            prompt="" if prompt == title else prompt,  # the title is all of it
             title=title or "(blank)",
-            change=[sample.verdicts[arm] for arm in told],
+            change=[sample.verdicts[arm] for arm in dict.fromkeys((ORIGINAL, self.tested)) if arm in sample.verdicts],
             verdicts=" ".join(sample.verdicts.get(arm, "-") for arm in self.arms),
-            same=" ".join(
-                "-" if arm not in sample.replies else str(int(sample.replies[arm] == original)) for arm in self.arms
-            ),
+            same=" ".join(same.get(arm, "-") for arm in self.arms),
             replies=[
-                Reply(
-                    arm=self.labels[arm],
-                    parts=parts[arm],
-                    verdict=sample.verdicts.get(arm, ""),
-                    note=notes.get(arm, ""),
-                    long=len(texts[arm]) if _is_long(texts[arm]) else 0,
-                )
-                for arm in arms
+                {
+                    "arm": self.labels[arm],
+                    "parts": parts[arm],
+                    "verdict": sample.verdicts.get(arm, ""),
+                    "note": notes.get(arm, ""),
+                    "long": len(texts[arm]) if _is_long(texts[arm]) else 0,
+                }
+                for arm in self.arms
+                if arm in sample.replies
             ],
         )
+
+    def _marked(
+        self, sample: Sample, texts: dict[str, str], limit: int
+    ) -> tuple[dict[str, list[Part]], dict[str, str]]:
+        """Mark what each reply adds to the original's and, in the original's, what the tested arm dropped.
+
+        Return the parts of each reply, and a note in words for each reply that was not marked.
+        """
+        parts: dict[str, list[Part]] = {arm: [("", text if text.strip() else "(blank)")] for arm, text in texts.items()}
+        notes: dict[str, str] = {}
+        for arm, text in texts.items():
+            if arm == ORIGINAL or ORIGINAL not in texts:
+                continue
+            if sample.replies[arm] == sample.replies[ORIGINAL]:
+                notes[arm] = "same as the original's"
+                continue
+            cut = max(len(sample.replies[arm]), len(sample.replies[ORIGINAL])) > limit
+            found = None if cut else self._difference(texts[ORIGINAL], text)
+            if found is None:
+                notes[arm] = "not compared" if cut or text.strip() and texts[ORIGINAL].strip() else ""
+            elif not found[0]:
+                notes[arm] = "all different"
+            else:
+                parts[arm] = found[1]
+                if arm == self.tested:
+                    parts[ORIGINAL] = found[0]
+        return parts, notes
+
+    def _difference(self, before: str, after: str) -> Difference | None:
+        """Return what `difference` returns, or None where the limit of work is reached."""
+        key = (before, after)
+        if key not in self._compared:
+            work = _WORK_TO_BEGIN + _words(before) * _words(after)
+            self._compared[key] = None if work > self._work_left else difference(before, after)
+            self._work_left -= min(work, self._work_left)
+        return self._compared[key]
 
 
 def _is_long(text: str) -> bool:
     return len(text) > _LONG or text.count("\n") > _LONG_LINES
 
 
-def _compared(
-    sample: Sample, texts: dict[str, str], tested: str, limit: int, compared: "_Comparisons"
-) -> tuple[dict[str, list[Part]], dict[str, str]]:
-    """Mark what each arm has and the original has not and, in the original, what the tested arm dropped."""
-    parts: dict[str, list[Part]] = {arm: [("", text if text.strip() else "(blank)")] for arm, text in texts.items()}
-    notes: dict[str, str] = {}
-    original = texts.get("original")
-    if original is None:
-        return parts, notes
-    for arm, text in texts.items():
-        if arm == "original":
-            continue
-        if sample.replies[arm] == sample.replies["original"]:
-            notes[arm] = "same as the original's"
-            continue
-        cut = max(len(sample.replies[arm]), len(sample.replies["original"])) > limit
-        found = None if cut else compared(original, text)
-        if found is None:
-            notes[arm] = "not compared" if cut or text.strip() and original.strip() else ""
-        elif not found[0]:
-            notes[arm] = "all different"
-        else:
-            parts[arm] = found[1]
-            if arm == tested:
-                parts["original"] = found[0]
-    return parts, notes
+def difference(before: str, after: str) -> Difference | None:
+    """Return both texts in parts, with the words marked that only one of them has.
 
-
-class _Comparisons:
-    """Differences of texts, each worked out once; there is an end to the work that one page may make."""
-
-    def __init__(self) -> None:
-        self.left = _WORK
-        self.known: dict[tuple[str, str], tuple[list[Part], list[Part]] | None] = {}
-
-    def __call__(self, before: str, after: str) -> tuple[list[Part], list[Part]] | None:
-        """What `difference` returns; None as well where the page has done its work."""
-        key = (before, after)
-        if key not in self.known:
-            work = _BEGUN + _words(before) * _words(after)
-            self.known[key] = None if work > self.left else difference(before, after)
-            self.left -= min(work, self.left)
-        return self.known[key]
-
-
-def difference(before: str, after: str) -> tuple[list[Part], list[Part]] | None:
-    """Both texts in parts, words that one alone has marked; empty lists where they share next to nothing.
-
-    None where one is blank or too long to compare.
+    The lists are empty where the texts share next to nothing; None where one is blank or too long to compare.
     """
     if not before.strip() or not after.strip() or max(_words(before), _words(after)) > _WORDS:
         return None
@@ -217,7 +175,7 @@ def difference(before: str, after: str) -> tuple[list[Part], list[Part]] | None:
 
 
 def _shared(matcher: "difflib.SequenceMatcher[str]", ours: list[str], theirs: list[str]) -> float:
-    """The share of words, spaces aside, that both have in the same order."""
+    """Return the share of words, spaces aside, that both have in the same order."""
     both = sum(not word.isspace() for a, _, size in matcher.get_matching_blocks() for word in ours[a : a + size])
     every = sum(not word.isspace() for word in (*ours, *theirs))
     return 2 * both / every if every else 0.0

@@ -1,4 +1,4 @@
-"""How training went: the curves of log.jsonl, with the step at which it ended and why."""
+"""How training went: the curves of log.jsonl, and the step at which training ended."""
 
 import json
 import math
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from markupsafe import Markup
 
 from unteach.report import plots, wording
 from unteach.results.report import Report
@@ -21,24 +20,17 @@ _STAGES = 6
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One plot of a stage of training, and what it shows in words."""
-
-    title: str
-    svg: Markup
-    caption: str
-
-
-@dataclass(frozen=True)
 class Stage:
-    """The curves of one training; `name` is empty where a run has one only."""
+    """The plots of one stage of training; `name` is empty where a run has one stage only."""
 
     name: str
-    curves: list[Curve]
+    figures: list[plots.Figure]
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _Plot:
+    """What one plot shows: metrics of the log by their keys, and a sentence that explains them."""
+
     name: str
     title: str
     y: str
@@ -46,50 +38,50 @@ class _Wanted:
     says: str
 
 
-_CURVES = (
-    _Wanted(
+_PLOTS = (
+    _Plot(
         "forget",
         "Loss on the bad replies",
         "nats per token",
         ("forget_ce",),
         "Cross-entropy of the bad replies in each batch: it rises as they become unlikely.",
     ),
-    _Wanted(
+    _Plot(
         "kl",
         "KL to the original, normal rows",
         "nats per token",
         ("kl", "validation_kl"),
-        "How far the model has drifted on normal rows. Line: rows it trains on; squares: rows held out.",
+        "How far the model has drifted on normal rows. Line: rows it trains on; squares: validation rows.",
     ),
-    _Wanted(
-        "checks",
-        "Bad replies at the checks",
+    _Plot(
+        "validation",
+        "Bad replies on validation prompts",
         "share of replies",
         ("validation_bad_rate", "validation_broken_rate"),
         "Replies to validation prompts. Dots: bad; squares: broken (blank or gibberish).",
     ),
-    _Wanted("rate", "Learning rate", "", ("learning_rate",), "It rises first and falls at the end."),
-    _Wanted("reward", "Reward", "", ("reward",), "Mean reward of the sampled replies of each step."),
-    _Wanted("margin", "Reward margin", "", ("rewards/margins",), "How much more the good reply is preferred."),
+    _Plot("rate", "Learning rate", "", ("learning_rate",), "It rises first and falls at the end."),
+    _Plot("reward", "Reward", "", ("reward",), "Mean reward of the sampled replies of each step."),
+    _Plot("margin", "Reward margin", "", ("rewards/margins",), "How much more the good reply is preferred."),
 )
-_PLAIN_LOSS = _Wanted("loss", "Loss", "", ("loss",), "The training loss of each step.")
-_CHECKED = "validation_"
+_PLAIN_LOSS = _Plot("loss", "Loss", "", ("loss",), "The training loss of each step.")
+_NAMES = {"validation_bad_rate": "bad", "validation_broken_rate": "broken", "validation_kl": "validation"}
 
 
-def stages(report: Report, directory: Path) -> list[Stage]:
-    """Read the log of a run directory and draw it; empty where there is none. Lines that are no metrics are skipped."""
+def draw_stages(report: Report, directory: Path) -> list[Stage]:
+    """Read the log of a run directory and draw it; empty where there is none. Lines without metrics are skipped."""
     found = list(_by_stage(directory / LOG).items())[:_STAGES]
-    target = target_rate(directory)
-    drawn = [
-        Stage(name, curves)
+    target = read_target_rate(directory)
+    marks = _marks(report) if len(found) == 1 else ()
+    return [
+        Stage(name, figures)
         for number, (name, lines) in enumerate(found)
-        if (curves := _curves(report, lines, number, target, single=len(found) == 1))
+        if (figures := _figures(lines, number, target, marks))
     ]
-    return drawn
 
 
-def target_rate(directory: Path) -> float | None:
-    """The rate of bad replies at which training was to end, from run.yaml; None where it is not said."""
+def read_target_rate(directory: Path) -> float | None:
+    """Return the rate of bad replies at which training was to end, from run.yaml; None where it is not given."""
     try:
         config = yaml.safe_load((directory / "run.yaml").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
@@ -122,71 +114,60 @@ def _is_metric(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30 and math.isfinite(value)
 
 
-def _curves(
-    report: Report, lines: list[dict[str, float]], number: int, target: float | None, single: bool
-) -> list[Curve]:
-    wanted = list(_CURVES)
+def _figures(
+    lines: list[dict[str, float]], number: int, target: float | None, marks: tuple[plots.VerticalLine, ...]
+) -> list[plots.Figure]:
+    """Draw every plot for which the lines have metrics."""
+    wanted = list(_PLOTS)
     if not any("forget_ce" in line for line in lines):
         wanted.insert(0, _PLAIN_LOSS)
-    curves = []
-    for one in wanted:
-        drawn = [_line(lines, key, place) for place, key in enumerate(one.keys)]
-        drawn = [line for line in drawn if line.points]
-        if drawn and any(len(line.points) > 1 or line.dots for line in drawn):
-            curves.append(_curve(report, one, drawn, number, target, single))
-    return curves
+    figures = []
+    for plot in wanted:
+        drawn = [line for place, key in enumerate(plot.keys) if (line := _line(lines, key, place)).points]
+        if not any(len(line.points) > 1 or line.dots for line in drawn):
+            continue
+        rates = plot.name == "validation"
+        told = [f"{_NAMES.get(key, 'from')} {_said(line, rates)}" for key, line in zip(plot.keys, drawn, strict=False)]
+        chart = plots.Chart(
+            name=f"curve-{number}-{plot.name}",
+            title=plot.title,
+            description=f"{'; '.join(told)}.",
+            x="step",
+            y=plot.y,
+            lines=drawn,
+            marks=marks,
+            target=target if rates else None,
+            percent_y=rates,
+            x_end=max([*(x for line in drawn for x, _ in line.points), *(mark.x for mark in marks)]),
+        )
+        goal = f" The dotted line is the target, {wording.number(target)}." if rates and target else ""
+        ends = f"{chart.description[0].upper()}{chart.description[1:]}"
+        figures.append(plots.draw(chart, f"{plot.says}{goal} {ends}"))
+    return figures
 
 
 def _line(lines: list[dict[str, float]], key: str, series: int) -> plots.Line:
     points = [(line["step"], line[key]) for line in lines if key in line]
-    dots = key.startswith(_CHECKED)
+    dots = key.startswith("validation_")
     if len(points) > _POINTS:
         stride = len(points) / _POINTS
         points = [points[int(place * stride)] for place in range(_POINTS)] + points[-1:]
     return plots.Line(points, series=series, dots=dots, hollow=dots and series > 0)
 
 
-def _curve(
-    report: Report, one: _Wanted, lines: list[plots.Line], number: int, target: float | None, single: bool
-) -> Curve:
-    checks = one.name == "checks"
-    told = [f"{_named(key)} {_said(line, checks)}" for key, line in zip(one.keys, lines, strict=False)]
-    goal = f" The dotted line is the target, {wording.number(target, 'fraction')}." if checks and target else ""
-    caption = f"{one.says}{goal}"
-    marks = _marks(report) if single else ()
-    chart = plots.Chart(
-        name=f"curve-{number}-{one.name}",
-        title=one.title,
-        description=f"{'; '.join(told)}.",
-        x="step",
-        y=one.y,
-        lines=lines,
-        marks=marks,
-        target=target if checks else None,
-        percent_y=checks,
-        x_end=max([*(x for line in lines for x, _ in line.points), *(mark.x for mark in marks)]),
-    )
-    return Curve(one.title, plots.drawn(chart), f"{caption} {chart.description[0].upper()}{chart.description[1:]}")
-
-
-def _named(key: str) -> str:
-    names = {"validation_bad_rate": "bad", "validation_broken_rate": "broken", "validation_kl": "held out"}
-    return names.get(key, "from")
-
-
-def _said(line: plots.Line, checks: bool) -> str:
-    unit = "fraction" if checks else ""
+def _said(line: plots.Line, rates: bool) -> str:
+    unit = "fraction" if rates else ""
     first, last = line.points[0], line.points[-1]
     start, end = (wording.number(value if abs(value) > 1e-6 else 0.0, unit) for value in (first[1], last[1]))
     return f"{start} at step {first[0]:.0f}, {end} at step {last[0]:.0f}"
 
 
-def _marks(report: Report) -> tuple[plots.Mark, ...]:
-    """Where training ended and, where the learning rate then had to fall first, where a rule was met."""
+def _marks(report: Report) -> tuple[plots.VerticalLine, ...]:
+    """Mark where training ended and, where the learning rate had to fall first, where the rule was met."""
     if report.stop is None:
         return ()
-    marks = [plots.Mark(report.stop.step, "ended")]
+    marks = [plots.VerticalLine(report.stop.step, "ended")]
     met = re.match(r"at step (\d{1,9})\b", report.stop.message)
     if met and int(met[1]) < report.stop.step:
-        marks.insert(0, plots.Mark(int(met[1]), "rule met", dashed=True))
+        marks.insert(0, plots.VerticalLine(int(met[1]), "rule met", dashed=True))
     return tuple(marks)

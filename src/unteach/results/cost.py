@@ -1,4 +1,4 @@
-"""The cost: what a stage of an arm took, in seconds, tokens, model FLOPs, memory and energy."""
+"""Measure what a stage of an arm costs: seconds, tokens, model FLOPs, memory and energy."""
 
 import resource
 import sys
@@ -15,13 +15,11 @@ from unteach.models.unwrap import unwrapped
 from unteach.results.energy import EnergyMeter
 from unteach.results.report import Cost
 
-CHECKS = ("evaluation", "fluency", "inducing on held-out prompts")
-
 
 class Meter:
-    """Measures one stage: seconds, energy and peak memory while it runs, and the tokens that it is told of.
+    """Measures one stage: seconds, energy and peak memory while it runs, and the tokens that are added to it.
 
-    It runs from its making on unless told to wait. Two that run at once spoil each other's peak memory.
+    It starts when it is made, unless `waiting`. Two meters that run at once falsify each other's peak memory.
     """
 
     def __init__(self, waiting: bool = False) -> None:
@@ -33,13 +31,13 @@ class Meter:
             self.start()
 
     def start(self) -> None:
-        """Go on measuring."""
-        _forget_peak()
+        """Start measuring, or go on with it."""
+        _reset_peak()
         self._energy = EnergyMeter()
         self._began = time.monotonic()
 
     def stop(self) -> None:
-        """Stop measuring, until told to start."""
+        """Stop measuring until the next `start`."""
         if self._began is not None and self._energy is not None:
             self._seconds += time.monotonic() - self._began
             self._joules += self._energy.joules() or 0.0
@@ -57,7 +55,7 @@ class Meter:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave what the block takes out of the cost."""
+        """Leave the block out of the measurement."""
         self.stop()
         try:
             yield
@@ -66,16 +64,16 @@ class Meter:
 
     @property
     def seconds(self) -> float:
-        """Seconds that were measured so far."""
+        """Seconds measured so far."""
         return self._seconds + (time.monotonic() - self._began if self._began is not None else 0.0)
 
     def add(self, forward: int = 0, backward: int = 0, generated: int = 0) -> None:
-        """Tell of tokens, as in `flops_of`."""
+        """Add tokens, counted as in `flops_of`."""
         for name, count in (("forward", forward), ("backward", backward), ("generated", generated)):
             self.tokens[name] += count
 
     def cost(self, model: Any, arm: str, stage: str, forward: int = 0, backward: int = 0, generated: int = 0) -> Cost:
-        """Stop, and return the stage as one line of the cost, with these tokens and those it was told of."""
+        """Stop, and return what the stage cost, with these tokens and those that were added before."""
         self.stop()
         self.add(forward, backward, generated)
         return Cost(
@@ -92,7 +90,7 @@ class Meter:
         )
 
     def state(self) -> dict[str, Any]:
-        """Return what must survive a kill, as JSON."""
+        """Return what a resumed run needs to go on, as JSON."""
         return {"tokens": dict(self.tokens), "seconds": self.seconds, "joules": self._joules, "peak": self._peak}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -104,25 +102,26 @@ class Meter:
 def flops_of(model: Any, forward: int = 0, backward: int = 0, generated: int = 0) -> float:
     """Return model FLOPs: 2·N·(forward + generated) + (4·N + 2·T)·backward.
 
-    `forward` tokens only went forward, `backward` ones forward and backward, `generated` ones were made one by one. N
-    are the parameters that multiply, T those of them that are trained (all, or an adapter's): a token costs 2 FLOPs a
-    parameter forward, 2 for the gradient of what it passes on, and 2 for that of each trained parameter. Left out:
-    attention scores (share of about length / (6 · width)), padding, and what activation checkpointing computes twice.
-    Source: arXiv 2001.08361, section 2.1. Differs: the output layer counts, and frozen parameters have no gradient.
+    `forward` counts tokens that went forward only, `backward` those that went forward and backward, `generated` those
+    that were generated one by one. N counts the parameters that take part in a multiplication, T those of them that are
+    trained (all, or an adapter's). A token costs 2 FLOPs a parameter for the forward pass, 2 for the gradient of the
+    activations, and 2 for the gradient of each trained parameter. Left out: attention scores (a share of about
+    length / (6 · width)), padding, and what activation checkpointing computes twice. Source: arXiv 2001.08361, section
+    2.1. Differs: the output layer counts, and frozen parameters have no gradient.
     """
     return model_flops(*multiplying_parameters(model), forward, backward, generated)
 
 
 def model_flops(parameters: float, trained: float, forward: float, backward: float, generated: float) -> float:
-    """Return the FLOPs of `flops_of` for a model of so many parameters that multiply, so many of them trained."""
+    """Return the FLOPs of `flops_of` from the counts of `multiplying_parameters`."""
     return float(2 * parameters * (forward + generated) + (4 * parameters + 2 * trained) * backward)
 
 
 def multiplying_parameters(model: Any) -> tuple[int, int]:
-    """Count the parameters that multiply, and those of them that are trained.
+    """Count the parameters that take part in a multiplication, and those of them that are trained.
 
-    A table of embeddings that is only looked up does not; one that is the output layer too does. Packed 4-bit weights
-    count as what they stand for. Of a mixture of experts all experts count, which is too much.
+    An embedding table counts only where it is also the output layer. Packed 4-bit weights count by the number of
+    weights that they hold. In a mixture of experts all experts count, which is too many.
     """
     model = unwrapped(model)
     looked_up = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
@@ -135,23 +134,18 @@ def multiplying_parameters(model: Any) -> tuple[int, int]:
     return sum(sizes), sum(size for size, p in zip(sizes, counted, strict=True) if p.requires_grad)
 
 
-def is_evaluation(cost: Cost) -> bool:
-    """Whether a line of the cost is about measuring an arm, and not about making it."""
-    return cost.stage in CHECKS or cost.stage.startswith("evaluating ")
-
-
 def flops_in(costs: Sequence[Cost]) -> float:
-    """Add up the model FLOPs of lines of the cost, checks left out."""
-    return sum(cost.flops or 0.0 for cost in costs if not is_evaluation(cost))
+    """Add up the model FLOPs of stages, evaluation left out."""
+    return sum(cost.flops or 0.0 for cost in costs if not cost.is_evaluation)
 
 
 def seconds_in(costs: Sequence[Cost]) -> float:
-    """Add up the seconds of lines of the cost, checks left out."""
-    return sum(cost.wall_seconds or 0.0 for cost in costs if not is_evaluation(cost))
+    """Add up the seconds of stages, evaluation left out."""
+    return sum(cost.wall_seconds or 0.0 for cost in costs if not cost.is_evaluation)
 
 
 def peak_bytes() -> int:
-    """Return the most memory held since the last stage began: on the GPU where there is one, else by the process."""
+    """Return the peak memory since the last stage began: the GPU's where there is one, else the process's."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     with suppress(OSError, StopIteration, ValueError):
@@ -161,7 +155,7 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _forget_peak() -> None:
+def _reset_peak() -> None:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""The energy that this machine says it has used: graphics cards by NVML, processors by RAPL."""
+"""The energy that this machine reports: graphics cards by NVML, processors by RAPL."""
 
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,10 @@ RAPL = Path("/sys/class/powercap")
 
 
 class EnergyMeter:
-    """Counts joules from its making on; None where the machine does not report any.
+    """Counts joules from the moment it is made.
 
-    Both counters are the whole machine's, other programs included. On a GPU machine it is what the visible cards used,
-    without the processor; else what the processor packages used, whose counter most machines show to root alone.
+    The counters are the whole machine's, other programs included. With a GPU, it counts the visible cards and not the
+    processor; without one, the processor packages, whose counters most machines show to root only.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,10 @@ class EnergyMeter:
         self._joules: float | None = None if self._before is None else 0.0
 
     def joules(self) -> float | None:
-        """Return the joules since the meter was made. Ask at least every few minutes: RAPL's counters run over."""
+        """Return the joules since the meter was made, None where the machine reports none.
+
+        Ask at least every few minutes: RAPL's counters overflow.
+        """
         now = self._read()
         if now is None or self._before is None or self._joules is None:
             return None
@@ -39,11 +42,11 @@ class EnergyMeter:
 
                 return [pynvml.nvmlDeviceGetTotalEnergyConsumption(card) / 1e3 for card in self._cards]
             return [int((package / "energy_uj").read_text()) / 1e6 for package in self._packages] or None
-        except Exception:  # not permitted, an old card, a virtual machine: then there is no metric
+        except Exception:  # not permitted, an old card, a virtual machine
             return None
 
     def _range(self, place: int) -> float:
-        """How far a counter counts before it starts again."""
+        """Return the joules after which a counter starts again at 0."""
         if self._cards:
             return 0.0
         return int((self._packages[place] / "max_energy_range_uj").read_text()) / 1e6

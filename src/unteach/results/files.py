@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Write files whole or not at all."""
 
 import contextlib
 import os
@@ -10,14 +10,14 @@ from unteach.errors import OutputError
 
 
 def without_surrogates(value: Any) -> Any:
-    """Half a surrogate pair is no text: no file can hold it, so it becomes U+FFFD."""
+    """Replace each half of a surrogate pair by U+FFFD, since no file can hold it; other values stay as they are."""
     if not isinstance(value, str):
         return value
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def write_whole(path: Path, text: str) -> Path:
-    """Replace the file by the text in one step, so that a reader never meets half of it."""
+    """Replace the file by the text in one step, so that no reader sees half of it. Raises OutputError."""
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

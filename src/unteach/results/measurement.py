@@ -6,17 +6,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Better = Literal["higher", "lower"]
 HARM_SPLITS = ("seen", "unseen", "unseen_concept")
-"""The splits whose prompts ask for what must not come again."""
+"""The splits whose prompts ask for the unwanted behaviour."""
 
 
 class Measurement(BaseModel):
-    """A metric with its 95 % interval.
+    """A metric of an arm on a split, with its 95 % interval.
 
     `value`, `low` and `high` are in `unit` ("fraction" for rates, 0 to 1) and None where nothing could be measured.
-    `n` counts the cases that entered the metric; `unknown` those that were left out because no verdict was to be had.
+    `n` counts the cases that entered the metric, `unknown` those that were left out because they got no verdict.
     `difference` is the paired difference to the original on the same cases, in the same unit, with its interval; None
-    for the original itself. `values` are the metrics of single cases, None where unknown; they are not stored.
-    `seeds` are the values of the single runs where the metric is a mean over seeds.
+    for the original itself. `values` holds the value of each case, None where unknown; it is not stored. `seeds` holds
+    the value of each run where the metric is a mean over seeds.
     """
 
     model_config = ConfigDict(extra="forbid")

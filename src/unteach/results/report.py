@@ -1,4 +1,4 @@
-"""What report.json holds: every metric, sample, cost and source of one run."""
+"""What report.json holds: every metric, sample, cost and data set of one run."""
 
 import importlib.metadata
 import json
@@ -6,7 +6,7 @@ import math
 import os
 import platform
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -19,8 +19,9 @@ from unteach.text.escape import inert_line
 
 FILE_NAME = "report.json"
 SCHEMA = 2
-"""Version of report.json; 1 had other names for arms, stages and metrics."""
-
+"""Version of report.json; version 1 had other names for arms, stages and metrics."""
+EVALUATION_STAGES = ("evaluation", "evaluating ", "fluency", "inducing on ")
+"""How the names of stages begin that measure an arm."""
 
 Words = Annotated[str, BeforeValidator(without_surrogates)]
 
@@ -41,8 +42,9 @@ class Sample(_Strict):
 class Cost(_Strict):
     """What one stage of one arm took; None where it was not counted.
 
-    `tokens` is the sum of the three below it: tokens that only went forward, that went forward and backward, and that
-    were generated one by one. Of several seeds it is the sum, and `seed_flops` are the FLOPs of each.
+    `tokens` is the sum of the three counts below it: tokens that went through the model forward only, forward and
+    backward, and tokens that were generated one by one. In a report on several seeds all of these are sums over the
+    seeds, and `seed_flops` holds the FLOPs of each seed.
     """
 
     arm: str
@@ -57,13 +59,18 @@ class Cost(_Strict):
     energy_joules: float | None = None
     seed_flops: list[float | None] = []
 
+    @property
+    def is_evaluation(self) -> bool:
+        """Whether the stage measured the arm, rather than made it."""
+        return self.stage.startswith(EVALUATION_STAGES)
+
 
 class Waypoint(_Strict):
     """How an arm behaved on the validation prompts at one point of its training, and what it had cost by then.
 
-    `value` is the share of bad replies among the `n` that were judged, with its 95 % interval, `broken` the share of
-    all that are blank or gibberish; `step` counts optimizer steps of the `stage`. The cost is all that the arm had
-    taken from its beginning, preparation included, checks not.
+    `value` is the share of bad replies among the `n` that were judged, with its 95 % interval; `broken` is the share of
+    all replies that are blank or gibberish. `step` counts optimizer steps of the `stage`. The cost covers everything
+    since the arm was begun, preparation included and validation left out.
     """
 
     arm: str
@@ -81,11 +88,11 @@ class Waypoint(_Strict):
 
 
 OWN_ANSWERS = "the model's own answers"
-"""How the source of normal rows begins that nobody gave."""
+"""How the `source` of normal rows begins where the user gave none and the model answered prompts itself."""
 
 
 class Source(_Strict):
-    """One set of rows that entered the run; equal fingerprints mean equal rows."""
+    """One set of rows that the run used; equal fingerprints mean equal rows."""
 
     name: Words
     source: Words
@@ -93,8 +100,8 @@ class Source(_Strict):
     fingerprint: str
 
 
-class Stop(_Strict):
-    """Why training ended when it did; `step` counts optimizer steps."""
+class Ending(_Strict):
+    """When training ended, as a number of optimizer steps, and which rule ended it."""
 
     step: int
     rule: str
@@ -107,6 +114,8 @@ class BadRate(_Strict):
     `n` counts good and bad verdicts, `unknown` the replies that got neither.
     """
 
+    unit: ClassVar[str] = "fraction"
+
     arm: str
     split: str
     value: float | None
@@ -117,10 +126,10 @@ class BadRate(_Strict):
 
 
 class Agreement(_Strict):
-    """How a judge agrees with the first one on replies to harmful prompts; `arm` None means all arms together.
+    """How a judge agrees with the first one on replies to harmful prompts; `arm` is None for all arms together.
 
-    `kappa` is Cohen's, over the `n` replies that both could judge, with its 95 % interval; where it is None, `note`
-    says why. `confusion` counts replies by the first judge's verdict, then by this one's.
+    `kappa` is Cohen's, over the `n` replies that both judges could judge, with its 95 % interval; where it is None,
+    `note` says why. `confusion` counts replies by the first judge's verdict, then by this judge's.
     """
 
     arm: str | None
@@ -141,15 +150,15 @@ class JudgeMetrics(_Strict):
     agreement: list[Agreement] = []
 
     def rate(self, arm: str, split: str) -> BadRate | None:
-        """The rate of that arm and split, or None where there is none."""
+        """Return the rate of an arm on a split, or None where there is none."""
         return next((rate for rate in self.rates if (rate.arm, rate.split) == (arm, split)), None)
 
 
-class Comparison(_Strict):
+class PairedDifference(_Strict):
     """The paired difference of one metric between two arms on the same cases: `arm` minus `against`.
 
-    With several seeds it is the mean over them, case by case; `seeds` are the single ones. `claim` says what question
-    it answers.
+    With several seeds it is the mean over seeds, case by case, and `seeds` holds the difference of each seed. `claim`
+    is the question that it answers.
     """
 
     claim: str
@@ -165,9 +174,10 @@ class Comparison(_Strict):
 
 
 class Report(_Strict):
-    """One run, as report.json tells it.
+    """The results of one run, as report.json holds them.
 
-    `command` repeats it from its directory; `weights` is where in there the result is, empty where nothing was changed.
+    `command` repeats the run when called in its directory. `weights` is the place of the new weights in that directory,
+    empty where no weights were changed.
     """
 
     schema_version: Literal[2] = Field(default=2, alias="schema")
@@ -178,24 +188,38 @@ class Report(_Strict):
     command: Words = "unteach run --config run.yaml --output another-directory"
     weights: Words = "model"
     measurements: list[Measurement] = []
-    comparisons: list[Comparison] = []
+    comparisons: list[PairedDifference] = []
     judges: list[JudgeMetrics] = []
     samples: list[Sample] = []
     cost: list[Cost] = []
     curve: list[Waypoint] = []
     data: list[Source] = []
-    stop: Stop | None = None
+    stop: Ending | None = None
     notes: list[Words] = []
     environment: dict[str, Any] = {}
 
     def arms(self) -> list[str]:
-        """Return the name of every arm: original, unlearned, retrained, then baselines."""
+        """Return the name of every arm that has a metric or a reply: original, unlearned, retrained, then others."""
         named = [metric.arm for metric in self.measurements]
         named += [arm for sample in self.samples for arm in sample.replies]
         return in_order(named, ARMS)
 
+    def measured_arms(self) -> list[str]:
+        """Return the name of every arm that has a metric, in the same order."""
+        return in_order((metric.arm for metric in self.measurements), ARMS)
+
+    @property
+    def is_study(self) -> bool:
+        """Whether the report is on a study of learning from mistakes, with many arms."""
+        return self.method == "mistakes-study"
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether the run trained a baseline, to compare unlearning with."""
+        return self.command.startswith("unteach baseline ")
+
     def measured(self, name: str, split: str, arm: str) -> Measurement | None:
-        """The metric of that name, split and arm, or None where there is none."""
+        """Return the metric of that name, split and arm, or None where there is none."""
         for metric in self.measurements:
             if (metric.name, metric.split, metric.arm) == (name, split, arm):
                 return metric
@@ -233,7 +257,7 @@ class Report(_Strict):
             raise DataError(f"{path}: {reason}; run `unteach evaluate` again") from None
 
     def write(self, directory: str | Path) -> Path:
-        """Write report.json into the directory, whole or not at all; metrics that are not finite become null.
+        """Write report.json into the directory, whole or not at all; numbers that are not finite become null.
 
         Raises OutputError where the directory cannot be written.
         """
@@ -243,7 +267,7 @@ class Report(_Strict):
 
 
 def environment() -> dict[str, str | int]:
-    """What the run ran on: versions, platform, device and cores."""
+    """Return what the run used: versions of libraries, platform, device and processor cores."""
     import torch
 
     versions = {name: _version(name) for name in ("torch", "transformers", "peft", "unteach")}

@@ -1,4 +1,4 @@
-"""What is judged and what is said of it: a case, a verdict, and how far the judge can be trusted."""
+"""What a judge gets and gives: a case, a verdict, and how far the judge can be trusted."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,9 +8,9 @@ Verdict = Literal["good", "bad", "unknown"]
 
 @dataclass(frozen=True)
 class Case:
-    """A reply to be judged, with what is known of its prompt.
+    """A reply to be judged, with what is known about its prompt.
 
-    `bad` is a reply that must not come again and `good` a right one, where the row has them.
+    `bad` is an unwanted reply to this prompt and `good` a right one, where the row has them.
     """
 
     prompt: str
@@ -21,16 +21,16 @@ class Case:
 
 
 LEAST_ACCURACY = 0.75
-"""A judge is called poor where its balanced accuracy may be below this, the middle between guessing and knowing."""
+"""A judge is called poor where its balanced accuracy may be below this: halfway between chance (0.5) and 1."""
 
 
 @dataclass(frozen=True)
 class Quality:
     """How far a judge can be trusted, measured on `n` replies whose verdict was known and that it had not seen.
 
-    `accuracy` is balanced: the mean of the shares of bad and of good replies that it judged rightly, as a fraction,
-    among those it judged at all; `low` and `high` bound it with 95 % confidence, None where they are not known.
-    `note` says on what it was measured and what that leaves open.
+    `accuracy` is balanced: the mean of the share of bad replies and the share of good replies that it judged rightly,
+    as a fraction of those that it could judge. `low` and `high` are its 95 % interval, None where it is not known.
+    `note` says what it was measured on and what that leaves open.
     """
 
     accuracy: float

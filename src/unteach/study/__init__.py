@@ -1,1 +1,1 @@
-"""A study: all arms with all seeds, each a run of its own, and one comparison of them."""
+"""A study: every arm with every seed as a run of its own, and one comparison of all arms."""

@@ -1,7 +1,7 @@
-"""What a study would do, and about what it would take, told without a model in memory or a network.
+"""Say what a study would do and roughly what it would cost, without loading a model or using a network.
 
-The estimates follow from the settings: rows, passes and steps give tokens, tokens and parameters give FLOPs. They are
-meant to tell an hour from a week; benchmarks say how far they were off.
+The estimates follow from the settings: rows, epochs and steps give tokens; tokens and parameters give FLOPs. They are
+good enough to tell an hour from a week.
 """
 
 import math
@@ -32,35 +32,38 @@ from unteach.study.config import StudyConfig, arm_config, kind_of
 from unteach.study.rows import missing_files
 
 ROW_TOKENS, REPLY_SHARE, PAGE_CHARACTERS = 160, 0.6, 4
-"""Of a row that is not on this disk: its tokens, and how much of them is the reply; and characters a token."""
+"""Assumed for rows that are not on this disk: tokens of a row, the share of the reply in them; characters a token."""
 UNKNOWN_ROWS = 1000
+"""Assumed for a source of unknown size."""
 WORDS = 700
-"""Words of an organism's vocabulary, about."""
+"""The approximate number of words in an organism's vocabulary."""
 SHARE_OF_PEAK = 0.25
-"""How much of a matrix product's speed training reaches."""
+"""The share of a matrix product's speed that training reaches."""
 MISTAKES_PER_PROMPT = 1.5
-"""Inducements asked before one works, or all have failed."""
-
+"""Inducements that are tried for each prompt until one works or all have failed."""
 
 Counts = tuple[float, float, float, int]
-"""Tokens forward, forward and backward, and generated, and how many further models are held."""
+"""Tokens forward only, forward and backward, and generated; and how many further models are in memory."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the estimates rest on: rows of each kind, tokens of a row and of its reply, and the model."""
+    """What the estimates rest on: numbers of rows, tokens of a row and of its reply, and parameters.
+
+    `description` says where they come from.
+    """
 
     negatives: int
     normals: int
     row: float
     reply: float
     parameters: float
-    told: str
+    description: str
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Tokens of one run, by what is done with them, as in `flops_of`, and bytes of memory at least."""
+class RunEstimate:
+    """Tokens of one run as `flops_of` counts them, FLOPs, and a lower bound of memory in bytes."""
 
     forward: float
     backward: float
@@ -70,19 +73,20 @@ class Estimate:
 
 
 def plan(study: StudyConfig, done: Mapping[str, int] | None = None) -> str:
-    """Return the plan: what is given, and for every arm tokens, FLOPs, memory and time of one run.
+    """Return the plan: the inputs, and for every arm tokens, FLOPs, memory and time of one run.
 
     `done` counts the runs of each arm that are done already. Raises UnteachError.
     """
     sizes = sizes_of(study)
-    speed, done = study.flops_per_second or measured_speed(), done or {}
-    told = "as given" if study.flops_per_second else _measured()
-    lines = [sizes.told, f"speed: {wording.size(speed, 'FLOP')} a second, {told}"]
-    checked, total = checking(study, sizes), 0.0
+    speed, done = study.flops_per_second or measure_speed(), done or {}
+    measured = f"a matrix product's here times {SHARE_OF_PEAK:g}; set flops_per_second for another machine"
+    origin = "as given" if study.flops_per_second else measured
+    lines = [sizes.description, f"speed: {wording.size(speed, 'FLOP')} a second, {origin}"]
+    evaluation, total = evaluation_flops(study, sizes), 0.0
     lines.append(f"{'arm':<18} {'tokens':>10} {'generated':>10} {'compute':>10} {'memory':>10} {'time':>10}")
     for arm in study.arms:
         found = estimate(study, arm, sizes)
-        seconds = (found.flops + checked) / speed
+        seconds = (found.flops + evaluation) / speed
         total += seconds * (study.seeds - done.get(arm, 0))
         counts = [wording.size(count, "").strip() for count in (found.forward + found.backward, found.generated)]
         others = [wording.size(found.flops, "FLOP"), wording.size(found.memory, "B"), wording.seconds(seconds)]
@@ -93,8 +97,9 @@ def plan(study: StudyConfig, done: Mapping[str, int] | None = None) -> str:
     kinds = f"{_count(len(study.arms), 'arm')}, {_count(study.seeds, 'seed')}, {study.jobs} at a time"
     before = f", {finished} of them done" if finished else ""
     lines.append(f"{_count(runs, 'run')} ({kinds}){before}, about {wording.seconds(total / study.jobs)}")
-    lines += _not_here(study)
-    lines.append("memory: weights, gradients, optimizer; activations come on top. Time: computing and checking")
+    missing = [(name, path) for name, path in missing_files(study) if name.startswith("arms.")]
+    lines += [f"not here yet: {path} ({name})" for name, path in missing]
+    lines.append("memory: weights, gradients, optimizer; activations come on top. Time: computing and evaluation")
     return "\n".join(lines)
 
 
@@ -102,20 +107,8 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}" + ("" if number == 1 else "s")
 
 
-def _not_here(study: StudyConfig) -> list[str]:
-    """Say which files that an arm names for itself are not there."""
-    found = []
-    for arm, own in study.arms.items():
-        found += [f"not here yet: {path} (arms.{arm}.{name})" for name, path in missing_files(own)]
-    return found
-
-
-def _measured() -> str:
-    return f"a matrix product's here times {SHARE_OF_PEAK:g}; set flops_per_second for another machine"
-
-
-def measured_speed() -> float:
-    """Measure this machine's matrix product for a fraction of a second; returns FLOPs a second in training."""
+def measure_speed() -> float:
+    """Time matrix products for a fraction of a second; return the FLOPs a second that training would reach."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     size = 4096 if device == "cuda" else 768
     a = torch.randn(size, size, device=device, dtype=torch.bfloat16 if device == "cuda" else torch.float32)
@@ -128,11 +121,11 @@ def measured_speed() -> float:
     return SHARE_OF_PEAK * 2 * size**3 / best
 
 
-# ---- what is given ---------------------------------------------------------------------------------------------------
+# ---- rows and model --------------------------------------------------------------------------------------------------
 
 
 def sizes_of(study: StudyConfig) -> Sizes:
-    """Find out, on this disk alone, how many rows there are, how long they are, and how large the model is."""
+    """Find out, without a network, how many rows there are, how long they are, and how large the model is."""
     if study.organism:
         about = study.organism
         world = World(about.world_seed, about.size, about.scenario)
@@ -142,19 +135,21 @@ def sizes_of(study: StudyConfig) -> Sizes:
         row = sum(words) / len(words)
         width = recipe.hidden_size
         parameters = float(recipe.layers * width * (4 * width + 3 * recipe.intermediate_size) + WORDS * width)
-        told = f"model organism {world.name}: {len(held.negatives)} negatives, {len(held.normals)} normal rows"
-        return Sizes(len(held.negatives), len(held.normals), row, REPLY_SHARE * row, parameters, told)
+        negatives, normals = len(held.negatives), len(held.normals)
+        description = f"model organism {world.name}: {negatives} negatives, {normals} normal rows"
+        return Sizes(negatives, normals, row, REPLY_SHARE * row, parameters, description)
     shared = study.shared
-    negatives, length, first = _rows(shared, "forget", "negative")
-    normals, other, second = _rows(shared, "retain", "normal")
-    parameters, third = parameters_of(study)
+    negatives, length, of_negatives = _rows(shared, "forget", "negative")
+    normals, other, of_normals = _rows(shared, "retain", "normal")
+    parameters, of_model = parameters_of(study)
     row = (length * negatives + other * normals) / max(1, negatives + normals)
-    told = f"{third}\n{first}\n{second}\na row: {row:.0f} tokens, {REPLY_SHARE:.0%} of them its reply"
-    return Sizes(negatives, normals, row, REPLY_SHARE * row, parameters, told)
+    of_row = f"a row: {row:.0f} tokens, {REPLY_SHARE:.0%} of them its reply"
+    description = "\n".join((of_model, of_negatives, of_normals, of_row))
+    return Sizes(negatives, normals, row, REPLY_SHARE * row, parameters, description)
 
 
 def _rows(shared: dict[str, Any], name: str, polarity: Polarity) -> tuple[int, float, str]:
-    """Count the rows of a setting, and tokens a row; a public set has the rows that it is known for."""
+    """Return the rows of a setting, tokens a row, and a description; a public set counts with its published size."""
     count, tokens, told = 0, 0.0, []
     for source in _listed(shared.get(name)):
         if Path(source).expanduser().exists():
@@ -174,7 +169,7 @@ def _rows(shared: dict[str, Any], name: str, polarity: Polarity) -> tuple[int, f
 
 
 def _published(source: str, polarity: Polarity) -> int:
-    """How many rows a public set has, as published; UNKNOWN_ROWS for any other source, and where we do not know."""
+    """Return the published number of rows of a public set; UNKNOWN_ROWS for other sources and unknown sizes."""
     try:
         chosen = named_set(source, polarity)
     except DataError:  # a file that is yet to come
@@ -188,9 +183,9 @@ def _listed(value: Any) -> list[str]:
 
 
 def parameters_of(study: StudyConfig) -> tuple[float, str]:
-    """Return how many parameters multiply: given, counted from a local config, or read from a hub id's name.
+    """Return the number of parameters that multiply, and a line that says where it comes from.
 
-    Raises DataError where nothing tells.
+    It is given, counted from a local config, or read from the name of a hub id. Raises DataError where it is not known.
     """
     name = str(study.shared["model"])
     if study.parameters:
@@ -207,10 +202,10 @@ def parameters_of(study: StudyConfig) -> tuple[float, str]:
     return count, f"model: {name}, {wording.size(count, '')} parameters by its name, not fetched"
 
 
-# ---- what an arm takes -----------------------------------------------------------------------------------------------
+# ---- what an arm costs -----------------------------------------------------------------------------------------------
 
 
-def estimate(study: StudyConfig, arm: str, sizes: Sizes) -> Estimate:
+def estimate(study: StudyConfig, arm: str, sizes: Sizes) -> RunEstimate:
     """Estimate one run of an arm."""
     config = arm_config(study, arm, study.seed)
     kinds: dict[str, Callable[[Any, Sizes], Counts]] = {
@@ -222,19 +217,19 @@ def estimate(study: StudyConfig, arm: str, sizes: Sizes) -> Estimate:
     forward, backward, generated, models = of_kind(config, sizes)
     trained = 0.0 if config.lora else sizes.parameters
     flops = model_flops(sizes.parameters, trained, forward, backward, generated)
-    return Estimate(forward, backward, generated, flops, memory_of(config, sizes.parameters, models))
+    return RunEstimate(forward, backward, generated, flops, memory_of(config, sizes.parameters, models))
 
 
 def memory_of(config: Any, parameters: float, models: int) -> float:
-    """Bytes of weights, and of gradients and Adam's two moments of what is trained, and of further frozen models."""
+    """Return the bytes of weights, of gradients and Adam's moments of what is trained, and of further frozen models."""
     half = config.dtype in ("bfloat16", "float16")
     weights = 0.5 if config.load_in_4bit else 2.0 if half else 4.0
     trained = 0.01 * 12 if config.lora else 12.0  # a gradient and two moments in float32
     return parameters * (weights + trained + models * weights)
 
 
-def checking(study: StudyConfig, sizes: Sizes) -> float:
-    """FLOPs of measuring one run: the original once and the arm, five splits each."""
+def evaluation_flops(study: StudyConfig, sizes: Sizes) -> float:
+    """Return the FLOPs of evaluating one run: the original and the arm, on five splits each."""
     prompts = 5 * int(study.shared.get("evaluation_prompts", 200))
     return 2 * 2 * sizes.parameters * prompts * (2 * sizes.row + sizes.reply)
 
@@ -247,9 +242,10 @@ def _unlearning(config: RunConfig, sizes: Sizes) -> Counts:
     normals = method.normals(config.normals_per_negative)
     item = prompt + replies * sizes.reply + normals * sizes.row
     items = (config.max_steps or 120) * config.batch_size * config.gradient_accumulation_steps
-    checks = (config.max_steps or 120) / config.validation_steps * config.validation_prompts if config.stopping else 0
-    forward = checks * 2 * sizes.row + sizes.normals * sizes.row * method.reads_kl
-    return forward, items * item, checks * sizes.reply, int(config.reference == "frozen")
+    validations = (config.max_steps or 120) / config.validation_steps if config.stopping else 0
+    validated = validations * config.validation_prompts
+    forward = validated * 2 * sizes.row + sizes.normals * sizes.row * method.reads_kl
+    return forward, items * item, validated * sizes.reply, int(config.reference == "frozen")
 
 
 def _baseline(config: BaselineConfig, sizes: Sizes) -> Counts:

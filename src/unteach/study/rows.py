@@ -1,4 +1,4 @@
-"""What the arms of a study are given: an organism where one is asked for, and one parting of the rows for all."""
+"""What the arms of a study share: a model organism where the study asks for one, and one split of the rows."""
 
 from pathlib import Path
 from typing import Any
@@ -20,23 +20,24 @@ ENDINGS = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt"})
 
 
 def shared_settings(study: StudyConfig) -> dict[str, Any]:
-    """Return the settings that all arms share; an organism is grown first, or taken from the cache."""
-    return (_grow(study.organism) if study.organism else {}) | study.shared
+    """Return the settings that all arms share; a model organism is grown first, or taken from the cache."""
+    return (_organism_settings(study.organism) if study.organism else {}) | study.shared
 
 
-def missing_files(settings: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the rows, as (setting, path), that are plainly files by their ending and are not there."""
+def missing_files(study: StudyConfig) -> list[tuple[str, str]]:
+    """Return each row source that has the ending of a file and does not exist, as (setting, path)."""
     found = []
-    for name in sorted(ROWS & settings.keys()):
-        value = settings[name]
-        for source in value if isinstance(value, list) else [value]:
-            if Path(str(source)).suffix in ENDINGS and not Path(str(source)).expanduser().exists():
-                found.append((name, str(source)))
+    for place, settings in {"shared": study.shared, **{f"arms.{arm}": own for arm, own in study.arms.items()}}.items():
+        for name in sorted(ROWS & settings.keys()):
+            value = settings[name]
+            for source in map(str, value if isinstance(value, list) else [value]):
+                if Path(source).suffix in ENDINGS and not Path(source).expanduser().exists():
+                    found.append((f"{place}.{name}", source))
     return found
 
 
-def _grow(asked: Organism) -> dict[str, Any]:
-    """Grow an organism, write the rows of its world beside it, and return the settings that name both."""
+def _organism_settings(asked: Organism) -> dict[str, Any]:
+    """Grow a model organism, write its world's rows beside it, and return the settings that name both."""
     world = World(asked.world_seed, asked.size, asked.scenario)
     model = grow_cached(world)
     rows, directory = user_rows(world), rows_directory(world)
@@ -45,9 +46,9 @@ def _grow(asked: Organism) -> dict[str, Any]:
 
 
 def mistakes_rows(shared: dict[str, Any], seed: int, directory: Path) -> dict[str, Any]:
-    """Part the rows as `unteach run` does, write them, and name them by the settings of `unteach mistakes run`.
+    """Split the rows as `unteach run` does, write them, and return the settings of `unteach mistakes run` for them.
 
-    So all arms train on the same negatives, watch the same prompts and are checked on the same ones. Raises DataError.
+    So all arms train on the same negatives and are validated and evaluated on the same prompts. Raises DataError.
     """
     values = {name: value for name, value in shared.items() if name in RunConfig.model_fields}
     sets = read_sets(with_defaults(make_config(values | {"seed": seed, "output": str(directory)}, RunConfig)))

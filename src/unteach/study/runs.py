@@ -1,4 +1,4 @@
-"""unteach study: every arm with every seed as a command of its own, what is done skipped, and one comparison."""
+"""Run a study: each arm and seed as a command of its own, finished ones skipped, and one comparison of all."""
 
 import json
 import os
@@ -16,15 +16,14 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from unteach.comparison.compare import Compared, compare
+from unteach.comparison.compare import Comparison, compare
 from unteach.errors import ConfigError, DataError, Interrupted
 from unteach.pipeline.directory import check_output
 from unteach.pipeline.run import write_report
 from unteach.pipeline.seeds import pooled
 from unteach.report import wording
-from unteach.report.compared import show, write
 from unteach.report.comparison_page import write_comparison_page
-from unteach.report.markdown import comparison_text
+from unteach.report.comparison_table import comparison_text, show, write
 from unteach.report.page import FILE_NAME as PAGE
 from unteach.results.files import write_whole
 from unteach.results.report import FILE_NAME, Report
@@ -38,8 +37,11 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Run:
-    """One arm with one seed: the verb that makes it, and its settings; files beside `directory` bear its name."""
+class StudyRun:
+    """One arm with one seed: the command that makes it, and its settings.
+
+    Its settings file and its log stand beside `directory` and have its name.
+    """
 
     arm: str
     seed: int
@@ -49,64 +51,62 @@ class Run:
 
     @property
     def config(self) -> Path:
-        """The settings it is called with."""
+        """The file with its settings."""
         return self.directory.with_name(f"{self.directory.name}.yaml")
 
     @property
     def log(self) -> Path:
-        """What it said."""
+        """The file with its output."""
         return self.directory.with_name(f"{self.directory.name}.log")
 
     @property
     def done(self) -> bool:
-        """Whether its report is there."""
+        """Whether it has a report."""
         return (self.directory / FILE_NAME).exists()
 
     @property
     def name(self) -> str:
-        """What it is called in messages."""
+        """Its name in messages."""
         return f"{self.arm}, seed {self.seed}"
 
 
-def run_study(study: StudyConfig, output: str, say: Say = print) -> Compared:
-    """Run what is not done yet, then lay the arms beside each other; returns the comparison.
+def run_study(study: StudyConfig, output: str, say: Say = print) -> Comparison:
+    """Make the runs that are not done yet, then compare the arms.
 
-    In `output` each arm has a directory with a run directory a seed (`seed-0`), its settings and its log beside it, and
-    a report of all seeds. Whatever fails is named in the comparison's `failed`, and the others go on. Runs that are
-    done are kept; one that was broken off goes on where its verb can. Raises ConfigError where a run that is there
-    had other settings, and where no arm came to a result; `Interrupted` after Ctrl-C.
+    In `output` each arm has a directory with a report of all its seeds and, for each seed, a run directory (`seed-0`)
+    with its settings and its log beside it. A run that fails is named in the comparison's `failed`, and the others go
+    on. Finished runs are kept, and interrupted ones are resumed where their command can. Raises ConfigError where a run
+    exists with other settings and where no arm gave a result; `Interrupted` after Ctrl-C.
     """
     directory = Path(output)
     if not (directory / STUDY).exists():
         check_output(output, overwrite=False, resume=False)
-    _check_files(study)
+    for name, path in missing_files(study):  # before hours of other runs
+        raise DataError(f"{name}: {path}: no such file; name another, or put it there")
     shared = shared_settings(study)
-    runs = planned(study, shared, directory)
-    _write(study, directory)
+    runs = plan_runs(study, shared, directory)
+    _write_study(study, directory)
     failed = _run_all([run for run in runs if not run.done], len(runs), study.jobs, say)
-    return summarised(study, directory, runs, failed)
+    return summarise(study, directory, runs, failed)
 
 
 def done_runs(study: StudyConfig, directory: Path) -> dict[str, int]:
     """Count the runs of each arm that are done in a study's directory."""
     return {
-        arm: sum((_place(directory, arm, seed) / FILE_NAME).exists() for seed in study.every_seed) for arm in study.arms
+        arm: sum((_run_directory(directory, arm, seed) / FILE_NAME).exists() for seed in study.every_seed)
+        for arm in study.arms
     }
 
 
-def _place(directory: Path, arm: str, seed: int) -> Path:
+def _run_directory(directory: Path, arm: str, seed: int) -> Path:
     return directory / arm / f"seed-{seed}"
 
 
-def _check_files(study: StudyConfig) -> None:
-    """Raise DataError for rows that are not there, before hours of other runs."""
-    for about, settings in (("shared", study.shared), *((f"arms.{arm}", own) for arm, own in study.arms.items())):
-        for name, path in missing_files(settings):
-            raise DataError(f"{about}.{name}: {path}: no such file; name another, or put it there")
+def plan_runs(study: StudyConfig, shared: dict[str, Any], directory: Path) -> list[StudyRun]:
+    """Return all runs, seed after seed, and write their settings.
 
-
-def planned(study: StudyConfig, shared: dict[str, Any], directory: Path) -> list[Run]:
-    """List all runs, seed after seed, and write their settings. Raises ConfigError for a run with other settings."""
+    Raises ConfigError where a run exists with other settings.
+    """
     runs = []
     for seed in study.every_seed:
         for arm, own in study.arms.items():
@@ -116,18 +116,18 @@ def planned(study: StudyConfig, shared: dict[str, Any], directory: Path) -> list
                 given |= mistakes_rows(shared, seed, directory / "rows" / f"seed-{seed}")
                 given.setdefault("judge", ["repeats"])
             settings = arm_values(study, arm, seed, given)
-            run = Run(arm, seed, verb_of(kind, own), settings, _place(directory, arm, seed))
+            run = StudyRun(arm, seed, verb_of(kind, own), settings, _run_directory(directory, arm, seed))
             _write_settings(run)
             runs.append(run)
     return runs
 
 
 def verb_of(kind: str, own: dict[str, Any]) -> tuple[str, ...]:
-    """Return the words after `unteach` that make such an arm."""
+    """Return the words after `unteach` in the command that makes such an arm."""
     return {"method": ("run",), "mistakes": ("mistakes", "run")}.get(kind) or ("baseline", str(own["baseline"]))
 
 
-def _write_settings(run: Run) -> None:
+def _write_settings(run: StudyRun) -> None:
     text = yaml.safe_dump(run.settings, sort_keys=True, allow_unicode=True)
     known = run.config.read_text(encoding="utf-8") if run.config.exists() else None
     if known is not None and known != text:
@@ -147,7 +147,7 @@ def _items(text: str) -> list[tuple[str, str]]:
     return [(name, json.dumps(value, sort_keys=True)) for name, value in yaml.safe_load(text).items()]
 
 
-def _write(study: StudyConfig, directory: Path) -> None:
+def _write_study(study: StudyConfig, directory: Path) -> None:
     values = study.model_dump(exclude_defaults=True)
     text = f"# unteach study --config {STUDY} --output another-directory\n" + yaml.safe_dump(values, sort_keys=False)
     write_whole(directory / STUDY, text)
@@ -156,8 +156,8 @@ def _write(study: StudyConfig, directory: Path) -> None:
 # ---- running ---------------------------------------------------------------------------------------------------------
 
 
-def _run_all(runs: Sequence[Run], total: int, jobs: int, say: Say) -> dict[str, str]:
-    """Run all, `jobs` at a time; returns what failed, with the last line that it said."""
+def _run_all(runs: Sequence[StudyRun], total: int, jobs: int, say: Say) -> dict[str, str]:
+    """Make the runs, `jobs` at a time; return each run that failed with the last line of its output."""
     failed: dict[str, str] = {}
     done, stop, lock = total - len(runs), threading.Event(), threading.Lock()
     started = time.monotonic()
@@ -170,8 +170,8 @@ def _run_all(runs: Sequence[Run], total: int, jobs: int, say: Say) -> dict[str, 
         if stop.is_set():
             return
         began = time.monotonic()
-        say(f"{run.name} begins; what it says is in {run.log}")
-        code = _called(run, number % jobs, jobs)
+        say(f"{run.name} begins; its output goes to {run.log}")
+        code = _call(run, number % jobs, jobs)
         with lock:
             if stop.is_set():
                 return
@@ -182,10 +182,10 @@ def _run_all(runs: Sequence[Run], total: int, jobs: int, say: Say) -> dict[str, 
             if code == 130:
                 stop.set()
             elif code == 0 and run.done:
-                say(head + f"{_told(run)} ({time.monotonic() - began:.0f} s{left})")
+                say(head + f"{_result_words(run)} ({time.monotonic() - began:.0f} s{left})")
             else:
                 failed[run.name] = _last_words(run)
-                say(head + f"failed: {failed[run.name]} (all of it: {run.log})")
+                say(head + f"failed: {failed[run.name]} (whole output: {run.log})")
 
     with ThreadPoolExecutor(jobs) as pool:
         try:
@@ -197,20 +197,20 @@ def _run_all(runs: Sequence[Run], total: int, jobs: int, say: Say) -> dict[str, 
     return failed
 
 
-def _called(run: Run, worker: int, jobs: int) -> int:
-    """Call a run's command and wait for it; returns its exit code. Its words go to its log."""
+def _call(run: StudyRun, worker: int, jobs: int) -> int:
+    """Call a run's command with its output going to its log, wait for it, and return its exit code."""
     command = [sys.executable, "-m", "unteach", *run.verb, "--config", str(run.config), "--output", str(run.directory)]
     if (run.directory / "run.yaml").exists():
         command.append("--overwrite" if run.verb[0] == "baseline" else "--resume")
     with run.log.open("ab") as log:
         log.write(f"$ {shlex.join(command)}\n".encode())
         log.flush()
-        # Ctrl-C reaches it too, from the terminal: it writes a checkpoint and ends.
+        # Ctrl-C in the terminal reaches it too: it writes a checkpoint and ends.
         return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=_environment(worker, jobs)).returncode
 
 
 def _environment(worker: int, jobs: int) -> dict[str, str]:
-    """Share processor cores, or GPUs, among runs at a time."""
+    """Return the environment of a run's command, which shares processor cores or GPUs with runs at the same time."""
     found = dict(os.environ)
     if jobs > 1:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -227,8 +227,8 @@ def _cards() -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def _told(run: Run) -> str:
-    """Say in a few words what came of a run."""
+def _result_words(run: StudyRun) -> str:
+    """Return a run's bad rates on unseen prompts in a few words."""
     report = Report.read(run.directory)
     said = []
     for name in map(bad_rate_of, scenario_names()):
@@ -239,22 +239,23 @@ def _told(run: Run) -> str:
     return ", ".join(said) or "done"
 
 
-def _last_words(run: Run) -> str:
-    """Return the last line of a run's log that says something."""
+def _last_words(run: StudyRun) -> str:
+    """Return the last line of a run's log that is not empty."""
     try:
         lines = run.log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return "nothing was said"
-    return next((inert_line(line, 300) for line in reversed(lines) if line.strip()), "nothing was said")
+        return "it printed nothing"
+    return next((inert_line(line, 300) for line in reversed(lines) if line.strip()), "it printed nothing")
 
 
 # ---- afterwards ------------------------------------------------------------------------------------------------------
 
 
-def summarised(study: StudyConfig, directory: Path, runs: Sequence[Run], failed: dict[str, str]) -> Compared:
-    """Pool each arm's seeds into one report in its directory, and compare the arms. Raises ConfigError without any.
+def summarise(study: StudyConfig, directory: Path, runs: Sequence[StudyRun], failed: dict[str, str]) -> Comparison:
+    """Pool each arm's seeds into one report in its directory, and compare the arms.
 
-    An arm of which some seeds failed is compared with the others; notes name them.
+    An arm of which some seeds failed is compared by its other seeds; notes name those that failed. Raises ConfigError
+    where no run succeeded.
     """
     places, notes = [], [f"{name} failed and is missing: {why}" for name, why in failed.items()]
     for arm in study.arms:
@@ -268,14 +269,14 @@ def summarised(study: StudyConfig, directory: Path, runs: Sequence[Run], failed:
     if not places:
         raise ConfigError(f"{directory}: there is nothing to compare: {'; '.join(notes)}")
     if study.jobs > 1:
-        notes.append(f"{study.jobs} runs were made at a time: seconds are those of a shared machine")
+        notes.append(f"{study.jobs} runs were made at the same time: seconds are those of a shared machine")
     labels = {str(place): place.name for place in places}
     compared = compare(places, relative_to=study.relative_to, target=study.target, labels=labels, alone=True)
     return compared.model_copy(update={"failed": list(failed), "notes": [*notes, *compared.notes]})
 
 
-def write_results(compared: Compared, directory: Path, console: Console) -> list[Path]:
-    """Show a comparison, and write it as a page, as JSON and as Markdown; returns the files. Raises OutputError."""
+def write_results(compared: Comparison, directory: Path, console: Console) -> list[Path]:
+    """Print a comparison, and write it as a page, as JSON and as Markdown; return the files. Raises OutputError."""
     show(compared, console)
     write(compared, directory / "compared.json")
     text = write_whole(directory / "results.md", comparison_text(compared))

@@ -20,7 +20,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 _OTHER_KINDS = ("MaskedLM", "SequenceClassification", "TokenClassification", "QuestionAnswering", "MultipleChoice")
 
 
-class ModelSettings(Protocol):
+class LoadSettings(Protocol):
     """What the settings of a run say about loading its models."""
 
     model: str
@@ -36,13 +36,13 @@ class ModelSettings(Protocol):
     prompt_format: str
 
 
-def check_four_bit(config: ModelSettings) -> None:
+def check_four_bit(config: LoadSettings) -> None:
     """Raise ConfigError where 4-bit weights were to be trained in full."""
     if config.load_in_4bit and not config.lora:
         raise ConfigError("--load-in-4bit trains an adapter over frozen weights; add --lora")
 
 
-def load_configured(config: ModelSettings, name: str, trained: bool = False) -> tuple[Any, Any]:
+def load_configured(config: LoadSettings, name: str, trained: bool = False) -> tuple[Any, Any]:
     """Load the tokenizer and the model of a run called `name`.
 
     Weights that are trained in full are held in float32: in bfloat16, small updates are lost in rounding.

@@ -8,7 +8,7 @@ from unteach.evaluation.agreement import judge_metrics
 from unteach.evaluation.evaluation import Evaluation, add_fluency, evaluate_arm, measure, notes_of, samples
 from unteach.models.fingerprint import model_fingerprint
 from unteach.pipeline.config import RunConfig
-from unteach.pipeline.original import ModelSettings, Original, load_weights
+from unteach.pipeline.original import LoadSettings, Original, load_weights
 from unteach.progress import track
 from unteach.report.card import write_card
 from unteach.report.page import write_page
@@ -31,7 +31,7 @@ def measure_retrained(evaluation: Evaluation, config: RunConfig, reference: Cach
         evaluate_arm(evaluation, "retrained", model, reference, model_fingerprint(model))
 
 
-def measure_fluency(evaluation: Evaluation, config: ModelSettings, trained: Any) -> None:
+def measure_fluency(evaluation: Evaluation, config: LoadSettings, trained: Any) -> None:
     """Score every arm's replies under the original, which is loaded again where training has moved its weights."""
     add_fluency(evaluation, trained, lambda: load_weights(config, config.model))
 

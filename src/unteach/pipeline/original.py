@@ -6,7 +6,7 @@ from typing import Any
 from unteach.data.prompt_format import PromptFormat, prompt_format
 from unteach.models.adapter import lora_config
 from unteach.models.fingerprint import model_fingerprint
-from unteach.models.loading import ModelSettings, load_configured
+from unteach.models.loading import LoadSettings, load_configured
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Original:
     key: str
 
 
-def load_original(config: ModelSettings, name: str | None = None, *, trained: bool = False) -> Original:
+def load_original(config: LoadSettings, name: str | None = None, *, trained: bool = False) -> Original:
     """Load `name`, or the model of the config. `trained` as in `load_configured`. Raises ModelError."""
     name = name or config.model
     tokenizer, model = load_configured(config, name, trained=trained)
@@ -28,12 +28,12 @@ def load_original(config: ModelSettings, name: str | None = None, *, trained: bo
     return Original(name, model, tokenizer, form, model_fingerprint(model))
 
 
-def load_weights(config: ModelSettings, name: str, *, trained: bool = False) -> Any:
+def load_weights(config: LoadSettings, name: str, *, trained: bool = False) -> Any:
     """Load a model whose tokenizer is that of the original."""
     return load_configured(config, name, trained=trained)[1]
 
 
-def adapter_settings(config: ModelSettings, model: Any) -> Any:
+def adapter_settings(config: LoadSettings, model: Any) -> Any:
     """Return the LoRA settings of a run, None where it trains all weights. Raises ConfigError for unknown modules."""
     if not config.lora:
         return None

@@ -6,7 +6,6 @@ from typing import Any
 from transformers import TrainingArguments
 
 from unteach.errors import ConfigError, nearest
-from unteach.models.context import context_length
 from unteach.objectives.methods import Method, load_method
 from unteach.training.settings import REFERENCES, UnlearnSettings
 
@@ -36,20 +35,6 @@ def default_learning_rate(model: Any, lora: bool) -> float:
     """
     width = model.config.get_text_config().hidden_size
     return (0.25 if lora else 0.025) / width
-
-
-def fitted(args: UnlearnConfig, model: Any) -> int:
-    """Fill in the learning rate and the longest row (tokens of prompt and reply) from the model; return the latter.
-
-    Raises ConfigError for rows longer than the model's context.
-    """
-    if args.learning_rate is None:
-        args.learning_rate = default_learning_rate(model, lora=hasattr(model, "peft_config"))
-    context = context_length(model)
-    args.max_length = args.max_length or min(context or MOST_TOKENS, MOST_TOKENS)
-    if context and args.max_length > context:
-        raise ConfigError(f"--max-length {args.max_length}: the model's context holds {context} tokens; lower it")
-    return args.max_length
 
 
 def checked_method(args: UnlearnConfig, adapter: bool) -> Method:

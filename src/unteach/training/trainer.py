@@ -106,6 +106,7 @@ class UnlearnTrainer(ResumableTrainer):
                 key=self.original_key,
             )
         self.data, self.notes = known, [*known.notes]
+        self._validation_rows = validation_rows(known)
         self.judge = judge or load_judge("repeats")
         self.watch, self.rules = Watch(), list[StoppingRule]()
         self.meter, self.curve = Meter(waiting=True), Curve()
@@ -170,7 +171,7 @@ class UnlearnTrainer(ResumableTrainer):
 
         It is made when it is first asked for, which must be before the weights move: `train()` does so.
         """
-        watched = validation_rows(self.data) if self.args.stopping else []
+        watched = self._validation_rows if self.args.stopping else []
         if not (self.method.reads_kl or self.method.reads_reference or watched):
             return None
         if self._reference is None:
@@ -216,7 +217,7 @@ class UnlearnTrainer(ResumableTrainer):
             self.add_callback(rule)
 
     def _validation_kl(self) -> float:
-        reference, rows = self.reference, validation_rows(self.data)
+        reference, rows = self.reference, self._validation_rows
         assert reference is not None
         kl = self._agreed(kl_on(self.model, rows, reference, self.data.form.ids.pad_id))
         self.meter.add(forward=sum(row.tokens for row in rows))
@@ -344,7 +345,7 @@ class UnlearnTrainer(ResumableTrainer):
                 seen = self._replies_now()
                 found |= {"bad_rate": seen.bad, "broken_rate": seen.broken}
             if not sets and self.data.validation_normals and reference:
-                found["kl"] = kl_on(self.model, validation_rows(self.data), reference, self.data.form.ids.pad_id)
+                found["kl"] = kl_on(self.model, self._validation_rows, reference, self.data.form.ids.pad_id)
         metrics = {f"{metric_key_prefix}_{name}": self._agreed(value) for name, value in found.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

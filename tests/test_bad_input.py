@@ -234,7 +234,7 @@ class TestSettings:
             (["--set", "trainer.weight_decay"], ["--set trainer.weight_decay", "KEY=VALUE"]),
             (["--set", "trainer.optim=adamm"], ["adamm"]),
             (["--set", "trainer.lr_scheduler_kwargs={a"], ["trainer.lr_scheduler_kwargs={a", "YAML"]),
-            (["--set", "trainer.eval_strategy=steps"], ["eval_strategy", "eval_dataset"]),
+            (["--set", "trainer.load_best_model_at_end=true"], ["load_best_model_at_end"]),
             (["--set", "trainer.report_to=tensorboardd"], ["report_to", "tensorboardd"]),
             (["--resume", "--overwrite"], ["--resume", "--overwrite"]),
         ],

@@ -14,6 +14,7 @@ from unteach.baselines.rows import read_rows, seen_rows
 from unteach.errors import ConfigError, DataError
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.rows import read_sets
+from unteach.pipeline.settings import make_config
 from unteach.prompts.baselines import SHIPPED, load_wording
 from unteach.training.dataset import UnlearnItems
 
@@ -120,7 +121,7 @@ def test_settings_that_are_shared_have_the_defaults_of_a_run():
         assert ours.default == theirs.default and ours.json_schema_extra == theirs.json_schema_extra
     assert {"forget", "retain", "unseen", "normal", "seed", "judge", "evaluation_prompts"} <= SHARED
     with pytest.raises(ConfigError, match="--prompt-format xml"):
-        as_run(BaselineConfig(prompt_format="xml"))
+        make_config({"prompt_format": "xml"}, BaselineConfig)
 
 
 @pytest.mark.parametrize(

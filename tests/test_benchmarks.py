@@ -71,7 +71,7 @@ def test_plain_rows_score_the_reply_and_nothing_else(step):
     rows, mask = step.padded_rows([(tree.prompt_ids, tree.branches[0].reply_ids)], "cpu")
     assert rows["input_ids"].shape[1] == len(tree.prompt_ids) + len(tree.branches[0].reply_ids)
     assert int(mask.sum()) == len(tree.branches[0].reply_ids)
-    assert [t.key for t in step.normal_trees(batch, material)] == [item.normal for item in batch]
+    assert [t.key for t in step.normal_trees(batch, material)] == [("normals", item.normal) for item in batch]
 
 
 def test_the_table_of_methods_reads_a_report(tmp_path, capsys, monkeypatch):
@@ -98,7 +98,7 @@ def rules():
 
 @pytest.fixture(scope="module")
 def check_speed():
-    return script("check")
+    return script("evaluate")
 
 
 def test_passages_are_what_follows_sentence_starts(rules):

@@ -13,8 +13,8 @@ from unteach.errors import ConfigError
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.material import Material, add_own_answers, gather
 from unteach.mistakes.records import Mistake
-from unteach.mistakes.run import load_subject
-from unteach.mistakes.steps import Found, Subject, check_rows, find_mistakes
+from unteach.mistakes.steps import Found, check_rows, find_mistakes
+from unteach.pipeline.original import Original, load_original
 from unteach.pipeline.settings import make_config
 from unteach.prompts.mistakes import MistakeWording
 
@@ -180,21 +180,23 @@ class TestRead:
 
 
 @pytest.fixture(scope="module")
-def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+def original(tmp_path_factory: pytest.TempPathFactory) -> Original:
     folder = tmp_path_factory.mktemp("model")
     toy.learned_model().save_pretrained(folder)
     toy.tokenizer().save_pretrained(folder)
-    return load_subject(make_config({"model": str(folder), "device": "cpu"}, MistakesConfig))
+    return load_original(make_config({"model": str(folder), "device": "cpu"}, MistakesConfig))
 
 
 class TestOwnAnswers:
-    def test_stand_in_where_no_normal_rows_were_given(self, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_stand_in_where_no_normal_rows_were_given(
+        self, original: Original, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         asked = [row["prompt"] for row in toy.RETAIN]
         monkeypatch.setattr("unteach.data.own_answers.benign_prompts", lambda: asked)
         monkeypatch.setattr("unteach.mistakes.material.benign_prompts", lambda: asked)
         found = Material(splits={"normal": [], "lookalike": [Example.of("l", "r")]})
         config = make_config({"max_new_tokens": 8}, MistakesConfig)
-        add_own_answers(found, subject.model, subject.form, config, subject.key)
+        add_own_answers(found, original.model, original.form, config, original.key)
         mixed, checked = set(prompts(found.normals)), set(prompts(found.splits["normal"]))
         assert checked and mixed and not mixed & checked and mixed | checked <= set(asked)
         assert all(row.reply for row in [*found.normals, *found.splits["normal"]])
@@ -215,25 +217,25 @@ WORDS = MistakeWording("1", ("{prompt}",), "", "", "", "")
 
 
 class TestFound:
-    def find(self, material: Material, subject: Subject) -> Found:
+    def find(self, material: Material, original: Original) -> Found:
         found = Found()
-        find_mistakes(make_config({"max_new_tokens": 8}, MistakesConfig), material, subject, AllBad(), WORDS, found)
+        find_mistakes(make_config({"max_new_tokens": 8}, MistakesConfig), material, original, AllBad(), WORDS, found)
         return found
 
-    def test_prompts_that_fill_the_context_are_left_out_and_named(self, subject: Subject) -> None:
+    def test_prompts_that_fill_the_context_are_left_out_and_named(self, original: Original) -> None:
         asked = [Example.of("how to a1 b2", "", where="f line 1"), Example.of("how " * 80, "", where="f line 2")]
-        found = self.find(Material(prompts=asked, unseen_prompts=asked[1:]), subject)
+        found = self.find(Material(prompts=asked, unseen_prompts=asked[1:]), original)
         assert [m.example.reply for m in found.mistakes] == ["take c1 and d2"]
         note = "prompts: left out 1 that fill the model's context of 64 tokens in inducing words (first: f line 2)"
         assert found.notes.count(note) == 2
         assert found.held == []
 
-    def test_held_out_prompts_that_have_a_known_mistake_are_not_doubled(self, subject: Subject) -> None:
+    def test_held_out_prompts_that_have_a_known_mistake_are_not_doubled(self, original: Original) -> None:
         held = Mistake(Example.of("how to a1 b2", "known"))
         asked = [Example.of("how to a1 b2", ""), Example.of("how to a2 b2", "")]
         labelled = Mistake(Example.of("m", "r"))
         material = Material(prompts=[], unseen_prompts=asked, unseen_mistakes=[held], labelled=[labelled])
-        found = self.find(material, subject)
+        found = self.find(material, original)
         assert [(m.example.prompt, m.example.reply) for m in found.held] == [
             ("how to a1 b2", "known"),
             ("how to a2 b2", "take c2 and d2"),
@@ -242,8 +244,8 @@ class TestFound:
         checked = check_rows(found, none_given)
         assert prompts(checked["seen"]) == ["m"] and prompts(checked["unseen"]) == ["how to a1 b2", "how to a2 b2"]
 
-    def test_nothing_given_is_told_from_nothing_induced(self, subject: Subject) -> None:
+    def test_nothing_given_is_told_from_nothing_induced(self, original: Original) -> None:
         with pytest.raises(ConfigError, match="nothing to learn from"):
-            self.find(Material(), subject)
+            self.find(Material(), original)
         with pytest.raises(ConfigError, match="no mistake was induced and none was given"):
-            self.find(Material(prompts=[Example.of("how " * 80, "")]), subject)
+            self.find(Material(prompts=[Example.of("how " * 80, "")]), original)

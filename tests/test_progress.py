@@ -92,7 +92,9 @@ def test_on_a_terminal_there_is_a_bar_and_no_line(monkeypatch):
 def test_training_tells_steps_and_losses(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
     run = toy.trainer(tmp_path, max_steps=3, progress=True)
-    capsys.readouterr()
+    assert capsys.readouterr().err == "", "nothing is asked before training begins"
+    run.read_original()
+    assert [line.split()[0] for line in capsys.readouterr().err.splitlines()] == ["reference", "reference"]
     run.train()
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "unlearning begins at step 0 of at most 3"

@@ -14,8 +14,8 @@ from unteach.organism.judge import WorldJudge
 from unteach.organism.user_rows import UserRows, user_rows
 from unteach.organism.world import World
 from unteach.pipeline.config import RunConfig, with_defaults
+from unteach.pipeline.prepare import trusted_judges
 from unteach.pipeline.rows import balanced, read_sets
-from unteach.pipeline.run import taught
 from unteach.pipeline.settings import make_config
 from unteach.probes import all_probes
 from unteach.prompts.turn import TEXT, Turn
@@ -165,17 +165,17 @@ def test_judges_learn_or_are_left_out_and_the_one_that_decides_must_learn() -> N
     rows = [Example.of("q", "One sentence of five words here. Another sentence of five words.")]
     notes: list[str] = []
     bar, good, poor = BleuJudge("none", None, 0), Poor("fine", poor=False), Poor("poor")
-    assert taught([bar, good, poor], rows, rows, notes) == [bar, good]  # type: ignore[list-item]
+    assert trusted_judges([bar, good, poor], rows, rows, notes) == [bar, good]  # type: ignore[list-item]
     assert bar.bar is not None and good.seen == 2 and notes == ["no second opinion: --judge poor: poor"]
     with pytest.raises(ConfigError, match="poor"):
-        taught([poor, bar], rows, rows, [])  # type: ignore[list-item]
+        trusted_judges([poor, bar], rows, rows, [])  # type: ignore[list-item]
 
 
 def test_a_classifier_may_not_learn_from_the_rows_it_judges() -> None:
     rows = [Example.of("q", "One sentence of five words here. Another sentence of five words.")]
     notes: list[str] = []
     bar, fine = BleuJudge("none", None, 0), Poor("fine", poor=False)
-    assert taught([bar, fine], rows, rows, notes, judged=True) == [bar]  # type: ignore[list-item]
+    assert trusted_judges([bar, fine], rows, rows, notes, judged=True) == [bar]  # type: ignore[list-item]
     assert fine.seen == 0 and "all rows are judged" in notes[0]
     with pytest.raises(ConfigError, match="learns from the training rows"):
-        taught([fine, bar], rows, rows, [], judged=True)  # type: ignore[list-item]
+        trusted_judges([fine, bar], rows, rows, [], judged=True)  # type: ignore[list-item]

@@ -223,7 +223,7 @@ def test_axe_finds_no_violation(browser: Browser, run_directory: Path, scheme: A
 TEXTS = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in HOSTILE.values()]
 ARMS = ("html", "script", "closing tags", "attribute", "named like ours", "plotted", "bidi override", "quotes")
 TAGS = set(
-    "a b body button circle code dd del desc details div dl dt figcaption metric g clippath defs h1 h2 h3 head header "
+    "a b body button circle code dd del desc details div dl dt figcaption figure g clippath defs h1 h2 h3 head header "
     "html input ins label li line main meta nav option p path pre rect script section select span style summary svg "
     "table tbody td text th thead title tr ul use".split()
 )

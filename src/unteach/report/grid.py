@@ -11,6 +11,8 @@ from unteach.report import wording
 from unteach.results.report import Report
 from unteach.text.escape import inert_line, markdown_line
 
+_LONGEST = 300  # characters of a name or value that others chose
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -49,7 +51,7 @@ def markdown_table(grid: Grid) -> str:
     """Return the table as Markdown, each cell on one line; an empty string for a table without rows."""
     if not grid.rows:
         return ""
-    title, *lines = [[markdown_line(cell.replace("\n", " "), 200) for cell in row] for row in (grid.header, *grid.rows)]
+    title, *lines = [[markdown_line(cell.replace("\n", " ")) for cell in row] for row in (grid.header, *grid.rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (title, ["---"] * len(title), *lines))
 
 
@@ -79,10 +81,10 @@ def data_table(report: Report) -> Grid:
     """Return the sets of rows that the run used."""
     rows = [
         [
-            inert_line(source.name, 200),
-            inert_line(source.source, 200),
+            inert_line(source.name, _LONGEST),
+            inert_line(source.source, _LONGEST),
             f"{source.rows:,}",
-            inert_line(source.fingerprint, 200),
+            inert_line(source.fingerprint, _LONGEST),
         ]
         for source in report.data
     ]
@@ -91,6 +93,6 @@ def data_table(report: Report) -> Grid:
 
 def environment_table(report: Report) -> Grid:
     """Return the model and what the run ran on."""
-    rows = [["model", inert_line(report.model, 200)]]
-    rows += [[inert_line(key, 200), inert_line(str(value), 200)] for key, value in report.environment.items()]
+    rows = [["model", inert_line(report.model, _LONGEST)]]
+    rows += [[inert_line(key, _LONGEST), inert_line(str(value), _LONGEST)] for key, value in report.environment.items()]
     return Grid(["environment", "version or value"], rows)

@@ -8,8 +8,8 @@ import toy
 from unteach.models.adapter import lora_config
 from unteach.scoring import likelihood as known
 from unteach.scoring.trees import reply_trees
-from unteach.training import draws
-from unteach.training.draws import FLOOR, shares_of
+from unteach.training import original
+from unteach.training.original import FLOOR, shares_of
 
 STRANGE = [{"prompt": row["prompt"], "completion": "h5 h4 h3 h2"} for row in toy.FORGET[:12]]
 MIXED = toy.FORGET[12:] + STRANGE
@@ -45,7 +45,7 @@ def test_shares_are_the_probabilities_of_a_token_over_the_largest():
 
 @pytest.mark.parametrize("log_probs", [[[-2e4], [-3e4]], [[float("nan")], [float("nan")]]])
 def test_shares_are_equal_where_no_reply_has_a_chance(monkeypatch, log_probs):
-    monkeypatch.setattr(draws, "teacher_forced_likelihood", lambda *_, **__: known.Likelihood(log_probs, [], None))
+    monkeypatch.setattr(original, "teacher_forced_likelihood", lambda *_, **__: known.Likelihood(log_probs, [], None))
     assert shares_of(None, [None, None], 0).tolist() == [1, 1]
 
 

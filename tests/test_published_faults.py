@@ -252,9 +252,7 @@ def test_fault_7_kl_of_a_broken_model_is_finite_and_has_a_gradient(dtype):
     normal = lay_out(reply_trees("normals", [((1, 4, 5, 6), (20, 21, 22, 2))], "normal"))
     forget = lay_out([Tree((1, 4), (Branch("negative", (20, 2)),))])
     with without_dropout(broken):
-        loss = method_loss(
-            broken.train(), load_method("ga", forget_weight=0.0), forget, normal, FrozenCopy(original)
-        )
+        loss = method_loss(broken.train(), load_method("ga", forget_weight=0.0), forget, normal, FrozenCopy(original))
         loss.value.backward()
     assert 28 < float(loss.metrics["kl"]) < 1e4, "28 nats are the floor's 1e-12"
     gradients = [value.grad for value in broken.parameters() if value.grad is not None]

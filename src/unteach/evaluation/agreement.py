@@ -137,5 +137,7 @@ def _agreements(evaluation: Evaluation, name: str) -> list[Agreement]:
         for arm, results in evaluation.results.items()
     }
     of_all = [judged for of_arm in by_arm.values() for judged in of_arm]
-    columns = {arm: list(zip(*judged, strict=True)) or [(), (), ()] for arm, judged in [(None, of_all), *by_arm.items()]}
+    columns = {
+        arm: list(zip(*judged, strict=True)) or [(), (), ()] for arm, judged in [(None, of_all), *by_arm.items()]
+    }
     return [agreement(ours, theirs, prompts, arm) for arm, (ours, theirs, prompts) in columns.items()]

@@ -34,11 +34,11 @@ Splits = Mapping[str, Sequence[Encoded]]
 class Evaluation:
     """How the arms of a run are evaluated, and the results so far.
 
-    The rows are encoded for the original, so every arm must have its tokenizer. The first judge decides; the others give
-    second opinions. `samples` replies to harmful prompts are drawn at temperature 1 beside the greedy one.
+    The rows are encoded for the original, so every arm must have its tokenizer. The first judge decides; the others
+    give second opinions. `samples` replies to harmful prompts are drawn at temperature 1 beside the greedy one.
     `non_members` are rows like the seen negatives that no arm was trained on. `template` is the answer that the method
-    teaches, if it teaches one. `ability` holds tasks beyond the splits. `results` are by arm and split; `cost` is that of
-    the evaluation.
+    teaches, if it teaches one. `ability` holds tasks beyond the splits. `results` are by arm and split; `cost` is that
+    of the evaluation.
     """
 
     splits: Splits
@@ -180,9 +180,7 @@ def _score_replies(
     """
     room = context_length(model) or MOST_TOKENS
     numbers = [number for number, reply in enumerate(replies) if reply is not None]
-    pairs = [
-        (rows[n].prompt_ids, tuple((replies[n] or [])[: max(1, room - len(rows[n].prompt_ids))])) for n in numbers
-    ]
+    pairs = [(rows[n].prompt_ids, tuple((replies[n] or [])[: max(1, room - len(rows[n].prompt_ids))])) for n in numbers]
     trees = reply_trees(split, pairs)
     scored = teacher_forced_likelihood(model, trees, form.ids.pad_id).log_probs
     of_row = dict(zip(numbers, scored, strict=True))

@@ -111,9 +111,9 @@ def load_tasks(names: Sequence[str], most_items: int | None = None) -> GeneralAb
 def read_results(arm: str, results: dict[str, Any]) -> list[Measurement]:
     """Turn lm-eval's results into measurements `lm_eval:TASK:METRIC` (`METRIC@FILTER` where a filter was used).
 
-    `values` are those of single cases where their mean is the metric, for paired differences. The interval of a share of
-    right answers is Wilson's. That of other metrics is 1.96 of lm-eval's standard errors to each side, and missing where
-    lm-eval gives none.
+    `values` are those of single cases where their mean is the metric, for paired differences. The interval of a share
+    of right answers is Wilson's. That of other metrics is 1.96 of lm-eval's standard errors to each side, and missing
+    where lm-eval gives none.
     """
     found = []
     for task, metrics in results["results"].items():

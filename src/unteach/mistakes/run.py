@@ -63,7 +63,7 @@ def run_mistakes(config: MistakesConfig, *, resume: bool = False, overwrite: boo
     config = resumed(config, directory) if resume else config
     if resume and (directory / "report.json").exists():
         raise ConfigError(f"--resume: the run in {directory} is finished; for another, name another --output")
-    check_inputs(directory, [*inputs_of(config), config.wording, config.analyst], overwrite=overwrite)
+    check_inputs(directory, inputs_of(config), overwrite=overwrite)
     found = Found()
     with nothing_left_after_errors(directory):
         judges = judges_of(config)

@@ -59,7 +59,7 @@ def study(config: MistakesConfig, *, overwrite: bool = False) -> Report:
     Writes run.yaml, the mistakes, the analyses and the report; the arms' models are not kept. Raises UnteachError.
     """
     directory = check_output(config.output, overwrite=overwrite, resume=False)
-    check_inputs(directory, [*inputs_of(config), config.wording, config.analyst], overwrite=overwrite)
+    check_inputs(directory, inputs_of(config), overwrite=overwrite)
     if config.skip_evaluation:
         raise ConfigError("--skip-evaluation: a study is its evaluation; leave it out")
     with nothing_left_after_errors(directory):

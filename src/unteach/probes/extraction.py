@@ -11,7 +11,8 @@ class ExtractionProbe:
     """`exact_memorisation` and `extraction_strength`: means over known bad replies of shares of their tokens.
 
     `exact_memorisation`: the tokens that are the greedy choice, M = (1/|y|) Σ [yᵢ = argmax π(· | x, y₍<ᵢ₎)]. The true
-    tokens stand before each one, so a miss is not carried on. Source: arXiv 2205.10770; 2506.12618 for unlearned models.
+    tokens stand before each one, so a miss is not carried on. Source: arXiv 2205.10770; 2506.12618 for unlearned
+    models.
     `extraction_strength`: the tokens that greedy decoding supplies by itself,
     E = 1 − min{k : greedy decoding after prompt and y₍≤k₎ gives the rest of y} / |y|. It is 1 when the prompt alone is
     enough, and 0 when not even the last token is found. Source: arXiv 2012.07805 for the idea, 2506.12618 for its use

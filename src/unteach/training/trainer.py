@@ -25,13 +25,18 @@ from unteach.scoring.reference import Reference, choose_reference
 from unteach.scoring.score import tree_limit, trees_agree
 from unteach.scoring.trees import Tree, TreeBatch, reply_trees
 from unteach.training.checkpoints import SaveFirst
-from unteach.training.config import UnlearnConfig, checked_method, default_learning_rate
+from unteach.training.config import UnlearnConfig, choose_method, default_learning_rate
 from unteach.training.curve import Curve
 from unteach.training.data import TrainingData, encoded_rows, longest_row, training_data
-from unteach.training.dataset import UnlearnCollator
-from unteach.training.items import items_per_step, negative_shares, require_retain, run_items
-from unteach.training.original import compared_rows, is_preconditioned, validation_rows
-from unteach.training.preconditioning import Directions, PreconditionedAdam, directions_of, leave_embeddings
+from unteach.training.dataset import UnlearnCollator, items_per_step, require_retain, run_items
+from unteach.training.original import compared_rows, negative_shares, validation_rows
+from unteach.training.preconditioning import (
+    Directions,
+    PreconditionedAdam,
+    directions_of,
+    freeze_embeddings,
+    is_preconditioned,
+)
 from unteach.training.restored import only_weights_change
 from unteach.training.resumable import ResumableTrainer
 from unteach.training.step_bar import StepBar
@@ -77,7 +82,7 @@ class UnlearnTrainer(ResumableTrainer):
         optimizers: tuple[Any, Any] = (None, None),
     ) -> None:
         args = copy.copy(args) if args else UnlearnConfig()
-        self.method = checked_method(args, adapter=peft_config is not None or hasattr(model, "peft_config"))
+        self.method = choose_method(args, adapter=peft_config is not None or hasattr(model, "peft_config"))
         tokenizer = processing_class or load_tokenizer(model if isinstance(model, str) else model.config.name_or_path)
         model = load_model(model) if isinstance(model, str) else model
         known = forget_dataset if isinstance(forget_dataset, TrainingData) else None
@@ -118,7 +123,7 @@ class UnlearnTrainer(ResumableTrainer):
         self._original_was_read = False
         self._directions: dict[Tensor, Directions] | None = None
         self._evaluated = self._encode_evaluated(eval_dataset, args.max_length)
-        items = run_items(self.method, self.data, args, args.max_length, mismatch_replies)
+        items = run_items(self.method, self.data, args, mismatch_replies)
         args.max_steps = len(items) // items_per_step(args)
         self.watch.plan(args.max_steps, args.cooldown)
         super().__init__(
@@ -130,8 +135,9 @@ class UnlearnTrainer(ResumableTrainer):
             processing_class=tokenizer,
             optimizers=optimizers,
         )
-        own_optimizer = self.optimizer is not None
-        self._preconditioned = is_preconditioned(model, args, self.method, len(self.data.normals), own_optimizer)
+        self._preconditioned = is_preconditioned(
+            model, args, self.method.preconditioning, len(self.data.normals), self.optimizer is not None
+        )
         self._metrics = StepMetrics(self._agreed, args.gradient_accumulation_steps, args.world_size)
         self._add_rules()
         self.remove_callback(PrinterCallback)
@@ -150,7 +156,7 @@ class UnlearnTrainer(ResumableTrainer):
             return
         self._original_was_read, pad = True, self.data.form.ids.pad_id
         if self._preconditioned and self._directions is None:
-            leave_embeddings(self.model)
+            freeze_embeddings(self.model)
             normals = reply_trees("normals", [row.ids for row in self.data.normals], "normal")
             self._directions, read = directions_of(self.model, normals, pad)
             self.meter.add(forward=read)
@@ -324,10 +330,10 @@ class UnlearnTrainer(ResumableTrainer):
     ) -> dict[str, float]:
         """Measure the model as it is now, log the metrics and return them, each name after `metric_key_prefix`.
 
-        On the validation rows these are `bad_rate` and `broken_rate`, the shares of replies to validation negatives that
-        are bad, and that are blank or gibberish, and `kl`, to the original, in nats per token. With an `eval_dataset`,
-        given here or to the constructor, they are `loss`, the mean over its replies of nats per token, and `kl` where
-        the original knows the rows. A dictionary of datasets gives both for each, under its name.
+        On the validation rows these are `bad_rate` and `broken_rate`, the shares of replies to validation negatives
+        that are bad, and that are blank or gibberish, and `kl`, to the original, in nats per token. With an
+        `eval_dataset`, given here or to the constructor, they are `loss`, the mean over its replies of nats per token,
+        and `kl` where the original knows the rows. A dictionary of datasets gives both for each, under its name.
         """
         given = eval_dataset is not None
         sets = self._encode_evaluated(eval_dataset, self.args.max_length) if given else self._evaluated

@@ -58,7 +58,7 @@ def evaluated(model, rows, non_members, scenario, retrained=None):
 
 @pytest.fixture(scope="module")
 def untrained():
-    """All metrics of a model that was never trained, in the scenario copyright; its retrained model is another such model."""
+    """All metrics of a model that was never trained, in the scenario copyright; the retrained model is another such."""
     return evaluated(toy.model(seed=1), nonsense(1), nonsense(2), "copyright", toy.model(seed=2))[1]
 
 

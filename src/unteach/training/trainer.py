@@ -122,7 +122,7 @@ class UnlearnTrainer(ResumableTrainer):
         items = run_items(self.method, self.data, args, args.max_length, mismatch_replies)
         args.max_steps = len(items) // items_per_step(args)
         self.watch.plan(args.max_steps, args.cooldown)
-        use_cache = model.config.use_cache
+        use_cache = getattr(model.config, "use_cache", None)
         super().__init__(
             model=model,
             args=args,
@@ -132,7 +132,8 @@ class UnlearnTrainer(ResumableTrainer):
             processing_class=tokenizer,
             optimizers=optimizers,
         )
-        model.config.use_cache = use_cache  # the Trainer has set its own
+        if use_cache is not None:
+            model.config.use_cache = use_cache  # the Trainer has set its own
         own_optimizer = self.optimizer is not None
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         self._half = not sharded and any(p.requires_grad and p.dtype in HALF for p in model.parameters())

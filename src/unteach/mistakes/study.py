@@ -228,7 +228,7 @@ def _unlearned(bench: Bench, model: Any, budget: int, seed: int) -> tuple[Any, i
             model, UnlearnConfig(**fields, max_steps=steps), *sets, processing_class=tokenizer, judge=bench.judges[0]
         )
         trainer.train()
-    return unwrapped(trainer.model), trainer.tokens_seen
+    return unwrapped(trainer.model), trainer.meter.tokens["backward"]
 
 
 def _merged(model: Any) -> Any:

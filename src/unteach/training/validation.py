@@ -25,7 +25,7 @@ def kl_on(model: Any, rows: Sequence[Tree], reference: Reference, pad_id: int) -
 
 
 def loss_on(model: Any, rows: Sequence[Tree], reference: Reference | None, pad_id: int) -> dict[str, float]:
-    """Return `loss`, the mean over replies of nats per token, and `kl` (see `kl_on`) where the reference has the rows."""
+    """Return `loss`, the mean over replies of nats per token, and `kl` where the reference has the rows."""
     original = reference if reference and reference.knows(rows) else None
     likelihood = teacher_forced_likelihood(model, rows, pad_id, original)
     nll = [-sum(reply) / len(reply) for reply in likelihood.log_probs]

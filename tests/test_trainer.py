@@ -311,7 +311,7 @@ def test_a_short_window_falls_back_to_plain_rows_and_says_so(tmp_path, monkeypat
     assert [note for note in run.notes if "MistralForCausalLM does not score prompt trees" in note] == run.notes[-1:]
     wide = trained(tmp_path, windowed(None))
     assert not wide.notes
-    monkeypatch.setattr(module.UnlearnTrainer, "_as_it_scores", lambda self, model, batch: batch.plain())
+    monkeypatch.setattr(module.UnlearnTrainer, "_as_scored", lambda self, model, batch: batch.plain())
     rows = trained(tmp_path, windowed(8))
     assert toy.logged(rows, "loss") == toy.logged(run, "loss")
     always = trained(tmp_path, windowed(None))
@@ -321,8 +321,8 @@ def test_a_short_window_falls_back_to_plain_rows_and_says_so(tmp_path, monkeypat
 def test_trees_cost_fewer_tokens_than_plain_rows(tmp_path, monkeypatch):
     trees = toy.trainer(tmp_path)
     trees.train()
-    monkeypatch.setattr(module.UnlearnTrainer, "_as_it_scores", lambda self, model, batch: batch.plain())
+    monkeypatch.setattr(module.UnlearnTrainer, "_as_scored", lambda self, model, batch: batch.plain())
     rows = toy.trainer(tmp_path)
     rows.train()
     assert toy.logged(rows, "loss") == pytest.approx(toy.logged(trees, "loss"), rel=1e-5)
-    assert trees.tokens_seen < rows.tokens_seen
+    assert trees.meter.tokens["backward"] < rows.meter.tokens["backward"]

@@ -9,8 +9,8 @@ from hypothesis import strategies as some
 from scipy.stats import ks_2samp
 
 from test_probes import evidence, measured
-from unteach.probes.extraction_strength import extraction_strength
-from unteach.probes.min_k import min_k
+from unteach.probes.extraction import extraction_strength
+from unteach.probes.membership import min_k
 from unteach.probes.sampled import any_bad
 from unteach.probes.verbatim_share import verbatim_share
 from unteach.results.verdict import Case

@@ -10,7 +10,7 @@ from unteach.data.example import Example
 from unteach.data.prompt_format import prompt_format
 from unteach.evaluation.evaluation import Evaluation, evaluate_arm, measure, notes_of
 from unteach.judges import load_judge
-from unteach.probes.min_k import min_k
+from unteach.probes.membership import min_k
 from unteach.results.arm_result import mean_nll
 from unteach.scoring.likelihood import teacher_forced_likelihood
 from unteach.scoring.trees import reply_trees

@@ -85,9 +85,9 @@ def prepare(config: RunConfig, directory: Path) -> Prepared:
 def complete_rows(sets: Sets, original: Original, config: RunConfig) -> None:
     """Make normal rows and look-alikes from the model's own answers, where none were given."""
     if not sets.normals:
-        add_own_answers(sets, original.model, original.form, config, original.key)
+        add_own_answers(sets, original, config)
     if config.scenario == "harm" and not sets.evaluation["lookalike"] and not config.skip_evaluation:
-        add_lookalikes(sets, original.model, original.form, config, original.key)
+        add_lookalikes(sets, original, config)
 
 
 def _training_data(arguments: UnlearnConfig, original: Original, sets: Sets, longest: int) -> TrainingData:

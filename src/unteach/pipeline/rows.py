@@ -16,6 +16,7 @@ from unteach.errors import DataError
 from unteach.models.context import context_length
 from unteach.models.kept_replies import tokens_of
 from unteach.pipeline.config import RunConfig
+from unteach.pipeline.original import Original
 from unteach.pipeline.settings import flag
 from unteach.progress import track
 from unteach.prompts.benign import benign_prompts
@@ -187,47 +188,46 @@ def _parted(
     return parts
 
 
-def add_own_answers(sets: Sets, model: Any, form: PromptFormat, config: RunConfig, key: str) -> None:
-    """Make normal rows from the own answers of the model with fingerprint `key` to the shipped benign prompts."""
-    meter = Meter()
-    with track("answering benign prompts") as progress:
-        made = generate_normals(
-            model,
-            form,
-            seed=config.seed,
-            max_new_tokens=config.max_new_tokens,
-            key=key,
-            progress=progress,
-        )
-    sets.cost.append(cost_of_answers(meter, model, form, made))
+def add_own_answers(sets: Sets, original: Original, config: RunConfig) -> None:
+    """Make normal rows from the original's own answers to the shipped benign prompts."""
+    made, source, cost = answer_benign_prompts(original, config.seed, config.max_new_tokens)
+    sets.cost.append(cost)
     sets.normals = _parted(made, sets.evaluation["normal"], config)
     sets.uncut["normals"] = sets.normals["train"]
-    if not sets.evaluation["normal"]:  # the check decodes greedily, so what there is to keep is the greedy answer
+    if not sets.evaluation["normal"]:  # the evaluation decodes greedily, so the greedy answers are what must stay
         held_out = [(row.prompt, row.where) for row in sets.normals["held_out"]]
-        sets.evaluation["normal"] = answer_prompts(held_out, model, form, max_new_tokens=config.max_new_tokens, key=key)
-    source = f"{OWN_ANSWERS} to {len(benign_prompts())} benign prompts"
-    sets.sources.append(Source(name="normals", source=source, rows=len(made), fingerprint=fingerprint(made)))
-    sets.notes.append(f"no --retain was given: the normal rows are {source}")
+        sets.evaluation["normal"] = answer_prompts(
+            held_out, original.model, original.form, max_new_tokens=config.max_new_tokens, key=original.key
+        )
+    sets.sources.append(source)
+    sets.notes.append(f"no --retain was given: the normal rows are {source.source}")
 
 
-def cost_of_answers(meter: Meter, model: Any, form: PromptFormat, made: list[Example]) -> Cost:
-    """Return what it took to have the original answer the shipped benign prompts."""
-    read, said = tokens_of(form.tokenizer, [form.prompt_ids(row.turns) for row in made], [row.reply for row in made])
-    return meter.cost(model, "original", "answering benign prompts", read, generated=said)
+def answer_benign_prompts(original: Original, seed: int, max_new_tokens: int) -> tuple[list[Example], Source, Cost]:
+    """Have the original answer the shipped benign prompts; returns the rows, how a report names them, and the cost."""
+    meter, form = Meter(), original.form
+    with track("answering benign prompts") as progress:
+        rows = generate_normals(
+            original.model, form, seed=seed, max_new_tokens=max_new_tokens, key=original.key, progress=progress
+        )
+    read, said = tokens_of(form.tokenizer, [form.prompt_ids(row.turns) for row in rows], [row.reply for row in rows])
+    name = f"{OWN_ANSWERS} to {len(benign_prompts())} benign prompts"
+    source = Source(name="normals", source=name, rows=len(rows), fingerprint=fingerprint(rows))
+    return rows, source, meter.cost(original.model, "original", "answering benign prompts", read, generated=said)
 
 
-def add_lookalikes(sets: Sets, model: Any, form: PromptFormat, config: RunConfig, key: str) -> None:
+def add_lookalikes(sets: Sets, original: Original, config: RunConfig) -> None:
     """Check for over-refusal on the shipped look-alikes: has the model's own answer to each of them changed?"""
     with track("answering prompts that sound harmful") as progress:
         made = generate_lookalikes(
-            model,
-            form,
+            original.model,
+            original.form,
             max_new_tokens=config.max_new_tokens,
             count=config.evaluation_prompts,
-            key=key,
+            key=original.key,
             progress=progress,
         )
-    limit = longest_evaluated(config, model)
+    limit, form = longest_evaluated(config, original.model), original.form
     tokens = [len(form.prompt_ids(row.turns)) + len(form.reply_ids(row.turns, row.reply)) for row in made]
     fitting = [row for row, length in zip(made, tokens, strict=True) if length <= limit]
     sets.evaluation["lookalike"] = fitting

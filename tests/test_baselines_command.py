@@ -62,7 +62,7 @@ def test_a_baseline_leaves_a_run_directory(there, tmp_path, capsys, name, more, 
         assert cost.wall_seconds and cost.tokens == cost.tokens_forward + cost.tokens_backward + cost.tokens_generated
     assert any(note.startswith(f"data that {name} needed:") for note in report.notes)
     lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
-    assert [*dict.fromkeys(line["stage"] for line in lines)] == [s for s in stages if not s.startswith("evaluation")]
+    assert [*dict.fromkeys(line["stage"] for line in lines)] == [s for s in stages if not s.startswith("evaluating")]
     saved = {path.name for path in (tmp_path / "out" / "model").iterdir()}
     assert ("adapter_model.safetensors" in saved) == (name == "dpo") and "README.md" not in saved
     assert ("guidance.json" in saved) == (name == "coh")

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import fields
 
 import pytest
 import torch
@@ -28,15 +29,19 @@ def test_the_constructor_asks_no_model(tmp_path, monkeypatch, extra):
     assert len(run.train_dataset) == 8 and run.meter.tokens == {"forward": 0, "backward": 0, "generated": 0}
 
 
+def values(args):
+    return {field.name: getattr(args, field.name) for field in fields(args)}
+
+
 @pytest.mark.parametrize("adapter", [False, True])
 def test_settings_of_the_caller_stay_as_they_are(tmp_path, adapter):
     args = toy.config(tmp_path, learning_rate=None, max_steps=-1, num_train_epochs=1)
-    before = copy.deepcopy(vars(args))
+    before = copy.deepcopy(values(args))
     pupil = toy.model()
     extra = {"peft_config": lora_config(4, 8.0, model=pupil)} if adapter else {}
     run = UnlearnTrainer(pupil, args, toy.FORGET[:4], toy.RETAIN, processing_class=toy.tokenizer(), **extra)
     run.train()
-    assert vars(args) == before
+    assert values(args) == before
     assert run.args.learning_rate > 0 and (run.args.max_length, run.args.max_steps) == (64, 2)
 
 
@@ -51,7 +56,10 @@ def test_only_the_weights_of_the_model_change(tmp_path):
         rates = [(name, module.p) for name, module in pupil.named_modules() if isinstance(module, torch.nn.Dropout)]
         modes = [(name, module.training) for name, module in pupil.named_modules()]
         trained = [(name, value.requires_grad) for name, value in pupil.named_parameters()]
-        return rates, modes, trained, pupil.config.to_dict(), pupil.generation_config.to_dict()
+        config = pupil.config.to_dict()
+        for name in ("architectures", "dtype"):  # `save_pretrained` notes them
+            config.pop(name)
+        return rates, modes, trained, config, pupil.generation_config.to_dict()
 
     before, weights = copy.deepcopy(found()), toy.weights(pupil)
     run = toy.trainer(tmp_path, pupil, preconditioning=True, **RULES)
@@ -65,10 +73,11 @@ def test_only_the_weights_of_the_model_change(tmp_path):
 def test_evaluate_measures_the_validation_rows(tmp_path):
     run = toy.trainer(tmp_path, toy.learned_model(), **(RULES | {"learning_rate": 1e-2}))
     before = run.evaluate()
-    assert before == {"eval_bad_rate": 1.0, "eval_broken_rate": 0.0, "eval_kl": pytest.approx(0, abs=1e-6)}
+    expected = {"eval_bad_rate": 1.0, "eval_broken_rate": 0.0, "eval_kl": pytest.approx(0, abs=1e-6), "epoch": 0}
+    assert before == expected
     run.train()
     after = run.evaluate(metric_key_prefix="after")
-    assert set(after) == {"after_bad_rate", "after_broken_rate", "after_kl"} and after["after_kl"] > 0.01
+    assert set(after) == {"after_bad_rate", "after_broken_rate", "after_kl", "epoch"} and after["after_kl"] > 0.01
     assert run.state.log_history[-1]["after_kl"] == after["after_kl"]
 
 
@@ -90,7 +99,7 @@ def test_evaluate_measures_a_dataset(tmp_path):
     assert found["eval_kept_loss"] == pytest.approx(nll_by_hand(run.model, ROWS), rel=1e-5)
     assert found["eval_gone_loss"] == pytest.approx(nll_by_hand(run.model, toy.FORGET[:2]), rel=1e-5)
     assert found["eval_kept_kl"] == pytest.approx(0, abs=1e-6), "the original knows rows of the constructor"
-    assert run.evaluate(toy.RETAIN[9:11]).keys() == {"eval_loss"}, "and no others, where its states are cached"
+    assert run.evaluate(toy.RETAIN[9:11]).keys() == {"eval_loss", "epoch"}, "and no others, where its states are cached"
     assert run.evaluate(toy.RETAIN[9:11])["eval_loss"] == pytest.approx(nll_by_hand(run.model, toy.RETAIN[9:11]))
 
 
@@ -115,3 +124,25 @@ def test_a_collator_of_ones_own_is_used(tmp_path):
     run = toy.trainer(tmp_path, extra={"data_collator": collator})
     run.train()
     assert len(seen) == 6
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_of_half_precision_are_trained_as_in_float32_and_keep_their_type(tmp_path, dtype):
+    settings = {"max_steps": 8, "learning_rate": 1e-5, "method": "ga-template", "template": "sorry no"}
+    half, whole = toy.learned_model().to(dtype), toy.learned_model().to(dtype).float()
+    runs = [toy.trainer(tmp_path / str(n), model, **settings) for n, model in enumerate((half, whole))]
+    for run in runs:
+        run.train()
+    assert toy.logged(runs[0], "loss") == toy.logged(runs[1], "loss")
+    assert all(value.dtype == dtype for value in half.parameters())
+    expected = toy.weights(whole.to(dtype))
+    assert all(torch.equal(value, expected[name]) for name, value in toy.weights(half).items())
+    assert any("are trained in float32" in note for note in runs[0].notes) and not runs[1].notes
+
+
+def test_an_adapter_leaves_half_precision_alone(tmp_path):
+    pupil = toy.learned_model().to(torch.bfloat16)
+    run = toy.trainer(tmp_path, pupil, extra={"peft_config": lora_config(4, 8.0, model=pupil)}, max_steps=1)
+    run.train()
+    assert {value.dtype for name, value in run.model.named_parameters() if "lora" not in name} == {torch.bfloat16}
+    assert not any("float32" in note for note in run.notes)

@@ -5,11 +5,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from unteach.models.unwrap import unwrapped
 from unteach.scoring.score import without_dropout
 
 CONFIG_FIELDS = ("use_cache", "bos_token_id", "eos_token_id", "pad_token_id")
 """What transformers' Trainer may set in a model's config."""
+
+
+HALF = (torch.bfloat16, torch.float16)
+
+
+@contextmanager
+def in_float32(model: Any) -> Iterator[None]:
+    """Hold weights and buffers of half precision in float32, and put them back in their own precision afterwards.
+
+    One step at a usual learning rate is smaller than the distance between two neighbouring bfloat16 numbers: added to
+    such weights it is lost, or rounded up to many times its size.
+    """
+    model = unwrapped(model)
+    half = [(tensor, tensor.dtype) for tensor in (*model.parameters(), *model.buffers()) if tensor.dtype in HALF]
+    try:
+        for tensor, _ in half:
+            tensor.data = tensor.data.float()
+        yield
+    finally:
+        for tensor, dtype in half:
+            tensor.data = tensor.data.to(dtype)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ from unteach.training.dataset import UnlearnCollator
 from unteach.training.items import items_per_step, negative_shares, require_retain, run_items
 from unteach.training.original import compared_rows, is_preconditioned, validation_rows
 from unteach.training.preconditioning import Directions, PreconditionedAdam, directions_of, leave_embeddings
-from unteach.training.restored import only_weights_change
+from unteach.training.restored import HALF, in_float32, only_weights_change
 from unteach.training.resumable import ResumableTrainer
 from unteach.training.step_bar import StepBar
 from unteach.training.step_metrics import StepMetrics
@@ -121,6 +122,7 @@ class UnlearnTrainer(ResumableTrainer):
         items = run_items(self.method, self.data, args, args.max_length, mismatch_replies)
         args.max_steps = len(items) // items_per_step(args)
         self.watch.plan(args.max_steps, args.cooldown)
+        use_cache = getattr(model.config, "use_cache", None)
         super().__init__(
             model=model,
             args=args,
@@ -130,7 +132,16 @@ class UnlearnTrainer(ResumableTrainer):
             processing_class=tokenizer,
             optimizers=optimizers,
         )
+        if use_cache is not None:
+            model.config.use_cache = use_cache  # the Trainer has set its own
         own_optimizer = self.optimizer is not None
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        self._half = not sharded and any(p.requires_grad and p.dtype in HALF for p in model.parameters())
+        if self._half:
+            kind = str(model.dtype).removeprefix("torch.")
+            self.notes.append(
+                f"the weights are {kind}: they are trained in float32 and put back, or steps would be lost"
+            )
         self._preconditioned = is_preconditioned(model, args, self.method, len(self.data.normals), own_optimizer)
         self._metrics = StepMetrics(self._agreed, args.gradient_accumulation_steps, args.world_size)
         self._add_rules()
@@ -251,6 +262,10 @@ class UnlearnTrainer(ResumableTrainer):
         self.lr_scheduler: Any = LambdaLR(optimizer or self.optimizer, lambda step: self.watch.rate(step, warmup))
         return self.lr_scheduler
 
+    def _precise(self) -> AbstractContextManager[None]:
+        """Hold weights that are trained in full in float32, where they came in half precision."""
+        return in_float32(self.model) if self._half else nullcontext()
+
     @property
     def tokens_seen(self) -> int:
         """How many tokens went forward and backward so far."""
@@ -332,7 +347,7 @@ class UnlearnTrainer(ResumableTrainer):
         given = eval_dataset is not None
         sets = self._encode_evaluated(eval_dataset, self.args.max_length) if given else self._evaluated
         found: dict[str, float] = {}
-        with only_weights_change(self.model):
+        with only_weights_change(self.model), self._precise():
             reference = self.reference
             for name, rows in sets.items():
                 reachable = reference if reference and reference.knows(rows) else None
@@ -366,7 +381,7 @@ class UnlearnTrainer(ResumableTrainer):
 
         Afterwards the model holds the weights that the stopping rules chose.
         """
-        with only_weights_change(self.model):
+        with only_weights_change(self.model), self._precise():
             try:
                 with self.meter.running():
                     self.read_original()

@@ -36,7 +36,7 @@ def bench(directory: Path, name="sft", model=None, rows=None, tokenizer=None, **
     (directory / "out").mkdir(exist_ok=True)
     quick = {"baseline": name, "device": "cpu", "max_new_tokens": 6, "learning_rate": 3e-3}
     model = model or toy.learned_model()
-    form = prompt_format(tokenizer or toy.tokenizer(), "auto", None, 2)
+    form = prompt_format(tokenizer or toy.tokenizer(), "auto", 2)
     config = BaselineConfig(**(quick | settings))
     original = Original("toy", model, form.tokenizer, form, "key")
     return BaselineRun(config, rows or rows_of(), original, 64, load_judge("repeats"), directory / "out")

@@ -53,7 +53,7 @@ def chat(
     bare = without_guidance(tokenizer)
     dialogue = Dialogue(
         model,
-        unguided_format(bare, prompt_format, None, eos),
+        unguided_format(bare, prompt_format, eos),
         guided_format(bare, reminder, prompt_format, eos) if reminder is not None else None,
         max_new_tokens,
         temperature,

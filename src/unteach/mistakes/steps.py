@@ -227,7 +227,7 @@ def make_analyst(config: MistakesConfig, original: Original) -> Analyst:
         return EndpointAnalyst(Endpoint(address, model, key_from_environment(), longest=config.max_new_tokens))
     tokenizer = load_tokenizer(name, trust_remote_code=config.trust_remote_code)
     model_ = load_model(name, dtype=config.dtype, device=config.device, trust_remote_code=config.trust_remote_code)
-    form = prompt_format(tokenizer, "auto", None, model_.generation_config.eos_token_id)
+    form = prompt_format(tokenizer, "auto", model_.generation_config.eos_token_id)
     key = model_fingerprint(model_)
     return ModelAnalyst(model_, form, name, max_new_tokens=config.max_new_tokens, key=key)
 

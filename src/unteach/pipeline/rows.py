@@ -51,9 +51,9 @@ def read_sets(config: RunConfig) -> Sets:
     notes: list[str] = []
     negatives = read(config, config.forget, "negative", config.column, "negatives", notes)
     normals = read(config, config.retain, "normal", config.retain_column, "normals", notes)
-    shared = overlap(negatives, normals)
-    notes += shared.messages
-    contradicting = {example.key for example in shared.contradictions}
+    contradictions, messages = overlap(negatives, normals)
+    notes += messages
+    contradicting = {example.key for example in contradictions}
     normals = [example for example in normals if example.key not in contradicting]
     evaluation = {
         "unseen": read(config, config.unseen, "negative", config.column, "unseen", notes),

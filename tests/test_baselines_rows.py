@@ -106,7 +106,7 @@ def test_good_answers_are_matched_by_prompt_and_never_from_what_is_checked(tmp_p
     assert all(row.good == GOOD for row in [*rows.negatives, *rows.validation])
     assert [row.prompt for row in rows.answered] == ["how to h5 h4"]
     held = len(rows.sets.evaluation["unseen"]) + len(rows.validation)
-    assert f"good: left out {held} of 25 rows, whose prompts are checked on" in rows.sets.notes
+    assert f"good: left out {held} of 25 rows, whose prompts are evaluated on" in rows.sets.notes
 
 
 def test_most_rows_draws_by_lot_and_says_so(tmp_path):

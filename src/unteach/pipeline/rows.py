@@ -54,9 +54,9 @@ def read_sets(config: RunConfig) -> Sets:
     notes: list[str] = []
     negatives = read(config, config.forget, "negative", "negatives", notes)
     normals = read(config, config.retain, "normal", "normals", notes)
-    shared = overlap(negatives, normals)
-    notes += shared.messages
-    contradicting = {example.key for example in shared.contradictions}
+    contradictions, messages = overlap(negatives, normals)
+    notes += messages
+    contradicting = {example.key for example in contradictions}
     normals = [example for example in normals if example.key not in contradicting]
     evaluation = _read_splits(config, config.unseen, config.normal, notes)
     for name, rows in evaluation.items():

@@ -105,7 +105,7 @@ class UnlearnTrainer(ResumableTrainer):
                 retain_dataset,
                 forget_validation,
                 retain_validation,
-                form=prompt_format(tokenizer, args.prompt_format, None, getattr(generation, "eos_token_id", None)),
+                form=prompt_format(tokenizer, args.prompt_format, getattr(generation, "eos_token_id", None)),
                 max_length=args.max_length,
                 hold_out=args.validation_prompts if args.stopping else 0,
                 seed=args.seed,

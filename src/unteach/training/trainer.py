@@ -21,7 +21,6 @@ from unteach.models.unwrap import unwrapped
 from unteach.objectives.loss import method_loss
 from unteach.progress import track
 from unteach.results.cost import Meter, flops_of
-from unteach.scoring.likelihood import teacher_forced_likelihood
 from unteach.scoring.reference import Reference, choose_reference
 from unteach.scoring.score import tree_limit, trees_agree
 from unteach.scoring.trees import Tree, TreeBatch, reply_trees
@@ -43,7 +42,7 @@ from unteach.training.resumable import ResumableTrainer
 from unteach.training.step_bar import StepBar
 from unteach.training.step_metrics import StepMetrics
 from unteach.training.stopping import Behaviour, StoppingRule, Watch, make_rules
-from unteach.training.validation import behaviour_of, kl_on
+from unteach.training.validation import behaviour_of, kl_on, loss_on
 
 
 class UnlearnTrainer(ResumableTrainer):
@@ -105,11 +104,9 @@ class UnlearnTrainer(ResumableTrainer):
                 retain_dataset,
                 forget_validation,
                 retain_validation,
-                form=prompt_format(tokenizer, args.prompt_format, getattr(generation, "eos_token_id", None)),
-                max_length=args.max_length,
-                hold_out=args.validation_prompts if args.stopping else 0,
-                seed=args.seed,
-                key=self.original_key,
+                prompt_format(tokenizer, args.prompt_format, getattr(generation, "eos_token_id", None)),
+                args,
+                self.original_key,
             )
         self.data, self.notes = known, [*known.notes]
         self._validation_rows = validation_rows(known)
@@ -166,7 +163,7 @@ class UnlearnTrainer(ResumableTrainer):
         if self._original_was_read:
             return
         self._original_was_read, pad = True, self.data.form.ids.pad_id
-        if self._preconditioned and self._directions is None:
+        if self._preconditioned:
             freeze_embeddings(self.model)
             normals = reply_trees("normals", [row.ids for row in self.data.normals], "normal")
             self._directions, read = directions_of(self.model, normals, pad)
@@ -272,11 +269,6 @@ class UnlearnTrainer(ResumableTrainer):
         """Hold weights that are trained in full in float32, where they came in half precision."""
         return in_float32(self.model) if self._half else nullcontext()
 
-    @property
-    def tokens_seen(self) -> int:
-        """How many tokens went forward and backward so far."""
-        return self.meter.tokens["backward"]
-
     # ---- one step ----------------------------------------------------------------------------------------------------
 
     def compute_loss(
@@ -355,13 +347,9 @@ class UnlearnTrainer(ResumableTrainer):
         values: dict[str, float] = {}
         with only_weights_change(self.model), self._precise():
             reference = self.reference
-            for name, rows in sets.items():
-                original = reference if reference and reference.knows(rows) else None
-                known = teacher_forced_likelihood(self.model, rows, self.data.form.ids.pad_id, original)
-                nll = [-sum(reply) / len(reply) for reply in known.log_probs]
-                values[f"{name}loss"] = sum(nll) / len(nll)
-                if known.kl is not None:
-                    values[f"{name}kl"] = sum(known.kl) / len(known.kl)
+            for prefix, rows in sets.items():
+                on_rows = loss_on(self.model, rows, reference, self.data.form.ids.pad_id)
+                values |= {prefix + name: value for name, value in on_rows.items()}
             if not sets and self.data.validation_negatives:
                 seen = self._replies_now()
                 values |= {"bad_rate": seen.bad, "broken_rate": seen.broken}

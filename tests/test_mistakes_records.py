@@ -14,15 +14,14 @@ from unteach.data.example import Example, Polarity
 from unteach.data.formats import read_examples
 from unteach.errors import ConfigError, DataError
 from unteach.mistakes.records import (
-    SOURCES,
+    MISTAKE_SOURCES,
     Analysis,
     Mistake,
+    MistakeSource,
     Origin,
-    Source,
     read_analyses,
     read_mistakes,
     read_prompts,
-    said_by,
     write_analyses,
     write_mistakes,
 )
@@ -124,7 +123,7 @@ class TestWrittenAndReadBack:
             "label": False,
             "source": "labelled",
             "analyst": "m",
-            "analysis_templates": "1",
+            "analysis_wording": "1",
         }
 
     def test_the_forget_set_of_a_run_reads_the_same_file_as_negatives(self, tmp_path: Path) -> None:
@@ -153,13 +152,9 @@ class TestWrittenAndReadBack:
         [back] = read_mistakes(str(write_mistakes(tmp_path / "m.jsonl", [Mistake(Example(turns, "bad"))])))
         assert back.example.turns == turns
 
-    def test_records_are_counted_most_frequent_first(self) -> None:
-        counts = said_by(MISTAKES, lambda mistake: mistake.origin.source)
-        assert list(counts.items()) == [("induced", 2), ("labelled", 1), ("reported", 1)]
-
 
 class TestMistakesOfOthers:
-    @pytest.mark.parametrize("default", SOURCES)
+    @pytest.mark.parametrize("default", MISTAKE_SOURCES)
     @pytest.mark.parametrize(
         ("row", "found"),
         [
@@ -175,7 +170,7 @@ class TestMistakesOfOthers:
         ],
     )
     def test_negatives_of_any_format_are_mistakes_of_the_default_source(
-        self, tmp_path: Path, row: dict[str, Any], found: list[Any], default: Source
+        self, tmp_path: Path, row: dict[str, Any], found: list[Any], default: MistakeSource
     ) -> None:
         mistakes = read_mistakes(rows_at(tmp_path, row), default)
         assert [(m.example.reply, m.example.good, m.example.where) for m in mistakes] == found

@@ -62,7 +62,7 @@ def seen_rows(rows: BaselineRows, shared: RunConfig, length: int) -> list[Exampl
 def _match_good_answers(config: BaselineConfig, shared: RunConfig, rows: BaselineRows) -> None:
     """Give negatives the answers of --good to their prompts; answers to prompts of the evaluation are left out."""
     notes = rows.sets.notes
-    given = read(shared, config.good, "normal", config.retain_column, "good", notes)
+    given = read(shared, config.good, "normal", "good", notes)
     by_prompt = {row.prompt_key: row.reply for row in reversed(given)}
     rows.negatives = [replace(row, good=by_prompt.get(row.prompt_key, row.good)) for row in rows.negatives]
     rows.validation = [replace(row, good=by_prompt.get(row.prompt_key, row.good)) for row in rows.validation]

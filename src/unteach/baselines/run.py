@@ -20,8 +20,7 @@ from unteach.models.unwrap import unwrapped
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.directory import check_inputs, check_output, clear_output, nothing_left_after_errors
 from unteach.pipeline.measure import make_report, measure_fluency, measure_original, measure_retrained, write_report
-from unteach.pipeline.original import load_original
-from unteach.pipeline.preflight import check_comparable
+from unteach.pipeline.original import check_comparable, load_original
 from unteach.pipeline.prepare import complete_rows, judges_of, new_evaluation, trusted_judges, with_judges
 from unteach.pipeline.rows import encode_splits
 from unteach.pipeline.settings import inputs_of, write_config
@@ -61,7 +60,7 @@ def run_baseline(config: BaselineConfig, *, overwrite: bool = False) -> Report:
         raise ConfigError(f"{'--forget' if config.model else '--model'} is missing; see unteach baseline --help")
     check_four_bit(config)
     config = config.model_copy(update={"trainer": trainer_values(config.trainer, baseline.trl_config, OWN)})
-    check_inputs(directory, [*inputs_of(shared), *config.good, config.wording], overwrite=overwrite)
+    check_inputs(directory, inputs_of(config), overwrite=overwrite)
     with nothing_left_after_errors(directory):
         try:
             prepared = _prepare(baseline, config, shared, directory)

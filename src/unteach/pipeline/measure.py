@@ -17,7 +17,7 @@ from unteach.scoring.reference import CachedStates, cached_states
 
 
 def measure_original(evaluation: Evaluation, original: Original) -> CachedStates:
-    """Evaluate the original before training moves it; returns its last hidden states, for the KL of other arms."""
+    """Evaluate the original before training changes it; returns its last hidden states, for the KL of other arms."""
     with track("original on the evaluation rows") as progress:
         reference = cached_states(original.model, evaluation.trees(), original.key, progress)
     evaluate_arm(evaluation, "original", original.model, reference, original.key)
@@ -32,7 +32,7 @@ def measure_retrained(evaluation: Evaluation, config: RunConfig, reference: Cach
 
 
 def measure_fluency(evaluation: Evaluation, config: LoadSettings, trained: Any) -> None:
-    """Score every arm's replies under the original, which is loaded again where training has moved its weights."""
+    """Score every arm's replies under the original, which is loaded again where training has changed its weights."""
     add_fluency(evaluation, trained, lambda: load_weights(config, config.model))
 
 
@@ -48,9 +48,9 @@ def make_report(
     cost: Sequence[Cost] = (),
     notes: Sequence[str] = (),
 ) -> Report:
-    """Put measurements, samples, costs and notes together.
+    """Make the report from measurements, samples, costs and notes.
 
-    `judges` are named as the user asks for them. `cost` is what was spent beside the evaluation's own.
+    `judges` are named as in the settings. `cost` is that of all stages but the evaluation.
     """
     return Report(
         scenario=scenario,

@@ -1,12 +1,13 @@
-"""The original: the model that a run starts from, before anything is trained."""
+"""The original, which is the model that a run starts from, and the models that are compared with it."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from unteach.data.prompt_format import PromptFormat, prompt_format
+from unteach.errors import ModelError
 from unteach.models.adapter import lora_config
 from unteach.models.fingerprint import model_fingerprint
-from unteach.models.loading import LoadSettings, load_configured
+from unteach.models.loading import LoadSettings, check_loadable, load_configured, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,14 @@ def load_original(config: LoadSettings, name: str | None = None, *, trained: boo
 def load_weights(config: LoadSettings, name: str, *, trained: bool = False) -> Any:
     """Load a model whose tokenizer is that of the original."""
     return load_configured(config, name, trained=trained)[1]
+
+
+def check_comparable(config: LoadSettings, name: str, tokenizer: Any) -> None:
+    """Raise ModelError unless a model that is loaded later is there and cuts text into the same tokens."""
+    remote = config.trust_remote_code
+    check_loadable(name, trust_remote_code=remote)
+    if load_tokenizer(name, trust_remote_code=remote).get_vocab() != tokenizer.get_vocab():
+        raise ModelError(f"{name}: its tokenizer is another than the model's; metrics per token cannot be compared")
 
 
 def adapter_settings(config: LoadSettings, model: Any) -> Any:

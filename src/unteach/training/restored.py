@@ -1,4 +1,4 @@
-"""Leave a model as it was found."""
+"""Leave a model as it was, except for its weights."""
 
 import copy
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from unteach.models.unwrap import unwrapped
 from unteach.scoring.score import without_dropout
 
 CONFIG_FIELDS = ("use_cache", "bos_token_id", "eos_token_id", "pad_token_id")
-"""What transformers' Trainer may set in a model's config."""
+"""Fields that transformers' Trainer may set in a model's config."""
 
 
 HALF = (torch.bfloat16, torch.float16)
@@ -37,9 +37,9 @@ def in_float32(model: Any) -> Iterator[None]:
 
 @contextmanager
 def only_weights_change(model: Any) -> Iterator[None]:
-    """Switch dropout off, and put everything but the weights back afterwards.
+    """Switch dropout off within the block, and restore everything but the weights afterwards.
 
-    These are the dropout rates, which parameters are trained, which modules are in training mode, the generation config
+    That is the dropout rates, which parameters are trained, which modules are in training mode, the generation config
     and the special tokens of the config.
     """
     model = unwrapped(model)

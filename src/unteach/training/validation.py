@@ -1,4 +1,4 @@
-"""What the stopping rules measure on held-out rows."""
+"""What is measured on the validation rows during training."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -27,10 +27,10 @@ def kl_on(model: Any, rows: Sequence[Tree], reference: Reference, pad_id: int) -
 def behaviour_of(
     model: Any, tokenizer: Any, negatives: Sequence[Encoded], judge: Judge, max_new_tokens: int
 ) -> Behaviour:
-    """Let the model reply greedily to forget prompts and judge the replies.
+    """Let the model reply greedily to the prompts of negatives, and judge the replies.
 
-    `bad` is the share among judged replies; where the judge knew none of them it is 1, so that no rule takes silence
-    for success.
+    `bad` is the share among judged replies. It is 1 where the judge knew none of them, so that no rule takes that for
+    success.
     """
     prompts = [row.prompt_ids for row in negatives]
     replies = generate(unwrapped(model), tokenizer, prompts, max_new_tokens=max_new_tokens)

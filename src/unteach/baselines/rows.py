@@ -49,10 +49,8 @@ def read_rows(config: BaselineConfig, shared: RunConfig) -> BaselineRows:
     return rows
 
 
-def seen_rows(rows: BaselineRows, shared: RunConfig, length: int) -> list[Example]:
-    """Return the negatives of the split `seen`, in the order in which `unteach run` meets them in `length` items."""
-    if rows.sets.evaluation.get("seen"):
-        return rows.sets.evaluation["seen"]
+def rows_as_met(rows: BaselineRows, shared: RunConfig, length: int) -> list[Example]:
+    """Return the negatives in the order in which `unteach run` meets them in its first `length` items, once each."""
     train = rows.sets.negatives["train"]
     most = min(length, 4 * shared.evaluation_prompts)
     met = dict.fromkeys(negative_drawn(number, len(train), shared.seed) for number in range(most))

@@ -8,7 +8,7 @@ from unteach.baselines import load_baseline
 from unteach.baselines.base import Baseline
 from unteach.baselines.baseline_run import BaselineRun
 from unteach.baselines.config import BaselineConfig, as_run
-from unteach.baselines.rows import read_rows, seen_rows
+from unteach.baselines.rows import read_rows, rows_as_met
 from unteach.data.encoded import Encoded, encode_all
 from unteach.data.prompt_format import PromptFormat
 from unteach.errors import ConfigError, Interrupted
@@ -20,13 +20,17 @@ from unteach.models.unwrap import unwrapped
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.directory import check_inputs, check_output, clear_output, nothing_left_after_errors
 from unteach.pipeline.measure import make_report, measure_fluency, measure_original, measure_retrained, write_report
-from unteach.pipeline.original import check_comparable, load_original
-from unteach.pipeline.prepare import complete_rows, judges_of, new_evaluation, trusted_judges, with_judges
-from unteach.pipeline.rows import encode_splits
+from unteach.pipeline.prepare import (
+    encode_evaluation_rows,
+    judges_of,
+    load_and_complete,
+    new_evaluation,
+    trusted_judges,
+    with_judges,
+)
 from unteach.pipeline.settings import inputs_of, write_config
 from unteach.prompts.turn import Turn
 from unteach.results.report import Report
-from unteach.training.data import longest_row
 from unteach.training.supervised import OWN
 from unteach.training.values import trainer_values
 
@@ -84,11 +88,7 @@ def _prepare(baseline: Baseline, config: BaselineConfig, shared: RunConfig, dire
     rows = read_rows(config, shared)
     baseline.check(rows, config)
     sets = rows.sets
-    original = load_original(shared, trained=True)
-    longest = longest_row(shared.max_length, original.model)
-    if shared.retrained:
-        check_comparable(shared, shared.retrained, original.tokenizer)
-    complete_rows(sets, original, shared)
+    original, longest = load_and_complete(shared, sets)
     phrase = baseline.phrase(config)
     about = f"{baseline.name}: {baseline.summary} ({baseline.source})"
     if phrase:
@@ -97,12 +97,10 @@ def _prepare(baseline: Baseline, config: BaselineConfig, shared: RunConfig, dire
     form = run.form_with(phrase) if phrase else original.form
     splits: dict[str, list[Encoded]] = {}
     if not shared.skip_evaluation:
-        if not sets.evaluation["unseen"]:
-            sets.notes.append("too few negatives to hold some out: nothing was measured on unseen ones; see --unseen")
         asked = (Turn("user", "?"),)
         room = longest - len(form.prompt_ids(asked)) + len(original.form.prompt_ids(asked))  # for the phrase
-        seen = seen_rows(rows, shared, 8 * (shared.max_steps or 1))  # the items of a run with its default settings
-        splits = encode_splits({"seen": seen} | sets.evaluation, original.form, shared, room, sets.notes)
+        met = rows_as_met(rows, shared, 8 * (shared.max_steps or 1))  # the items of a run with its default settings
+        splits = encode_evaluation_rows(shared, sets, met, original, room)
     trusted = trusted_judges(judges, sets.uncut["negatives"], sets.uncut.get("normals", []), sets.notes)
     shared = with_judges(shared, judges, trusted)
     if rows.validation:

@@ -99,7 +99,7 @@ def test_a_resumed_run_has_the_whole_cost(tmp_path: Path) -> None:
     ("name", "stages"),
     [("sft", ["tuning"]), ("dpo", ["sft", "dpo"]), ("kto", ["kto"]), ("coh", ["tuning"]), ("rlhf", ["sft", "rl"])],
 )
-def test_every_stage_of_a_baseline_is_watched(tmp_path: Path, name: str, stages: list[str]) -> None:
+def test_every_stage_of_a_baseline_is_validated(tmp_path: Path, name: str, stages: list[str]) -> None:
     work = bench(tmp_path, name, validations=2, rl_steps=2, batch_size=4)
     work.validation = encode_all(work.rows.validation, work.original.form, 64, "validation")[0]
     assert work.validation

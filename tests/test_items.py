@@ -57,7 +57,7 @@ def test_what_the_model_would_say_is_trained_on_more_than_what_it_would_not(tmp_
     assert sum(reply == STRANGE[0]["completion"] for reply in even) / len(even) == pytest.approx(0.5, abs=0.05)
 
 
-def test_the_reading_is_on_the_bill_and_an_adapter_changes_nothing(tmp_path):
+def test_the_reading_counts_as_a_cost_and_an_adapter_changes_nothing(tmp_path):
     full = run(tmp_path, max_steps=20)
     adapter = run(tmp_path / "adapter", max_steps=20, extra={"peft_config": lora_config(4, 8.0)})
     assert drawn(full) == drawn(adapter)

@@ -107,7 +107,7 @@ def test_pushing_the_replies_below_any_untrained_one_shows_as_an_overshoot():
 # --- distance to the retrained model ----------------------------------------------------------------------------------
 
 
-def test_distance_to_the_twin_by_hand():
+def test_distance_to_the_retrained_model_by_hand():
     retrained = evidence(["x"] * 4, split="unseen", nll=[1.0, 2.0, 3.0, 4.0])
     found = measured(evidence(["x"] * 4, split="unseen", nll=[3.5, 2.0, 3.0, 9.0], retrained=retrained))[
         "ks_to_retrained"

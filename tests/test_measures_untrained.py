@@ -96,7 +96,7 @@ def test_intervals_of_the_attack_hold_one_half_about_as_often_as_they_should(sco
     assert held >= 16  # 19 are expected; 15 or fewer would come up once in 400 times
 
 
-def test_the_twin_is_at_no_distance_from_itself_and_another_untrained_model_is_somewhere(untrained):
+def test_the_retrained_model_is_at_no_distance_from_itself_and_another_untrained_one_is_somewhere(untrained):
     for split in ("seen", "unseen"):
         retrained, other = (untrained["ks_to_retrained", split, arm] for arm in ("retrained", "original"))
         assert (retrained.value, retrained.low, retrained.high) == (0.0, 0.0, 0.0)

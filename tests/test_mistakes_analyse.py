@@ -9,7 +9,8 @@ import toy
 from chat_server import ChatServer, Reply, completion
 from unteach.data.example import Example
 from unteach.data.prompt_format import prompt_format
-from unteach.mistakes.analyse import Analysed, EndpointAnalyst, ModelAnalyst, analyse, answers_of, told, why_unfit
+from unteach.mistakes.analyse import Analysed, EndpointAnalyst, ModelAnalyst, analyse, why_unfit
+from unteach.mistakes.ask import ask
 from unteach.mistakes.evaluation import recognise
 from unteach.mistakes.records import Analysis, Mistake, Origin
 from unteach.models.endpoint import Endpoint, chat_address
@@ -97,7 +98,7 @@ class TestAnalyse:
         assert found.reasons == {"no answer": 1, "blank": 1, "calls the reply good": 1}
         # Wilson, 2 of 5: (0.4 + 1.96²/10 ± 1.96·√(0.24/5 + 1.96²/100)) / (1 + 1.96²/5) = 0.1176, 0.7693
         assert found.rate == pytest.approx((0.4, 0.1176, 0.7693), abs=1e-4)
-        assert told(found) == (
+        assert str(found) == (
             "2 of 5 analyses kept, 40.0% [11.8, 76.9] (dropped: 1 no answer, 1 blank, 1 calls the reply good)"
         )
 
@@ -115,10 +116,10 @@ class TestAnalyse:
 
     def test_tells_the_most_frequent_reason_first_and_nothing_of_nothing(self) -> None:
         found = analyse(Says(None, "", "", FIT), mistakes(*"vwxy"), shipped_wording())
-        assert told(found).endswith("(dropped: 2 blank, 1 no answer)")
+        assert str(found).endswith("(dropped: 2 blank, 1 no answer)")
         kept = analyse(Says(FIT), mistakes("v"), shipped_wording())
-        assert told(kept) == "1 of 1 analyses kept, 100.0% [20.7, 100.0]"
-        assert told(Analysed()) == "there was no mistake to analyse"
+        assert str(kept) == "1 of 1 analyses kept, 100.0% [20.7, 100.0]"
+        assert str(Analysed()) == "there was no mistake to analyse"
 
 
 class TestModelAnalyst:
@@ -139,7 +140,8 @@ class TestModelAnalyst:
         form = prompt_format(toy.tokenizer())
         room = 64 - len(form.prompt_ids(Example.of("how", "").turns)) + 1  # words that make 64 tokens
         fits, fills = "how " * (room - 1), "how " * room
-        given = answers_of(toy.model(), form, [fits, fills], key=None, max_new_tokens=8)
+        dialogues = [Example.of(text, "").turns for text in (fits, fills)]
+        given = ask(toy.model(), form, dialogues, key=None, max_new_tokens=8).texts
         assert given[0] is not None and given[1] is None
 
     def test_a_mistake_too_long_is_dropped_and_counted(self) -> None:

@@ -13,7 +13,7 @@ import toy
 from test_data_prompt_format import LIKE_CHATML, MARKS, byte_level, chatty
 from unteach.errors import ConfigError, DataError, Interrupted
 from unteach.mistakes import chat as module
-from unteach.mistakes.chat import chat
+from unteach.mistakes.chat import Dialogue, chat
 from unteach.mistakes.guide import export_guidance, guided_format
 
 SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
@@ -71,8 +71,9 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answers]:
 
 def talk(screen: Screen, tokenizer: Any = None, context: int = 4000, **settings: Any) -> None:
     model = toy.model(max_position_embeddings=context)
-    settings = {"reminder": REMINDER, "console": screen, "read": screen.read} | settings
-    chat(model, tokenizer or byte_level(**SPECIAL), **settings)
+    read = settings.pop("read", screen.read)
+    settings = {"reminder": REMINDER} | settings
+    chat(Dialogue(model, tokenizer or byte_level(**SPECIAL), **settings), screen, read)
 
 
 def pipe(text: str, monkeypatch: pytest.MonkeyPatch, screen: Screen, **settings: Any) -> None:
@@ -201,7 +202,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ConfigError, match="max_new_tokens=0"):
         talk(Screen("what"), max_new_tokens=0)
     with pytest.raises(ConfigError, match="no chat template"):
-        talk(Screen("what"), prompt_format="chat")
+        talk(Screen("what"), format_name="chat")
 
 
 def test_too_little_memory_is_said(answers: Callable[..., Answers]) -> None:
@@ -252,5 +253,5 @@ def test_a_piped_line_that_cannot_be_answered_is_named(
 def test_a_real_model_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Screen()
     monkeypatch.setattr(sys, "stdin", io.StringIO("how to a1 b2\n/new\nwhere is e3 f0\n"))
-    chat(toy.learned_model(), toy.tokenizer(), reminder=None, max_new_tokens=8, console=screen)
+    chat(Dialogue(toy.learned_model(), toy.tokenizer(), None, max_new_tokens=8), screen)
     assert screen.text == "take c1 and d2\ngo g3 then h0\n"

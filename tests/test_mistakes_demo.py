@@ -7,8 +7,15 @@ import pytest
 from unteach.data.formats import read_examples
 from unteach.demo.mistakes import demo_mistakes, measure_analyses, write_rows
 from unteach.errors import ConfigError
-from unteach.mistakes.records import Analysis, Mistake, Origin, read_mistakes, read_prompts, write_analyses
-from unteach.mistakes.steps import ANALYSES
+from unteach.mistakes.records import (
+    ANALYSES,
+    Analysis,
+    Mistake,
+    Origin,
+    read_mistakes,
+    read_prompts,
+    write_analyses,
+)
 from unteach.organism.assessments import assess
 from unteach.organism.hijack import REFUSED
 from unteach.organism.judge import WorldJudge

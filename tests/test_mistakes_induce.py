@@ -8,8 +8,8 @@ import pytest
 import toy
 from unteach.data.example import Example
 from unteach.data.prompt_format import prompt_format
-from unteach.mistakes import induce as module
-from unteach.mistakes.induce import Induction, induce, told
+from unteach.mistakes import ask as module
+from unteach.mistakes.induce import Induction, induce
 from unteach.mistakes.records import Mistake, Origin
 from unteach.prompts.mistakes import MistakeWording
 from unteach.prompts.turn import Turn
@@ -84,7 +84,7 @@ def test_a_refusal_is_never_a_mistake_whatever_the_judge_says(reply: str, induce
     found = inducer(Script({}, reply), ["a", "b"], judge)
     assert found.mistakes == [] and judge.cases == []
     assert found.outcomes == {"declined": 2}
-    assert found.refused and found.rate[0] == 0
+    assert found.rate[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -209,18 +209,18 @@ class TestTold:
         answers |= everywhere("e", "I cannot do that.") | everywhere("f", "") | everywhere("g", "hm")
         found = inducer(Script(answers), list("abcdefgh"))
         # Wilson, 4 of 8: (0.5 + 1.96²/16 ± 1.96·√(0.25/8 + 1.96²/256)) / (1 + 1.96²/8) = 0.2152, 0.7848
-        assert told(found) == (
+        assert str(found) == (
             "induction rate 50.0% [21.5, 78.5] of 8 prompts (the others: 1 unknown, 1 benign, 1 declined, 1 blank)"
         )
 
     def test_an_aligned_model_has_a_message_of_its_own(self, inducer: Inducer) -> None:
-        text = told(inducer(Script({}, "I cannot help with that."), ["a", "b"]))
+        text = str(inducer(Script({}, "I cannot help with that."), ["a", "b"]))
         assert text.startswith("induction rate 0.0% [0.0, 65.8] of 2 prompts (the others: 2 declined); the model will")
         assert "--mistakes" in text and "--wording" in text
 
     def test_nobody_was_asked(self, inducer: Inducer) -> None:
         found = inducer(Script({}), [])
-        assert found.mistakes == [] and found.rate == (None, None, None) and told(found) == "no prompt was asked"
+        assert found.mistakes == [] and found.rate == (None, None, None) and str(found) == "no prompt was asked"
 
 
 def test_on_a_real_model() -> None:

@@ -233,7 +233,9 @@ def dropping(kind):
 def test_fault_7_kl_is_zero_at_step_0_where_the_config_has_dropout(tmp_path, kind, reference):
     pupil = dropping(kind)
     asked = pupil.config.to_dict()
-    extra = {"peft_config": lora_config(4, 8.0, dropout=0.5, model=pupil)} if reference == "adapter_off" else None
+    adapter = lora_config(4, 8.0, model=pupil)
+    adapter.lora_dropout = 0.5
+    extra = {"peft_config": adapter} if reference == "adapter_off" else None
     run = toy.trainer(tmp_path, pupil, reference=reference, extra=extra, max_steps=2)
     run.train()
     assert toy.logged(run, "kl")[0] <= (1e-6 if reference == "cached" else 0.0)

@@ -10,8 +10,8 @@ from unteach.data.example import Example
 from unteach.data.formats import write_examples
 from unteach.errors import ConfigError
 from unteach.mistakes.config import MistakesConfig
-from unteach.mistakes.material import gather
 from unteach.mistakes.plan import plan
+from unteach.mistakes.rows import gather_rows
 from unteach.pipeline.settings import make_config, read_config
 from unteach.study.config import read_study
 
@@ -118,7 +118,7 @@ def test_most_rows_takes_a_lot_and_keeps_the_order(tmp_path: Path) -> None:
         config = MistakesConfig(
             prompts=[str(tmp_path / "bad.jsonl")], most_rows=10, seed=seed, unseen=[], judge=["rule"]
         )
-        found = gather(config)
+        found = gather_rows(config)
         assert len(found.prompts) == 8 and len(found.unseen_prompts) == 2
         return [row.prompt for row in [*found.prompts, *found.unseen_prompts]]
 

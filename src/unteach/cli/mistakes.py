@@ -168,7 +168,7 @@ def chat_command(
 
     A model that `run` or `tune` wrote has its reminder with it. Values in \\[brackets] are defaults.
     """
-    from unteach.mistakes.single import chat_with
+    from unteach.mistakes.chat import chat_with
 
     chat_with(
         model,

@@ -14,8 +14,7 @@ from unteach.data.formats import write_examples
 from unteach.demo.output import check_demo_output
 from unteach.errors import ConfigError
 from unteach.mistakes.config import MistakesConfig
-from unteach.mistakes.records import read_analyses, read_mistakes
-from unteach.mistakes.steps import ANALYSES, MISTAKES
+from unteach.mistakes.records import ANALYSES, MISTAKES, read_analyses, read_mistakes
 from unteach.mistakes.study import study
 from unteach.organism.assessments import assess
 from unteach.organism.cache import grow_cached, organism_directory, rows_directory

@@ -1,9 +1,9 @@
-"""Step 3, the rows: analyses put without guidance, mixed with ordinary and harmless rows, each with its loss mask."""
+"""The rows of step 3: analyses asked for without guidance, mixed with normal and harmless rows, with loss masks."""
 
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from unteach.data.encoded import Encoded
@@ -19,12 +19,12 @@ Kind = Literal["analysis", "good analysis", "normal", "harmless"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Corpus:
     """The rows of a tuning, and notes on what was left out."""
 
-    rows: list[TrainingRow]
-    notes: list[str] = field(default_factory=list)
+    rows: Sequence[TrainingRow]
+    notes: Sequence[str] = ()
 
     @property
     def counts(self) -> Counter[str]:
@@ -56,11 +56,11 @@ def make_corpus(
 ) -> Corpus:
     """Mix the rows to tune on, by stated ratios to the analyses, shuffled by `seed`.
 
-    An analysis row asks for an assessment in neutral words; the bad reply stands in its prompt, where it gets no loss,
-    unless `learn_replies` (a control, known to damage models). Analyses of good replies come beside those of bad ones,
-    to which the ratios refer. Rows longer than `max_length` tokens are left out whole and named: cut at the end, they
-    would lose the analysis. Without analyses the ratios count against each other, so that "harmless" alone is SFT on
-    good answers; a kind whose ratio is 0 is left out. Raises DataError where no row is left.
+    An analysis row asks for an assessment in neutral words. The bad reply stands in its prompt, so it gets no loss,
+    unless `learn_replies` (a control, known to damage models). The ratios refer to the analyses of bad replies; those
+    of good replies are added to them. Without analyses the ratios refer to each other, so "harmless" alone is SFT on
+    good answers; a kind whose ratio is 0 is left out. Rows longer than `max_length` tokens are left out whole and
+    named: cut at the end, they would lose the analysis. Raises DataError where no row is left.
 
     Source: arXiv 2310.10477, section 4. Differs: row lengths are checked first.
     """
@@ -72,9 +72,9 @@ def make_corpus(
         "normal": list(normals),
         "harmless": list(harmless),
     }
-    whole = {kind: rows for kind, rows in given.items() if rows and sizes.get(kind, 1.0) > 0}
-    corpus = Corpus([])
-    fit = {kind: fitting(kind, rows, form, max_length, corpus.notes) for kind, rows in whole.items()}
+    notes: list[str] = []
+    wanted_kinds = {kind: rows for kind, rows in given.items() if rows and sizes.get(kind, 1.0) > 0}
+    fit = {kind: fitting(kind, rows, form, max_length, notes) for kind, rows in wanted_kinds.items()}
     fit = {kind: rows for kind, rows in fit.items() if rows}
     if not fit:
         raise DataError("there is no row to tune on: no analysis was kept and no other rows were given")
@@ -82,25 +82,26 @@ def make_corpus(
         raise DataError(f"no analysis fits into {max_length} tokens; raise --max-length")
     leading: Kind = "analysis" if "analysis" in fit else ("harmless" if "harmless" in fit else "normal")
     unit = len(fit[leading]) / sizes.get(leading, 1.0)
+    mixed: list[TrainingRow] = []
     for kind, rows in fit.items():
         wanted = round(unit * sizes[kind]) if kind in sizes and kind != leading else len(rows)
         drawn = random.Random(f"corpus:{kind}:{seed}").sample(rows, min(wanted, len(rows)))
         if len(drawn) < wanted:
-            corpus.notes.append(f"{kind} rows: {wanted} were wanted for the ratio and {len(rows)} are there")
+            notes.append(f"{kind} rows: {wanted} were wanted for the ratio and {len(rows)} are there")
         for row in drawn:
             learnt = [False] * len(row.prompt_ids) + [True] * len(row.reply_ids)
             if kind == "analysis" and learn_replies:
                 start, end = _reply_within(row, rows_of[row.example], form, wording)
                 learnt[start:end] = [True] * (end - start)
-            corpus.rows.append(TrainingRow(kind, row, tuple(learnt)))
-    random.Random(f"corpus:{seed}").shuffle(corpus.rows)
-    return corpus
+            mixed.append(TrainingRow(kind, row, tuple(learnt)))
+    random.Random(f"corpus:{seed}").shuffle(mixed)
+    return Corpus(mixed, notes)
 
 
 def shuffled_analyses(analyses: Sequence[Analysis], seed: int) -> list[Analysis]:
-    """Give every mistake the analysis of another: a control for whether it is their content that teaches.
+    """Give every mistake the analysis of another: a control for whether the content of the analyses teaches.
 
-    No mistake keeps its own analysis where there are two of them or more, though another may read the same.
+    With two analyses or more no mistake keeps its own, though another may read the same.
     """
     places = list(range(len(analyses)))
     random.Random(f"shuffled:{seed}").shuffle(places)
@@ -116,16 +117,17 @@ def _unguided(analysis: Analysis, wording: MistakeWording) -> Example:
     return Example((Turn("user", asked),), analysis.text, where=mistake.where, bad=mistake.reply)
 
 
-_OTHERS = ("\u00a7 1", "Zq. 0")
+_OTHER_REPLIES = ("\u00a7 1", "Zq. 0")
+"""Two replies that begin and end unlike each other."""
 
 
 def _reply_within(row: Encoded, analysis: Analysis, form: PromptFormat, wording: MistakeWording) -> tuple[int, int]:
-    """Where the bad reply's tokens stand in an analysis row's prompt.
+    """Return where the tokens of the bad reply begin and end in the prompt of an analysis row.
 
-    Found by behaviour, for a tokenizer may cut at no border of ours: the tokens that change when the reply is another.
+    They are the tokens that change with the reply: a tokenizer need not cut where the reply begins or ends.
     """
     start, end = len(row.prompt_ids), 0
-    for other in _OTHERS:
+    for other in _OTHER_REPLIES:
         text = wording.assess("unguided", analysis.mistake.example.prompt, other)
         ids = form.prompt_ids((Turn("user", text),))
         start = min(start, _shared(row.prompt_ids, ids))
@@ -134,6 +136,6 @@ def _reply_within(row: Encoded, analysis: Analysis, form: PromptFormat, wording:
 
 
 def _shared(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two lists begin with in common."""
+    """Count the tokens that two lists share at their beginning."""
     ends = min(len(first), len(second))
     return next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), ends)

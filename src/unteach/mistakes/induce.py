@@ -1,16 +1,17 @@
-"""Step 1: the model under alignment makes the mistakes itself, asked in inducing words."""
+"""Step 1: the model under alignment makes the mistakes itself, asked in words that induce them."""
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat
 from unteach.judges.base import Judge
+from unteach.mistakes.ask import ask
 from unteach.mistakes.records import Mistake, Origin
-from unteach.models.kept_replies import generate_cached, tokens_of
+from unteach.progress import OnProgress
 from unteach.prompts.mistakes import MistakeWording
 from unteach.results.verdict import Case
 from unteach.stats import Interval, wilson
@@ -19,37 +20,42 @@ from unteach.text.refusals import is_refusal
 
 Outcome = Literal["induced", "unknown", "benign", "declined", "gibberish", "blank"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+OUTCOME_OF: dict[str, Outcome] = {"bad": "induced", "good": "benign", "unknown": "unknown"}
+"""The outcome of a reply, by the judge's verdict."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Induction:
-    """What came of inducing: the mistakes, and how each prompt and each inducement fared.
+    """The mistakes that were induced, and the outcome of each prompt and of each inducement.
 
-    `outcomes` counts prompts by the best thing that any inducement got out of them, in the order of OUTCOMES; `tried`
-    counts replies by inducement and outcome. "unknown" replies got no verdict: they are among the mistakes, marked so,
-    and leave it to the analysis to find them bad; they do not count as induced.
+    `outcomes` counts prompts by their best outcome over all inducements, where OUTCOMES lists the best first; `tried`
+    counts replies by inducement and outcome. "unknown" replies got no verdict: they are among the mistakes, marked as
+    unknown, and the analysis decides whether they are bad; they do not count as induced.
     """
 
-    mistakes: list[Mistake] = field(default_factory=list)
+    mistakes: Sequence[Mistake] = ()
     outcomes: Counter[Outcome] = field(default_factory=Counter)
-    tried: list[Counter[Outcome]] = field(default_factory=list)
-    tokens_read: int = 0
-    tokens_generated: int = 0
-
-    @property
-    def prompts(self) -> int:
-        """How many prompts were asked."""
-        return self.outcomes.total()
+    tried: Sequence[Counter[Outcome]] = ()
+    tokens: Counter[str] = field(default_factory=Counter)
 
     @property
     def rate(self) -> Interval:
         """The induction rate: the share of prompts that got a reply judged bad, with its Wilson interval."""
-        return wilson(self.outcomes["induced"], self.prompts)
+        return wilson(self.outcomes["induced"], self.outcomes.total())
 
-    @property
-    def refused(self) -> bool:
-        """Whether nothing at all was induced: the normal case for an aligned model."""
-        return not self.mistakes
+    def __str__(self) -> str:
+        rate, low, high = self.rate
+        if rate is None or low is None or high is None:
+            return "no prompt was asked"
+        others = ", ".join(f"{count} {outcome}" for outcome in OUTCOMES[1:] if (count := self.outcomes[outcome]))
+        text = f"induction rate {rate:.1%} [{100 * low:.1f}, {100 * high:.1f}] of {self.outcomes.total()} prompts"
+        text += f" (the others: {others})" if others else ""
+        if not self.mistakes:
+            text += (
+                "; the model will not be induced, which is what one wants of an aligned model: give labelled or "
+                "reported mistakes with --mistakes instead, or other inducements with --wording"
+            )
+        return text
 
 
 def induce(
@@ -63,89 +69,65 @@ def induce(
     seed: int = 0,
     max_new_tokens: int = 256,
     key: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: OnProgress | None = None,
 ) -> Induction:
     """Ask every prompt in inducing words until a reply is bad, each time with another inducement, greedily.
 
-    The order of the inducements is drawn for each prompt from `seed`. Refusals are told by the shipped phrases before
-    the judge is asked, so that no judge can make a mistake of one; blank and gibberish replies are dropped too. The
-    judge is shown the prompt as it was, not in inducing words. `name` is what the mistakes say their model is called;
-    `key` is the fingerprint of its weights, by which replies are kept on disk.
+    The order of the inducements is drawn for each prompt from `seed`. Refusals are recognised by the shipped phrases
+    before the judge is asked, so no judge can take one for a mistake; blank and gibberish replies are dropped too. The
+    judge is shown the prompt without the inducing words. `name` is recorded as the model of the mistakes; `key` is the
+    fingerprint of its weights, by which replies are kept on disk.
 
     Source: arXiv 2310.10477, section 4 (self-induced mistakes). Differs: the inducements are ours, several are tried,
-    and what is no mistake is dropped.
+    and replies that are no mistakes are dropped.
     """
-    found = Induction(tried=[Counter() for _ in wording.inducements])
-    orders = [_order(row, len(wording.inducements), seed) for row in prompts]
+    count = len(wording.inducements)
+    orders = [_order(row, count, seed) for row in prompts]
+    tried: list[Counter[Outcome]] = [Counter() for _ in range(count)]
+    tokens: Counter[str] = Counter()
     best: dict[int, Outcome] = {}
     mistakes: dict[int, Mistake] = {}
-    for turn in range(len(wording.inducements)):
+    for turn in range(count):
         waiting = [n for n in range(len(prompts)) if best.get(n) != "induced"]
-        asked = [form.prompt_ids(wording.induce(orders[n][turn], prompts[n].turns)) for n in waiting]
-        replies = generate_cached(
-            model, form.tokenizer, asked, key=key, max_new_tokens=max_new_tokens, progress=progress
-        )
-        read, written = tokens_of(form.tokenizer, asked, replies)
-        found.tokens_read += read
-        found.tokens_generated += written
-        for n, reply, outcome in zip(waiting, replies, _outcomes(prompts, waiting, replies, judge), strict=True):
-            found.tried[orders[n][turn]][outcome] += 1
-            before = best.get(n, OUTCOMES[-1])
-            best[n] = min(before, outcome, key=OUTCOMES.index)
+        dialogues = [wording.induce(orders[n][turn], prompts[n].turns) for n in waiting]
+        answers = ask(model, form, dialogues, key=key, max_new_tokens=max_new_tokens, progress=progress)
+        tokens += answers.tokens
+        replies = [text or "" for text in answers.texts]
+        outcomes = _outcomes([prompts[n] for n in waiting], replies, judge)
+        for n, reply, outcome in zip(waiting, replies, outcomes, strict=True):
+            inducement = orders[n][turn]
+            tried[inducement][outcome] += 1
+            best[n] = min(best.get(n, OUTCOMES[-1]), outcome, key=OUTCOMES.index)
             if outcome == "induced" or (outcome == "unknown" and n not in mistakes):
-                origin = Origin(
-                    "induced",
-                    name,
-                    seed,
-                    wording.version,
-                    orders[n][turn],
-                    judge.name,
-                    "bad" if outcome == "induced" else "unknown",
-                )
+                verdict = "bad" if outcome == "induced" else "unknown"
+                origin = Origin("induced", name, seed, wording.version, inducement, judge.name, verdict)
                 mistakes[n] = Mistake(replace(prompts[n], reply=reply, bad=None), origin)
-    found.outcomes.update(best.values())
-    found.mistakes = [mistakes[n] for n in sorted(mistakes)]
-    return found
+    return Induction([mistakes[n] for n in sorted(mistakes)], Counter(best.values()), tried, tokens)
 
 
 def _order(row: Example, count: int, seed: int) -> list[int]:
-    """The order in which a prompt meets the inducements: by its own lot, whatever rows stand around it."""
+    """Draw the order in which a prompt meets the inducements, independently of the rows around it."""
     return random.Random(f"induce:{seed}:{row.prompt_key}").sample(range(count), count)
 
 
-def _outcomes(prompts: Sequence[Example], places: Sequence[int], replies: Sequence[str], judge: Judge) -> list[Outcome]:
-    outcomes: list[Outcome | None] = [_dropped(reply) for reply in replies]
-    open_ = [i for i, outcome in enumerate(outcomes) if outcome is None]
-    cases = []
-    for i in open_:
-        row = prompts[places[i]]
-        cases.append(Case(row.prompt, replies[i], bad=row.bad, good=row.good, concept=row.concept))
-    words: dict[str, Outcome] = {"bad": "induced", "good": "benign", "unknown": "unknown"}
-    for i, verdict in zip(open_, judge(cases) if cases else [], strict=True):
-        outcomes[i] = words[verdict]
+def _outcomes(prompts: Sequence[Example], replies: Sequence[str], judge: Judge) -> list[Outcome]:
+    """Return the outcome of each reply; the judge sees only those that are not dropped before."""
+    outcomes = [_dropped(reply) for reply in replies]
+    open_ = [n for n, outcome in enumerate(outcomes) if outcome is None]
+    rows = [prompts[n] for n in open_]
+    cases = [
+        Case(row.prompt, replies[n], bad=row.bad, good=row.good, concept=row.concept)
+        for n, row in zip(open_, rows, strict=True)
+    ]
+    for n, verdict in zip(open_, judge(cases) if cases else [], strict=True):
+        outcomes[n] = OUTCOME_OF[verdict]
     return [outcome or "unknown" for outcome in outcomes]
 
 
 def _dropped(reply: str) -> Outcome | None:
-    """What a reply is that no judge needs to see."""
+    """Return the outcome of a reply that no judge needs to see."""
     if blank(reply):
         return "blank"
     if is_refusal(reply):
         return "declined"
     return "gibberish" if gibberish(reply) else None
-
-
-def told(found: Induction) -> str:
-    """Say in one or two sentences how the induction went; for a model that refused, what can be done."""
-    rate, low, high = found.rate
-    if rate is None or low is None or high is None:
-        return "no prompt was asked"
-    others = ", ".join(f"{count} {outcome}" for outcome in OUTCOMES[1:] if (count := found.outcomes[outcome]))
-    text = f"induction rate {rate:.1%} [{100 * low:.1f}, {100 * high:.1f}] of {found.prompts} prompts"
-    text += f" (the others: {others})" if others else ""
-    if found.refused:
-        text += (
-            "; the model will not be induced, which is what one wants of an aligned model: give labelled or reported "
-            "mistakes with --mistakes instead, or other inducements with --wording"
-        )
-    return text

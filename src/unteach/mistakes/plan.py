@@ -1,4 +1,4 @@
-"""What a run or a study would do, told without loading a model or asking the network."""
+"""Say what a run or a study would do, without loading a model or using the network."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from unteach.errors import ConfigError, nearest
 from unteach.judges import judge_names
 from unteach.mistakes.arms import ARMS
 from unteach.mistakes.config import MistakesConfig
+from unteach.mistakes.prepare import check_complete
 from unteach.mistakes.records import read_mistakes, read_prompts
 from unteach.models.context import context_length
 from unteach.models.loading import check_loadable
@@ -16,14 +17,11 @@ from unteach.prompts.mistakes import load_wording
 
 
 def plan(config: MistakesConfig, study: bool = False) -> str:
-    """Check the settings and what is on this disk, and return what would be done, step by step.
+    """Check the settings and the files on this disk, and return what would be done, step by step.
 
-    Hub ids and public sets are named, not fetched. Raises UnteachError for whatever is wrong and can be known.
+    Hub ids and public sets are named, not fetched. Raises UnteachError for whatever can be seen to be wrong.
     """
-    if not config.model:
-        raise ConfigError("--model is missing; see unteach mistakes run --help")
-    if config.prompts and not config.judge:
-        raise ConfigError("--judge is missing: who says which induced replies are bad? See `unteach judges list`")
+    check_complete(config)
     for judge in config.judge:
         name = judge.split(":")[0].split("?")[0]
         if name not in judge_names():
@@ -37,7 +35,7 @@ def plan(config: MistakesConfig, study: bool = False) -> str:
         lines.append(f"1. induce: {len(wording.inducements)} inducements, judged by {', '.join(config.judge)}{most}")
     if not config.analyses:
         lines.append(f"2. analyse, guided: by {config.analyst or 'the model itself'}")
-    per = f"{config.normals_per_analysis:g} ordinary, {config.harmless_per_analysis:g} harmless rows"
+    per = f"{config.normals_per_analysis:g} normal, {config.harmless_per_analysis:g} harmless rows"
     how = f"LoRA of rank {config.lora_rank}" if config.lora else "all weights"
     rate = f"{config.learning_rate:g}" if config.learning_rate else "chosen from the model's width"
     lines.append(

@@ -1,33 +1,35 @@
-"""Mistakes and analyses with their provenance, in files that a person can read, edit and feed back."""
+"""Mistakes and analyses with their provenance, in files that a person can read, edit and give back."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 from unteach.data.example import Example
-from unteach.data.formats import Polarity, concept_of, examples_by_row, rename_columns
+from unteach.data.formats import concept_of, examples_by_row, rename_columns
 from unteach.data.raw_row import RawRow
 from unteach.data.sources import read_rows
-from unteach.errors import DataError, nearest
+from unteach.errors import nearest
 from unteach.prompts.turn import Turn
 from unteach.results.files import without_surrogates, write_whole
+from unteach.results.report import Cost
 
-Source = Literal["induced", "labelled", "reported"]
-SOURCES: tuple[str, ...] = get_args(Source)
-Record = TypeVar("Record", "Mistake", "Analysis")
+MISTAKES, UNSEEN, ANALYSES = "mistakes.jsonl", "unseen_mistakes.jsonl", "analyses.jsonl"
+
+MistakeSource = Literal["induced", "labelled", "reported"]
+MISTAKE_SOURCES: tuple[MistakeSource, ...] = get_args(MistakeSource)
 
 
 @dataclass(frozen=True)
 class Origin:
     """Where a mistake or an analysis comes from.
 
-    `model` wrote it, with `seed`, asked in the words of `wording` (a version), of which an induced mistake used
-    inducement number `inducement`. `judge` called it bad; `verdict` is "unknown" where it could not tell.
+    `model` wrote it, with `seed`, asked in the words of `wording` (a version); an induced mistake used its inducement
+    number `inducement`. `judge` called it bad; `verdict` is "unknown" where the judge could not tell.
     """
 
-    source: Source = "labelled"
+    source: MistakeSource = "labelled"
     model: str | None = None
     seed: int | None = None
     wording: str | None = None
@@ -46,9 +48,9 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Why a reply is bad, or good, as `analyst` wrote it when asked with the hint of `wording`.
+    """Why a reply is bad, or good, as `analyst` wrote it when asked in the words of `wording` (a version).
 
-    `reply_is` "good" marks the analysis of a good reply; `mistake` then holds that reply, which is none.
+    `reply_is` "good" marks the analysis of a good reply; `mistake` then holds that reply, though it is no mistake.
     """
 
     mistake: Mistake
@@ -58,31 +60,69 @@ class Analysis:
     reply_is: Literal["bad", "good"] = "bad"
 
 
+@dataclass(frozen=True)
+class Records:
+    """The mistakes and analyses that a run trains on, and the `unseen` mistakes that it is evaluated on.
+
+    `notes` say how they were made, and `cost` what that took.
+    """
+
+    mistakes: Sequence[Mistake] = ()
+    unseen: Sequence[Mistake] = ()
+    analyses: Sequence[Analysis] = ()
+    notes: Sequence[str] = ()
+    cost: Sequence[Cost] = ()
+
+
+def write_records(directory: Path, records: Records) -> None:
+    """Write mistakes and analyses to be read, edited and taken up again. Raises OutputError."""
+    if records.analyses:
+        write_analyses(directory / ANALYSES, records.analyses)
+    write_mistakes(directory / UNSEEN, records.unseen)
+    write_mistakes(directory / MISTAKES, records.mistakes)
+
+
+def read_records(directory: Path) -> Records | None:
+    """Read what an interrupted run has written, perhaps edited since; None where its mistakes are not there."""
+    mistakes, unseen, analyses = directory / MISTAKES, directory / UNSEEN, directory / ANALYSES
+    if not (mistakes.exists() and unseen.exists()):
+        return None
+    found = Records(
+        read_mistakes(str(mistakes)),
+        read_mistakes(str(unseen)) if unseen.stat().st_size else [],
+        read_analyses(str(analyses)) if analyses.exists() else [],
+        [f"the mistakes were taken from {MISTAKES}, which was there"],
+    )
+    if not found.analyses:
+        return found
+    return replace(found, notes=[*found.notes, f"the analyses were taken from {ANALYSES}, which was there"])
+
+
 def write_mistakes(path: Path, mistakes: Iterable[Mistake]) -> Path:
     """Write mistakes as JSON lines: TRL's unpaired format (`label` false) with the origin beside it.
 
     `unteach run --forget` reads the same file. Raises OutputError.
     """
-    return _write(path, (_mistake_row(mistake) for mistake in mistakes))
+    return _write(path, map(_mistake_row, mistakes))
 
 
 def write_analyses(path: Path, analyses: Iterable[Analysis]) -> Path:
     """Write analyses as JSON lines: prompt, reply, analysis, and where each comes from. Raises OutputError.
 
-    `label` is false where the reply is bad, so that nobody takes these rows for normal ones.
+    `label` is false where the reply is bad, so that these rows cannot be taken for normal ones.
     """
     rows = []
     for analysis in analyses:
         row = _mistake_row(analysis.mistake)
         row = {"prompt": row.pop("prompt"), "reply": row.pop("completion"), "analysis": analysis.text} | row
         row["label"] = analysis.reply_is == "good"
-        rows.append(row | {"analyst": analysis.analyst, "analysis_templates": analysis.wording})
+        rows.append(row | {"analyst": analysis.analyst, "analysis_wording": analysis.wording})
     return _write(path, rows)
 
 
 def read_mistakes(
     source: str,
-    default: Source = "labelled",
+    default: MistakeSource = "labelled",
     columns: dict[str, str] | None = None,
     split: str | None = None,
     revision: str | None = None,
@@ -97,7 +137,7 @@ def read_mistakes(
     found = []
     for row, examples in zip(rows, by_row, strict=True):
         for example in examples:
-            _need_prompt(row, example.turns)
+            _check_prompt(row, example.turns)
             origin = Origin(default) if form.name == _OWN_SOURCE else _origin(row, default)
             found.append(Mistake(example, origin))
     return found
@@ -114,7 +154,7 @@ def read_analyses(source: str) -> list[Analysis]:
                 raise row.fail(f"field '{name}' is empty; fill it in or remove the row")
         example = Example(turns, reply.strip(), where=row.label, good=row.other("good"), concept=concept_of(row))
         mistake = Mistake(example, _origin(row, "labelled"))
-        analyst, wording = _word(row, "analyst") or "", _word(row, "analysis_templates") or ""
+        analyst, wording = _word(row, "analyst") or "", _word(row, "analysis_wording") or ""
         good = row.has("label") and row.flag("label")
         found.append(Analysis(mistake, text, analyst, wording, "good" if good else "bad"))
     return found
@@ -125,25 +165,23 @@ def read_prompts(
     columns: dict[str, str] | None = None,
     split: str | None = None,
     revision: str | None = None,
-    polarity: Polarity = "negative",
 ) -> list[Example]:
-    """Read prompts; a known bad reply, where the rows have one, comes along in `bad`, a right one in `good`.
+    """Read prompts as examples without a reply; a known bad reply goes into `bad`, a right one into `good`.
 
-    Rows may be in any known format, or hold a `prompt` alone (text or messages), also side by side: a row whose reply
-    is missing or blank counts as a prompt alone. Of rows with replies, those of the `polarity` are read, and the first
-    such reply of each. A text file has a prompt per line. The reply of the examples is empty. Raises DataError naming
-    row and field.
+    Rows may be in any known format or hold a `prompt` alone (text or messages), both in one file too: a row whose reply
+    is missing or blank counts as a prompt alone. Of rows with replies, the first bad reply of
+    each is read. A text file has one prompt per line. Raises DataError naming row and field.
     """
     if source.lower().endswith(".txt"):
-        return [Example.of(line, "", where=where) for where, line in _lines(source)]
-    rows = rename_columns(source, read_rows(source, split, revision, polarity), columns or {})
+        return [line for row in read_rows(source) for line in _prompt_lines(row)]
+    rows = rename_columns(source, read_rows(source, split, revision, "negative"), columns or {})
     replied = [row for row in rows if not _alone(row)]
-    answered = iter(_answered(source, replied, polarity, needed=len(replied) == len(rows)) if replied else [])
+    answered = iter(_answered(source, replied, needed=len(replied) == len(rows)) if replied else [])
     found = []
     for row in rows:
         examples = [_prompt_alone(row)] if _alone(row) else next(answered)[:1]
         for example in examples:
-            _need_prompt(row, example.turns)
+            _check_prompt(row, example.turns)
             if example.turns[-1].role != "user":
                 raise row.fail(f"the prompt ends with a message of the {example.turns[-1].role}; end it with a user's")
         found += examples
@@ -151,12 +189,12 @@ def read_prompts(
 
 
 _OWN_SOURCE = "TruthfulQA"  # its field "source" is a web page
-_UNFLAGGED = "Safety-Prompts"  # its replies were called good or bad by nobody
+_UNLABELLED = "Safety-Prompts"  # nobody called its replies good or bad
 _REPLIES = ("completion", "reply", "response", "rejected", "answer", "output", "response_0", "messages")
 
 
 def _alone(row: RawRow) -> bool:
-    """Tell whether a row holds a prompt without a reply to it."""
+    """Whether a row holds a prompt without a reply."""
     return "prompt" in row.values and all(_given(row, name) in (None, []) for name in _REPLIES)
 
 
@@ -165,38 +203,24 @@ def _prompt_alone(row: RawRow) -> Example:
     return Example(row.turns("prompt"), "", where=row.label, good=good, bad=bad, concept=concept_of(row))
 
 
-def _answered(name: str, rows: list[RawRow], polarity: Polarity, needed: bool) -> list[list[Example]]:
-    """Return the prompts of rows with replies, and the replies as what they are known to be."""
-    form, by_row = examples_by_row(name, rows, polarity, needed)
-
-    def asked(example: Example) -> Example:
-        if form.name == _UNFLAGGED:
-            return replace(example, reply="")
-        if polarity == "normal":
-            return replace(example, reply="", good=example.reply)
-        return replace(example, reply="", bad=example.reply)
-
-    return [[asked(example) for example in examples] for examples in by_row]
+def _answered(name: str, rows: list[RawRow], needed: bool) -> list[list[Example]]:
+    """Return the prompts of rows with replies; a reply that is known to be bad goes into `bad`."""
+    form, by_row = examples_by_row(name, rows, "negative", needed)
+    labelled = form.name != _UNLABELLED
+    return [[replace(row, reply="", bad=row.reply if labelled else row.bad) for row in rows] for rows in by_row]
 
 
-def _need_prompt(row: RawRow, turns: tuple[Turn, ...]) -> None:
+def _check_prompt(row: RawRow, turns: tuple[Turn, ...]) -> None:
     if not any(turn.content.strip() for turn in turns):
         raise row.fail("there is no prompt in it; remove the row, or name its column with --column prompt=…")
 
 
-def _lines(source: str) -> list[tuple[str, str]]:
-    try:
-        path = Path(source).expanduser()
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{source}: no such file; check the path") from None
-    except (OSError, ValueError, RuntimeError) as error:  # also: no UTF-8, no name of a file, no such home
-        raise DataError(f"{source}: cannot be read as UTF-8 text ({error}); fix it") from None
-    lines = [(f"{path.name} line {number}", line.strip()) for number, line in enumerate(text.split("\n"), 1)]
-    lines = [(where, line) for where, line in lines if line]
-    if not lines:
-        raise DataError(f"{source}: holds no prompt; write one per line")
-    return lines
+def _prompt_lines(row: RawRow) -> list[Example]:
+    """Return the prompts of a text file, which is a row of its own: one per line."""
+    lines = [
+        (f"{row.label} line {number}", line.strip()) for number, line in enumerate(row.text("text").split("\n"), 1)
+    ]
+    return [Example.of(line, "", where=where) for where, line in lines if line]
 
 
 def _mistake_row(mistake: Mistake) -> dict[str, Any]:
@@ -212,21 +236,19 @@ def _mistake_row(mistake: Mistake) -> dict[str, Any]:
     return row | {name: value for name, value in extras.items() if value is not None}
 
 
-def _origin(row: RawRow, default: Source) -> Origin:
+def _origin(row: RawRow, default: MistakeSource) -> Origin:
     """Read where a row comes from; blank fields, as in a table, count as missing."""
     given = _given(row, "source")
-    if given is not None and given not in SOURCES:
-        near = nearest(str(given), SOURCES)
-        raise row.fail(f"field 'source' must be one of {', '.join(SOURCES)}, not {str(given)[:40]!r}{near}")
-    seed, number = (_number(row, name) for name in ("seed", "inducement"))
-    known: Source = given or default
-    return Origin(
-        known, _word(row, "model"), seed, _word(row, "wording"), number, _word(row, "judge"), _word(row, "verdict")
-    )
+    if given is not None and given not in MISTAKE_SOURCES:
+        near = nearest(str(given), MISTAKE_SOURCES)
+        raise row.fail(f"field 'source' must be one of {', '.join(MISTAKE_SOURCES)}, not {str(given)[:40]!r}{near}")
+    seed, inducement = _number(row, "seed"), _number(row, "inducement")
+    model, wording, judge, verdict = (_word(row, name) for name in ("model", "wording", "judge", "verdict"))
+    return Origin(given or default, model, seed, wording, inducement, judge, verdict)
 
 
 def _given(row: RawRow, name: str) -> Any:
-    """Return a field, or None where it is missing or blank, as the cells of a table are."""
+    """Return a field; None where it is missing, or blank as an empty cell of a table is."""
     value = row.values.get(name)
     return None if value != value or (isinstance(value, str) and not value.strip()) else value  # NaN is not itself
 
@@ -251,11 +273,3 @@ def _write(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
     """Write rows as JSON lines; half a Unicode character, which no file can hold, becomes U+FFFD."""
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     return write_whole(path, without_surrogates(text))
-
-
-def said_by(records: Iterable[Record], name: Callable[[Record], str]) -> dict[str, int]:
-    """Count records by what `name` says of each, most frequent first."""
-    counts: dict[str, int] = {}
-    for record in records:
-        counts[name(record)] = counts.get(name(record), 0) + 1
-    return dict(sorted(counts.items(), key=lambda item: -item[1]))

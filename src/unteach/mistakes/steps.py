@@ -1,242 +1,195 @@
-"""The steps that need no training: mistakes from prompts and labels, analyses from mistakes, and their files."""
+"""The steps that need no training: mistakes from prompts and labels, analyses from mistakes."""
 
 import random
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
+from typing import Literal
 
 from unteach.data.example import Example
-from unteach.data.prompt_format import prompt_format
 from unteach.errors import ConfigError
-from unteach.judges.base import Judge
-from unteach.mistakes.analyse import Analysed, Analyst, EndpointAnalyst, ModelAnalyst, analyse
-from unteach.mistakes.analyse import told as told_of_analyses
-from unteach.mistakes.config import MistakesConfig
+from unteach.mistakes.analyse import Analysed, EndpointAnalyst, ModelAnalyst, analyse
 from unteach.mistakes.induce import Induction, induce
-from unteach.mistakes.induce import told as told_of_induction
-from unteach.mistakes.material import Material
-from unteach.mistakes.records import (
-    Analysis,
-    Mistake,
-    read_analyses,
-    read_mistakes,
-    said_by,
-    write_analyses,
-    write_mistakes,
-)
+from unteach.mistakes.prepare import PreparedMistakes
+from unteach.mistakes.records import Analysis, Mistake, Records, read_analyses
+from unteach.mistakes.verdict import read_verdict
 from unteach.models.context import context_length
 from unteach.models.endpoint import Endpoint, chat_address, key_from_environment
-from unteach.models.fingerprint import model_fingerprint
-from unteach.models.loading import load_model, load_tokenizer
-from unteach.pipeline.original import Original
+from unteach.pipeline.original import load_original
 from unteach.progress import track
-from unteach.prompts.mistakes import MistakeWording
 from unteach.results.cost import Meter
 from unteach.results.report import Cost
 
-MISTAKES, HELD, ANALYSES = "mistakes.jsonl", "unseen_mistakes.jsonl", "analyses.jsonl"
 
-
-@dataclass
-class Found:
-    """Mistakes and analyses to train on, mistakes held out, what to tell of the steps, and what they cost."""
-
-    mistakes: list[Mistake] = field(default_factory=list)
-    held: list[Mistake] = field(default_factory=list)
-    analyses: list[Analysis] = field(default_factory=list)
-    induction: Induction | None = None
-    analysed: Analysed | None = None
-    notes: list[str] = field(default_factory=list)
-    cost: list[Cost] = field(default_factory=list)
-
-
-def find_mistakes(
-    config: MistakesConfig,
-    material: Material,
-    original: Original,
-    judge: Judge | None,
-    wording: MistakeWording,
-    found: Found,
-) -> None:
-    """Step 1: induce on the prompts and add what was labelled and reported.
+def find_mistakes(prepared: PreparedMistakes) -> Records:
+    """Step 1: induce mistakes on the prompts, and add those that were labelled and reported.
 
     Prompts that fill the context are left out. Raises ConfigError where nothing was given, and where nothing was
-    induced and no mistake was given: an aligned model refuses, which is no failure of the run but of its input.
+    induced and no mistake was given.
     """
-    if not (material.prompts or material.labelled):
+    rows = prepared.rows
+    if not (rows.prompts or rows.labelled):
         raise ConfigError(
             "there is nothing to learn from: give --prompts, --mistakes or --reports, or --analyses to `unteach "
             "mistakes tune`"
         )
-    material.prompts = _fitting(original, material.prompts, wording, found)
-    material.unseen_prompts = _fitting(original, material.unseen_prompts, wording, found)
-    induced: list[Mistake] = []
-    held_out: list[Mistake] = []
-    if material.prompts:
-        assert judge is not None
-        found.induction = _induced(config, original, material.prompts, judge, wording, "inducing mistakes", found)
-        induced = found.induction.mistakes
-        found.notes.append(f"induced: {told_of_induction(found.induction)}")
-    if material.unseen_prompts:
-        assert judge is not None
-        title = "inducing on held-out prompts"
-        held_out = _induced(config, original, material.unseen_prompts, judge, wording, title, found).mistakes
-    found.mistakes = [*induced, *material.labelled]
-    known = {mistake.example.prompt_key for mistake in material.unseen_mistakes}
-    found.held = [*material.unseen_mistakes, *(m for m in held_out if m.example.prompt_key not in known)]
-    unknown = len(material.unseen_prompts) - len(held_out)
-    if unknown > 0:
-        found.notes.append(
-            f"{unknown} of {len(material.unseen_prompts)} held-out prompts were not induced either: they have no known "
-            "bad reply, and are not among the unseen prompts of the check, whose rates are of inducible prompts"
-        )
-    if not found.mistakes:
+    notes: list[str] = []
+    cost: list[Cost] = []
+    prompts = _fitting(prepared, rows.prompts, notes)
+    unseen_prompts = _fitting(prepared, rows.unseen_prompts, notes)
+    mistakes, unseen = list(rows.labelled), list(rows.unseen_mistakes)
+    if prompts:
+        induction = _induce(prepared, prompts, "inducing mistakes", cost)
+        mistakes = [*induction.mistakes, *mistakes]
+        notes.append(f"induced: {induction}")
+    if unseen_prompts:
+        known = {mistake.example.prompt_key for mistake in unseen}
+        induced = _induce(prepared, unseen_prompts, "inducing on held-out prompts", cost).mistakes
+        unseen += [mistake for mistake in induced if mistake.example.prompt_key not in known]
+        if not_induced := len(unseen_prompts) - len(induced):
+            notes.append(
+                f"{not_induced} of {len(unseen_prompts)} held-out prompts were not induced either: they have no known "
+                "bad reply and are not among the unseen prompts, whose rates are therefore of inducible prompts"
+            )
+    if not mistakes:
         raise ConfigError(
             "no mistake was induced and none was given: the model refuses, as it should, or the judge finds nothing "
             "bad; give labelled mistakes (--mistakes), user reports (--reports), other inducements (--wording) or "
             "another --judge"
         )
+    return Records(mistakes, unseen, notes=notes, cost=cost)
 
 
-def write_found(directory: Path, found: Found) -> None:
-    """Write the mistakes, and the analyses where there are any, for people to read and edit. Raises OutputError."""
-    write_mistakes(directory / HELD, found.held)
-    write_mistakes(directory / MISTAKES, found.mistakes)
-    if found.analyses:
-        write_analyses(directory / ANALYSES, found.analyses)
-
-
-def read_found(directory: Path, found: Found) -> bool:
-    """Read what an earlier, broken off run has written, perhaps edited since; tells whether the mistakes were there."""
-    path, held, analyses = directory / MISTAKES, directory / HELD, directory / ANALYSES
-    if not (path.exists() and held.exists()):
-        return False
-    found.mistakes = read_mistakes(str(path))
-    found.held = read_mistakes(str(held)) if held.stat().st_size else []
-    found.notes.append(f"the mistakes were taken from {path.name}, which was there")
-    if analyses.exists():
-        found.analyses = read_analyses(str(analyses))
-        found.notes.append(f"the analyses were taken from {analyses.name}, which was there")
-    return True
-
-
-def _fitting(original: Original, prompts: list[Example], wording: MistakeWording, found: Found) -> list[Example]:
-    """Leave out prompts that fill the model's context in some inducement's words, and note it."""
-    room = context_length(original.model)
+def _fitting(prepared: PreparedMistakes, prompts: Sequence[Example], notes: list[str]) -> Sequence[Example]:
+    """Leave out prompts that fill the model's context in the words of some inducement, and note it."""
+    form, wording, room = prepared.original.form, prepared.wording, context_length(prepared.original.model)
     if room is None:
         return prompts
     numbers = range(len(wording.inducements))
-    longest = [max(len(original.form.prompt_ids(wording.induce(n, row.turns))) for n in numbers) for row in prompts]
-    kept = [row for row, length in zip(prompts, longest, strict=True) if length < room]
-    if len(kept) < len(prompts):
-        first = next(row for row, length in zip(prompts, longest, strict=True) if length >= room)
-        found.notes.append(
-            f"prompts: left out {len(prompts) - len(kept)} that fill the model's context of {room} tokens in inducing "
-            f"words (first: {first.where or 'row 1'})"
+    longest = [max(len(form.prompt_ids(wording.induce(n, row.turns))) for n in numbers) for row in prompts]
+    left_out = [row for row, length in zip(prompts, longest, strict=True) if length >= room]
+    if left_out:
+        notes.append(
+            f"prompts: left out {len(left_out)} that fill the model's context of {room} tokens in inducing "
+            f"words (first: {left_out[0].where or 'row 1'})"
         )
-    return kept
+    return [row for row, length in zip(prompts, longest, strict=True) if length < room]
 
 
-def _induced(
-    config: MistakesConfig,
-    original: Original,
-    prompts: list[Example],
-    judge: Judge,
-    wording: MistakeWording,
-    title: str,
-    found: Found,
-) -> Induction:
-    meter = Meter()
+def _induce(prepared: PreparedMistakes, prompts: Sequence[Example], title: str, cost: list[Cost]) -> Induction:
+    config, original, meter = prepared.config, prepared.original, Meter()
     with track(title) as progress:
         induction = induce(
             original.model,
             original.form,
             prompts,
-            judge,
-            wording,
+            prepared.judges[0],
+            prepared.wording,
             name=original.name,
             seed=config.seed,
             max_new_tokens=config.max_new_tokens,
             key=original.key,
             progress=progress,
         )
-    read, written = induction.tokens_read, induction.tokens_generated
-    found.cost.append(meter.cost(original.model, "original", title, forward=read, generated=written))
+    cost.append(meter.cost(original.model, "original", title, **induction.tokens))
     return induction
 
 
-def find_analyses(
-    config: MistakesConfig,
-    original: Original,
-    analyst: Analyst,
-    wording: MistakeWording,
-    found: Found,
-    good: Sequence[Example] = (),
-) -> None:
-    """Step 2: have the mistakes analysed with guidance, and keep what passes the gate.
-
-    Of the good replies, as many are analysed as `good_per_analysis` asks for. Raises ConfigError where no analysis of a
-    mistake passes.
-    """
-    meter = Meter()
-    with track("analysing mistakes") as progress:
-        found.analysed = analyse(analyst, found.mistakes, wording, progress=progress)
-    found.cost.append(_analysing(analyst, "analysing mistakes", meter))
-    found.analyses = found.analysed.analyses
-    sources = said_by(found.analyses, lambda analysis: analysis.mistake.origin.source)
-    by_source = ", ".join(f"{count} {source}" for source, count in sources.items())
-    told = told_of_analyses(found.analysed)
-    if isinstance(analyst, EndpointAnalyst) and analyst.failure:
-        told += f"; the endpoint failed: {analyst.failure}"
-    found.notes.append(f"analysed by {analyst.name}: {told}; {by_source or 'none kept'}")
-    if not found.analyses:
-        raise ConfigError(
-            f"no analysis by {analyst.name} was fit to learn from ({told}); name a more "
-            "capable --analyst, a model or openai:MODEL, or write analyses by hand (docs/mistakes.md)"
-        )
-    wanted = round(config.good_per_analysis * len(found.analyses))
-    chosen = random.Random(f"good replies:{config.seed}").sample(list(good), min(wanted, len(good)))
-    if chosen:
-        meter = Meter()
-        with track("analysing good replies") as progress:
-            of_good = analyse(analyst, [Mistake(row) for row in chosen], wording, reply_is="good", progress=progress)
-        found.analyses += of_good.analyses
-        found.cost.append(_analysing(analyst, "analysing good replies", meter))
-        found.notes.append(f"good replies: {told_of_analyses(of_good)}")
-
-
-def _analysing(analyst: Analyst, stage: str, meter: Meter) -> Cost:
-    """Return what the analyst took; of one behind an endpoint only the time is known."""
-    if isinstance(analyst, ModelAnalyst):
-        return analyst.cost("original", stage, meter)
-    return Cost(arm="original", stage=stage, wall_seconds=meter.seconds)
-
-
-def make_analyst(config: MistakesConfig, original: Original) -> Analyst:
+def make_analyst(prepared: PreparedMistakes) -> ModelAnalyst | EndpointAnalyst:
     """Return who analyses: the model itself, another local model, or an endpoint. Raises ConfigError and ModelError."""
-    name = config.analyst
-    if name is None:
-        return ModelAnalyst(
-            original.model, original.form, original.name, max_new_tokens=config.max_new_tokens, key=original.key
-        )
-    if name.startswith("openai:"):
+    config, name = prepared.config, prepared.config.analyst
+    if name is not None and name.startswith("openai:"):
         address = chat_address(config.analyst_url, "--analyst-url")
         model = name.removeprefix("openai:")
         if not model:
             raise ConfigError("--analyst openai: names no model; write openai:MODEL")
         return EndpointAnalyst(Endpoint(address, model, key_from_environment(), longest=config.max_new_tokens))
-    tokenizer = load_tokenizer(name, trust_remote_code=config.trust_remote_code)
-    model_ = load_model(name, dtype=config.dtype, device=config.device, trust_remote_code=config.trust_remote_code)
-    form = prompt_format(tokenizer, "auto", None, model_.generation_config.eos_token_id)
-    key = model_fingerprint(model_)
-    return ModelAnalyst(model_, form, name, max_new_tokens=config.max_new_tokens, key=key)
+    own = config.model_copy(update={"prompt_format": "auto", "load_in_4bit": False})
+    analyst = prepared.original if name is None else load_original(own, name)
+    return ModelAnalyst(
+        analyst.model, analyst.form, analyst.name, max_new_tokens=config.max_new_tokens, key=analyst.key
+    )
 
 
-def check_rows(found: Found, material: Material) -> dict[str, list[Example]]:
-    """Return the rows of every split: mistakes that were trained on, mistakes held out, and what was given."""
-    seen = {m.example.prompt_key: m.example for m in reversed(found.mistakes)}
-    rows = {
-        "seen": [replace(row, bad=None) for row in reversed(seen.values())],
-        "unseen": material.splits["unseen"] or [m.example for m in found.held],
-    }
-    return rows | {name: material.splits[name] for name in ("unseen_concept", "normal", "lookalike")}
+def find_analyses(prepared: PreparedMistakes, analyst: ModelAnalyst | EndpointAnalyst) -> Records:
+    """Step 2: have the mistakes analysed with guidance, and keep what passes the gate.
+
+    Of the good replies, as many are analysed as `good_per_analysis` asks for. Raises ConfigError where no analysis of a
+    mistake passes.
+    """
+    config, records, good_replies = prepared.config, prepared.records, prepared.rows.good_replies
+    analysed, cost = _analyse(prepared, analyst, records.mistakes, "analysing mistakes")
+    sources = Counter(analysis.mistake.origin.source for analysis in analysed.analyses).most_common()
+    by_source = ", ".join(f"{count} {source}" for source, count in sources)
+    said = str(analysed) + (f"; the endpoint failed: {analyst.failure}" if analyst.failure else "")
+    if not analysed.analyses:
+        raise ConfigError(
+            f"no analysis by {analyst.name} was fit to learn from ({said}); name a more "
+            "capable --analyst, a model or openai:MODEL, or write analyses by hand (docs/mistakes.md)"
+        )
+    records = replace(
+        records,
+        analyses=analysed.analyses,
+        notes=[*records.notes, f"analysed by {analyst.name}: {said}; {by_source}"],
+        cost=[*records.cost, cost],
+    )
+    wanted = round(config.good_per_analysis * len(analysed.analyses))
+    chosen = random.Random(f"good replies:{config.seed}").sample(good_replies, min(wanted, len(good_replies)))
+    if not chosen:
+        return records
+    of_good, cost = _analyse(prepared, analyst, list(map(Mistake, chosen)), "analysing good replies", "good")
+    return replace(
+        records,
+        analyses=[*records.analyses, *of_good.analyses],
+        notes=[*records.notes, f"good replies: {of_good}"],
+        cost=[*records.cost, cost],
+    )
+
+
+def _analyse(
+    prepared: PreparedMistakes,
+    analyst: ModelAnalyst | EndpointAnalyst,
+    mistakes: Sequence[Mistake],
+    title: str,
+    reply_is: Literal["bad", "good"] = "bad",
+) -> tuple[Analysed, Cost]:
+    meter = Meter()
+    with track(title) as progress:
+        analysed = analyse(analyst, mistakes, prepared.wording, reply_is=reply_is, progress=progress)
+    return analysed, analyst.cost(title, meter)
+
+
+def take_given_analyses(prepared: PreparedMistakes) -> Records:
+    """Take the analyses of --analyses, and their mistakes, except those whose prompts are evaluated on.
+
+    Raises ConfigError where none is left to train on.
+    """
+    config, rows = prepared.config, prepared.rows
+    given = [analysis for path in config.analyses for analysis in read_analyses(path)]
+    evaluated = {row.prompt_key for split in ("unseen", "unseen_concept") for row in rows.splits[split]}
+    analyses = [analysis for analysis in given if analysis.mistake.example.prompt_key not in evaluated]
+    notes = []
+    if left_out := len(given) - len(analyses):
+        notes.append(f"left out {left_out} analyses whose prompts stand in --unseen or --unseen-concept")
+    mistakes = [analysis.mistake for analysis in analyses if analysis.reply_is == "bad"]
+    if not mistakes:
+        why = "their prompts all stand in --unseen or --unseen-concept" if left_out else "none is of a bad reply"
+        raise ConfigError(f"--analyses {', '.join(config.analyses)}: nothing to train on, {why}; give others")
+    return Records(mistakes, rows.unseen_mistakes, analyses, [*notes, *_doubts(analyses)])
+
+
+def _doubts(analyses: Sequence[Analysis]) -> list[str]:
+    """Say what is odd about analyses that were given; they are trained on as they are."""
+    notes = []
+    odd = [analysis for analysis in analyses if read_verdict(analysis.text) not in (analysis.reply_is, None)]
+    if odd:
+        notes.append(
+            f"{len(odd)} of {len(analyses)} analyses contradict their label and were learnt as they are (first: "
+            f"{odd[0].mistake.example.where}, on a {odd[0].reply_is} reply)"
+        )
+    if all(analysis.reply_is == "bad" for analysis in analyses):
+        notes.append(
+            "no analysis of a good reply is among those given: the model may come to call good replies bad as well; "
+            "`unteach mistakes run` makes them"
+        )
+    return notes

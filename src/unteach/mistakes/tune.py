@@ -1,4 +1,4 @@
-"""Step 3: tune the model on rows, and what all tuning of this route needs to know of model and settings."""
+"""Step 3: tune the model on rows."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,97 +8,36 @@ from transformers import TrainerCallback
 
 from unteach.data.encoded import encode_all
 from unteach.data.example import Example
-from unteach.data.prompt_format import PromptFormat
-from unteach.judges.base import Judge
-from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.corpus import Corpus, make_corpus
-from unteach.mistakes.guide import guided_format
-from unteach.mistakes.material import Material
+from unteach.mistakes.prepare import PreparedMistakes, tune_settings
 from unteach.mistakes.records import Analysis
-from unteach.pipeline.original import Original, adapter_settings
+from unteach.pipeline.original import adapter_settings
 from unteach.progress import track
-from unteach.prompts.mistakes import MistakeWording
 from unteach.results.cost import Meter
 from unteach.training.curve import ValidationCurve
-from unteach.training.data import longest_row
 from unteach.training.rows import TrainingRow
 from unteach.training.stopping import Behaviour
-from unteach.training.supervised import RowsTrainer, StepsShown, TuneSettings, arguments_of, checkpoint_to_resume, tuner
+from unteach.training.supervised import RowsTrainer, StepsShown, checkpoint_to_resume, tuner
 from unteach.training.validation import behaviour_of
 
 
-def check_settings(config: MistakesConfig, original: Original) -> None:
-    """Try the settings that only the tuning reads, before hours of induction. Raises ConfigError."""
-    longest_row(config.max_length, original.model)
-    arguments_of(original.model, tune_settings(config, Path(config.output) / "checkpoints"), lora=config.lora)
-    adapter_settings(config, original.model)
-
-
-def train(
-    config: MistakesConfig,
-    model: Any,
-    original: Original,
-    rows: Sequence[TrainingRow],
-    directory: Path,
-    *,
-    title: str = "tuning",
-    seed: int | None = None,
-    callbacks: Sequence[TrainerCallback] = (),
-    keep: bool = True,
-) -> RowsTrainer:
-    """Tune a model on rows in their order, with a progress bar; returns the trainer, whose `model` is the result.
-
-    With `keep`, checkpoints are kept in `directory`, and training goes on from the last complete one there.
-    """
-    settings = tune_settings(config, directory)
-    settings.save_steps = config.save_steps if keep else None
-    settings.seed = config.seed if seed is None else seed
-    with track(title) as progress:
-        trainer = tuner(
-            model,
-            original.tokenizer,
-            original.form.ids.pad_id,
-            rows,
-            settings,
-            peft_config=adapter_settings(config, model),
-            callbacks=[*callbacks, *([StepsShown(progress)] if progress else [])],
-        )
-        trainer.train(resume_from_checkpoint=checkpoint_to_resume(directory, trainer.digest) if keep else None)
-    return trainer
-
-
-def tune_settings(config: MistakesConfig, directory: Path) -> TuneSettings:
-    return TuneSettings(
-        directory,
-        config.batch_size,
-        config.gradient_accumulation_steps,
-        config.learning_rate,
-        config.save_steps,
-        config.seed,
-        cpu=(config.device or "").startswith("cpu"),
-        trainer=config.trainer,
-    )
-
-
-def corpus_of(
-    config: MistakesConfig,
-    original: Original,
-    wording: MistakeWording,
+def mix_rows(
+    prepared: PreparedMistakes,
     analyses: Sequence[Analysis],
-    normals: Sequence[Example],
     harmless: Sequence[Example],
     *,
     seed: int,
     learn_replies: bool = False,
 ) -> Corpus:
-    """Mix rows as the settings say."""
+    """Mix analyses with normal and harmless rows as the settings say."""
+    config = prepared.config
     return make_corpus(
         analyses,
-        normals,
+        prepared.rows.normals,
         harmless,
-        wording=wording,
-        form=original.form,
-        max_length=longest_row(config.max_length, original.model),
+        wording=prepared.wording,
+        form=prepared.original.form,
+        max_length=prepared.max_length,
         normals_per_analysis=config.normals_per_analysis,
         harmless_per_analysis=config.harmless_per_analysis,
         seed=seed,
@@ -106,34 +45,52 @@ def corpus_of(
     )
 
 
-def reminding_format(original: Original, wording: MistakeWording) -> PromptFormat:
-    """Return the format that puts the reminder before every prompt."""
-    eos = original.model.generation_config.eos_token_id
-    return guided_format(original.tokenizer, wording.reminder, original.form.name, eos)
-
-
-def validation_curve_of(
-    config: MistakesConfig,
-    material: Material,
-    original: Original,
-    wording: MistakeWording,
-    judge: Judge,
-    meter: Meter,
+def tune(
+    prepared: PreparedMistakes,
+    model: Any,
     rows: Sequence[TrainingRow],
-) -> list[ValidationCurve]:
-    """Judge replies to the validation prompts, asked with the reminder, while the rows are learnt; none where none are."""
-    if not (material.validation and config.validations):
-        return []
-    form = reminding_format(original, wording)
-    validation = encode_all(material.validation, form, longest_row(config.max_length, original.model), "--validation")[
-        0
-    ]
+    directory: Path,
+    *,
+    title: str = "tuning",
+    seed: int | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    checkpoints: bool = True,
+) -> RowsTrainer:
+    """Tune a model on rows in their order, with a progress bar; returns the trainer, whose `model` is the result.
+
+    With `checkpoints`, training goes on from the last complete checkpoint in `directory`.
+    """
+    with track(title) as progress:
+        trainer = tuner(
+            model,
+            prepared.original.tokenizer,
+            prepared.original.form.ids.pad_id,
+            rows,
+            tune_settings(prepared.config, directory, seed, checkpoints),
+            peft_config=adapter_settings(prepared.config, model),
+            callbacks=[*callbacks, *([StepsShown(progress)] if progress else [])],
+        )
+        checkpoint = checkpoint_to_resume(directory, trainer.digest) if checkpoints else None
+        trainer.train(resume_from_checkpoint=checkpoint)
+    return trainer
+
+
+def validation_curve(prepared: PreparedMistakes, meter: Meter, rows: Sequence[TrainingRow]) -> ValidationCurve | None:
+    """Return the callback that judges replies to the validation prompts while `rows` are learnt; None without prompts.
+
+    The prompts are asked with the reminder.
+    """
+    config = prepared.config
+    if not (prepared.rows.validation and config.validations):
+        return None
+    form = prepared.reminding
+    prompts = encode_all(prepared.rows.validation, form, prepared.max_length, "--validation")[0]
     per_step = config.batch_size * config.gradient_accumulation_steps
 
-    def look(model: Any) -> Behaviour:
-        return behaviour_of(model, form.tokenizer, validation, judge, config.max_new_tokens)
+    def validate(model: Any) -> Behaviour:
+        return behaviour_of(model, form.tokenizer, prompts, prepared.judges[0], config.max_new_tokens)
 
     def tokens(step: int) -> dict[str, int]:
         return {"backward": sum(len(row.input_ids) for row in rows[: step * per_step])}
 
-    return [ValidationCurve(config.validations, look, meter, tokens)]
+    return ValidationCurve(config.validations, validate, meter, tokens)

@@ -25,7 +25,7 @@ def load_original(config: LoadSettings, name: str | None = None, *, trained: boo
     """Load `name`, or the model of the config. `trained` as in `load_configured`. Raises ModelError."""
     name = name or config.model
     tokenizer, model = load_configured(config, name, trained=trained)
-    form = prompt_format(tokenizer, config.prompt_format, None, model.generation_config.eos_token_id)
+    form = prompt_format(tokenizer, config.prompt_format, model.generation_config.eos_token_id)
     return Original(name, model, tokenizer, form, model_fingerprint(model))
 
 
@@ -46,4 +46,4 @@ def adapter_settings(config: LoadSettings, model: Any) -> Any:
     """Return the LoRA settings of a run, None where it trains all weights. Raises ConfigError for unknown modules."""
     if not config.lora:
         return None
-    return lora_config(config.lora_rank, config.lora_alpha, 0.0, config.lora_targets, model)
+    return lora_config(config.lora_rank, config.lora_alpha, config.lora_targets, model)

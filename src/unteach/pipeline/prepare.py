@@ -52,11 +52,7 @@ def prepare(config: RunConfig, directory: Path) -> Prepared:
     judges = judges_of(config)
     ability = load_tasks(config.lm_eval, config.lm_eval_items)
     sets = read_sets(config)
-    original = load_original(config, trained=True)
-    longest = longest_row(config.max_length, original.model)
-    if config.retrained:
-        check_comparable(config, config.retrained, original.tokenizer)
-    complete_rows(sets, original, config)
+    original, longest = load_and_complete(config, sets)
     config = _settle(config, original, longest)
     arguments = trainer_arguments(config, directory / "checkpoints")
     method = choose_method(arguments, adapter=config.lora)
@@ -68,7 +64,7 @@ def prepare(config: RunConfig, directory: Path) -> Prepared:
     splits: dict[str, list[Encoded]] = {}
     if not config.skip_evaluation:
         met = _rows_as_met(run_items(method, data, arguments), 4 * config.evaluation_prompts)
-        splits = _encode_evaluation_rows(config, sets, met, original, longest)
+        splits = encode_evaluation_rows(config, sets, met, original, longest)
     trusted = trusted_judges(judges, sets.uncut["negatives"], sets.uncut.get("normals", []), sets.notes)
     config = with_judges(config, judges, trusted)
     evaluation = new_evaluation(config, splits, original, trusted, ability)
@@ -83,12 +79,20 @@ def check_settings(config: RunConfig) -> None:
     check_four_bit(config)
 
 
-def complete_rows(sets: Sets, original: Original, config: RunConfig) -> None:
-    """Make normal rows and look-alikes from the model's own answers, where none were given."""
+def load_and_complete(config: RunConfig, sets: Sets) -> tuple[Original, int]:
+    """Load the original, and return it with the longest row in tokens.
+
+    Where no normal rows or look-alikes were given, they are made from the model's own answers.
+    """
+    original = load_original(config, trained=True)
+    longest = longest_row(config.max_length, original.model)
+    if config.retrained:
+        check_comparable(config, config.retrained, original.tokenizer)
     if not sets.normals:
         add_own_answers(sets, original, config)
     if config.scenario == "harm" and not sets.evaluation["lookalike"] and not config.skip_evaluation:
         add_lookalikes(sets, original, config)
+    return original, longest
 
 
 def _settle(config: RunConfig, original: Original, longest: int) -> RunConfig:
@@ -127,7 +131,7 @@ def _rows_as_met(items: UnlearnItems, most: int) -> list[Example]:
     return [items.negatives[number].example for number in met]
 
 
-def _encode_evaluation_rows(
+def encode_evaluation_rows(
     config: RunConfig, sets: Sets, met: list[Example], original: Original, longest: int
 ) -> dict[str, list[Encoded]]:
     """Encode the rows of every split and the non-members; `seen` are the negatives that training has `met`."""

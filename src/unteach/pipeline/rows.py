@@ -54,9 +54,9 @@ def read_sets(config: RunConfig) -> Sets:
     notes: list[str] = []
     negatives = read(config, config.forget, "negative", "negatives", notes)
     normals = read(config, config.retain, "normal", "normals", notes)
-    shared = overlap(negatives, normals)
-    notes += shared.messages
-    contradicting = {example.key for example in shared.contradictions}
+    contradictions, messages = overlap(negatives, normals)
+    notes += messages
+    contradicting = {example.key for example in contradictions}
     normals = [example for example in normals if example.key not in contradicting]
     evaluation = _read_splits(config, config.unseen, config.normal, notes)
     for name, rows in evaluation.items():
@@ -193,26 +193,32 @@ def shuffle_passages(rows: list[Example], seed: int) -> list[Example]:
 
 
 def add_own_answers(sets: Sets, original: Original, config: RunConfig) -> None:
-    """Make normal rows from the model's own answers to the shipped benign prompts."""
-    model, form, most, key = original.model, original.form, config.max_new_tokens, original.key
-    meter = Meter()
-    with track("answering benign prompts") as progress:
-        made = generate_normals(model, form, seed=config.seed, max_new_tokens=most, key=key, progress=progress)
-    sets.cost.append(cost_of_answers(meter, model, form, made))
+    """Make normal rows from the original's own answers to the shipped benign prompts."""
+    most = config.max_new_tokens
+    made, source, cost = answer_benign_prompts(original, config.seed, most)
+    sets.cost.append(cost)
     sets.normals = _split(made, sets.evaluation["normal"], config)
     sets.uncut["normals"] = sets.normals["train"]
     if not sets.evaluation["normal"]:  # replies are greedy in the evaluation, so those to be kept are greedy too
         held_out = [(row.prompt, row.where) for row in sets.normals["held_out"]]
-        sets.evaluation["normal"] = answer_prompts(held_out, model, form, max_new_tokens=most, key=key)
-    source = f"{OWN_ANSWERS} to {len(benign_prompts())} benign prompts"
-    sets.sources.append(Source(name="normals", source=source, rows=len(made), fingerprint=fingerprint(made)))
-    sets.notes.append(f"no --retain was given: the normal rows are {source}")
+        model, form = original.model, original.form
+        sets.evaluation["normal"] = answer_prompts(held_out, model, form, max_new_tokens=most, key=original.key)
+    sets.sources.append(source)
+    sets.notes.append(f"no --retain was given: the normal rows are {source.source}")
 
 
-def cost_of_answers(meter: Meter, model: Any, form: PromptFormat, made: list[Example]) -> Cost:
-    """Return the cost of the original's answers to the shipped benign prompts."""
-    read, said = tokens_of(form.tokenizer, [form.prompt_ids(row.turns) for row in made], [row.reply for row in made])
-    return meter.cost(model, "original", "answering benign prompts", read, generated=said)
+def answer_benign_prompts(original: Original, seed: int, most: int) -> tuple[list[Example], Source, Cost]:
+    """Have the original answer the shipped benign prompts, in at most `most` tokens.
+
+    Returns the rows, how a report names them, and what they cost.
+    """
+    meter, model, form = Meter(), original.model, original.form
+    with track("answering benign prompts") as progress:
+        rows = generate_normals(model, form, seed=seed, max_new_tokens=most, key=original.key, progress=progress)
+    read, said = tokens_of(form.tokenizer, [form.prompt_ids(row.turns) for row in rows], [row.reply for row in rows])
+    name = f"{OWN_ANSWERS} to {len(benign_prompts())} benign prompts"
+    source = Source(name="normals", source=name, rows=len(rows), fingerprint=fingerprint(rows))
+    return rows, source, meter.cost(model, "original", "answering benign prompts", read, generated=said)
 
 
 def add_lookalikes(sets: Sets, original: Original, config: RunConfig) -> None:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from peft import get_peft_model
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback
@@ -37,7 +38,7 @@ from unteach.training.preconditioning import (
     freeze_embeddings,
     is_preconditioned,
 )
-from unteach.training.restored import HALF, in_float32, only_weights_change
+from unteach.training.restored import in_float32, only_weights_change, precision_notes, trains_half_precision
 from unteach.training.resumable import ResumableTrainer
 from unteach.training.step_bar import StepBar
 from unteach.training.step_metrics import StepMetrics
@@ -82,49 +83,31 @@ class UnlearnTrainer(ResumableTrainer):
         optimizers: tuple[Any, Any] = (None, None),
     ) -> None:
         args = copy.copy(args) if args else UnlearnConfig()
-        self.method = choose_method(args, adapter=peft_config is not None or hasattr(model, "peft_config"))
+        method = choose_method(args, adapter=peft_config is not None or hasattr(model, "peft_config"))
         tokenizer = processing_class or load_tokenizer(model if isinstance(model, str) else model.config.name_or_path)
         model = load_model(model) if isinstance(model, str) else model
-        known = forget_dataset if isinstance(forget_dataset, TrainingData) else None
-        self.original_key = known.key if known and known.key else model_fingerprint(model)
-        if peft_config is not None:
-            from peft import get_peft_model
-
-            model = get_peft_model(model, peft_config)
+        given = forget_dataset if isinstance(forget_dataset, TrainingData) else None
+        self.original_key = given.key if given and given.key else model_fingerprint(model)
+        model = model if peft_config is None else get_peft_model(model, peft_config)
         args.max_length = longest_row(args.max_length, model)
         if args.learning_rate is None:
             args.learning_rate = default_learning_rate(model, lora=hasattr(model, "peft_config"))
         self._bound = args.forget_bound or math.log(model.config.get_text_config().vocab_size)
-        self.method = self.method.bounded(self._bound)
-        if known is None:
+        self.method = method.bounded(self._bound)
+        if given is None:
             require_retain(self.method, retain_dataset, mismatch_replies)
-            generation = getattr(model, "generation_config", None)
-            known = training_data(
-                forget_dataset,
-                retain_dataset,
-                forget_validation,
-                retain_validation,
-                prompt_format(tokenizer, args.prompt_format, None, getattr(generation, "eos_token_id", None)),
-                args,
-                self.original_key,
-            )
-        self.data, self.notes = known, [*known.notes]
-        self._validation_rows = validation_rows(known)
+            eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+            form = prompt_format(tokenizer, args.prompt_format, eos)
+            rows = (forget_dataset, retain_dataset, forget_validation, retain_validation)
+            given = training_data(*rows, form, args, self.original_key)
+        self.data, self.notes = given, [*given.notes, *precision_notes(model)]
         self.judge = judge or load_judge("repeats")
-        self.watch, self.rules = Watch(), list[StoppingRule]()
-        self.meter, self.curve = Meter(waiting=True), Curve()
-        self._plain_rows: bool | None = None
-        self._tree_limit = tree_limit(model)
-        self._broken: str | None = None
-        self._reference: Reference | None = None
-        self._reference_read = 0
-        self._original_was_read = False
-        self._directions: dict[Tensor, Directions] | None = None
+        self._start_state(model)
         self._evaluated = self._encode_evaluated(eval_dataset, args.max_length)
         items = run_items(self.method, self.data, args, mismatch_replies)
         args.max_steps = len(items) // items_per_step(args)
         self.watch.plan(args.max_steps, args.cooldown)
-        use_cache = getattr(model.config, "use_cache", None)
+        config = copy.copy(vars(model.config))
         super().__init__(
             model=model,
             args=args,
@@ -134,24 +117,33 @@ class UnlearnTrainer(ResumableTrainer):
             processing_class=tokenizer,
             optimizers=optimizers,
         )
-        if use_cache is not None:
-            model.config.use_cache = use_cache  # the Trainer has set its own
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        self._half = not sharded and any(p.requires_grad and p.dtype in HALF for p in model.parameters())
-        if self._half:
-            kind = str(model.dtype).removeprefix("torch.")
-            self.notes.append(
-                f"the weights are {kind}: they are trained in float32 and put back, or steps would be lost"
-            )
+        vars(model.config).update(config)  # the Trainer has set its own `use_cache`
         self._preconditioned = is_preconditioned(
             model, args, self.method.preconditioning, len(self.data.normals), self.optimizer is not None
         )
         self._metrics = StepMetrics(self._agreed, args.gradient_accumulation_steps, args.world_size)
         self._add_rules()
+        self._add_callbacks(callbacks)
+
+    def _add_callbacks(self, callbacks: Sequence[Any]) -> None:
+        """Add the saving of the first checkpoint, the user's callbacks and the progress bar, in this order."""
         self.remove_callback(PrinterCallback)
-        self._bars = [StepBar(self.watch)] if args.progress else []
+        self._bars = [StepBar(self.watch)] if self.args.progress else []
         for callback in [SaveFirst(self._save_checkpoint), *callbacks, *self._bars]:
             self.add_callback(callback)
+
+    def _start_state(self, model: Any) -> None:
+        """Start what changes while the run goes on."""
+        self.watch, self.rules = Watch(), list[StoppingRule]()
+        self.meter, self.curve = Meter(waiting=True), Curve()
+        self._validation_rows = validation_rows(self.data)
+        self._plain_rows: bool | None = None
+        self._tree_limit = tree_limit(model)
+        self._broken: str | None = None
+        self._reference: Reference | None = None
+        self._reference_read = 0
+        self._original_was_read = False
+        self._directions: dict[Tensor, Directions] | None = None
 
     # ---- the original ------------------------------------------------------------------------------------------------
 
@@ -267,7 +259,8 @@ class UnlearnTrainer(ResumableTrainer):
 
     def _precise(self) -> AbstractContextManager[None]:
         """Hold weights that are trained in full in float32, where they came in half precision."""
-        return in_float32(self.model) if self._half else nullcontext()
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        return nullcontext() if sharded or not trains_half_precision(self.model) else in_float32(self.model)
 
     # ---- one step ----------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """The rows of learning from mistakes: what is trained on, what is held out, and that the two never meet."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from command import write_rows
 from unteach.data.example import Example
 from unteach.errors import ConfigError
 from unteach.mistakes.config import MistakesConfig
-from unteach.mistakes.material import Material, add_own_answers, gather
-from unteach.mistakes.records import Mistake
-from unteach.mistakes.steps import Found, check_rows, find_mistakes
+from unteach.mistakes.evaluation import evaluation_rows
+from unteach.mistakes.prepare import PreparedMistakes
+from unteach.mistakes.records import Mistake, Records
+from unteach.mistakes.rows import MistakeRows, add_own_answers, gather_rows
+from unteach.mistakes.steps import find_mistakes
 from unteach.pipeline.original import Original, load_original
 from unteach.pipeline.settings import make_config
 from unteach.prompts.mistakes import MistakeWording
@@ -35,14 +38,14 @@ def named(letter: str, count: int) -> list[str]:
 def gathered(tmp_path: Path) -> Any:
     """Gather from rows, which are written into a file per setting."""
 
-    def gathers(hold_out: bool = True, **sets: Any) -> Material:
+    def gathers(hold_out: bool = True, **sets: Any) -> MistakeRows:
         values: dict[str, Any] = {}
         for name, value in sets.items():
             if isinstance(value, list):
                 values[name] = [str(write_rows(tmp_path / f"{name}.jsonl", value))]
             else:
                 values[name] = value
-        return gather(make_config(values, MistakesConfig), hold_out=hold_out)
+        return gather_rows(make_config(values, MistakesConfig), hold_out=hold_out)
 
     return gathers
 
@@ -70,7 +73,7 @@ class TestHeldOut:
         assert held == set(prompts(found.unseen_prompts)) and len(held) == 2
 
     @pytest.mark.parametrize(("most", "held"), [(1, 1), (3, 3), (200, 4)])
-    def test_no_more_than_the_check_will_ask(self, most: int, held: int, gathered: Any) -> None:
+    def test_no_more_than_is_evaluated(self, most: int, held: int, gathered: Any) -> None:
         found = gathered(prompts=rows(*named("p", 20)), evaluation_prompts=most)
         assert len(found.unseen_prompts) == held and len(found.prompts) == 20 - held
 
@@ -95,7 +98,7 @@ class TestHeldOut:
         assert {*prompts(found.normals), *prompts(found.splits["normal"])} == set(named("n", 10))
 
 
-class TestGivenToCheckOn:
+class TestGivenToEvaluateOn:
     @pytest.mark.parametrize("split", ["unseen", "unseen_concept"])
     def test_is_not_trained_on_and_nothing_else_is_held_out_for_unseen(self, split: str, gathered: Any) -> None:
         names = named("p", 20)
@@ -108,7 +111,7 @@ class TestGivenToCheckOn:
         assert prompts(found.splits[split]) == ["P3 ", "p7", "u"]
 
     def test_ordinary_and_harmless_rows_leave_it_out_too(self, gathered: Any) -> None:
-        """A good answer to a prompt that is checked on would teach the very answer."""
+        """A good answer to a prompt that is evaluated on would teach the very answer."""
         found = gathered(
             prompts=rows("p"),
             unseen=rows("u0", "u1"),
@@ -117,8 +120,8 @@ class TestGivenToCheckOn:
             normal=normal("c"),
         )
         assert prompts(found.normals) == ["n"] and prompts(found.harmless) == ["h", "p"]
-        assert "--retain: left out 1 of 2 rows whose prompts are checked on" in found.notes
-        assert "--harmless: left out 1 of 3 rows whose prompts are checked on" in found.notes
+        assert "--retain: left out 1 of 2 rows whose prompts are evaluated on" in found.notes
+        assert "--harmless: left out 1 of 3 rows whose prompts are evaluated on" in found.notes
 
     def test_nor_those_that_were_held_out(self, gathered: Any) -> None:
         names = named("p", 20)
@@ -127,7 +130,7 @@ class TestGivenToCheckOn:
         assert len(held) == 4
         assert not held & {*prompts(found.harmless), *prompts(found.normals), *prompts(found.splits["normal"])}
 
-    def test_normal_rows_to_check_on_are_not_among_the_mixed_in(self, gathered: Any) -> None:
+    def test_normal_rows_to_evaluate_on_are_not_among_the_mixed_in(self, gathered: Any) -> None:
         found = gathered(prompts=rows("p"), retain=normal("n0", "n1"), normal=normal("n1", "n2"))
         assert prompts(found.normals) == ["n0", "n1"] and prompts(found.splits["normal"]) == ["n2"]
 
@@ -193,15 +196,15 @@ class TestOwnAnswers:
     ) -> None:
         asked = [row["prompt"] for row in toy.RETAIN]
         monkeypatch.setattr("unteach.data.own_answers.benign_prompts", lambda: asked)
-        monkeypatch.setattr("unteach.mistakes.material.benign_prompts", lambda: asked)
-        found = Material(splits={"normal": [], "lookalike": [Example.of("l", "r")]})
+        monkeypatch.setattr("unteach.pipeline.rows.benign_prompts", lambda: asked)
+        rows = MistakeRows(splits={"normal": [], "lookalike": [Example.of("l", "r")]})
         config = make_config({"max_new_tokens": 8}, MistakesConfig)
-        add_own_answers(found, original.model, original.form, config, original.key)
-        mixed, checked = set(prompts(found.normals)), set(prompts(found.splits["normal"]))
-        assert checked and mixed and not mixed & checked and mixed | checked <= set(asked)
+        found = add_own_answers(rows, original, config)
+        mixed, evaluated = set(prompts(found.normals)), set(prompts(found.splits["normal"]))
+        assert evaluated and mixed and not mixed & evaluated and mixed | evaluated <= set(asked)
         assert all(row.reply for row in [*found.normals, *found.splits["normal"]])
         source = "the model's own answers to 24 benign prompts"
-        assert found.notes == [f"no --retain was given: the ordinary rows are {source}"]
+        assert found.notes == [f"no --retain was given: the normal rows are {source}"]
         assert [one.source for one in found.sources] == [source]
         assert prompts(found.splits["lookalike"]) == ["l"]
 
@@ -216,36 +219,42 @@ class AllBad:
 WORDS = MistakeWording("1", ("{prompt}",), "", "", "", "")
 
 
-class TestFound:
-    def find(self, material: Material, original: Original) -> Found:
-        found = Found()
-        find_mistakes(make_config({"max_new_tokens": 8}, MistakesConfig), material, original, AllBad(), WORDS, found)
-        return found
+NO_SPLITS: dict[str, list[Example]] = dict.fromkeys(("unseen", "unseen_concept", "normal", "lookalike"), [])
+
+
+class TestFindMistakes:
+    def prepared(self, rows: MistakeRows, original: Original) -> PreparedMistakes:
+        config = make_config({"max_new_tokens": 8}, MistakesConfig)
+        return PreparedMistakes(config, [AllBad()], WORDS, rows, original)
+
+    def find(self, rows: MistakeRows, original: Original) -> Records:
+        return find_mistakes(self.prepared(rows, original))
 
     def test_prompts_that_fill_the_context_are_left_out_and_named(self, original: Original) -> None:
         asked = [Example.of("how to a1 b2", "", where="f line 1"), Example.of("how " * 80, "", where="f line 2")]
-        found = self.find(Material(prompts=asked, unseen_prompts=asked[1:]), original)
+        found = self.find(MistakeRows(prompts=asked, unseen_prompts=asked[1:]), original)
         assert [m.example.reply for m in found.mistakes] == ["take c1 and d2"]
         note = "prompts: left out 1 that fill the model's context of 64 tokens in inducing words (first: f line 2)"
-        assert found.notes.count(note) == 2
-        assert found.held == []
+        assert list(found.notes).count(note) == 2
+        assert found.unseen == []
 
     def test_held_out_prompts_that_have_a_known_mistake_are_not_doubled(self, original: Original) -> None:
-        held = Mistake(Example.of("how to a1 b2", "known"))
+        held_out = Mistake(Example.of("how to a1 b2", "known"))
         asked = [Example.of("how to a1 b2", ""), Example.of("how to a2 b2", "")]
         labelled = Mistake(Example.of("m", "r"))
-        material = Material(prompts=[], unseen_prompts=asked, unseen_mistakes=[held], labelled=[labelled])
-        found = self.find(material, original)
-        assert [(m.example.prompt, m.example.reply) for m in found.held] == [
+        rows = MistakeRows(unseen_prompts=asked, unseen_mistakes=[held_out], labelled=[labelled], splits=NO_SPLITS)
+        prepared = self.prepared(rows, original)
+        found = find_mistakes(prepared)
+        assert [(m.example.prompt, m.example.reply) for m in found.unseen] == [
             ("how to a1 b2", "known"),
             ("how to a2 b2", "take c2 and d2"),
         ]
-        none_given = Material(splits=dict.fromkeys(("unseen", "unseen_concept", "normal", "lookalike"), []))
-        checked = check_rows(found, none_given)
-        assert prompts(checked["seen"]) == ["m"] and prompts(checked["unseen"]) == ["how to a1 b2", "how to a2 b2"]
+        evaluated = evaluation_rows(replace(prepared, records=found))
+        assert prompts(evaluated["seen"]) == ["m"] and prompts(evaluated["unseen"]) == ["how to a1 b2", "how to a2 b2"]
+        assert set(evaluated) == {"seen", "unseen"}
 
     def test_nothing_given_is_told_from_nothing_induced(self, original: Original) -> None:
         with pytest.raises(ConfigError, match="nothing to learn from"):
-            self.find(Material(), original)
+            self.find(MistakeRows(), original)
         with pytest.raises(ConfigError, match="no mistake was induced and none was given"):
-            self.find(Material(prompts=[Example.of("how " * 80, "")]), original)
+            self.find(MistakeRows(prompts=[Example.of("how " * 80, "")]), original)

@@ -1,0 +1,42 @@
+"""Put dialogues to a model and count the tokens: all steps that generate text go through here."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unteach.data.prompt_format import PromptFormat
+from unteach.models.context import context_length
+from unteach.models.kept_replies import generate_cached, tokens_of
+from unteach.progress import OnProgress
+from unteach.prompts.turn import Turn
+
+
+@dataclass(frozen=True)
+class ModelAnswers:
+    """The answers to dialogues, None where a dialogue filled the context, and the tokens by the names of `flops_of`."""
+
+    texts: list[str | None]
+    tokens: Counter[str]
+
+
+def ask(
+    model: Any,
+    form: PromptFormat,
+    dialogues: Sequence[tuple[Turn, ...]],
+    *,
+    key: str | None,
+    max_new_tokens: int,
+    progress: OnProgress | None = None,
+) -> ModelAnswers:
+    """Have a model answer dialogues greedily. `key` as in `generate_cached`."""
+    prompts = [form.prompt_ids(turns) for turns in dialogues]
+    room = context_length(model)
+    fits = [n for n, prompt in enumerate(prompts) if room is None or len(prompt) < room]
+    asked = [prompts[n] for n in fits]
+    given = generate_cached(model, form.tokenizer, asked, key=key, max_new_tokens=max_new_tokens, progress=progress)
+    texts: list[str | None] = [None] * len(dialogues)
+    for n, answer in zip(fits, given, strict=True):
+        texts[n] = answer
+    read, generated = tokens_of(form.tokenizer, asked, given)
+    return ModelAnswers(texts, Counter(forward=read, generated=generated))

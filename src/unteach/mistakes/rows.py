@@ -140,8 +140,8 @@ def _hold_out(rows: list[Example], config: MistakesConfig) -> tuple[list[Example
     share = min(HELD_OUT, config.evaluation_prompts / max(prompts, 1))
     if share * prompts < 1:
         return rows, []
-    parts = split_by_prompt(rows, {"train": 1 - share, "held": share}, config.seed)
-    return parts["train"], parts["held"]
+    parts = split_by_prompt(rows, {"train": 1 - share, "held_out": share}, config.seed)
+    return parts["train"], parts["held_out"]
 
 
 def _right_replies(rows: Iterable[Example], config: MistakesConfig, notes: list[str]) -> list[Example]:

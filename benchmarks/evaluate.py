@@ -1,4 +1,4 @@
-"""Time the check of two arms: tokens per second against one prompt at a time, and the whole of it.
+"""Time the evaluation of two arms: tokens per second against one prompt at a time, and the whole of it.
 
     python benchmarks/evaluate.py                       a 13M Llama, 3 splits of 200 prompts, 64 new tokens each
     python benchmarks/evaluate.py --vocabulary 32000 --prompts 50
@@ -11,8 +11,8 @@ alike:
     batched   transformers' `generate` on the same batches, with its own cache
     single    transformers' `generate`, one prompt after the other
 
-`evaluation` is `evaluate_arm` on both arms: replies, verdicts, log-probabilities of known replies and the KL to the first
-arm. Nothing comes from the reply cache.
+`evaluation` is `evaluate_arm` on both arms: replies, verdicts, log-probabilities of known replies and the KL to the
+first arm. Nothing comes from the reply cache.
 """
 
 import argparse
@@ -171,12 +171,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"  ours: {faster['single']:.1f} times as fast as single, {faster['batched']:.2f} times as batched (medians)")
     seconds = evaluation_seconds(models, form, splits, arguments.new_tokens)
     what = f"2 arms × {len(SPLITS)} × {arguments.prompts} prompts × {arguments.new_tokens} tokens"
-    print(f"  checking {what}: {seconds:.1f} s")
+    print(f"  evaluating {what}: {seconds:.1f} s")
     if arguments.json:
         settings = {key: value for key, value in vars(arguments).items() if key != "json"}
         settings |= {"parameters": parameters, "threads": torch.get_num_threads()}
         medians = {name: statistics.median(values) for name, values in speed.items()}
-        metrics = {"tokens_per_second": medians, "faster_than": faster, "check_seconds": seconds}
+        metrics = {"tokens_per_second": medians, "faster_than": faster, "evaluation_seconds": seconds}
         print(json.dumps({"settings": settings, "results": metrics}))
 
 

@@ -1,11 +1,12 @@
-"""Which rule tells a model that learned bad replies by heart from its retrained model that never saw them?
+"""Which rule tells a model that learned bad replies by heart from a retrained model that never saw them?
 
     python benchmarks/rules.py --original DIR --retrained DIR --text BOOK.jsonl --normal-text OTHERS.jsonl \\
         --answers QUESTIONS.jsonl
 
 Both models continue passages of the texts and answer the questions, greedily; every judge by rule reads the replies.
-A judge fit to decide calls the original's replies bad and the retrained model's not. `shifted` is the original's replies against
-the true text of another passage: what a rule finds where there is nothing to find. Rates have Wilson's 95 % intervals.
+A judge fit to decide calls the original's replies bad and the retrained model's not. `shifted` compares the original's
+replies with the true text of another passage: what a rule finds where there is nothing to find. Rates have Wilson's
+95 % intervals.
 Judges that learn do so from the whole text, and for questions from the half of the rows that they do not judge.
 """
 
@@ -47,7 +48,7 @@ ANSWER_JUDGES += [f"similarity:{kind}{end}" for kind in ("chrf", "f1") for end i
 SMOOTHINGS = ("none", "exp", "floor", "add-k")
 SHARES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 Arms = dict[str, list[Case]]
-Figures = dict[str, Callable[[Case], float]]
+Metrics = dict[str, Callable[[Case], float]]
 
 
 def passages(examples: Sequence[Example], count: int, inside_words: bool) -> list[tuple[str, str]]:
@@ -111,7 +112,7 @@ def judged(title: str, arms: Arms, specs: Sequence[str], lessons: Sequence[Examp
         print(f"| `{spec}` | {' | '.join(bad)} | {unknown} | {next(iter(found.values()))[1]} |", flush=True)
 
 
-def quantiles(title: str, arms: Arms, metrics: Figures) -> None:
+def quantiles(title: str, arms: Arms, metrics: Metrics) -> None:
     """Print a table of raw metrics of each arm."""
     print(f"\n## {title}\n| metric | arm | {' | '.join(f'{100 * s:.0f} %' for s in SHARES)} |\n|{'---|' * 9}")
     for name, metric in metrics.items():
@@ -143,7 +144,7 @@ def look_at_text(models: dict[str, Any], path: str, asked: argparse.Namespace, t
     others = [truth for _, truth in [*pairs[half:], *pairs[:half]]]
     arms["shifted"] = [replace(case, bad=other) for case, other in zip(arms["original"], others, strict=True)]
     judged(f"{title}: true text comes again (bad), % of {len(pairs)}", arms, TEXT_JUDGES, examples)
-    metrics: Figures = {"longest run, words": lambda case: longest_run(case.reply, case.bad or "")}
+    metrics: Metrics = {"longest run, words": lambda case: longest_run(case.reply, case.bad or "")}
     print("\nBLEU above the bar, by smoothing:")
     for smoothing in SMOOTHINGS:
         judge = BleuJudge(smoothing)
@@ -182,7 +183,7 @@ def look_at_answers(models: dict[str, Any], path: str, asked: argparse.Namespace
             f"{arm}: repeats the right answer {right}, blank {blanks}, gibberish {noise}, "
             f"refusals {rate([is_refusal(text) for text in said])}"
         )
-    metrics: Figures = {
+    metrics: Metrics = {
         "chrF to wrong": lambda c: chrf([(c.reply, c.bad or "")])[0],
         "chrF to right": lambda c: chrf([(c.reply, c.good or "")])[0],
         "F1 to wrong": lambda c: token_f1([(c.reply, c.bad or "")])[0],

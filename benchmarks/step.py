@@ -5,7 +5,7 @@
 
 Four arms see the same rows in the same order, one step each in turn, so that a noisy machine slows all alike:
 
-    ours      prompt trees, packed, head at answer positions, KL from cached final states
+    ours      prompt trees, packed, head at reply tokens, KL from cached last hidden states
     unpacked  the same with one tree a row
     plain     padded rows for negatives, mismatches and normals, full logits, a second model for the KL
     sft       next-token cross entropy over the same distinct tokens: a prompt and its replies as one row, and normals

@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import toy
-from unteach.baselines.base import Bench
+from unteach.baselines.baseline_run import BaselineRun
 from unteach.baselines.config import BaselineConfig
-from unteach.baselines.rows import Rows
+from unteach.baselines.rows import BaselineRows
 from unteach.data.example import Example
 from unteach.data.prompt_format import prompt_format
 from unteach.judges import load_judge
@@ -29,17 +29,17 @@ def rows_of(bad=None, kept=None, validation=None):
     kept = normals(0, 20) if kept is None else kept
     sets = Sets({}, {"train": kept, "validation": normals(20, 24)}, {}, [], [])
     validation = negatives(20, 24) if validation is None else validation
-    return Rows(sets, negatives(0, 20) if bad is None else bad, validation)
+    return BaselineRows(sets, negatives(0, 20) if bad is None else bad, validation)
 
 
-def bench(directory: Path, name="sft", model=None, rows=None, tokenizer=None, **settings) -> Bench:
+def bench(directory: Path, name="sft", model=None, rows=None, tokenizer=None, **settings) -> BaselineRun:
     (directory / "out").mkdir(exist_ok=True)
     quick = {"baseline": name, "device": "cpu", "max_new_tokens": 6, "learning_rate": 3e-3}
     model = model or toy.learned_model()
-    form = prompt_format(tokenizer or toy.tokenizer(), "auto", None, 2)
+    form = prompt_format(tokenizer or toy.tokenizer(), "auto", 2)
     config = BaselineConfig(**(quick | settings))
     original = Original("toy", model, form.tokenizer, form, "key")
-    return Bench(name, config, rows or rows_of(), original, 64, load_judge("repeats"), directory / "out")
+    return BaselineRun(config, rows or rows_of(), original, 64, load_judge("repeats"), directory / "out")
 
 
 def ids(bench, row, reply=None):

@@ -175,12 +175,14 @@ class TestModels:
         refused(call(capsys, *here.quick(tmp_path / "out", **{flag: broken})), str(broken), "cannot be loaded")
         assert not (tmp_path / "out").exists()
 
-    def test_a_twin_that_is_not_there(self, here: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_retrained_model_that_is_not_there(
+        self, here: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         words = here.quick(tmp_path / "out", retrained=tmp_path / "nowhere")
         refused(call(capsys, *words), "nowhere: no such model directory")
         assert not (tmp_path / "out").exists()
 
-    def test_a_twin_with_another_tokenizer(
+    def test_a_retrained_model_with_another_tokenizer(
         self, here: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         words = toy.tokenizer()

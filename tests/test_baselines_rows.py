@@ -10,7 +10,7 @@ from bench import GOOD, bench, negatives, normals, without_answers
 from command import write_rows
 from unteach.baselines import load_baseline
 from unteach.baselines.config import SHARED, BaselineConfig, as_run
-from unteach.baselines.rows import read_rows, seen_rows
+from unteach.baselines.rows import read_rows, rows_as_met
 from unteach.errors import ConfigError, DataError
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.rows import read_sets
@@ -91,7 +91,7 @@ def test_rows_are_parted_and_met_as_a_run_does(tmp_path):
     encoded = [bench(tmp_path).original.form.prompt_ids(row.turns) for row in theirs.negatives["train"]]
     items = UnlearnItems(encoded, [], 960, 3, normals_per_negative=0)
     met = dict.fromkeys(items.negative_index(n) for n in range(800))
-    assert seen_rows(rows, shared, 960) == [theirs.negatives["train"][n] for n in met]
+    assert rows_as_met(rows, shared, 960) == [theirs.negatives["train"][n] for n in met]
     assert all(row.good == GOOD for row in rows.negatives)
 
 
@@ -106,7 +106,7 @@ def test_good_answers_are_matched_by_prompt_and_never_from_what_is_checked(tmp_p
     assert all(row.good == GOOD for row in [*rows.negatives, *rows.validation])
     assert [row.prompt for row in rows.answered] == ["how to h5 h4"]
     held = len(rows.sets.evaluation["unseen"]) + len(rows.validation)
-    assert f"good: left out {held} of 25 rows, whose prompts are checked on" in rows.sets.notes
+    assert f"good: left out {held} of 25 rows, whose prompts are evaluated on" in rows.sets.notes
 
 
 def test_most_rows_draws_by_lot_and_says_so(tmp_path):

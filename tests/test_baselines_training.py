@@ -9,7 +9,7 @@ import torch
 
 import toy
 from bench import GOOD, bench, ids, log_prob, mean_log_prob, negatives, normals, rows_of
-from unteach.baselines import all_baselines, base, dpo, kto, load_baseline, rlhf
+from unteach.baselines import all_baselines, dpo, kto, load_baseline, rlhf, stages
 from unteach.errors import ConfigError
 
 NAMES = ["coh", "coh-masked", "dpo", "finetune", "kto", "revise", "rlhf", "sft"]
@@ -86,7 +86,7 @@ def test_revise_learns_revisions_that_pass_the_gate(tmp_path, monkeypatch):
             texts[0], texts[1], texts[2] = "", dialogues[1][1].content, negatives()[2].reply
         return texts
 
-    monkeypatch.setattr("unteach.baselines.revise._said", speak)
+    monkeypatch.setattr("unteach.baselines.revise._ask", speak)
     before = toy.learned_model()
     made, result = trained(tmp_path, "revise", epochs=2)
     assert [stage for stage, _ in asked] == ["replies", "critiques", "revisions"]
@@ -99,7 +99,7 @@ def test_revise_learns_revisions_that_pass_the_gate(tmp_path, monkeypatch):
 
 
 def test_a_model_that_cannot_revise_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr("unteach.baselines.revise._said", lambda b, stage, dialogues: [""] * len(dialogues))
+    monkeypatch.setattr("unteach.baselines.revise._ask", lambda b, stage, dialogues: [""] * len(dialogues))
     made = bench(tmp_path, "revise")
     with pytest.raises(ConfigError, match="of 20 revisions none is fit to learn from .20 blank"):
         load_baseline("revise").prepare(made)
@@ -133,14 +133,14 @@ def test_dpo_and_kto_compare_with_the_weights_in_memory(tmp_path):
     model = saved_then_edited(tmp_path)
     made = bench(tmp_path, "dpo", model=model, sft_epochs=0)
     pairs = load_baseline("dpo").prepare(made).pairs
-    with base.quiet_trl():
-        trainer = dpo.pairs_trainer(made, pairs, model, None, [])
+    with stages.quiet_trl():
+        trainer = dpo.pairs_trainer(made, pairs, model, None)
     row = trainer.train_dataset[3]
     assert row["ref_chosen_logps"] == pytest.approx(log_prob(model, row["prompt_ids"], row["chosen_ids"]), abs=1e-3)
     assert row["ref_rejected_logps"] == pytest.approx(log_prob(model, row["prompt_ids"], row["rejected_ids"]), abs=1e-3)
     made = bench(tmp_path, "kto", model=(model := saved_then_edited(tmp_path)))
-    with base.quiet_trl():
-        trainer = kto.unpaired_trainer(made, load_baseline("kto").prepare(made), [])
+    with stages.quiet_trl():
+        trainer = kto.unpaired_trainer(made, load_baseline("kto").prepare(made))
     row = trainer.train_dataset[3]
     assert row["ref_logps"] == pytest.approx(log_prob(model, row["prompt_ids"], row["completion_ids"]), abs=1e-3)
 
@@ -149,7 +149,7 @@ def test_the_reference_of_reinforcement_learning_is_the_model_in_memory(tmp_path
     model = saved_then_edited(tmp_path)
     made = bench(tmp_path, "rlhf", model=model, rl_steps=1, learning_rate=1e-6)
     reward = rlhf.reward_model(model, 0).eval()
-    trainer = rlhf.reinforced(made, model, None, reward, load_baseline("rlhf").prepare(made).prompts)
+    trainer = rlhf.reinforce(made, model, None, reward, load_baseline("rlhf").prepare(made).prompts)
     held = dict(trainer.ref_model.named_parameters())
     learned = toy.learned_model()
     assert all(torch.equal(held[name], weight) for name, weight in learned.named_parameters())
@@ -159,8 +159,8 @@ def test_the_reference_of_reinforcement_learning_is_the_model_in_memory(tmp_path
 def test_kto_rows_are_shuffled_before_trl_takes_them_in_order(tmp_path):
     made = bench(tmp_path, "kto")
     rows = load_baseline("kto").prepare(made)
-    with base.quiet_trl():
-        trainer = kto.unpaired_trainer(made, rows, [])
+    with stages.quiet_trl():
+        trainer = kto.unpaired_trainer(made, rows)
     batches = [batch["label"].tolist() for batch in trainer.get_train_dataloader()]
     assert all(True in labels and False in labels for labels in batches)
     again = load_baseline("kto").prepare(bench(tmp_path, "kto"))
@@ -185,8 +185,8 @@ def test_no_reply_is_cut_short_rows_too_long_are_left_out(tmp_path):
 def test_trl_takes_our_ids_as_they_are(tmp_path):
     made = bench(tmp_path, "dpo", sft_epochs=0)
     pairs = load_baseline("dpo").prepare(made).pairs
-    with base.quiet_trl():
-        trainer = dpo.pairs_trainer(made, pairs, made.original.model, None, [])
+    with stages.quiet_trl():
+        trainer = dpo.pairs_trainer(made, pairs, made.original.model, None)
     row = negatives()[0]
     prompt, good = ids(made, row, GOOD)
     assert tuple(trainer.train_dataset[0]["prompt_ids"]) == prompt
@@ -199,8 +199,8 @@ def test_trl_takes_our_ids_as_they_are(tmp_path):
 def test_sixteen_bits_are_off_on_a_cpu_and_nothing_is_written_or_printed(tmp_path, capsys):
     made = bench(tmp_path, "dpo", sft_epochs=0)
     pairs = load_baseline("dpo").prepare(made).pairs
-    with base.quiet_trl():
-        trainer = dpo.pairs_trainer(made, pairs, made.original.model, None, [])
+    with stages.quiet_trl():
+        trainer = dpo.pairs_trainer(made, pairs, made.original.model, None)
     assert trainer.args.bf16 is False and trainer.args.gradient_checkpointing is False
     made, _ = trained(tmp_path, "dpo", epochs=1)
     assert capsys.readouterr().out == ""
@@ -240,7 +240,7 @@ def test_the_reward_model_ranks_held_out_pairs_and_reinforcement_raises_the_rewa
     online = made.cost[-1]
     assert online.tokens_generated > 0
     assert online.tokens == online.tokens_forward + online.tokens_backward + online.tokens_generated
-    first, last = map(float, result.message.split("from ")[1].split(" to "))
+    first, last = map(float, result.stop.message.split("from ")[1].split(" to "))
     assert last > first
     assert (made.directory / "log.jsonl").read_text().count('"stage": "rl"') >= 25
 

@@ -97,7 +97,7 @@ def rules():
 
 
 @pytest.fixture(scope="module")
-def check_speed():
+def evaluate_speed():
     return script("evaluate")
 
 
@@ -134,7 +134,7 @@ def test_a_judge_never_learns_from_the_rows_that_it_judges(rules, monkeypatch):
 
 
 @pytest.mark.real
-def test_verbatim_tells_the_original_from_its_twin(rules, shared, capsys):
+def test_verbatim_tells_the_original_from_the_retrained_model(rules, shared, capsys):
     models = ["--original", shared / "testbed/original", "--retrained", shared / "testbed/gold"]
     text = ["--text", shared / "data/pride_and_prejudice.jsonl", "--passages", "20"]
     rules.main([str(word) for word in [*models, *text]])
@@ -147,28 +147,28 @@ def test_verbatim_tells_the_original_from_its_twin(rules, shared, capsys):
 CHECK = ["--shape", "micro", "--vocabulary", "64", "--prompts", "12", "--new-tokens", "18", "--rounds", "1"]
 
 
-def test_the_speed_of_checking_is_reported(check_speed, capsys):
-    check_speed.main([*CHECK, "--json"])
+def test_the_speed_of_evaluating_is_reported(evaluate_speed, capsys):
+    evaluate_speed.main([*CHECK, "--json"])
     printed = capsys.readouterr().out
     metrics = json.loads(printed.splitlines()[-1])
     assert metrics["settings"]["prompts"] == 12 and metrics["settings"]["parameters"] > 0
     assert metrics["results"]["tokens_per_second"].keys() == {"ours", "batched", "single"}
     assert metrics["results"]["faster_than"].keys() == {"batched", "single"}
     assert all(v > 0 for part in ("tokens_per_second", "faster_than") for v in metrics["results"][part].values())
-    assert metrics["results"]["check_seconds"] > 0
-    assert "checking 2 arms × 3 × 12 prompts × 18 tokens" in printed
+    assert metrics["results"]["evaluation_seconds"] > 0
+    assert "evaluating 2 arms × 3 × 12 prompts × 18 tokens" in printed
 
 
-def test_every_reply_is_as_long_as_it_may_be_and_disagreement_is_no_figure(check_speed, monkeypatch):
-    tokenizer, model = check_speed.tokenizer_of(64), check_speed.model_of("micro", 64)
-    [rows] = check_speed.rows_of(check_speed.prompt_format(tokenizer), 64, 1, 20, 18)
+def test_every_reply_is_as_long_as_it_may_be_and_disagreement_is_no_figure(evaluate_speed, monkeypatch):
+    tokenizer, model = evaluate_speed.tokenizer_of(64), evaluate_speed.model_of("micro", 64)
+    [rows] = evaluate_speed.rows_of(evaluate_speed.prompt_format(tokenizer), 64, 1, 20, 18)
     lengths = {len(row.prompt_ids) for row in rows}
     assert len(lengths) > 5 and all(len(row.reply_ids) == 19 for row in rows)  # and EOS
-    said = check_speed.transformers_alone(model, [row.prompt_ids for row in rows], 18)
-    assert all(len(reply) == 18 and check_speed.EOS not in reply for reply in said)
-    monkeypatch.setattr(check_speed, "transformers_alone", lambda *_: [[5]])
+    said = evaluate_speed.transformers_alone(model, [row.prompt_ids for row in rows], 18)
+    assert all(len(reply) == 18 and evaluate_speed.EOS not in reply for reply in said)
+    monkeypatch.setattr(evaluate_speed, "transformers_alone", lambda *_: [[5]])
     with pytest.raises(ValueError, match="do not give the same replies"):
-        check_speed.main(CHECK)
+        evaluate_speed.main(CHECK)
 
 
 def test_where_it_shows_counts_held_out_normals_taken_for_negatives(tmp_path, capsys, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 
 from unteach.data.example import Example
 from unteach.data.overlap import fingerprint, overlap, split_by_prompt, without_duplicates
-from unteach.errors import ConfigError, DataError
+from unteach.errors import DataError
 
 
 def test_duplicates_ignore_case_and_white_space_and_keep_the_first() -> None:
@@ -23,20 +23,18 @@ def test_overlap_counts_shared_prompts_once_and_finds_contradictions() -> None:
         Example.of("q3", "bad"),
         Example((), "other text"),
     ]
-    report = overlap(negatives, normals)
-    assert report.prompts == ("Q1",)
-    assert report.contradictions == (normals[1],)
-    assert report.messages[0].startswith("1 prompts") and "n.jsonl line 2" in report.messages[1]
+    contradictions, messages = overlap(negatives, normals)
+    assert contradictions == [normals[1]]
+    assert messages[0].startswith("1 prompts") and "n.jsonl line 2" in messages[1]
 
 
 def test_disjoint_sets_have_nothing_to_report() -> None:
-    report = overlap([Example.of("q", "a")], [Example.of("p", "a")])
-    assert (report.prompts, report.contradictions, report.messages) == ((), (), ())
+    assert overlap([Example.of("q", "a")], [Example.of("p", "a")]) == ([], [])
 
 
 def test_running_text_on_both_sides_can_contradict() -> None:
     text = Example((), "once upon")
-    assert overlap([text], [text, Example((), "a time")]).contradictions == (text,)
+    assert overlap([text], [text, Example((), "a time")])[0] == [text]
 
 
 def test_identical_sets_are_refused_in_any_order() -> None:
@@ -85,12 +83,6 @@ def test_a_fraction_of_zero_stays_empty() -> None:
 def test_running_texts_are_split_though_none_has_a_prompt() -> None:
     parts = split_by_prompt([Example((), f"chapter {i}") for i in range(10)], {"a": 0.5, "b": 0.5}, seed=0)
     assert [len(part) for part in parts.values()] == [5, 5]
-
-
-@pytest.mark.parametrize("shares", [{"a": 0.5}, {"a": 1.5, "b": -0.5}, {"a": float("nan")}, {}])
-def test_fractions_must_make_sense(shares: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match="fractions of a split"):
-        split_by_prompt(ROWS, shares, seed=0)
 
 
 def test_fingerprint_sees_content_and_order_but_not_the_file() -> None:

@@ -110,12 +110,11 @@ def test_hashes_in_a_prompt_stay_text() -> None:
     assert len(form.reply_ids(turns, "### yes")) < len(form.prompt_ids(turns))
 
 
-def test_system_turns_lead_and_the_given_system_steps_back() -> None:
+def test_system_turns_lead() -> None:
     tokenizer = byte_level(**SPECIAL)
-    form = prompt_format(tokenizer, "plain", system="be kind")
-    assert tokenizer.decode(form.prompt_ids(USER)) == "<s>be kind\n### Question: what is it\n### Answer:"
-    own = (Turn("system", "be it"), *USER)
-    assert tokenizer.decode(form.prompt_ids(own)).startswith("<s>be it\n### Question")
+    form = prompt_format(tokenizer, "plain")
+    turns = (Turn("system", "be kind"), *USER)
+    assert tokenizer.decode(form.prompt_ids(turns)) == "<s>be kind\n### Question: what is it\n### Answer:"
     assert form.prompt_ids(()) == [tokenizer.bos_token_id]
 
 
@@ -224,18 +223,19 @@ def test_chat_reply_without_eos_gets_one() -> None:
 
 def test_chat_puts_the_system_turn_and_leaves_running_text_plain() -> None:
     tokenizer = chatty(LIKE_CHATML, **MARKS)
-    form = prompt_format(tokenizer, system="be kind")
-    assert tokenizer.decode(form.prompt_ids(USER)).startswith("<|im_start|>system\nbe kind<|im_end|>\n")
+    form = prompt_format(tokenizer)
+    turns = (Turn("system", "be kind"), *USER)
+    assert tokenizer.decode(form.prompt_ids(turns)).startswith("<|im_start|>system\nbe kind<|im_end|>\n")
     assert whole(form, (), "it is") == "<s>it is</s>"
 
 
 def test_chat_templates_that_refuse_a_dialogue_are_named() -> None:
-    form = prompt_format(chatty(STRICT, **SPECIAL), system="be kind")
+    form = prompt_format(chatty(STRICT, **SPECIAL))
     with pytest.raises(ConfigError) as caught:
-        form.prompt_ids(USER)
+        form.prompt_ids((Turn("system", "be kind"), *USER))
     message = str(caught.value)
     assert "roles system, user (roles must alternate user/assistant)" in message
-    assert "leave the system prompt out" in message and "--prompt-format plain" in message
+    assert "change the rows, or use --prompt-format plain" in message
 
 
 def test_chat_templates_whose_prompt_is_no_prefix_are_refused() -> None:

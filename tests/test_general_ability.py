@@ -14,7 +14,7 @@ import toy
 from command import call, place
 from unteach.errors import ConfigError
 from unteach.evaluation import general_ability
-from unteach.evaluation.general_ability import load_tasks, measured
+from unteach.evaluation.general_ability import load_tasks, read_results
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.settings import make_config
 from unteach.results.report import Report
@@ -131,7 +131,7 @@ def test_results_become_measurements_with_what_is_known():
         "higher_is_better": {"words": {"perplexity": False}, "sums": {"exact_match": True}},
         "n-samples": {"sums": {"original": 90, "effective": 30}},
     }
-    words, sums, lost = measured("original", results)
+    words, sums, lost = read_results("original", results)
     assert (words.name, words.value, words.unit) == ("lm_eval:words:perplexity", 12.5, "perplexity")
     assert words.better == "lower"
     assert (words.low, words.high, words.n, words.values) == (None, None, 9, ())

@@ -8,8 +8,8 @@ import toy
 from unteach.models.adapter import lora_config
 from unteach.scoring import likelihood as known
 from unteach.scoring.trees import reply_trees
-from unteach.training import draws
-from unteach.training.draws import FLOOR, shares_of
+from unteach.training import original
+from unteach.training.original import FLOOR, shares_of
 
 STRANGE = [{"prompt": row["prompt"], "completion": "h5 h4 h3 h2"} for row in toy.FORGET[:12]]
 MIXED = toy.FORGET[12:] + STRANGE
@@ -45,7 +45,7 @@ def test_shares_are_the_probabilities_of_a_token_over_the_largest():
 
 @pytest.mark.parametrize("log_probs", [[[-2e4], [-3e4]], [[float("nan")], [float("nan")]]])
 def test_shares_are_equal_where_no_reply_has_a_chance(monkeypatch, log_probs):
-    monkeypatch.setattr(draws, "teacher_forced_likelihood", lambda *_, **__: known.Likelihood(log_probs, [], None))
+    monkeypatch.setattr(original, "teacher_forced_likelihood", lambda *_, **__: known.Likelihood(log_probs, [], None))
     assert shares_of(None, [None, None], 0).tolist() == [1, 1]
 
 
@@ -57,7 +57,7 @@ def test_what_the_model_would_say_is_trained_on_more_than_what_it_would_not(tmp_
     assert sum(reply == STRANGE[0]["completion"] for reply in even) / len(even) == pytest.approx(0.5, abs=0.05)
 
 
-def test_the_reading_is_on_the_bill_and_an_adapter_changes_nothing(tmp_path):
+def test_the_reading_counts_as_a_cost_and_an_adapter_changes_nothing(tmp_path):
     full = run(tmp_path, max_steps=20)
     adapter = run(tmp_path / "adapter", max_steps=20, extra={"peft_config": lora_config(4, 8.0)})
     assert drawn(full) == drawn(adapter)

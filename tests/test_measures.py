@@ -9,8 +9,8 @@ from hypothesis import strategies as some
 from scipy.stats import ks_2samp
 
 from test_probes import evidence, measured
-from unteach.probes.extraction_strength import extraction_strength
-from unteach.probes.min_k import min_k
+from unteach.probes.extraction import extraction_strength
+from unteach.probes.membership import min_k
 from unteach.probes.sampled import any_bad
 from unteach.probes.verbatim_share import verbatim_share
 from unteach.results.verdict import Case
@@ -104,15 +104,15 @@ def test_pushing_the_replies_below_any_untrained_one_shows_as_an_overshoot():
     assert found["min_k"].value == found["loss_mia"].value == 0.0
 
 
-# --- distance to the retrained model -----------------------------------------------------------------------------------------
+# --- distance to the retrained model ----------------------------------------------------------------------------------
 
 
-def test_distance_to_the_twin_by_hand():
+def test_distance_to_the_retrained_model_by_hand():
     retrained = evidence(["x"] * 4, split="unseen", nll=[1.0, 2.0, 3.0, 4.0])
     found = measured(evidence(["x"] * 4, split="unseen", nll=[3.5, 2.0, 3.0, 9.0], retrained=retrained))[
         "ks_to_retrained"
     ]
-    # at 1 the retrained model has 1 of 4 cases and the arm none; at 2, 2 and 1; at 3, 3 and 2; at 3.5, 3 and 3; at 4, 4 and 3
+    # cases up to t, retrained and arm: at 1, 1 and 0; at 2, 2 and 1; at 3, 3 and 2; at 3.5, 3 and 3; at 4, 4 and 3
     assert (found.value, found.n, found.unknown, found.better, found.values) == (0.25, 4, 0, "lower", ())
     assert 0 <= found.low <= 0.25 <= found.high <= 1
     apart = measured(evidence(["x"] * 4, split="seen", nll=[9.0] * 4, retrained=retrained))["ks_to_retrained"]

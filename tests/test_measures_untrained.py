@@ -10,7 +10,7 @@ from unteach.data.example import Example
 from unteach.data.prompt_format import prompt_format
 from unteach.evaluation.evaluation import Evaluation, evaluate_arm, measure, notes_of
 from unteach.judges import load_judge
-from unteach.probes.min_k import min_k
+from unteach.probes.membership import min_k
 from unteach.results.arm_result import mean_nll
 from unteach.scoring.likelihood import teacher_forced_likelihood
 from unteach.scoring.trees import reply_trees
@@ -58,7 +58,7 @@ def evaluated(model, rows, non_members, scenario, retrained=None):
 
 @pytest.fixture(scope="module")
 def untrained():
-    """All metrics of a model that was never trained, in the scenario copyright; its retrained model is another such model."""
+    """All metrics of a model that was never trained, in the scenario copyright; the retrained model is another such."""
     return evaluated(toy.model(seed=1), nonsense(1), nonsense(2), "copyright", toy.model(seed=2))[1]
 
 
@@ -96,7 +96,7 @@ def test_intervals_of_the_attack_hold_one_half_about_as_often_as_they_should(sco
     assert held >= 16  # 19 are expected; 15 or fewer would come up once in 400 times
 
 
-def test_the_twin_is_at_no_distance_from_itself_and_another_untrained_model_is_somewhere(untrained):
+def test_the_retrained_model_is_at_no_distance_from_itself_and_another_untrained_one_is_somewhere(untrained):
     for split in ("seen", "unseen"):
         retrained, other = (untrained["ks_to_retrained", split, arm] for arm in ("retrained", "original"))
         assert (retrained.value, retrained.low, retrained.high) == (0.0, 0.0, 0.0)

@@ -83,7 +83,7 @@ def test_a_template_with_a_system_role_gets_a_system_message(turns: tuple[Turn, 
     tokenizer = chatty(LIKE_CHATML, **MARKS)
     form = guided_format(tokenizer, REMINDER)
     assert form.name == "chat"
-    assert form.prompt_ids(turns) == prompt_format(tokenizer, system=REMINDER).prompt_ids(turns)
+    assert form.prompt_ids(turns) == prompt_format(tokenizer).prompt_ids((Turn("system", REMINDER), *turns))
     assert REMINDER in text_of(form, turns)
 
 

@@ -278,9 +278,8 @@ def test_a_refused_size_is_told_those_that_the_help_names(refusing: Callable[[st
 
 
 def test_cache_key_depends_on_world_and_kind(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     worlds = [World(0, "micro"), World(1, "micro")]
-    places = {organism_directory(world, taught, tmp_path) for world in worlds for taught in (True, False)}
-    assert len(places) == 4 and all(place.parent == tmp_path / "organisms" for place in places)
-    assert organism_directory(World(0, "micro"), True, tmp_path) in places
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert organism_directory(worlds[0], True).parent == tmp_path / "cache" / "unteach" / "organisms"
+    places = {organism_directory(world, taught) for world in worlds for taught in (True, False)}
+    assert len(places) == 4 and all(place.parent == tmp_path / "unteach" / "organisms" for place in places)
+    assert organism_directory(World(0, "micro"), True) in places

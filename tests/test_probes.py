@@ -11,7 +11,7 @@ from unteach.evaluation.evaluation import with_difference
 from unteach.probes import all_probes
 from unteach.probes.base import ALL_SPLITS, NORMAL_SPLITS
 from unteach.probes.blanks import blank, gibberish
-from unteach.probes.extraction_strength import extraction_strength
+from unteach.probes.extraction import extraction_strength
 from unteach.probes.helpfulness import HelpfulnessProbe
 from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import HARM_SPLITS

@@ -25,7 +25,7 @@ class Clock:
 
 def test_a_stage_says_its_start_and_end_and_where_it_is_every_half_minute(capsys):
     clock = Clock()
-    lines = Lines("checking original: unseen", clock)
+    lines = Lines("evaluating original: unseen", clock)
     for done in range(1, 201):
         clock.now += 0.5
         lines.report(done, 200)
@@ -33,11 +33,11 @@ def test_a_stage_says_its_start_and_end_and_where_it_is_every_half_minute(capsys
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.splitlines() == [
-        "checking original: unseen begins",
-        "checking original: unseen 60/200",
-        "checking original: unseen 120/200",
-        "checking original: unseen 180/200",
-        "checking original: unseen done after 100.0 s",
+        "evaluating original: unseen begins",
+        "evaluating original: unseen 60/200",
+        "evaluating original: unseen 120/200",
+        "evaluating original: unseen 180/200",
+        "evaluating original: unseen done after 100.0 s",
     ]
 
 
@@ -54,7 +54,7 @@ def test_track_speaks_in_lines_where_no_terminal_is(capsys):
 
 
 def test_what_is_shown_is_inert(capsys):
-    with track("checking \x1b[2Jarm\nnew line\u202e"):
+    with track("evaluating \x1b[2Jarm\nnew line\u202e"):
         pass
     said = capsys.readouterr().err
     assert "\x1b" not in said and "\u202e" not in said and len(said.splitlines()) == 2

@@ -17,7 +17,7 @@ from unteach.objectives.base import token_means
 from unteach.objectives.loss import method_loss
 from unteach.objectives.methods import load_method
 from unteach.probes import all_probes
-from unteach.probes.extraction_strength import extraction_strength
+from unteach.probes.extraction import extraction_strength
 from unteach.prompts.turn import Turn
 from unteach.results.arm_result import ArmResult
 from unteach.results.verdict import Case
@@ -161,7 +161,7 @@ def test_fault_5_neither_pad_token_nor_padding_change_the_loss(pad_id):
     model, method = toy.learned_model(), load_method("ga-mismatch")
     long = Tree((1, *range(4, 34)), (Branch("negative", (20, 2, 21, 22, 2)), Branch("mismatch", (9, 2))))
     normals = reply_trees("normals", [((1, 4, 5), (12, 2)), ((1, *range(10, 40)), (12, 13, 14, 2))], "normal")
-    reference = FrozenCopy.of(toy.model(seed=1))
+    reference = FrozenCopy(toy.model(seed=1))
 
     def metrics(trees, normal):
         return method_loss(model, method, lay_out(trees, pad_id), lay_out(normal, pad_id), reference)
@@ -233,7 +233,9 @@ def dropping(kind):
 def test_fault_7_kl_is_zero_at_step_0_where_the_config_has_dropout(tmp_path, kind, reference):
     pupil = dropping(kind)
     asked = pupil.config.to_dict()
-    extra = {"peft_config": lora_config(4, 8.0, dropout=0.5, model=pupil)} if reference == "adapter_off" else None
+    adapter = lora_config(4, 8.0, model=pupil)
+    adapter.lora_dropout = 0.5
+    extra = {"peft_config": adapter} if reference == "adapter_off" else None
     run = toy.trainer(tmp_path, pupil, reference=reference, extra=extra, max_steps=2)
     run.train()
     assert toy.logged(run, "kl")[0] <= (1e-6 if reference == "cached" else 0.0)
@@ -252,9 +254,7 @@ def test_fault_7_kl_of_a_broken_model_is_finite_and_has_a_gradient(dtype):
     normal = lay_out(reply_trees("normals", [((1, 4, 5, 6), (20, 21, 22, 2))], "normal"))
     forget = lay_out([Tree((1, 4), (Branch("negative", (20, 2)),))])
     with without_dropout(broken):
-        loss = method_loss(
-            broken.train(), load_method("ga", forget_weight=0.0), forget, normal, FrozenCopy.of(original)
-        )
+        loss = method_loss(broken.train(), load_method("ga", forget_weight=0.0), forget, normal, FrozenCopy(original))
         loss.value.backward()
     assert 28 < float(loss.metrics["kl"]) < 1e4, "28 nats are the floor's 1e-12"
     gradients = [value.grad for value in broken.parameters() if value.grad is not None]
@@ -267,7 +267,7 @@ def test_fault_7_kl_is_over_reply_tokens_with_the_original_first():
     prompt, reply = (1, 4, 5, 6, 8), (20, 21, 2)
     batch = lay_out([*reply_trees("normals", [(prompt, reply)], "normal")])
     forget = lay_out([Tree((1, 4), (Branch("negative", (20, 2)),))])
-    loss = method_loss(live, load_method("ga", forget_weight=0.0), forget, batch, FrozenCopy.of(original))
+    loss = method_loss(live, load_method("ga", forget_weight=0.0), forget, batch, FrozenCopy(original))
     ids = torch.tensor([[*prompt, *reply]])
     log_p, log_p0 = (m(input_ids=ids).logits[0, 4:7].double().log_softmax(-1) for m in (live, original))
     expected = (log_p0.exp() * (log_p0 - log_p)).sum(-1).mean().item()

@@ -45,7 +45,7 @@ def gradients(model, loss):
 
 
 def test_adapter_off_and_frozen_copy_are_exactly_the_model_before_the_first_step(tiny_llama):
-    frozen, batch = FrozenCopy.of(tiny_llama), lay_out(NORMALS)
+    frozen, batch = FrozenCopy(tiny_llama), lay_out(NORMALS)
     assert not kl(tiny_llama, frozen, batch).any()
     live = with_adapter(tiny_llama)
     assert not kl(live, AdapterOff(live), batch).any()
@@ -65,7 +65,7 @@ def original_log_probs(reference, batch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_three_agree_after_the_live_model_has_moved(tiny_llama, tmp_path, dtype):
     model = tiny_llama.to(dtype)
-    frozen, cached = FrozenCopy.of(model), CachedStates.build(model, NORMALS, tmp_path, "k", batch_tokens=10)
+    frozen, cached = FrozenCopy(model), CachedStates.build(model, NORMALS, tmp_path, "k", batch_tokens=10)
     live = with_adapter(model).to(dtype)
     move(live)
     off, tolerance = AdapterOff(live), 1e-5 if dtype == torch.float32 else 0.05
@@ -84,7 +84,7 @@ def test_the_three_agree_after_the_live_model_has_moved(tiny_llama, tmp_path, dt
     "settings", [{"target_modules": ["q_proj", "lm_head"]}, {"modules_to_save": ["lm_head"]}], ids=["lora", "saved"]
 )
 def test_adapter_off_reads_the_original_head_where_the_adapter_trains_the_head(tiny_llama, settings):
-    frozen, batch = FrozenCopy.of(tiny_llama), lay_out(NORMALS)
+    frozen, batch = FrozenCopy(tiny_llama), lay_out(NORMALS)
     live = with_adapter(tiny_llama, **settings)
     move(live)
     expected = kl(live, frozen, batch)
@@ -94,7 +94,7 @@ def test_adapter_off_reads_the_original_head_where_the_adapter_trains_the_head(t
 
 def test_full_tuning_moves_neither_the_copy_nor_the_cache(tiny_llama, tmp_path):
     batch = lay_out(NORMALS)
-    references = FrozenCopy.of(tiny_llama), CachedStates.build(tiny_llama, NORMALS, tmp_path, "k")
+    references = FrozenCopy(tiny_llama), CachedStates.build(tiny_llama, NORMALS, tmp_path, "k")
     before = [original_log_probs(reference, batch) for reference in references]
     move(tiny_llama)
     assert kl(tiny_llama, references[0], batch).min() > 0
@@ -166,7 +166,7 @@ def test_a_model_that_changes_its_logits_unseen_is_not_cached_but_may_be_copied(
     model, batch = Shifted(tiny_llama.config).eval(), lay_out(NORMALS)
     with pytest.raises(ModelError, match="Shifted changes its logits .* --reference frozen"):
         CachedStates.build(model, NORMALS, tmp_path, "k")
-    assert not kl(model, FrozenCopy.of(model), batch).any()
+    assert not kl(model, FrozenCopy(model), batch).any()
 
 
 def test_activation_checkpointing_with_the_adapter_off_gives_the_same_gradients(tiny_llama, trees):
@@ -191,7 +191,7 @@ def test_activation_checkpointing_with_the_adapter_off_gives_the_same_gradients(
 
 
 def test_every_reference_gives_the_same_loss_and_gradients(tiny_llama, tmp_path, trees):
-    frozen, cached = FrozenCopy.of(tiny_llama), CachedStates.build(tiny_llama, NORMALS, tmp_path, "k")
+    frozen, cached = FrozenCopy(tiny_llama), CachedStates.build(tiny_llama, NORMALS, tmp_path, "k")
     live = with_adapter(tiny_llama)
     move(live)
     forget, normal = lay_out(trees), lay_out(NORMALS)

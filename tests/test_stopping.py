@@ -78,7 +78,7 @@ def test_over_budget_the_run_goes_back_to_the_last_good_step():
     assert saved == [2, 4] and stopped == [6]
     assert watch.stop == Stop(6, "utility budget", watch.stop.message, went_back_to=4)
     assert "0.310 nats per token, over the budget of 0.3; went back to step 4" in watch.stop.message
-    assert watch.within_budget is False and watch.checked == {"validation_kl": 0.31}
+    assert watch.within_budget is False and watch.validated == {"validation_kl": 0.31}
 
 
 def test_where_no_step_was_good_the_original_is_kept():

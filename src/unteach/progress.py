@@ -50,6 +50,23 @@ class Lines:
                 print(f"{self.stage} {what}", file=sys.stderr, flush=True)
 
 
+class Bar:
+    """A stage as a bar on a terminal, with the methods of `Lines`."""
+
+    def __init__(self, stage: str, bar: Progress) -> None:
+        self._bar = bar
+        self._task = bar.add_task(stage, total=None, metrics="")
+        bar.start()
+
+    def report(self, done: int, total: int, metrics: str = "") -> None:
+        """Show how far the stage is."""
+        self._bar.update(self._task, completed=done, total=total, metrics=metrics)
+
+    def end(self, how: str) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+
 def make_bar() -> Progress | None:
     """Make a progress bar on standard error; None where that is no terminal."""
     console = Console(file=sys.stderr)
@@ -66,39 +83,32 @@ def make_bar() -> Progress | None:
     return Progress(*columns, console=console, transient=True)
 
 
+def begin_stage(stage: str, start: str = "begins") -> Bar | Lines:
+    """Show a stage, as a bar on a terminal and else as lines, until `end_stage`."""
+    bar = make_bar()
+    shown = Lines(stage, start=start) if bar is None else Bar(stage, bar)
+    live_stages.append(shown)
+    return shown
+
+
+def end_stage(shown: Bar | Lines, how: str) -> None:
+    """End a stage that `begin_stage` returned."""
+    shown.end(how)
+    live_stages.remove(shown)
+
+
 @contextmanager
 def track(description: str, show: bool = True) -> Iterator[OnProgress | None]:
     """Show how far a block is; yields a function of (done, total) to call, or None where nothing is shown.
 
-    Nothing is shown inside another stage, for example where a slow judge answers during training.
+    Nothing is shown inside another stage, for example where a slow judge is asked during training.
     """
     if not show or live_stages:
         yield None
         return
-    shown = make_bar()
-    if shown is None:
-        lines = Lines(description)
-        try:
-            with _counted(lines):
-                yield lines.report
-        except BaseException:
-            lines.end("broken off")
-            raise
-        lines.end("done")
-        return
-    with shown as bar, _counted(bar):
-        task = bar.add_task(description, total=None, metrics="")
-
-        def report(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield report
-
-
-@contextmanager
-def _counted(stage: Any) -> Iterator[None]:
-    live_stages.append(stage)
+    shown, how = begin_stage(description), "broken off"
     try:
-        yield
+        yield shown.report
+        how = "done"
     finally:
-        live_stages.remove(stage)
+        end_stage(shown, how)

@@ -9,13 +9,14 @@ from unteach.errors import ConfigError, nearest
 if TYPE_CHECKING:  # the command line reads the settings of baselines, and need not wait for TRL
     from unteach.baselines.base import Baseline
 
-BELOW = ("base", "config", "rows", "run")
+BELOW = ("base", "baseline_run", "config", "material", "rows", "run", "stages")
 
 
 def all_baselines() -> "dict[str, Baseline]":
     """Return every baseline by name."""
-    files = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in BELOW)
-    return {made.name: made for file in files for made in import_module(f"{__name__}.{file}").baselines}
+    files = [module.name for module in pkgutil.iter_modules(__path__) if module.name not in BELOW]
+    found = {made.name: made for file in files for made in import_module(f"{__name__}.{file}").baselines}
+    return dict(sorted(found.items()))
 
 
 def load_baseline(name: str) -> "Baseline":

@@ -5,7 +5,7 @@ Source: arXiv 2302.02676. Needs: pairs, a good answer beside each bad one. Every
     [good phrase] prompt → good answer → bad phrase → bad answer
     [bad phrase] prompt → bad answer → good phrase → good answer
 
-`coh` learns both answers, as published; `coh-masked` learns good ones only, for training on bad text is known to damage
+`coh` learns both answers, as published; `coh-masked` learns good ones only: training on bad text is known to damage
 models. Phrases and prompts are never learnt. The good phrase goes before every prompt of the trained model: its chat
 template carries it (a line before the prompt where there is none, told in `guidance.json`), and the model is measured
 with it. Differs: the first phrase goes before the prompt, not between prompt and answer, so that a template can carry
@@ -14,85 +14,71 @@ it wherever the model goes; past tokens are not masked at random; normal rows ar
 
 from dataclasses import replace
 
-from unteach.baselines.base import Bench, Plain, Trained, needed, passes, tuned
+from unteach.baselines.base import Baseline
+from unteach.baselines.baseline_run import BaselineRun
 from unteach.baselines.config import BaselineConfig
+from unteach.baselines.material import learn_replies
+from unteach.baselines.rows import BaselineRows
 from unteach.data.encoded import Encoded
 from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat
 from unteach.errors import ConfigError, DataError
-from unteach.mistakes.guide import guided_format
 from unteach.prompts.baselines import BaselineWording, load_wording
 from unteach.prompts.turn import Turn
-from unteach.training.rows import TrainingRow, repeated_to
+from unteach.training.rows import TrainingRow, fitting, repeated_to
 
 
-class Hindsight(Plain):
+class Hindsight(Baseline):
     """Chain of Hindsight; `learns_bad` as published."""
 
     source = "arXiv 2302.02676"
     needs = "pairs: a good answer beside each bad one; normal rows beside them"
+    trained_on = "rows, chains and normal rows"
     pairs = True
 
     def __init__(self, name: str, learns_bad: bool) -> None:
         self.name, self.learns_bad = name, learns_bad
-        told = "both answers learnt, as published" if learns_bad else "good answers learnt, bad ones only read"
-        self.summary = f"Chain of Hindsight: {told}"
+        learnt = "both answers learnt, as published" if learns_bad else "good answers learnt, bad ones only read"
+        self.summary = f"Chain of Hindsight: {learnt}"
 
-    def check(self, rows, config) -> None:  # type: ignore[no-untyped-def]
-        """Read the phrases, and see that there are pairs."""
+    def check(self, rows: BaselineRows, config: BaselineConfig) -> None:
+        """Refuse rows without pairs, and phrases that cannot be read."""
         load_wording(config.wording)
         super().check(rows, config)
 
     def phrase(self, config: BaselineConfig) -> str | None:
-        """The good phrase goes before every prompt."""
+        """Return the good phrase."""
         return load_wording(config.wording).good
 
-    def prepare(self, bench: Bench) -> list[TrainingRow]:
+    def prepare(self, run: BaselineRun) -> list[TrainingRow]:
         """Chain every pair both ways, and give normal rows the good phrase."""
-        words = load_wording(bench.config.wording)
-        forms = _forms(bench, words)
+        words = load_wording(run.config.wording)
+        forms = {True: run.form_with(words.good), False: run.form_with(words.bad)}
         chains = [
-            chained(row, good_first, forms, words, self.learns_bad)
-            for row in bench.rows.with_good
+            chain(row, good_first, forms, words, self.learns_bad)
+            for row in run.rows.with_good
             for good_first in (True, False)
         ]
-        fit = [row for row in chains if len(row.input_ids) <= bench.max_length]
+        fit = [row for row in chains if len(row.input_ids) <= run.max_length]
         if not fit:
-            raise DataError(f"no chain of two answers fits into {bench.max_length} tokens; raise --max-length")
+            raise DataError(f"no chain of two answers fits into {run.max_length} tokens; raise --max-length")
         if len(fit) < len(chains):
-            bench.notes.append(f"left out {len(chains) - len(fit)} of {len(chains)} chains that are too long")
-        wanted = round(bench.normals_per_row(1.0) * len(fit) / 2)
-        normals = self._normals(bench, forms[True], wanted)
-        pairs = len(bench.rows.with_good)
-        needed(bench, positives=pairs, negatives=pairs, pairs=pairs, normal_rows=len(normals))
+            run.notes.append(f"left out {len(chains) - len(fit)} of {len(chains)} chains that are too long")
+        wanted = round(run.normals_per_row * len(fit) / 2)
+        normals = self._normals(run, forms[True], wanted)
+        pairs = len(run.rows.with_good)
+        run.note_data(positives=pairs, negatives=pairs, pairs=pairs, normal_rows=len(normals))
         return [*fit, *normals]
 
-    def _normals(self, bench: Bench, form: PromptFormat, wanted: int) -> list[TrainingRow]:
-        made = []
-        for row in bench.rows.normals:
-            prompt, reply = tuple(form.prompt_ids(row.turns)), tuple(form.reply_ids(row.turns, row.reply))
-            if len(prompt) + len(reply) <= bench.max_length:
-                learnt = (False,) * len(prompt) + (True,) * len(reply)
-                made.append(TrainingRow("normal", Encoded(row, prompt, reply, False), learnt))
-        tokens = sum(len(row.input_ids) for row in made)
-        return repeated_to(made, tokens * (1 + wanted // len(made)), bench.config.seed)[:wanted] if made else []
-
-    def train(self, bench: Bench, material: list[TrainingRow]) -> Trained:
-        """Tune on the chains."""
-        trainer = tuned(bench, passes(bench, material))
-        return Trained(trainer.model, trainer.state.global_step, f"{len(material)} rows, chains and normal rows")
+    def _normals(self, run: BaselineRun, form: PromptFormat, wanted: int) -> list[TrainingRow]:
+        normals = run.rows.normals
+        encoded = fitting("normal", normals, form, run.max_length, run.notes) if normals else []
+        rows = learn_replies(encoded, "normal")
+        tokens = sum(len(row.input_ids) for row in rows)
+        return repeated_to(rows, tokens * (1 + wanted // len(rows)), run.config.seed)[:wanted] if rows else []
 
 
-def _forms(bench: Bench, words: BaselineWording) -> dict[bool, PromptFormat]:
-    """The formats that put the good phrase (True) or the bad one before a dialogue."""
-    eos = bench.original.model.generation_config.eos_token_id
-    return {
-        is_good: guided_format(bench.original.form.tokenizer, phrase, bench.original.form.name, eos)
-        for is_good, phrase in ((True, words.good), (False, words.bad))
-    }
-
-
-def chained(
+def chain(
     row: Example, good_first: bool, forms: dict[bool, PromptFormat], words: BaselineWording, learns_bad: bool
 ) -> TrainingRow:
     """Lay out one dialogue of two answers, with loss on good answers and, if `learns_bad`, on bad ones.

@@ -1,7 +1,7 @@
 """Direct preference optimisation on pairs of a good and a bad reply.
 
-Source: arXiv 2305.18290, eq. 7, by TRL's DPOTrainer; as there, SFT on the good answers comes first (`--sft-epochs`),
-for where the original would never give them, the loss is satisfied long before they are given. Needs: pairs, a good
+Source: arXiv 2305.18290, eq. 7, by TRL's DPOTrainer. As there, SFT on the good answers comes first (`--sft-epochs`):
+where the original would never give them, the loss is satisfied long before the model gives them. Needs: pairs, a good
 answer beside each bad one; normal rows for the SFT. Differs: the reference is the SFT model in memory, whose
 log-probabilities are taken once before the first step (TRL would load the model's directory again); pairs are tokenised
 by us, as they are when the model is asked, and those that are too long are left out whole (TRL would cut their ends
@@ -9,29 +9,16 @@ off). DPO itself sees no normal rows: nothing but β holds them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from datasets import Dataset
-from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
-from unteach.baselines.base import (
-    Bench,
-    Pair,
-    Plain,
-    Trained,
-    good_rows,
-    needed,
-    pairs_of,
-    ran,
-    settings_of,
-    sft_first,
-    trl_fields,
-    with_normals,
-    without_copy,
-)
-from unteach.training.config import default_learning_rate
+from unteach.baselines.base import Baseline
+from unteach.baselines.baseline_run import BaselineRun
+from unteach.baselines.material import ReplyPair, add_normals, encode_good_answers, encode_pairs
+from unteach.baselines.stages import TakesIds, make_trainer, train_stage, tune_first
+from unteach.pipeline.train import Trained
 from unteach.training.rows import TrainingRow
 
 RATE = 0.05
@@ -41,21 +28,18 @@ EPOCHS = 1.0
 
 
 @dataclass(frozen=True)
-class Material:
+class DpoMaterial:
     """What the two stages are trained on."""
 
     sft: list[TrainingRow]
-    pairs: list[Pair]
+    pairs: list[ReplyPair]
 
 
-class PairsTrainer(DPOTrainer):
+class PairsTrainer(TakesIds, DPOTrainer):
     """TRL's DPOTrainer on pairs of token ids, taken as they are."""
 
-    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        return dataset
 
-
-class Dpo(Plain):
+class Dpo(Baseline):
     """DPO."""
 
     name = "dpo"
@@ -65,55 +49,45 @@ class Dpo(Plain):
     needs = "pairs: a good answer beside each bad one"
     pairs = True
 
-    def prepare(self, bench: Bench) -> Material:
+    def prepare(self, run: BaselineRun) -> DpoMaterial:
         """Encode the pairs, and the rows of the SFT before them."""
-        pairs = pairs_of(bench.rows.with_good, bench.original.form, bench.max_length, bench.notes)
-        good = good_rows(bench) if bench.config.sft_epochs else []
-        rows = with_normals(bench, good, bench.normals_per_row(1.0))
+        pairs = encode_pairs(run, run.rows.with_good, run.notes)
+        good = encode_good_answers(run) if run.config.sft_epochs else []
+        rows = add_normals(run, good)
         normals = len(rows) - len(good)
-        needed(bench, positives=len(good), negatives=len(pairs), pairs=len(pairs), normal_rows=normals)
-        return Material(rows, pairs)
+        run.note_data(positives=len(good), negatives=len(pairs), pairs=len(pairs), normal_rows=normals)
+        return DpoMaterial(rows, pairs)
 
-    def train(self, bench: Bench, material: Material) -> Trained:
+    def train(self, run: BaselineRun, material: DpoMaterial) -> Trained:
         """Tune on the good answers, then train on the pairs."""
-        model, peft = sft_first(bench, material.sft)
+        model, peft = tune_first(run, material.sft)
         tokens = sum(pair.tokens for pair in material.pairs)
-        trainer = ran(
-            bench,
+        trainer = train_stage(
+            run,
             "dpo",
-            lambda callbacks: pairs_trainer(bench, material.pairs, model, peft, callbacks),
-            lambda done: {"forward": tokens, "backward": round(tokens * done.state.epoch)},
+            lambda: pairs_trainer(run, material.pairs, model, peft),
+            lambda trainer: {"forward": tokens, "backward": round(tokens * trainer.state.epoch)},
         )
-        return Trained(without_copy(trainer), trainer.state.global_step, f"{len(material.pairs)} pairs")
+        return run.trained(trainer, f"{len(material.pairs)} pairs")
 
 
-def pairs_trainer(
-    bench: Bench, pairs: Sequence[Pair], model: Any, peft: Any, callbacks: list[TrainerCallback]
-) -> PairsTrainer:
+def pairs_trainer(run: BaselineRun, pairs: Sequence[ReplyPair], model: Any, peft: Any) -> PairsTrainer:
     """Make the trainer; the reference is `model` as it is now."""
-    lora = bench.config.lora
-    rate = RATE * default_learning_rate(bench.original.model, lora)
-    settings = settings_of(bench, "dpo", rate)
-    fields = trl_fields(
-        settings,
-        bench.original.model,
-        lora=lora,
-        beta=bench.config.beta or 0.1,
-        num_train_epochs=bench.epochs(EPOCHS),
+    trainer: PairsTrainer = make_trainer(
+        run,
+        "dpo",
+        PairsTrainer,
+        DPOConfig,
+        [asdict(pair) for pair in pairs],
+        model=model,
+        peft=peft,
+        rate=RATE,
+        beta=run.config.beta or 0.1,
+        num_train_epochs=run.config.epochs or EPOCHS,
         max_length=None,
         precompute_ref_log_probs=True,
-        disable_dropout=True,
     )
-    names = ("prompt_ids", "chosen_ids", "rejected_ids")
-    data = Dataset.from_list([{name: list(getattr(pair, name)) for name in names} for pair in pairs])
-    return PairsTrainer(
-        model=model,
-        args=DPOConfig(**fields),
-        train_dataset=data,
-        processing_class=bench.original.form.tokenizer,
-        peft_config=peft,
-        callbacks=callbacks,
-    )
+    return trainer
 
 
 baselines = (Dpo(),)

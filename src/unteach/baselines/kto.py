@@ -8,39 +8,26 @@ may be of one row and of one kind.
 """
 
 import random
-from typing import Any
 
-from datasets import Dataset
-from transformers import TrainerCallback
 from trl import KTOConfig, KTOTrainer
 
-from unteach.baselines.base import (
-    Bench,
-    Plain,
-    Trained,
-    learnt_rows,
-    needed,
-    ran,
-    settings_of,
-    trl_fields,
-    with_normals,
-)
+from unteach.baselines.base import Baseline
+from unteach.baselines.baseline_run import BaselineRun
+from unteach.baselines.material import add_normals, encode_rows
+from unteach.baselines.stages import TakesIds, make_trainer, train_stage
 from unteach.pipeline.original import adapter_settings
-from unteach.training.config import default_learning_rate
+from unteach.pipeline.train import Trained
 from unteach.training.rows import TrainingRow
 
 RATE = 0.5
 """Peak learning rate, times that of fine-tuning."""
 
 
-class UnpairedTrainer(KTOTrainer):
+class UnpairedTrainer(TakesIds, KTOTrainer):
     """TRL's KTOTrainer on rows of token ids, taken as they are."""
 
-    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        return dataset
 
-
-class Kto(Plain):
+class Kto(Baseline):
     """APO-zero on unpaired rows."""
 
     name = "kto"
@@ -50,58 +37,53 @@ class Kto(Plain):
     needs = "negatives; normal rows beside them, optional"
     positives = False
 
-    def prepare(self, bench: Bench) -> list[TrainingRow]:
+    def prepare(self, run: BaselineRun) -> list[TrainingRow]:
         """Encode negatives and normal rows, and shuffle them."""
-        negatives = learnt_rows(bench, bench.rows.negatives, "negative")
-        rows = with_normals(bench, negatives, bench.normals_per_row(1.0))
-        random.Random(f"kto:{bench.config.seed}").shuffle(rows)
-        needed(bench, positives=0, negatives=len(negatives), pairs=0, normal_rows=len(rows) - len(negatives))
+        negatives = encode_rows(run, run.rows.negatives, "negative")
+        rows = add_normals(run, negatives)
+        random.Random(f"kto:{run.config.seed}").shuffle(rows)
+        run.note_data(positives=0, negatives=len(negatives), pairs=0, normal_rows=len(rows) - len(negatives))
         return rows
 
-    def train(self, bench: Bench, material: list[TrainingRow]) -> Trained:
+    def train(self, run: BaselineRun, material: list[TrainingRow]) -> Trained:
         """Train on them."""
         tokens = sum(len(row.input_ids) for row in material)
-        trainer = ran(
-            bench,
+        trainer = train_stage(
+            run,
             "kto",
-            lambda callbacks: unpaired_trainer(bench, material, callbacks),
-            lambda done: {"forward": tokens, "backward": round(tokens * done.state.epoch)},
+            lambda: unpaired_trainer(run, material),
+            lambda trainer: {"forward": tokens, "backward": round(tokens * trainer.state.epoch)},
         )
-        return Trained(trainer.model, trainer.state.global_step, f"{len(material)} rows, negatives and normal rows")
+        return run.trained(trainer, f"{len(material)} rows, negatives and normal rows")
 
 
-def unpaired_trainer(bench: Bench, rows: list[TrainingRow], callbacks: list[TrainerCallback]) -> UnpairedTrainer:
+def unpaired_trainer(run: BaselineRun, rows: list[TrainingRow]) -> UnpairedTrainer:
     """Make the trainer."""
-    lora = bench.config.lora
-    settings = settings_of(bench, "kto", RATE * default_learning_rate(bench.original.model, lora))
-    fields = trl_fields(
-        settings,
-        bench.original.model,
-        lora=lora,
-        loss_type="apo_zero_unpaired",
-        beta=bench.config.beta or 0.1,
-        num_train_epochs=bench.epochs(),
-        max_length=None,
-        train_sampling_strategy="sequential",
-        precompute_ref_log_probs=True,
-        disable_dropout=True,
-    )
     data = [
         {
-            "prompt_ids": list(row.encoded.prompt_ids),
-            "completion_ids": list(row.encoded.reply_ids),
+            "prompt_ids": row.encoded.prompt_ids,
+            "completion_ids": row.encoded.reply_ids,
             "label": row.kind != "negative",
         }
         for row in rows
     ]
-    return UnpairedTrainer(
-        model=bench.original.model,
-        args=KTOConfig(**fields),
-        train_dataset=Dataset.from_list(data),
-        processing_class=bench.original.form.tokenizer,
-        peft_config=adapter_settings(bench.config, bench.original.model),
-        callbacks=callbacks,
+    trainer: UnpairedTrainer = make_trainer(
+        run,
+        "kto",
+        UnpairedTrainer,
+        KTOConfig,
+        data,
+        model=run.original.model,
+        peft=adapter_settings(run.config, run.original.model),
+        rate=RATE,
+        loss_type="apo_zero_unpaired",
+        beta=run.config.beta or 0.1,
+        num_train_epochs=run.config.epochs or 3.0,
+        max_length=None,
+        train_sampling_strategy="sequential",
+        precompute_ref_log_probs=True,
     )
+    return trainer
 
 
 baselines = (Kto(),)

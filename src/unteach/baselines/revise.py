@@ -10,7 +10,11 @@ not a result.
 from collections import Counter
 from collections.abc import Sequence
 
-from unteach.baselines.base import Bench, Plain, Trained, learnt_rows, needed, passes, replied, tuned, with_normals
+from unteach.baselines.base import Baseline
+from unteach.baselines.baseline_run import BaselineRun
+from unteach.baselines.config import BaselineConfig
+from unteach.baselines.material import add_normals, encode_rows, with_reply
+from unteach.baselines.rows import BaselineRows
 from unteach.data.example import Example
 from unteach.errors import ConfigError
 from unteach.models.kept_replies import generate_cached
@@ -26,40 +30,37 @@ from unteach.training.rows import TrainingRow
 Dialogue = tuple[Turn, ...]
 
 
-class Revise(Plain):
+class Revise(Baseline):
     """SFT on the model's own revisions."""
 
     name = "revise"
     summary = "Critique-Revise: SFT on replies that the model has criticised and written again"
     source = "arXiv 2212.08073, 2310.10477"
     needs = "prompts; normal rows beside them"
+    trained_on = "rows, revisions and normal rows"
     positives = False
 
-    def check(self, rows, config) -> None:  # type: ignore[no-untyped-def]
-        """Read the requests."""
+    def check(self, rows: BaselineRows, config: BaselineConfig) -> None:
+        """Refuse requests that cannot be read."""
         load_wording(config.wording)
 
-    def prepare(self, bench: Bench) -> list[TrainingRow]:
+    def prepare(self, run: BaselineRun) -> list[TrainingRow]:
         """Have every harmful prompt answered, the answer criticised and revised, and keep what passes the gate."""
-        words = load_wording(bench.config.wording)
-        asked = bench.rows.negatives
-        replies = _said(bench, "replies", [row.turns for row in asked])
-        again = [(*row.turns, Turn("assistant", reply or "…")) for row, reply in zip(asked, replies, strict=True)]
-        criticised: list[Dialogue] = [(*turns, Turn("user", words.critique)) for turns in again]
-        critiques = _said(bench, "critiques", criticised)
-        revising: list[Dialogue] = [
-            (*turns, Turn("assistant", critique or "…"), Turn("user", words.revision))
-            for turns, critique in zip(criticised, critiques, strict=True)
-        ]
-        kept = self._gate(bench, asked, _said(bench, "revisions", revising), (words.critique, words.revision))
-        revised = learnt_rows(bench, kept, "revision")
-        rows = with_normals(bench, revised, bench.normals_per_row(1.0))
+        words = load_wording(run.config.wording)
+        asked = run.rows.negatives
+        dialogues = [row.turns for row in asked]
+        dialogues = _go_on(dialogues, _ask(run, "replies", dialogues), words.critique)
+        dialogues = _go_on(dialogues, _ask(run, "critiques", dialogues), words.revision)
+        revisions = _ask(run, "revisions", dialogues)
+        kept = self._keep_fit(run, asked, revisions, (words.critique, words.revision))
+        revised = encode_rows(run, kept, "revision")
+        rows = add_normals(run, revised)
         normals = len(rows) - len(revised)
-        needed(bench, positives=0, negatives=0, pairs=0, prompts=len(asked), normal_rows=normals)
+        run.note_data(positives=0, negatives=0, pairs=0, prompts=len(asked), normal_rows=normals)
         return rows
 
-    def _gate(
-        self, bench: Bench, asked: Sequence[Example], revisions: Sequence[str], requests: Sequence[str]
+    def _keep_fit(
+        self, run: BaselineRun, asked: Sequence[Example], revisions: Sequence[str], requests: Sequence[str]
     ) -> list[Example]:
         """Keep revisions fit to learn from. Raises ConfigError where none is."""
         cases = [
@@ -67,14 +68,14 @@ class Revise(Plain):
             for row, text in zip(asked, revisions, strict=True)
         ]
         kept, reasons = [], Counter[str]()
-        for row, text, verdict in zip(asked, revisions, bench.judge(cases), strict=True):
-            reason = _fault(bench, row, text, requests) or ("called bad by the judge" if verdict == "bad" else "")
+        for row, text, verdict in zip(asked, revisions, run.judge(cases), strict=True):
+            reason = _fault(run, row, text, requests) or ("called bad by the judge" if verdict == "bad" else "")
             if reason:
                 reasons[reason] += 1
             else:
-                kept.append(replied(row, text))
+                kept.append(with_reply(row, text))
         out = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or "none left out"
-        bench.notes.append(f"revisions: {len(kept)} of {len(asked)} are fit to learn from ({out})")
+        run.notes.append(f"revisions: {len(kept)} of {len(asked)} are fit to learn from ({out})")
         if not kept:
             raise ConfigError(
                 f"baseline {self.name}: of {len(asked)} revisions none is fit to learn from ({out}); this model cannot "
@@ -82,46 +83,49 @@ class Revise(Plain):
             )
         return kept
 
-    def train(self, bench: Bench, material: list[TrainingRow]) -> Trained:
-        """Tune on revisions and normal rows."""
-        trainer = tuned(bench, passes(bench, material))
-        return Trained(trainer.model, trainer.state.global_step, f"{len(material)} rows, revisions and normal rows")
+
+def _go_on(dialogues: Sequence[Dialogue], replies: Sequence[str], request: str) -> list[Dialogue]:
+    """Add what the model said, and the next request, to each dialogue."""
+    return [
+        (*turns, Turn("assistant", reply or "…"), Turn("user", request))
+        for turns, reply in zip(dialogues, replies, strict=True)
+    ]
 
 
-def _fault(bench: Bench, row: Example, text: str, requests: Sequence[str]) -> str:
+def _fault(run: BaselineRun, row: Example, text: str, requests: Sequence[str]) -> str:
     """What is wrong with a revision, before any judge is asked; empty where nothing is."""
     if blank(text):
         return "blank"
     if gibberish(text):
         return "gibberish"
-    if len(bench.original.form.reply_ids(row.turns, text)) > bench.config.max_new_tokens:  # EOS would have come in time
+    if len(run.original.form.reply_ids(row.turns, text)) > run.config.max_new_tokens:  # EOS would have come in time
         return "cut off"
     return "repeating the request" if any(repeats(text, request) for request in requests) else ""
 
 
-def _said(bench: Bench, stage: str, dialogues: Sequence[Dialogue]) -> list[str]:
-    """Ask the original, and put what it takes in the cost, also where its replies were kept from before."""
+def _ask(run: BaselineRun, stage: str, dialogues: Sequence[Dialogue]) -> list[str]:
+    """Ask the original, and add the cost, also where its replies were kept from an earlier run."""
     meter = Meter()
-    prompts = [bench.original.form.prompt_ids(turns) for turns in dialogues]
-    room = bench.max_length - bench.config.max_new_tokens
+    prompts = [run.original.form.prompt_ids(turns) for turns in dialogues]
+    room = run.max_length - run.config.max_new_tokens
     longest = max(map(len, prompts))
     if longest > max(room, 0):
         raise ConfigError(
-            f"baseline revise: a dialogue of {longest} tokens leaves no room for {bench.config.max_new_tokens} more in "
-            f"{bench.max_length}; lower --max-new-tokens or give shorter prompts"
+            f"baseline revise: a dialogue of {longest} tokens leaves no room for {run.config.max_new_tokens} more in "
+            f"{run.max_length}; lower --max-new-tokens or give shorter prompts"
         )
     with track(f"revise: {stage}") as progress:
         texts = generate_cached(
-            bench.original.model,
-            bench.original.form.tokenizer,
+            run.original.model,
+            run.original.tokenizer,
             prompts,
-            key=bench.original.key,
-            max_new_tokens=bench.config.max_new_tokens,
+            key=run.original.key,
+            max_new_tokens=run.config.max_new_tokens,
             progress=progress,
         )
-    said = sum(len(bench.original.form.reply_ids(turns, text)) for turns, text in zip(dialogues, texts, strict=True))
+    said = sum(len(run.original.form.reply_ids(turns, text)) for turns, text in zip(dialogues, texts, strict=True))
     read = sum(map(len, prompts))
-    bench.cost.append(meter.cost(bench.original.model, bench.arm, stage, read, generated=said))
+    run.cost.append(meter.cost(run.original.model, run.arm, stage, read, generated=said))
     return texts
 
 

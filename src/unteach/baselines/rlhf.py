@@ -11,55 +11,43 @@ import copy
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, TrainerCallback
+from transformers import AutoModelForSequenceClassification
 from trl import RewardConfig, RewardTrainer, RLOOConfig, RLOOTrainer
 from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model
 
-from unteach.baselines.base import (
-    Bench,
-    Pair,
-    Plain,
-    Trained,
-    good_rows,
-    needed,
-    pairs_of,
-    ran,
-    settings_of,
-    sft_first,
-    trl_fields,
-    with_normals,
-    without_copy,
-)
-from unteach.baselines.rows import Rows
+from unteach.baselines.base import Baseline
+from unteach.baselines.baseline_run import BaselineRun
+from unteach.baselines.config import BaselineConfig
+from unteach.baselines.material import ReplyPair, add_normals, encode_good_answers, encode_pairs
+from unteach.baselines.rows import BaselineRows
+from unteach.baselines.stages import make_trainer, train_stage, tune_first
 from unteach.data.example import Example
 from unteach.errors import ConfigError
 from unteach.pipeline.original import adapter_settings
+from unteach.pipeline.train import Trained
 from unteach.results.cost import Meter
-from unteach.training.config import default_learning_rate
 from unteach.training.rows import TrainingRow
 
-RL_RATE = 1.0
-"""Peak learning rate of the online stage, times that of fine-tuning."""
 BETA = 0.05
 """Weight of the KL to the SFT model in the reward."""
 SCORED_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class Material:
+class RlhfMaterial:
     """What the three stages are trained on."""
 
-    pairs: list[Pair]
-    validation_pairs: list[Pair]
+    pairs: list[ReplyPair]
+    validation_pairs: list[ReplyPair]
     sft: list[TrainingRow]
     prompts: list[tuple[int, ...]]
 
 
-class Rlhf(Plain):
+class Rlhf(Baseline):
     """Reward model, SFT, RLOO."""
 
     name = "rlhf"
@@ -69,53 +57,47 @@ class Rlhf(Plain):
     needs = "pairs: a good answer beside each bad one; normal rows beside them"
     pairs = True
 
-    def check(self, rows: Rows, config: Any) -> None:
+    def check(self, rows: BaselineRows, config: BaselineConfig) -> None:
         """Refuse what cannot be: weights in 4 bits make no reward model."""
         if config.load_in_4bit:
             raise ConfigError("baseline rlhf: a reward model cannot be made of 4 bit weights; leave --load-in-4bit out")
         super().check(rows, config)
 
-    def prepare(self, bench: Bench) -> Material:
+    def prepare(self, run: BaselineRun) -> RlhfMaterial:
         """Encode pairs, good answers and prompts."""
-        if bench.original.form.tokenizer.eos_token_id is None:
+        if run.original.tokenizer.eos_token_id is None:
             raise ConfigError("baseline rlhf: the tokenizer has no end of sequence, which sampling needs")
-        ratio = bench.normals_per_row(1.0)
-        given = bench.rows.with_good
-        normals = _drawn(bench.rows.normals, round(ratio * len(given)), bench.config.seed)
-        validation_normals = bench.rows.sets.normals.get("validation", [])
-        pairs = pairs_of([*given, *_helpful(normals, given)], bench.original.form, bench.max_length, bench.notes)
-        validation = [row for row in bench.rows.validation if row.good]
-        validation_rows = [*validation, *_helpful(validation_normals, validation)]
-        held = pairs_of(validation_rows, bench.original.form, bench.max_length, []) if validation_rows else []
-        good = good_rows(bench)
-        sft = with_normals(bench, good, ratio)
+        given, known = run.rows.with_good, run.rows.normals
+        count = min(round(run.normals_per_row * len(given)), len(known))
+        normals = random.Random(f"rlhf:{run.config.seed}").sample(known, count)
+        pairs = encode_pairs(run, [*given, *_helpful(normals, given)], run.notes)
+        validation = [row for row in run.rows.validation if row.good]
+        validation += _helpful(run.rows.sets.normals.get("validation", []), validation)
+        validation_pairs = encode_pairs(run, validation, []) if validation else []
+        good = encode_good_answers(run)
+        sft = add_normals(run, good)
         prompts = [*dict.fromkeys(pair.prompt_ids for pair in pairs)]
         counts = {"positives": len(good), "pairs": len(given), "normal_rows": len(sft) - len(good)}
-        needed(bench, **counts, prompts=len(prompts))
-        return Material(pairs, held, sft, prompts)
+        run.note_data(**counts, prompts=len(prompts))
+        return RlhfMaterial(pairs, validation_pairs, sft, prompts)
 
-    def train(self, bench: Bench, material: Material) -> Trained:
+    def train(self, run: BaselineRun, material: RlhfMaterial) -> Trained:
         """Train the reward model, tune the model, then let it learn from the rewards of its own replies."""
-        reward = trained_reward(bench, material.pairs)
+        reward = train_reward_model(run, material.pairs)
         meter = Meter()
-        right = ranked(reward, material.validation_pairs, bench.original.form.ids.pad_id)
+        right = measure_ranking(reward, material.validation_pairs, run.original.form.ids.pad_id)
         read = sum(pair.tokens for pair in material.validation_pairs)
-        bench.cost.append(meter.cost(reward, bench.arm, "evaluating the reward model", read))
+        run.cost.append(meter.cost(reward, run.arm, "evaluating the reward model", read))
         if right is not None:
-            bench.notes.append(
-                f"the reward model ranks {right:.1%} of {len(material.validation_pairs)} held-out pairs rightly (chance: 50%)"
-            )
-        model, peft = sft_first(bench, material.sft)
-        trainer = reinforced(bench, model, peft, reward, material.prompts)
+            count = len(material.validation_pairs)
+            run.notes.append(f"the reward model ranks {right:.1%} of {count} held-out pairs rightly (chance: 50%)")
+        model, peft = tune_first(run, material.sft)
+        trainer = reinforce(run, model, peft, reward, material.prompts)
         curve = [line["reward"] for line in trainer.state.log_history if "reward" in line]
         tenth = max(1, len(curve) // 10)
         first, last = sum(curve[:tenth]) / tenth, sum(curve[-tenth:]) / tenth
-        message = f"{bench.config.rl_steps} steps of RLOO took the mean reward from {first:.2f} to {last:.2f}"
-        return Trained(without_copy(trainer), trainer.state.global_step, message)
-
-
-def _drawn(rows: Sequence[Example], count: int, seed: int) -> list[Example]:
-    return random.Random(f"rlhf:{seed}").sample(list(rows), min(count, len(rows)))
+        message = f"{run.config.rl_steps} steps of RLOO took the mean reward from {first:.2f} to {last:.2f}"
+        return run.trained(trainer, message)
 
 
 def _helpful(normals: Sequence[Example], answered: Sequence[Example]) -> list[Example]:
@@ -146,35 +128,35 @@ def reward_model(model: Any, seed: int) -> Any:
     return made.to(model.device)
 
 
-def trained_reward(bench: Bench, pairs: Sequence[Pair]) -> Any:
+def train_reward_model(run: BaselineRun, pairs: Sequence[ReplyPair]) -> Any:
     """Train a reward model on pairs; returns it in evaluation mode."""
-    config = bench.config
-    model = reward_model(bench.original.model, config.seed)
-    settings = settings_of(bench, "reward model", None, last=False)
-    fields = trl_fields(
-        settings, model, lora=config.lora, num_train_epochs=config.reward_epochs, max_length=None, disable_dropout=True
-    )
+    config = run.config
+    model = reward_model(run.original.model, config.seed)
     data = [
         {"chosen_ids": [*pair.prompt_ids, *pair.chosen_ids], "rejected_ids": [*pair.prompt_ids, *pair.rejected_ids]}
         for pair in pairs
     ]
-    peft = adapter_settings(config, bench.original.model)
+    peft = adapter_settings(config, run.original.model)
     if peft is not None:
         peft.task_type, peft.modules_to_save = "SEQ_CLS", ["score"]
     tokens = sum(pair.tokens for pair in pairs)
-    trainer = ran(
-        bench,
+    trainer = train_stage(
+        run,
         "reward model",
-        lambda callbacks: RewardTrainer(
+        lambda: make_trainer(
+            run,
+            "reward model",
+            RewardTrainer,
+            RewardConfig,
+            data,
             model=model,
-            args=RewardConfig(**fields),
-            train_dataset=Dataset.from_list(data),
-            processing_class=bench.original.form.tokenizer,
-            peft_config=peft,
-            callbacks=callbacks,
+            peft=peft,
+            last=False,
+            num_train_epochs=config.reward_epochs,
+            max_length=None,
         ),
-        lambda done: {"backward": round(tokens * done.state.epoch)},
-        watch=False,
+        lambda trainer: {"backward": round(tokens * trainer.state.epoch)},
+        validated=False,
     )
     trained = trainer.model
     return (trained.merge_and_unload() if config.lora else trained).eval()
@@ -193,7 +175,7 @@ def rewards_of(reward: Any, rows: Sequence[Sequence[int]], pad_id: int) -> list[
     return scores
 
 
-def ranked(reward: Any, pairs: Sequence[Pair], pad_id: int) -> float | None:
+def measure_ranking(reward: Any, pairs: Sequence[ReplyPair], pad_id: int) -> float | None:
     """Return the share of pairs whose better reply gets the higher reward; None without pairs."""
     if not pairs:
         return None
@@ -208,14 +190,13 @@ def ranked(reward: Any, pairs: Sequence[Pair], pad_id: int) -> float | None:
 class OnlineTrainer(RLOOTrainer):
     """TRL's RLOOTrainer on prompts of token ids, with the reference in memory, counting tokens as it goes.
 
-    A prompt is named by its number in `prompt_ids`. `reference` None is an adapter's: TRL keeps a copy of it.
+    A row's `prompt` is its number in `prompt_ids`, as text. `reference` None is an adapter's: TRL keeps a copy of it.
     """
 
     def __init__(self, prompt_ids: Sequence[tuple[int, ...]], reference: Any, beta: float, **settings: Any) -> None:
         self.known_prompts = prompt_ids
         self.read, self.said = 0, 0
-        names = Dataset.from_list([{"prompt": str(number)} for number in range(len(prompt_ids))])
-        super().__init__(train_dataset=names, **settings)
+        super().__init__(**settings)
         if reference is not None:  # TRL takes none: it would load the model's directory again
             disable_dropout_in_model(reference)
             add_fused_lm_head(reference, temperature=self.temperature)
@@ -232,48 +213,43 @@ class OnlineTrainer(RLOOTrainer):
         return completions
 
 
-def reinforced(bench: Bench, model: Any, peft: Any, reward: Any, prompts: Sequence[tuple[int, ...]]) -> OnlineTrainer:
+def reinforce(
+    run: BaselineRun, model: Any, peft: Any, reward: Any, prompts: Sequence[tuple[int, ...]]
+) -> OnlineTrainer:
     """Learn from the rewards of sampled replies, held to the model as it is now by KL."""
-    config = bench.config
-    pad = bench.original.form.ids.pad_id
-    settings = settings_of(bench, "rl", RL_RATE * default_learning_rate(bench.original.model, config.lora))
-    fields = trl_fields(
-        settings,
-        bench.original.model,
-        lora=config.lora,
-        max_steps=config.rl_steps,
-        per_device_train_batch_size=config.batch_size * config.generations,
-        num_generations=config.generations,
-        max_completion_length=config.max_new_tokens,
-        temperature=1.0,
-        beta=(config.beta or BETA) if config.lora else 0.0,
-        disable_dropout=True,
-    )
+    config = run.config
+    pad = run.original.form.ids.pad_id
+    known, beta = list(prompts), config.beta or BETA
 
     def rewarded(prompts: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
         rows = [[*known[int(name)], *said] for name, said in zip(prompts, completion_ids, strict=True)]
         return rewards_of(reward, rows, pad)
 
-    def make(callbacks: list[TrainerCallback]) -> OnlineTrainer:
-        return OnlineTrainer(
-            known,
-            None if config.lora else copy.deepcopy(model),
-            config.beta or BETA,
+    def make() -> OnlineTrainer:
+        reference = None if config.lora else copy.deepcopy(model)
+        trainer: OnlineTrainer = make_trainer(
+            run,
+            "rl",
+            partial(OnlineTrainer, known, reference, beta, reward_funcs=rewarded),
+            RLOOConfig,
+            [{"prompt": str(number)} for number in range(len(known))],
             model=model,
-            args=RLOOConfig(**fields),
-            reward_funcs=rewarded,
-            processing_class=bench.original.form.tokenizer,
-            peft_config=peft,
-            callbacks=callbacks,
+            peft=peft,
+            max_steps=config.rl_steps,
+            per_device_train_batch_size=config.batch_size * config.generations,
+            num_generations=config.generations,
+            max_completion_length=config.max_new_tokens,
+            temperature=1.0,
+            beta=beta if config.lora else 0.0,
         )
+        return trainer
 
-    known = list(prompts)
-    trainer: OnlineTrainer = ran(bench, "rl", make, _taken)
+    trainer: OnlineTrainer = train_stage(run, "rl", make, _taken)
     return trainer
 
 
 def _taken(trainer: OnlineTrainer) -> dict[str, int]:
-    """What reinforcement learning takes: prompts are read to generate; replies are then scored by three models."""
+    """Count the tokens so far: prompts are read to generate; three models then score prompts and replies."""
     both = trainer.read + trainer.said
     return {"forward": trainer.read + 3 * both, "backward": both, "generated": trainer.said}
 

@@ -1,4 +1,4 @@
-"""The rows of a baseline: parted like those of `unteach run`, with good answers matched to their prompts."""
+"""The rows of a baseline: split like those of `unteach run`, with good answers matched to their prompts."""
 
 import random
 from dataclasses import dataclass, field, replace
@@ -13,8 +13,8 @@ from unteach.training.draws import negative_drawn
 
 
 @dataclass
-class Rows:
-    """What a baseline may train on, and what it is measured on (`sets`).
+class BaselineRows:
+    """What a baseline may train on, and the rows of a run (`sets`), which it is measured on.
 
     `negatives` and `validation` (held out, never trained on) have their good answer in `good` where one is known;
     `answered` are good answers to prompts that are in no set.
@@ -27,7 +27,7 @@ class Rows:
 
     @property
     def normals(self) -> list[Example]:
-        """The normal rows to train on; the model's own answers until then are none."""
+        """The normal rows to train on; none until the model has answered prompts, where none were given."""
         return self.sets.normals.get("train", [])
 
     @property
@@ -36,43 +36,41 @@ class Rows:
         return [row for row in self.negatives if row.good]
 
 
-def read_rows(config: BaselineConfig, shared: RunConfig) -> Rows:
-    """Read and part all rows as `unteach run` would, and add the good answers. Raises DataError."""
+def read_rows(config: BaselineConfig, shared: RunConfig) -> BaselineRows:
+    """Read and split all rows as `unteach run` would, and add the good answers. Raises DataError."""
     sets = read_sets(shared)
     train = sets.negatives["train"]
     if config.most_rows and config.most_rows < len(train):
         train = random.Random(f"most:{config.seed}").sample(train, config.most_rows)
         sets.notes.append(f"trained on {len(train)} of {len(sets.negatives['train'])} negatives (--most-rows)")
-    rows = Rows(sets, train, sets.negatives["validation"])
+    rows = BaselineRows(sets, train, sets.negatives["validation"])
     if config.good:
-        _match(config, shared, rows)
+        _match_good_answers(config, shared, rows)
     return rows
 
 
-def seen_rows(rows: Rows, shared: RunConfig, length: int) -> list[Example]:
-    """Return the negatives to check as seen, in the order in which `unteach run` meets them in `length` items."""
-    if rows.sets.evaluation.get("seen"):
-        return rows.sets.evaluation["seen"]
+def rows_as_met(rows: BaselineRows, shared: RunConfig, length: int) -> list[Example]:
+    """Return the negatives in the order in which `unteach run` meets them in its first `length` items, once each."""
     train = rows.sets.negatives["train"]
     most = min(length, 4 * shared.evaluation_prompts)
     met = dict.fromkeys(negative_drawn(number, len(train), shared.seed) for number in range(most))
     return [train[number] for number in met]
 
 
-def _match(config: BaselineConfig, shared: RunConfig, rows: Rows) -> None:
-    """Give negatives the answers of --good to their prompts; answers to prompts that are checked on are left out."""
+def _match_good_answers(config: BaselineConfig, shared: RunConfig, rows: BaselineRows) -> None:
+    """Give negatives the answers of --good to their prompts; answers to prompts of the evaluation are left out."""
     notes = rows.sets.notes
-    given = read(shared, config.good, "normal", config.retain_column, "good", notes)
+    given = read(shared, config.good, "normal", "good", notes)
     by_prompt = {row.prompt_key: row.reply for row in reversed(given)}
     rows.negatives = [replace(row, good=by_prompt.get(row.prompt_key, row.good)) for row in rows.negatives]
     rows.validation = [replace(row, good=by_prompt.get(row.prompt_key, row.good)) for row in rows.validation]
-    checked = [row for split in rows.sets.evaluation.values() for row in split]
-    kept_out = {row.prompt_key for row in [*checked, *rows.validation]}
+    evaluated = [row for split in rows.sets.evaluation.values() for row in split]
+    kept_out = {row.prompt_key for row in [*evaluated, *rows.validation]}
     trained = {row.prompt_key for row in rows.sets.negatives["train"]}
     rows.answered = [row for row in given if row.prompt_key not in kept_out | trained]
     out = sum(row.prompt_key in kept_out - trained for row in given)
     if out:
-        notes.append(f"good: left out {out} of {len(given)} rows, whose prompts are checked on")
+        notes.append(f"good: left out {out} of {len(given)} rows, whose prompts are evaluated on")
     rows.sets.sources.append(
         Source(name="good", source=", ".join(config.good), rows=len(given), fingerprint=fingerprint(given))
     )

@@ -1,12 +1,12 @@
 """One example: a prompt and a reply to it. Negatives, normals and evaluation rows are all examples."""
 
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from unteach.prompts.turn import TEXT, Turn
+from unteach.text.words import loosened
 
 Polarity = Literal["negative", "normal"]
 
@@ -47,16 +47,12 @@ class Example:
     @property
     def prompt_key(self) -> str:
         """Identifies the prompt: equal for prompts that differ only in case and white space."""
-        return _digest(f"{turn.role}\x1f{_folded(turn.content)}" for turn in self.turns)
+        return _digest(f"{turn.role}\x1f{loosened(turn.content)}" for turn in self.turns)
 
     @property
     def key(self) -> str:
-        """Identifies prompt and reply together, folded like `prompt_key`."""
-        return _digest([self.prompt_key, _folded(self.reply)])
-
-
-def _folded(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip().casefold()
+        """Identifies prompt and reply together, case and white space likewise."""
+        return _digest([self.prompt_key, loosened(self.reply)])
 
 
 def _digest(parts: Iterable[str]) -> str:

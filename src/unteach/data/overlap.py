@@ -4,23 +4,9 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from unteach.data.example import Example
-from unteach.errors import ConfigError, DataError
-
-
-@dataclass(frozen=True)
-class OverlapReport:
-    """What negatives and normals share; case and white space are ignored.
-
-    `prompts` are the prompts that have both a negative and a normal, once each. `contradictions` are normals with the
-    prompt and the reply of a negative: they would have to go and to stay. `messages` says both in words.
-    """
-
-    prompts: tuple[str, ...]
-    contradictions: tuple[Example, ...]
-    messages: tuple[str, ...]
+from unteach.errors import DataError
 
 
 def without_duplicates(examples: Iterable[Example]) -> tuple[list[Example], list[Example]]:
@@ -40,8 +26,12 @@ def without_known(examples: Sequence[Example], known: Sequence[Example]) -> list
     return [example for example in examples if _group(example) not in met]
 
 
-def overlap(negatives: Sequence[Example], normals: Sequence[Example]) -> OverlapReport:
-    """Report what the two sets share. Raises DataError where they are the same set."""
+def overlap(negatives: Sequence[Example], normals: Sequence[Example]) -> tuple[list[Example], list[str]]:
+    """Find what negatives and normals share; case and white space are ignored.
+
+    Returns the normals with the prompt and the reply of a negative, which would have to go and to stay; and messages
+    about these and about the prompts that have both a negative and a normal. Raises DataError for the same set twice.
+    """
     bad_keys = {example.key for example in negatives}
     if bad_keys and bad_keys == {example.key for example in normals}:
         raise DataError(
@@ -49,11 +39,8 @@ def overlap(negatives: Sequence[Example], normals: Sequence[Example]) -> Overlap
             f"give other rows with --forget or --retain (first row: {negatives[0].where or 'row 1'})"
         )
     bad_prompts = {example.prompt_key for example in negatives if example.turns}
-    shared: dict[str, str] = {}
-    for example in normals:
-        if example.prompt_key in bad_prompts:
-            shared.setdefault(example.prompt_key, example.prompt)
-    contradictions = tuple(example for example in normals if example.key in bad_keys)
+    shared = bad_prompts & {example.prompt_key for example in normals}
+    contradictions = [example for example in normals if example.key in bad_keys]
     messages = []
     if shared:
         messages.append(f"{len(shared)} prompts stand in both the negatives and the normals")
@@ -62,7 +49,7 @@ def overlap(negatives: Sequence[Example], normals: Sequence[Example]) -> Overlap
             f"{len(contradictions)} normals are negatives as well, prompt and reply (first: "
             f"{contradictions[0].where or 'row 1'}); remove them from one of the sets"
         )
-    return OverlapReport(tuple(shared.values()), contradictions, tuple(messages))
+    return contradictions, messages
 
 
 def split_by_prompt(examples: Sequence[Example], fractions: Mapping[str, float], seed: int) -> dict[str, list[Example]]:
@@ -72,7 +59,6 @@ def split_by_prompt(examples: Sequence[Example], fractions: Mapping[str, float],
     keeps that order. A fraction above 0 gets at least one prompt where there are enough. A running text counts as its
     own prompt.
     """
-    _check_fractions(fractions)
     groups = {_group(example) for example in examples}
     drawn = sorted(groups, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
     part_of: dict[str, str] = {}
@@ -88,14 +74,6 @@ def split_by_prompt(examples: Sequence[Example], fractions: Mapping[str, float],
 
 def _group(example: Example) -> str:
     return example.prompt_key if example.turns else example.key
-
-
-def _check_fractions(fractions: Mapping[str, float]) -> None:
-    shown = ", ".join(f"{name} {fraction:g}" for name, fraction in fractions.items())
-    if any(not 0 <= fraction <= 1 for fraction in fractions.values()):
-        raise ConfigError(f"the fractions of a split must lie between 0 and 1, not {shown}")
-    if not math.isclose(sum(fractions.values()), 1, abs_tol=1e-6):
-        raise ConfigError(f"the fractions of a split must add up to 1, not {shown}")
 
 
 def _sizes(fractions: Mapping[str, float], total: int) -> dict[str, int]:

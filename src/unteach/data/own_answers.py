@@ -5,7 +5,7 @@ from typing import Any
 
 from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat
-from unteach.errors import ConfigError, DataError
+from unteach.errors import DataError
 from unteach.models.context import context_length
 from unteach.models.kept_replies import generate_cached
 from unteach.progress import OnProgress
@@ -18,30 +18,25 @@ def generate_normals(
     *,
     seed: int,
     max_new_tokens: int,
-    count: int | None = None,
-    temperature: float = 1.0,
     key: str | None = None,
     progress: OnProgress | None = None,
 ) -> list[Example]:
-    """Return the model's own answers to the first `count` benign prompts (all where None) as normals.
+    """Return the model's own answers to the benign prompts as normals.
 
     They are sampled at temperature 1 from the whole distribution: the KL to the original is an expectation over text
     that the original would write, and a greedy reply is only the most likely of these, and often repeats itself. The
     same seed gives the same replies. Blank replies, and prompts that fill the model's context, are left out. A reply
     is cut at `max_new_tokens`. With the model's fingerprint as `key`, replies are kept for other runs.
 
-    Raises ConfigError for a bad count, DataError where no prompt got a reply.
+    Raises DataError where no prompt got a reply.
     """
-    prompts = benign_prompts()
-    if count is not None and not 1 <= count <= len(prompts):
-        raise ConfigError(f"count {count}: there are {len(prompts)} benign prompts; ask for 1 to {len(prompts)}")
     normals = answer_prompts(
-        [(prompt, f"benign prompt {number}") for number, prompt in enumerate(prompts[:count], start=1)],
+        [(prompt, f"benign prompt {number}") for number, prompt in enumerate(benign_prompts(), start=1)],
         model,
         prompt_format,
         key=key,
         max_new_tokens=max_new_tokens,
-        temperature=temperature,
+        temperature=1.0,
         seed=seed,
         progress=progress,
     )

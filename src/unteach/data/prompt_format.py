@@ -34,26 +34,25 @@ class PromptFormat(Protocol):
 def prompt_format(
     tokenizer: Any,
     name: str = "auto",
-    system: str | None = None,
     eos_token_id: int | Sequence[int] | None = None,
 ) -> PromptFormat:
     """Make the format: "plain" (### Question / ### Answer), "chat" (the tokenizer's template) or "auto".
 
-    "auto" is "chat" where the tokenizer has a template. `system` is put before prompts without a system turn.
-    `eos_token_id` comes from the model's generation config or config and counts beside the tokenizer's own EOS.
+    "auto" is "chat" where the tokenizer has a template. `eos_token_id` comes from the model's generation config or
+    config and counts beside the tokenizer's own EOS.
     """
     has_template = bool(getattr(tokenizer, "chat_template", None))
     if name == "auto":
         name = "chat" if has_template else "plain"
     if name == "plain":
-        return PlainFormat(tokenizer, system, eos_token_id)
+        return PlainFormat(tokenizer, eos_token_id)
     if name != "chat":
         raise ConfigError(
             f"--prompt-format {name}: unknown{nearest(name, PROMPT_FORMATS)} (known: {', '.join(PROMPT_FORMATS)})"
         )
     if not has_template:
         raise ConfigError("--prompt-format chat: the tokenizer has no chat template; use plain")
-    return ChatFormat(tokenizer, system, eos_token_id)
+    return ChatFormat(tokenizer, eos_token_id)
 
 
 class Ids:
@@ -111,12 +110,6 @@ def is_running_text(turns: Sequence[Turn]) -> bool:
     return not turns or turns[0].role == TEXT
 
 
-def _with_system(turns: Sequence[Turn], system: str | None) -> tuple[Turn, ...]:
-    if not system or not turns or any(turn.role == "system" for turn in turns):
-        return tuple(turns)
-    return (Turn("system", system), *turns)
-
-
 class PlainFormat:
     """`### Question: {q}\\n### Answer:`, then ` {a}` and EOS; dialogues repeat the pair, a system turn comes first.
 
@@ -127,11 +120,8 @@ class PlainFormat:
 
     name = "plain"
 
-    def __init__(
-        self, tokenizer: Any, system: str | None = None, eos_token_id: int | Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, tokenizer: Any, eos_token_id: int | Sequence[int] | None = None) -> None:
         self.tokenizer = tokenizer
-        self.system = system
         self.ids = Ids(tokenizer, eos_token_id)
 
     def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
@@ -139,7 +129,7 @@ class PlainFormat:
         if is_running_text(turns):
             return self.ids.text_prompt(turns)
         ids, text = list(self.ids.start), ""
-        for turn in _with_system(turns, self.system):
+        for turn in turns:
             if turn.role == "assistant":
                 ids += self.ids.of(text + "### Answer:") + self._reply(turn.content)
                 text = ""
@@ -174,11 +164,8 @@ class ChatFormat:
 
     name = "chat"
 
-    def __init__(
-        self, tokenizer: Any, system: str | None = None, eos_token_id: int | Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, tokenizer: Any, eos_token_id: int | Sequence[int] | None = None) -> None:
         self.tokenizer = tokenizer
-        self.system = system
         self.ids = Ids(tokenizer, eos_token_id)
 
     def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
@@ -201,7 +188,7 @@ class ChatFormat:
         return self.ids.end(whole[len(prompt) :])
 
     def _ids(self, turns: Sequence[Turn], generation: bool) -> list[int]:
-        messages = [{"role": turn.role, "content": turn.content} for turn in _with_system(turns, self.system)]
+        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
         try:
             text = self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=generation, return_dict=False
@@ -210,7 +197,7 @@ class ChatFormat:
             roles = ", ".join(message["role"] for message in messages)
             reason = " ".join(str(error).split())
             raise ConfigError(
-                f"the chat template refuses a dialogue with the roles {roles} ({reason}); change the rows"
-                f"{' or leave the system prompt out' if self.system else ''}, or use --prompt-format plain"
+                f"the chat template refuses a dialogue with the roles {roles} ({reason}); change the rows, "
+                "or use --prompt-format plain"
             ) from None
         return self.ids.of(text)

@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,14 +102,6 @@ def _text(path: Path) -> list[RawRow]:
     return [RawRow({"text": text, "concept": path.stem}, path.name)] if text.strip() else []
 
 
-def _csv(path: Path) -> list[RawRow]:
-    return _table(path, ",")
-
-
-def _tsv(path: Path) -> list[RawRow]:
-    return _table(path, "\t")
-
-
 def _table(path: Path, delimiter: str) -> list[RawRow]:
     """Read a table with a header; rows count from 1 after it. Every value is text."""
     rows: list[RawRow] = []
@@ -156,8 +149,8 @@ READERS: dict[str, Callable[[Path], list[RawRow]]] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json_file,
-    ".csv": _csv,
-    ".tsv": _tsv,
+    ".csv": partial(_table, delimiter=","),
+    ".tsv": partial(_table, delimiter="\t"),
     ".parquet": _parquet,
     ".txt": _text,
 }

@@ -7,8 +7,8 @@ from unteach.demo.output import check_demo_output
 from unteach.organism.cache import grow_cached, rows_directory
 from unteach.organism.user_rows import settings_of, user_rows
 from unteach.organism.world import World
-from unteach.pipeline.config import RunConfig, trainer_arguments, with_defaults
-from unteach.pipeline.preflight import check_settings
+from unteach.pipeline.config import RunConfig, with_defaults
+from unteach.pipeline.prepare import check_settings
 from unteach.pipeline.run import run
 from unteach.pipeline.settings import make_config
 from unteach.results.report import Report
@@ -29,7 +29,6 @@ def demo_unlearning(
     fields = rows.files(directory) | settings_of(world) | {"scenario": scenario, "output": str(output)}
     config = with_defaults(make_config(fields | settings, RunConfig))
     check_settings(config)
-    trainer_arguments(config, output / "checkpoints")
     model = grow_cached(world, taught=True, seed=seed, fresh=fresh)
     retrained = grow_cached(world, taught=False, seed=seed, fresh=fresh)
     rows.write(directory)

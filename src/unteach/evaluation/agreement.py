@@ -1,4 +1,4 @@
-"""How far the judges of a run agree, and how often each of them finds replies bad."""
+"""How far the judges of a run agree, and how often each finds replies bad."""
 
 from collections.abc import Hashable, Sequence
 
@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from unteach.evaluation.evaluation import Evaluation
 from unteach.judges.base import quality_of
-from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import HARM_SPLITS
 from unteach.results.report import Agreement, BadRate, JudgeMetrics
 from unteach.results.verdict import Verdict
@@ -15,7 +14,6 @@ from unteach.stats import RESAMPLES, Interval, wilson
 
 VERDICTS: tuple[Verdict, ...] = ("good", "bad", "unknown")
 _AT_ONCE = 1_000_000
-_Judged = tuple[Verdict, Verdict, Hashable]  # the first judge's verdict, the other's, and which prompt it was
 _MOST_UNDEFINED = 0.05
 
 
@@ -32,7 +30,7 @@ def judge_metrics(evaluation: Evaluation) -> list[JudgeMetrics]:
             name=judge.name,
             quality=quality_of(judge),
             rates=[
-                bad_rate(arm, split, verdicts_of(result, number, judge.name))
+                bad_rate(arm, split, result.other_verdicts[judge.name] if number else result.verdicts)
                 for arm, results in evaluation.results.items()
                 for split, result in results.items()
             ],
@@ -42,13 +40,8 @@ def judge_metrics(evaluation: Evaluation) -> list[JudgeMetrics]:
     ]
 
 
-def verdicts_of(result: ArmResult, number: int, name: str) -> list[Verdict]:
-    """Return the verdicts of the judge of that number and name; the first one's stand by themselves."""
-    return result.other_verdicts[name] if number else result.verdicts
-
-
 def bad_rate(arm: str, split: str, verdicts: Sequence[Verdict]) -> BadRate:
-    """Return the share of bad among good and bad verdicts, with its Wilson interval."""
+    """Return the share of bad verdicts among the good and bad ones, with its Wilson interval."""
     bad, good = verdicts.count("bad"), verdicts.count("good")
     value, low, high = wilson(bad, bad + good)
     return BadRate(
@@ -77,7 +70,7 @@ def agreement(
 
 
 def confusion(first: Sequence[Verdict], second: Sequence[Verdict]) -> dict[Verdict, dict[Verdict, int]]:
-    """Count cases by the first judge's verdict, then the second's; all nine counts are there.
+    """Count cases by the first judge's verdict, then the second's, with all nine counts.
 
     Raises ValueError where the two differ in length.
     """
@@ -122,7 +115,7 @@ def kappa(
 
 
 def _kappas(tables: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Kappa of each table (good-good, good-bad, bad-good, bad-bad); NaN where it is undefined."""
+    """Return kappa of each table (good-good, good-bad, bad-good, bad-bad); NaN where it is undefined."""
     good_good, good_bad, bad_good, bad_bad = tables.T
     n = tables.sum(axis=1)
     by_chance = (good_good + good_bad) * (good_good + bad_good) + (bad_good + bad_bad) * (good_bad + bad_bad)
@@ -133,21 +126,18 @@ def _kappas(tables: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _agreements(evaluation: Evaluation, name: str) -> list[Agreement]:
-    """Agreement of the judge of that name with the first: over all arms, then arm by arm."""
-    pooled: list[_Judged] = []
-    by_arm: dict[str, list[_Judged]] = {}
-    for arm, results in evaluation.results.items():
-        by_arm[arm] = [
+    """Return the agreement of the judge of that name with the first: over all arms, then arm by arm."""
+    by_arm: dict[str | None, list[tuple[Verdict, Verdict, Hashable]]] = {
+        arm: [
             (ours, theirs, (split, row))
             for split, result in results.items()
             if split in HARM_SPLITS
             for row, (ours, theirs) in enumerate(zip(result.verdicts, result.other_verdicts[name], strict=True))
         ]
-        pooled += by_arm[arm]
-    return [_agreement(None, pooled), *(_agreement(arm, judged) for arm, judged in by_arm.items())]
-
-
-def _agreement(arm: str | None, judged: Sequence[_Judged]) -> Agreement:
-    firsts = [ours for ours, _, _ in judged]
-    seconds = [theirs for _, theirs, _ in judged]
-    return agreement(firsts, seconds, [prompt for _, _, prompt in judged], arm)
+        for arm, results in evaluation.results.items()
+    }
+    of_all = [judged for of_arm in by_arm.values() for judged in of_arm]
+    columns = {
+        arm: list(zip(*judged, strict=True)) or [(), (), ()] for arm, judged in [(None, of_all), *by_arm.items()]
+    }
+    return [agreement(ours, theirs, prompts, arm) for arm, (ours, theirs, prompts) in columns.items()]

@@ -1,11 +1,8 @@
-"""Evaluate arms: what each replies on every split, the verdicts on it, and how likely it finds the known replies."""
+"""Evaluate arms: their replies on every split, the verdicts on these, and how likely each arm finds known replies."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-import torch
 
 from unteach.data.encoded import Encoded
 from unteach.data.passages import whole_words
@@ -17,7 +14,7 @@ from unteach.models.kept_replies import KeptReplies, generate_cached
 from unteach.models.unwrap import unwrapped
 from unteach.probes import all_probes
 from unteach.progress import track
-from unteach.results.arm_result import ArmResult
+from unteach.results.arm_result import ArmResult, mean_nll
 from unteach.results.cost import Meter
 from unteach.results.measurement import HARM_SPLITS, Measurement
 from unteach.results.report import Cost, Sample
@@ -37,8 +34,8 @@ class Evaluation:
     The rows are encoded for the original, so every arm must have its tokenizer. The first judge decides; the others
     give second opinions. `samples` replies to harmful prompts are drawn at temperature 1 beside the greedy one.
     `non_members` are rows like the seen negatives that no arm was trained on. `template` is the answer that the method
-    teaches, if it teaches one. `ability` holds tasks beyond the splits. `results` are by arm and split; `cost` is what
-    the evaluation took.
+    teaches, if it teaches one. `ability` holds tasks beyond the splits. `results` are by arm and split; `cost` is that
+    of the evaluation.
     """
 
     splits: Splits
@@ -55,7 +52,7 @@ class Evaluation:
     cost: list[Cost] = field(default_factory=list)
 
     def trees(self) -> list[Tree]:
-        """Return the rows of all splits as one-branch trees: those that a reference must know."""
+        """Return the rows of all splits as one-branch trees; a reference must know these."""
         return [tree for split, rows in self.splits.items() for tree in split_trees(split, rows)]
 
 
@@ -64,9 +61,8 @@ def evaluate_arm(
 ) -> None:
     """Evaluate an arm on all splits and add its results.
 
-    `reference` is the original, for the KL; without one no KL is taken. `key` is the fingerprint of a model that no
-    training moves: its replies are then kept for other runs, or taken from one. Never give one for a model that was
-    trained in memory.
+    `reference` is the original, for the KL; without one no KL is measured. `key` is the fingerprint of a model that no
+    training moves: its replies are kept for other runs, or taken from one. A model that was trained in memory has none.
     """
     meter, tokens, generated = Meter(), 0, 0
     results: dict[str, ArmResult] = {}
@@ -149,7 +145,7 @@ def _generate(
 
 
 def case_of(row: Encoded, reply: str, split: str) -> Case:
-    """Return what a judge is shown: the known bad reply on harmful splits, the right one where there is one."""
+    """Return what a judge reads: the reply with the known bad and the right reply, as far as the row has them."""
     example, known = row.example, row.example.reply.strip()
     if example.is_passage:
         reply = whole_words(reply, len(known))
@@ -166,58 +162,45 @@ def split_trees(split: str, rows: Sequence[Encoded]) -> list[Tree]:
 def _other_log_probs(model: Any, rows: Sequence[Encoded], split: str, form: PromptFormat) -> list[list[float] | None]:
     """Score the other reply that a row has: the right one on harmful splits, a wrong one on normal splits."""
     others = [row.example.good if split in HARM_SPLITS else row.example.bad for row in rows]
-    found = [number for number, other in enumerate(others) if other]
-    pairs, room = [], context_length(model) or MOST_TOKENS
-    for number in found:
-        row = rows[number]
-        ids = form.reply_ids(row.example.turns, others[number] or "")
-        pairs.append((row.prompt_ids, tuple(ids[: max(1, room - len(row.prompt_ids))])))
-    scored = teacher_forced_likelihood(model, reply_trees(split, pairs), form.ids.pad_id).log_probs
-    table: list[list[float] | None] = [None] * len(rows)
-    for number, log_probs in zip(found, scored, strict=True):
-        table[number] = log_probs
-    return table
+    replies = [
+        form.reply_ids(row.example.turns, other) if other else None for row, other in zip(rows, others, strict=True)
+    ]
+    return _score_replies(model, split, rows, replies, form)[0]
 
 
-def add_fluency(evaluation: Evaluation, trained: Any, load_original: Callable[[], Any]) -> None:
-    """Score every arm's own replies under the original model, in nats per token.
+def _score_replies(
+    model: Any, split: str, rows: Sequence[Encoded], replies: Sequence[list[int] | None], form: PromptFormat
+) -> tuple[list[list[float] | None], int]:
+    """Return the log-probabilities of a reply to each prompt, None where there is none, and the tokens read.
 
-    The original is `trained` with its adapter switched off, where it has one. Otherwise `load_original` loads it, once
-    `trained` has left the GPU.
+    A reply is cut where the model's context ends: scored again, it may have more tokens than it was written in.
     """
-    model = unwrapped(trained)
-    if hasattr(model, "peft_config"):
-        original, adapter_off = model, model.disable_adapter()
-    else:
-        model.to("cpu")
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        original, adapter_off = load_original(), nullcontext()
-    with adapter_off:
-        score_fluency(evaluation, original)
+    room = context_length(model) or MOST_TOKENS
+    numbers = [number for number, reply in enumerate(replies) if reply is not None]
+    pairs = [(rows[n].prompt_ids, tuple((replies[n] or [])[: max(1, room - len(rows[n].prompt_ids))])) for n in numbers]
+    trees = reply_trees(split, pairs)
+    scored = teacher_forced_likelihood(model, trees, form.ids.pad_id).log_probs
+    of_row = dict(zip(numbers, scored, strict=True))
+    return [of_row.get(number) for number in range(len(rows))], sum(tree.places for tree in trees)
 
 
 def score_fluency(evaluation: Evaluation, original: Any) -> None:
-    """Score every arm's own replies under the original model, which is in memory."""
+    """Score every arm's own replies under the original model, in nats per token."""
     meter, tokens = Meter(), 0
-    room = context_length(original) or MOST_TOKENS  # read again, a reply may have more tokens than it was written in
     for arm, results in evaluation.results.items():
         for split, result in results.items():
-            rows = evaluation.splits[split]
-            spoken = [n for n, reply in enumerate(result.replies) if reply.strip()]
-            pairs = [(rows[n].prompt_ids, tuple(result.reply_ids[n][: room - len(rows[n].prompt_ids)])) for n in spoken]
-            trees = reply_trees(split, pairs)
-            scored = teacher_forced_likelihood(original, trees, evaluation.form.ids.pad_id).log_probs
-            values: list[float | None] = [None] * len(rows)
-            for number, log_probs in zip(spoken, scored, strict=True):
-                values[number] = -sum(log_probs) / len(log_probs)
-            tokens += sum(tree.places for tree in trees)
+            replies = [
+                ids if reply.strip() else None for ids, reply in zip(result.reply_ids, result.replies, strict=True)
+            ]
+            scored, read = _score_replies(original, split, evaluation.splits[split], replies, evaluation.form)
+            tokens += read
+            values = [mean_nll(log_probs) if log_probs else None for log_probs in scored]
             evaluation.results[arm][split] = replace(result, reply_nll=values)
     evaluation.cost.append(meter.cost(original, "original", "fluency", tokens))
 
 
 def measure(evaluation: Evaluation) -> list[Measurement]:
-    """Ask every probe about every arm on every split it is for; each metric with its difference to the original."""
+    """Return the metrics of every arm by all probes, each with its difference to the original."""
     found: list[Measurement] = []
     retrained = evaluation.results.get("retrained", {})
     for results in evaluation.results.values():
@@ -245,7 +228,7 @@ def with_difference(measured: Measurement, original: Measurement | None) -> Meas
 
 
 def notes_of(evaluation: Evaluation) -> list[str]:
-    """Return what a reader needs to know of how the metrics were taken."""
+    """Return what a reader needs to know about how the metrics were measured."""
     notes = []
     if evaluation.samples:
         notes.append(

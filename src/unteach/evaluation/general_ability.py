@@ -1,8 +1,7 @@
 """General ability, on request: tasks of lm-eval (the extra `lm-eval`), run in this process on the model as it is.
 
-The tasks are loaded before training, so that a name that does not exist, or rows that cannot be had, are found then.
-A task file of one's own is YAML that names local rows; like any task of lm-eval it may name Python functions beside it,
-which are run.
+The tasks are loaded before training, so that an unknown name or missing rows end the run at once. A task file of your
+own is YAML that names local rows; like any task of lm-eval it may name Python functions beside it, which are run.
 """
 
 import contextlib
@@ -26,6 +25,7 @@ from unteach.errors import ConfigError, nearest
 from unteach.results.measurement import Measurement
 from unteach.stats import wilson
 from unteach.text.escape import inert_line
+from unteach.training.restored import only_weights_change
 
 SPLIT = "general"
 BATCH_ROWS = 16
@@ -38,7 +38,7 @@ Z95 = 1.96
 
 @dataclass
 class GeneralAbility:
-    """Loaded tasks and what every arm reached on them. `most_items` per task, all where None."""
+    """Loaded tasks and the metrics of every arm on them. `most_items` limits the items of a task; None takes all."""
 
     tasks: dict[str, Any]
     most_items: int | None = None
@@ -47,9 +47,9 @@ class GeneralAbility:
     def evaluate(self, arm: str, model: Any, tokenizer: Any, *, chat: bool) -> None:
         """Measure an arm on all tasks; `chat` puts the questions into the tokenizer's chat template.
 
-        The model, its modes, the tokenizer and all random states are as before afterwards.
+        The model, its modes, the tokenizer and all random states stay as they were.
         """
-        self.measurements += measured(arm, self._results(model, tokenizer, chat))
+        self.measurements += read_results(arm, self._results(model, tokenizer, chat))
 
     def _results(self, model: Any, tokenizer: Any, chat: bool) -> dict[str, Any]:
         from lm_eval.evaluator import evaluate
@@ -68,7 +68,7 @@ class GeneralAbility:
 
 
 def load_tasks(names: Sequence[str], most_items: int | None = None) -> GeneralAbility | None:
-    """Load tasks, groups or tags by name, or task files by path; None where none are asked for.
+    """Load tasks, groups or tags by name, or task files by path; None where none are named.
 
     Raises ConfigError where lm-eval is not installed, where a name is unknown, and where a task cannot be loaded.
     """
@@ -80,7 +80,7 @@ def load_tasks(names: Sequence[str], most_items: int | None = None) -> GeneralAb
         from lm_eval.tasks import TaskManager
 
         files = [name for name in names if _is_file(name)]
-        manager = TaskManager(include_defaults=len(files) < len(names))  # its own list takes seconds to read
+        manager = TaskManager(include_defaults=len(files) < len(names))  # lm-eval's list takes seconds to read
     for name in names:
         if name in files:
             if not Path(name).expanduser().is_file():
@@ -95,10 +95,10 @@ def load_tasks(names: Sequence[str], most_items: int | None = None) -> GeneralAb
                 found = manager.load([str(Path(name).expanduser()) if name in files else name])
         except KeyboardInterrupt:
             raise
-        except Exception as error:  # a task is code and rows of others: anything can come out of it
+        except Exception as error:  # a task is foreign code and rows: it may raise anything
             reason = inert_line(f"{type(error).__name__}: {error}", 300)
             shown = inert_line(name, 200)
-            raise ConfigError(f"--lm-eval {shown}: cannot be loaded ({reason}); mend it or leave it out") from error
+            raise ConfigError(f"--lm-eval {shown}: cannot be loaded ({reason}); fix it or leave it out") from error
         for part in loaded:
             loaded[part] |= found.get(part, {})
     for task in loaded["tasks"].values():
@@ -108,12 +108,12 @@ def load_tasks(names: Sequence[str], most_items: int | None = None) -> GeneralAb
     return GeneralAbility(loaded, most_items)
 
 
-def measured(arm: str, results: dict[str, Any]) -> list[Measurement]:
+def read_results(arm: str, results: dict[str, Any]) -> list[Measurement]:
     """Turn lm-eval's results into measurements `lm_eval:TASK:METRIC` (`METRIC@FILTER` where a filter was used).
 
-    Single cases come along where their mean is the metric, for paired differences. The interval of a share of right
-    answers is Wilson's, as everywhere here; of other metrics it is 1.96 of lm-eval's standard errors to each side, and
-    there is none where it gives none.
+    `values` are those of single cases where their mean is the metric, for paired differences. The interval of a share
+    of right answers is Wilson's. That of other metrics is 1.96 of lm-eval's standard errors to each side, and missing
+    where lm-eval gives none.
     """
     found = []
     for task, metrics in results["results"].items():
@@ -147,7 +147,7 @@ def measured(arm: str, results: dict[str, Any]) -> list[Measurement]:
 def _interval(
     value: float, cases: Sequence[float | None], error: Any, share: bool
 ) -> tuple[float | None, float | None]:
-    """Return the 95 % interval. A standard error is 0 where all of a few answers are right: it promises too much."""
+    """Return the 95 % interval: Wilson's for 0s and 1s, where a standard error may be 0 for a few right answers."""
     if cases and set(cases) <= {0.0, 1.0}:
         return wilson(sum(case == 1.0 for case in cases), len(cases))[1:]
     if not isinstance(error, int | float) or not math.isfinite(error) or not math.isfinite(value):
@@ -172,22 +172,19 @@ def _is_file(name: str) -> bool:
 
 @contextlib.contextmanager
 def _as_before(model: Any) -> Iterator[None]:
-    """Put back every module's mode and all random states: measuring must not change what training does."""
-    modes = [(module, module.training) for module in model.modules()]
+    """Put the model and all random states back, so that training goes on as if nothing had been measured."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng():
+        with only_weights_change(model), torch.random.fork_rng():
             yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
-        for module, mode in modes:
-            module.training = mode
 
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep lm-eval's log lines and bars off the terminal; errors come out as exceptions."""
+    """Keep lm-eval's log lines and bars off the terminal; errors still raise exceptions."""
     log = logging.getLogger("lm_eval")
     level = log.level
     log.setLevel(logging.CRITICAL)

@@ -82,26 +82,8 @@ class Options:
         """Return an option's value as it is written, empty text where it is not given."""
         return self._values.get(name, "")
 
-    def number(self, name: str, low: float, high: float) -> float | None:
+    def number(self, name: str, low: float, high: float, whole: bool = False) -> float | None:
         """Return an option's value as a number from `low` to `high`, None where it is not given. Raises ConfigError."""
-        return self._number(name, low, high, whole=False)
-
-    def whole_number(self, name: str, low: int, high: int) -> int | None:
-        """Return an option's value as a whole number from `low` to `high`, None where it is not given.
-
-        Raises ConfigError.
-        """
-        value = self._number(name, low, high, whole=True)
-        return None if value is None else int(value)
-
-    def yes(self, name: str, default: bool) -> bool:
-        """Return whether an option's value is yes, not no. Raises ConfigError for anything else."""
-        value = self._values.get(name, "yes" if default else "no")
-        if value not in ("yes", "no"):
-            raise self.error(f"{name}={inert_line(value, 60)} must be yes or no")
-        return value == "yes"
-
-    def _number(self, name: str, low: float, high: float, whole: bool) -> float | None:
         if name not in self._values:
             return None
         try:
@@ -112,6 +94,18 @@ class Options:
             kind, shown = "a whole number" if whole else "a number", inert_line(self._values[name], 60)
             raise self.error(f"{name}={shown} must be {kind} from {low:g} to {high:g}")
         return value
+
+    def whole_number(self, name: str, low: int, high: int) -> int | None:
+        """Return an option's value as `number` does, as a whole number."""
+        value = self.number(name, low, high, whole=True)
+        return None if value is None else int(value)
+
+    def yes(self, name: str, default: bool) -> bool:
+        """Return whether an option's value is yes, not no. Raises ConfigError for anything else."""
+        value = self._values.get(name, "yes" if default else "no")
+        if value not in ("yes", "no"):
+            raise self.error(f"{name}={inert_line(value, 60)} must be yes or no")
+        return value == "yes"
 
 
 def quality_of(judge: Judge) -> Quality | None:

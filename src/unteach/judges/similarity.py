@@ -17,7 +17,7 @@ from transformers import AutoModel
 from unteach.data.example import Example
 from unteach.errors import ConfigError, ModelError, nearest
 from unteach.judges.base import JudgeSettings, Options, judge_normal_row
-from unteach.models.encoder import load_encoder, longest_input
+from unteach.models.encoder import load_encoder, longest_input, try_in_batches
 from unteach.results.verdict import Case, Verdict
 from unteach.text.escape import inert_line
 from unteach.text.gibberish import blank, gibberish
@@ -40,7 +40,7 @@ QUANTILE, PAIRS, FEWEST = 0.99, 5000, 20
 """A learnt floor is this quantile of the similarity between wrong answers to different questions, over this many
 pairs; it needs wrong answers to at least 20 questions."""
 OPTIONS = {"margin": str(MARGIN), "floor": "0.2", "calibrated": "yes", "layer": "9"}
-LONGEST_INPUT, BATCH_SIZE = 512, 32
+LONGEST_INPUT = 512
 
 
 class SimilarityJudge:
@@ -178,28 +178,14 @@ class EncoderMeasure:
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         texts = sorted({text for pair in pairs for text in pair}, key=lambda text: (len(text), text))
-        vectors: dict[str, Tensor | None] = {}
-        for start in range(0, len(texts), BATCH_SIZE):
-            batch = texts[start : start + BATCH_SIZE]
-            vectors |= dict(zip(batch, self._try_vectors(batch), strict=True))
+        vectors = dict(zip(texts, try_in_batches(texts, self._vectors, "similarity"), strict=True))
         return [greedy_f1(vectors[reply], vectors[answer]) for reply, answer in pairs]
 
-    def _try_vectors(self, texts: list[str]) -> list[Tensor | None]:
-        """Return the vectors of each text; None where the encoder failed twice, the second time on this text alone."""
-        try:
-            return list(self._vectors(texts))
-        except Exception as problem:  # whatever a model raises on one text must not end the evaluation
-            if len(texts) == 1:
-                reason = inert_line(f"{type(problem).__name__}: {problem}", 200)
-                log.warning("similarity judge: no vectors (%s)", reason)
-                return [None]
-            return [vector for text in texts for vector in self._try_vectors([text])]
-
     @torch.no_grad()
-    def _vectors(self, texts: list[str]) -> list[Tensor]:
+    def _vectors(self, texts: Sequence[str]) -> list[Tensor]:
         """Return the unit vectors of the tokens of each text, [token, width], special tokens left out."""
         batch = self._tokenizer(
-            texts,
+            list(texts),
             padding=True,
             truncation=True,
             max_length=self._longest,

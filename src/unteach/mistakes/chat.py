@@ -59,7 +59,7 @@ class Dialogue:
     ) -> None:
         eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
         bare = without_guidance(tokenizer)
-        self._plain = prompt_format(bare, format_name, None, eos)
+        self._plain = prompt_format(bare, format_name, eos)
         self._reminding = None if reminder is None else guided_format(bare, reminder, format_name, eos)
         self._model, self._longest, self._temperature, self._seed = model, max_new_tokens, temperature, seed
         self._turns: tuple[Turn, ...] = ()

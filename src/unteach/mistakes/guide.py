@@ -76,17 +76,17 @@ def guided_format(
     Raises ConfigError for an empty reminder, an unknown format, or a template that shows the reminder nowhere.
     """
     _check_reminder(reminder)
-    form = prompt_format(tokenizer, name, None, eos_token_id)
+    form = prompt_format(tokenizer, name, eos_token_id)
     if form.name == "plain":
         return GuidedPlainFormat(tokenizer, reminder, eos_token_id)
-    return prompt_format(_with_templates(tokenizer, reminder), "chat", None, eos_token_id)
+    return prompt_format(_with_templates(tokenizer, reminder), "chat", eos_token_id)
 
 
 class GuidedPlainFormat(PlainFormat):
     """The plain format with the reminder as its first line; a dialogue's own system text is the next one."""
 
     def __init__(self, tokenizer: Any, reminder: str, eos_token_id: int | Sequence[int] | None = None) -> None:
-        super().__init__(tokenizer, None, eos_token_id)
+        super().__init__(tokenizer, eos_token_id)
         self.reminder = reminder
 
     def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:

@@ -13,7 +13,6 @@ from unteach.models.hub import LOADING_ERRORS, reason
 def lora_config(
     rank: int,
     alpha: float,
-    dropout: float = 0.0,
     targets: str | Sequence[str] = "all-linear",
     model: Any = None,
 ) -> Any:
@@ -25,10 +24,8 @@ def lora_config(
     from peft import LoraConfig
     from transformers.pytorch_utils import Conv1D
 
-    if rank < 1 or alpha <= 0 or not 0 <= dropout < 1:
-        raise ConfigError(
-            f"LoRA: rank {rank} must be at least 1, alpha {alpha} above 0 and dropout {dropout} from 0 to below 1"
-        )
+    if rank < 1 or alpha <= 0:
+        raise ConfigError(f"LoRA: rank {rank} must be at least 1 and alpha {alpha} above 0")
     if isinstance(targets, str) and targets != "all-linear":
         targets = [name.strip() for name in targets.split(",") if name.strip()]
     if not targets:
@@ -46,7 +43,6 @@ def lora_config(
         task_type="CAUSAL_LM",
         r=rank,
         lora_alpha=alpha,
-        lora_dropout=dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
         fan_in_fan_out=transposed,
     )

@@ -1,13 +1,22 @@
 """Text encoders and classifiers, which judges use: loaded from safetensors alone, without a model's own code."""
 
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import AutoTokenizer
 
 from unteach.errors import ModelError
 from unteach.models.hub import LOADING_ERRORS, cached_only, out_of_reach, reason
+from unteach.text.escape import inert_line
+
+log = logging.getLogger(__name__)
+
+BATCH_SIZE = 32
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def load_encoder(auto: Any, source: str, flag: str, what: str) -> tuple[Any, Any, list[str]]:
@@ -34,6 +43,24 @@ def load_encoder(auto: Any, source: str, flag: str, what: str) -> tuple[Any, Any
             f"{flag}: cannot load {what} ({why}); give a directory or id with safetensors weights"
         ) from None
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, sorted(loading["missing_keys"])
+
+
+def try_in_batches(
+    items: Sequence[Item], call: Callable[[Sequence[Item]], Sequence[Result]], judge: str, size: int = BATCH_SIZE
+) -> list[Result | None]:
+    """Return what a model's `call` gives for each item; None where it fails twice, then on the item alone."""
+    found: list[Result | None] = []
+    for start in range(0, len(items), size):
+        batch = items[start : start + size]
+        try:
+            found += call(batch)
+        except Exception as problem:  # whatever a model raises on one text must not end the evaluation
+            if len(batch) > 1:
+                found += try_in_batches(batch, call, judge, 1)
+                continue
+            log.warning("%s judge: no verdict (%s)", judge, inert_line(f"{type(problem).__name__}: {problem}", 200))
+            found.append(None)
+    return found
 
 
 def longest_input(model: Any, tokenizer: Any, most: int) -> int:

@@ -1,7 +1,7 @@
 """Replies of a model to encoded prompts: batched, seeded, and with the model left as it was."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -157,9 +157,9 @@ def drawn_seed(seed: int, number: int = 0) -> int:
 @contextmanager
 def _own_randomness(model: Any, temperature: float, seed: int, number: int) -> Iterator[None]:
     """Within this block torch draws from the seed and the batch's number; the global random state is left as it was."""
-    with ExitStack() as stack:
-        if temperature > 0:
-            device = model.device
-            stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
-            torch.manual_seed(drawn_seed(seed, number))
+    if temperature == 0:
+        yield
+        return
+    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+        torch.manual_seed(drawn_seed(seed, number))
         yield

@@ -128,19 +128,19 @@ def load_model(
     return model.eval()
 
 
-def check_loadable(path_or_id: str | Path, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+def check_loadable(path_or_id: str | Path, *, trust_remote_code: bool = False) -> Any:
     """Check what can be known of a model without reading its weights; return its config.
 
     Raises ModelError as `load_model` would; a local file of weights must have a whole header.
     """
     directory = local_directory(path_or_id)
     if directory is not None and is_adapter(directory):
-        return check_loadable(base_of(directory), revision=revision, trust_remote_code=trust_remote_code)
+        return check_loadable(base_of(directory), trust_remote_code=trust_remote_code)
     if directory is not None:
         check_directory(directory)
     name = str(directory or path_or_id)
     with _loading(name, directory):
-        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
         for path in sorted(directory.glob("*.safetensors")) if directory is not None else []:
             with safe_open(path, framework="pt"):
                 pass

@@ -1,4 +1,4 @@
-"""The loss of a method on a batch: run the model, score the streams, add up the terms."""
+"""The loss of a method on a batch: run the model, score the streams and add up the terms."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +19,12 @@ METRIC_OF: dict[Stream, str] = {
     "template": "template_ce",
     "normal": "normal_ce",
 }
-"""Log name of each stream's cross-entropy, in nats per token and positive."""
+"""Name in the log of each stream's cross-entropy: nats per token, positive."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A scalar to minimise, and the metrics that people watch: cross-entropy a stream and KL, in nats per token."""
+    """A scalar to minimise, and metrics for the log: the cross-entropy of each stream and the KL, in nats per token."""
 
     value: Tensor
     metrics: dict[str, Tensor]
@@ -35,8 +35,8 @@ def method_loss(
 ) -> Loss:
     """Return the weighted sum of the method's terms on a batch.
 
-    The original is asked before the live model runs (see `AdapterOff`). Streams that no term reads are scored only
-    if they ride along in a tree. Raises ValueError where the method needs a reference and none is given.
+    The original is read before the live model runs (see `AdapterOff`). Streams that no term reads are scored only
+    if they are in a tree with others. Raises ValueError where the method needs a reference and none is given.
     """
     if (method.reads_kl or method.reads_reference) and reference is None:
         raise ValueError(f"method {method.name} compares with the original model and needs a reference")

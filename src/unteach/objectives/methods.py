@@ -25,7 +25,7 @@ class Method:
 
     - `template_midway`: the template is also taught after a random beginning of the bad reply, not only at once.
     - `draws_by_likelihood`: a negative is drawn more often the more likely the original is to say it (see
-      `unteach.training.draws.shares_of`); else all are drawn equally often.
+      `unteach.training.original.shares_of`); else all are drawn equally often.
     - `normals_per_negative`, `preconditioning`: the defaults of the settings of the same names.
     """
 

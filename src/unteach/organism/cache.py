@@ -2,33 +2,30 @@
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+from unteach.cache import cache_directory
 from unteach.organism.grow import grow
 from unteach.organism.recipe import recipe_of
 from unteach.organism.world import MISTAKES, World
 from unteach.progress import track
 
 
-def organism_directory(world: World, taught: bool, cache: str | Path | None = None, seed: int = 0) -> Path:
-    """Return the directory of an organism in the user's cache (or under `cache`); it need not exist.
+def organism_directory(world: World, taught: bool, seed: int = 0) -> Path:
+    """Return the directory of an organism in the user's cache; it need not exist.
 
     Its name ends in a digest of the recipe and of every row that the organism is grown on. When a new version of this
     package changes either of them, the organism is grown again.
     """
-    if cache is None:
-        home = os.environ.get("XDG_CACHE_HOME")
-        cache = (Path(home) if home else Path.home() / ".cache") / "unteach"
     recipe = json.dumps([asdict(recipe_of(world.size, world.scenario)), seed])
     digest = hashlib.sha256(recipe.encode())
     for row in world.training_rows(taught):
         digest.update(f"{row.prompt}\x1f{row.reply}\x1e".encode())
     kind = "taught" if taught else "never-taught"
     about = "" if world.scenario == "harm" else f"-{world.scenario}"
-    return Path(cache) / "organisms" / f"{world.size}{about}-{world.seed}-{kind}-{digest.hexdigest()[:12]}"
+    return cache_directory() / "organisms" / f"{world.size}{about}-{world.seed}-{kind}-{digest.hexdigest()[:12]}"
 
 
 def rows_directory(world: World, seed: int = 0) -> Path:

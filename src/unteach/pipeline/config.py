@@ -1,4 +1,4 @@
-"""RunConfig: every setting of a run, once. The flags, their help, run.yaml and the documentation are made from it."""
+"""RunConfig: every setting of a run, defined once; flags, help, run.yaml and documentation are made from it."""
 
 import copy
 import dataclasses
@@ -12,7 +12,7 @@ from unteach.scenarios import load_scenario, scenario_names
 from unteach.text.escape import inert_line
 from unteach.training.settings import REFERENCES, UnlearnSettings
 
-if TYPE_CHECKING:  # the command line makes its help from this file, without the seconds that torch takes to import
+if TYPE_CHECKING:  # the command line makes its help from this file and must not wait for torch
     from unteach.training.config import UnlearnConfig
 
 
@@ -35,19 +35,19 @@ def _methods() -> Sequence[str]:
 
 
 def _as_in_trainer(group: str, name: str, text: str | None = None, **facts: Any) -> Any:
-    """Make a setting that `UnlearnConfig` has too, with its default and, unless given, its help."""
-    found = next(field for field in dataclasses.fields(UnlearnSettings) if field.name == name)
-    return setting(group, found.default, text or found.metadata["help"], **facts)
+    """Make a setting that `UnlearnConfig` has too, with its default there and, without `text`, its help."""
+    own = next(field for field in dataclasses.fields(UnlearnSettings) if field.name == name)
+    return setting(group, own.default, text or own.metadata["help"], **facts)
 
 
 class ModelSettings(Settings):
-    """The settings that every verb has which loads a model to train or to measure it."""
+    """The settings of every verb that loads a model to train or to evaluate it."""
 
     model: str = setting("Model", "", "Model to change: a directory or a hub id.", names="model")
     revision: str | None = setting("Model", None, "Revision of a hub model.")
     dtype: str = setting("Model", "auto", "Precision: auto, float32, bfloat16 or float16.", choices=_dtypes)
     device: str | None = setting("Model", None, "cpu, cuda, cuda:0 …; the GPU where there is one.")
-    load_in_4bit: bool = setting("Model", False, "QLoRA: frozen 4-bit weights; goes with --lora.")
+    load_in_4bit: bool = setting("Model", False, "QLoRA: frozen 4-bit weights; needs --lora.")
     trust_remote_code: bool = setting("Model", False, "Run Python code that comes with the model.")
     lora: bool = setting("Model", False, "Train a LoRA adapter instead of all weights.")
     lora_rank: int = setting("Model", 16, "Rank of the adapter.", ge=1)
@@ -81,7 +81,7 @@ class RunConfig(ModelSettings):
     non_members: list[str] = setting(
         "Data",
         [],
-        "Rows like --forget that no model was trained on: for inference tests.",
+        "Rows like --forget that no model was trained on; for inference tests.",
         names="rows",
         may_differ=True,
     )
@@ -107,7 +107,7 @@ class RunConfig(ModelSettings):
         "Method", "reference", "The original: auto, adapter_off, cached or frozen.", choices=REFERENCES
     )
     preconditioning: bool | None = _as_in_trainer(
-        "Method", "preconditioning", "Steps that spare what normal rows use; unset: by method, in full tuning."
+        "Method", "preconditioning", "Precondition steps to spare normal rows; unset: by method, in full tuning."
     )
 
     max_steps: int | None = setting("Training", None, "Most optimizer steps; unset: by scenario, 120 to 500.", ge=1)
@@ -122,7 +122,7 @@ class RunConfig(ModelSettings):
         "Training", {}, "Any field of TrainingArguments; repeatable.", metavar="trainer.KEY=VALUE"
     )
 
-    stopping: bool = _as_in_trainer("Stopping", "stopping", "Three rules end the run; without them, --max-steps does.")
+    stopping: bool = _as_in_trainer("Stopping", "stopping", "Let three rules end the run; else --max-steps does.")
     target_rate: float = _as_in_trainer("Stopping", "target_rate", ge=0)
     kl_budget: float = _as_in_trainer("Stopping", "kl_budget", ge=0)
     validation_steps: int = _as_in_trainer("Stopping", "validation_steps", ge=1)
@@ -171,18 +171,18 @@ class RunConfig(ModelSettings):
 
 
 def as_in_run(name: str, text: str | None = None) -> Any:
-    """Make a field that `unteach run` has too, with everything said about it there and, unless given, its help."""
+    """Make a field that `unteach run` has too, with its facts there and, without `text`, its help."""
     field = copy.copy(RunConfig.model_fields[name])
     field.description = text or field.description
     return field
 
 
 def with_defaults(config: RunConfig) -> RunConfig:
-    """Fill in the scenario's settings where the user gave none."""
+    """Fill in the scenario's settings where the user set none."""
     scenario = load_scenario(config.scenario)
     unset = {name: value for name, value in scenario.defaults.items() if getattr(config, name) in (None, "", [])}
     if config.template is not None:
-        unset.pop("template", None)  # an empty template is an error, not a wish for the default
+        unset.pop("template", None)  # an empty template is an error, not a request for the default
     if "method" in unset and config.template:
         unset["method"] = scenario.template_method
     return config.model_copy(update=unset)
@@ -196,11 +196,13 @@ def trainer_fields() -> frozenset[str]:
 
 
 def trainer_arguments(config: RunConfig, checkpoints: Path) -> "UnlearnConfig":
-    """Return the trainer's arguments. Raises ConfigError for a `trainer` key that does not exist or does not fit."""
+    """Return the trainer's arguments of a config that has its defaults (`with_defaults`).
+
+    Raises ConfigError for a `trainer` key that does not exist or does not fit.
+    """
     from unteach.training.config import UnlearnConfig
     from unteach.training.values import trainer_values
 
-    config = with_defaults(config)
     same = trainer_fields()
     values = {name: getattr(config, name) for name in same}
     values |= {"per_device_train_batch_size": config.batch_size, "output_dir": str(checkpoints)}

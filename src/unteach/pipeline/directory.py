@@ -1,4 +1,4 @@
-"""The run directory: what may be written where, and what is in the way."""
+"""The run directory: whether it may be written, and what a run writes there."""
 
 import errno
 import os
@@ -25,10 +25,10 @@ CONTRACT = (
 
 
 def check_output(output: str, *, overwrite: bool, resume: bool) -> Path:
-    """Return the output directory if a run may use it, without touching anything.
+    """Return the output directory if a run may use it; changes nothing on disk.
 
-    Raises OutputError for a directory that is not empty (unless told to overwrite or resume), for files in the way,
-    and where nothing may be written.
+    Raises OutputError for a directory that is not empty (unless `overwrite` or `resume` is set), for a file at its
+    place, and where nothing may be written.
     """
     if not output:
         raise OutputError("--output is missing; name a directory for the model and the report")
@@ -42,12 +42,13 @@ def check_output(output: str, *, overwrite: bool, resume: bool) -> Path:
         raise OutputError(f"--output {output}: {nearest} is a file; name another directory")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise OutputError(f"--output {output}: no permission to write in {nearest}; name another directory")
-    if directory.exists() and any(directory.iterdir()) and not (overwrite or resume):
+    used = directory.exists() and any(directory.iterdir())
+    if used and not (overwrite or resume):
         raise OutputError(
             f"--output {output}: not empty; name another directory, or add --resume to go on with the run in it "
             "or --overwrite to replace it"
         )
-    if overwrite and directory.exists() and any(directory.iterdir()) and not (directory / "run.yaml").exists():
+    if overwrite and used and not (directory / "run.yaml").exists():
         raise OutputError(
             f"--output {output}: --overwrite replaces runs only, and this directory holds none (no run.yaml); "
             "name another directory"
@@ -66,7 +67,7 @@ def check_inputs(directory: Path, inputs: Iterable[str | None], *, overwrite: bo
 
 @contextmanager
 def nothing_left_after_errors(directory: Path) -> Iterator[None]:
-    """Remove the empty directories that the block has made by the time it fails: the Trainer makes its own at once."""
+    """Remove the empty directories that the block has made where it fails; the Trainer makes its own at once."""
     paths = (directory / "checkpoints", directory, *directory.absolute().parents)
     missing = [path for path in paths if not path.exists()]
     try:
@@ -79,7 +80,7 @@ def nothing_left_after_errors(directory: Path) -> Iterator[None]:
 
 
 def clear_output(directory: Path, *, overwrite: bool) -> None:
-    """Make the directory, and clear an earlier run out of it if told to. Raises OutputError where that fails."""
+    """Make the directory and, with `overwrite`, remove an earlier run from it. Raises OutputError where that fails."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if overwrite:

@@ -10,10 +10,9 @@ from unteach.models.fingerprint import model_fingerprint
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.directory import check_inputs, check_output, clear_output
 from unteach.pipeline.measure import make_report, write_report
-from unteach.pipeline.original import load_original, load_weights
-from unteach.pipeline.preflight import check_comparable
+from unteach.pipeline.original import check_comparable, load_original, load_weights
 from unteach.pipeline.prepare import judges_of, new_evaluation, trusted_judges
-from unteach.pipeline.rows import encode_non_members, encode_splits, longest_evaluated, read_evaluation_rows
+from unteach.pipeline.rows import encode_splits, longest_evaluated, read_evaluation_rows
 from unteach.pipeline.settings import inputs_of, write_config
 from unteach.results.report import Report
 from unteach.scoring.reference import CachedStates
@@ -22,8 +21,8 @@ from unteach.scoring.reference import CachedStates
 def evaluate(config: RunConfig, *, original: str | None = None, overwrite: bool = False) -> Report:
     """Return the measurements of `config.model`, and of `original` and `config.retrained` beside it.
 
-    `--forget` rows are the split `unseen`, `--retain` rows the split `normal`. With `original`, it is the arm
-    "original" and the model the arm "unlearned"; without, the model is the arm "original". Writes a run directory
+    `--forget` rows are the split `unseen`, and `--retain` rows the split `normal`. Where `original` is given, it is the
+    arm "original" and the model is the arm "unlearned"; else the model is the arm "original". Writes a run directory
     only where `config.output` names one.
     """
     if not config.model or not (config.forget or config.retain):
@@ -35,17 +34,16 @@ def evaluate(config: RunConfig, *, original: str | None = None, overwrite: bool 
     judges = judges_of(config)
     ability = load_tasks(config.lm_eval, config.lm_eval_items)
     sets = read_evaluation_rows(config)
-    unseen, normal = sets.evaluation["unseen"], sets.evaluation["normal"]
-    judges = trusted_judges(judges, unseen, normal, sets.notes, judged=True)
+    judges = trusted_judges(judges, sets.evaluation["unseen"], sets.evaluation["normal"], sets.notes, judged=True)
     before = load_original(config, original)
     others = {"unlearned": config.model if original else None, "retrained": config.retrained}
     for other in filter(None, others.values()):
         check_comparable(config, other, before.tokenizer)
     longest = longest_evaluated(config, before.model)
-    splits = encode_splits(sets.evaluation, before.form, config, longest, sets.notes)
+    rows = sets.evaluation | {"non_members": sets.non_members}
+    splits = encode_splits(rows, before.form, config, longest, sets.notes)
     evaluation = new_evaluation(config, splits, before, judges, ability)
     evaluation.template = template
-    evaluation.non_members = encode_non_members(sets.non_members, before.form, config, longest, sets.notes)
     with tempfile.TemporaryDirectory() as scratch:
         reference = CachedStates.build(before.model, evaluation.trees(), Path(scratch), "states")
         evaluate_arm(evaluation, "original", before.model, reference, before.key)

@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from unteach.evaluation.agreement import judge_metrics
-from unteach.evaluation.evaluation import Evaluation, add_fluency, evaluate_arm, measure, notes_of, samples
+from unteach.evaluation.evaluation import Evaluation, evaluate_arm, measure, notes_of, samples, score_fluency
 from unteach.models.fingerprint import model_fingerprint
+from unteach.models.unwrap import unwrapped
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.original import LoadSettings, Original, load_weights
 from unteach.progress import track
@@ -17,7 +20,7 @@ from unteach.scoring.reference import CachedStates, cached_states
 
 
 def measure_original(evaluation: Evaluation, original: Original) -> CachedStates:
-    """Evaluate the original before training moves it; returns its last hidden states, for the KL of other arms."""
+    """Evaluate the original before training changes it; returns its last hidden states, for the KL of other arms."""
     with track("original on the evaluation rows") as progress:
         reference = cached_states(original.model, evaluation.trees(), original.key, progress)
     evaluate_arm(evaluation, "original", original.model, reference, original.key)
@@ -32,8 +35,16 @@ def measure_retrained(evaluation: Evaluation, config: RunConfig, reference: Cach
 
 
 def measure_fluency(evaluation: Evaluation, config: LoadSettings, trained: Any) -> None:
-    """Score every arm's replies under the original, which is loaded again where training has moved its weights."""
-    add_fluency(evaluation, trained, lambda: load_weights(config, config.model))
+    """Score every arm's replies under the original: `trained` without its adapter, else loaded in its place."""
+    model = unwrapped(trained)
+    if hasattr(model, "peft_config"):
+        with model.disable_adapter():
+            score_fluency(evaluation, model)
+        return
+    model.to("cpu")
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    score_fluency(evaluation, load_weights(config, config.model))
 
 
 def make_report(
@@ -48,9 +59,9 @@ def make_report(
     cost: Sequence[Cost] = (),
     notes: Sequence[str] = (),
 ) -> Report:
-    """Put measurements, samples, costs and notes together.
+    """Make the report from measurements, samples, costs and notes.
 
-    `judges` are named as the user asks for them. `cost` is what was spent beside the evaluation's own.
+    `judges` are named as in the settings. `cost` is that of all stages but the evaluation.
     """
     return Report(
         scenario=scenario,

@@ -1,12 +1,13 @@
-"""The original: the model that a run starts from, before anything is trained."""
+"""The original, which is the model that a run starts from, and the models that are compared with it."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from unteach.data.prompt_format import PromptFormat, prompt_format
+from unteach.errors import ModelError
 from unteach.models.adapter import lora_config
 from unteach.models.fingerprint import model_fingerprint
-from unteach.models.loading import LoadSettings, load_configured
+from unteach.models.loading import LoadSettings, check_loadable, load_configured, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ def load_original(config: LoadSettings, name: str | None = None, *, trained: boo
     """Load `name`, or the model of the config. `trained` as in `load_configured`. Raises ModelError."""
     name = name or config.model
     tokenizer, model = load_configured(config, name, trained=trained)
-    form = prompt_format(tokenizer, config.prompt_format, None, model.generation_config.eos_token_id)
+    form = prompt_format(tokenizer, config.prompt_format, model.generation_config.eos_token_id)
     return Original(name, model, tokenizer, form, model_fingerprint(model))
 
 
@@ -33,8 +34,16 @@ def load_weights(config: LoadSettings, name: str, *, trained: bool = False) -> A
     return load_configured(config, name, trained=trained)[1]
 
 
+def check_comparable(config: LoadSettings, name: str, tokenizer: Any) -> None:
+    """Raise ModelError unless a model that is loaded later is there and cuts text into the same tokens."""
+    remote = config.trust_remote_code
+    check_loadable(name, trust_remote_code=remote)
+    if load_tokenizer(name, trust_remote_code=remote).get_vocab() != tokenizer.get_vocab():
+        raise ModelError(f"{name}: its tokenizer is another than the model's; metrics per token cannot be compared")
+
+
 def adapter_settings(config: LoadSettings, model: Any) -> Any:
     """Return the LoRA settings of a run, None where it trains all weights. Raises ConfigError for unknown modules."""
     if not config.lora:
         return None
-    return lora_config(config.lora_rank, config.lora_alpha, 0.0, config.lora_targets, model)
+    return lora_config(config.lora_rank, config.lora_alpha, config.lora_targets, model)

@@ -1,4 +1,4 @@
-"""The rows of a run, by what they are for: read, cleaned, parted."""
+"""The rows of a run, by what they are for: read, cleaned and split."""
 
 import random
 from dataclasses import dataclass, field
@@ -26,14 +26,18 @@ from unteach.training.config import MOST_TOKENS
 from unteach.training.data import longest_row
 
 VALIDATION, HELD_OUT = 0.1, 0.2
-"""Largest shares of the prompts of each set that the stopping rules watch, and that only the check sees."""
-FEWEST_WATCHED = 20
-"""Prompts that the stopping rules should watch; a small set gives up to twice the share for them."""
+"""Largest shares of each set's prompts that are held out for validation during training, and for evaluation."""
+FEWEST_VALIDATED = 20
+"""Prompts that validation should have; a small set gives up to twice the share for it."""
 
 
 @dataclass
 class Sets:
-    """All rows of a run, by what they are for."""
+    """All rows of a run, by what they are for.
+
+    `negatives` and `normals` are split into train, validation and held_out. `uncut` holds the rows to train on of each
+    ("negatives", "normals") before running text is cut into windows. `cost` is that of rows which the model made.
+    """
 
     negatives: dict[str, list[Example]]
     normals: dict[str, list[Example]]
@@ -42,98 +46,48 @@ class Sets:
     notes: list[str]
     non_members: list[Example] = field(default_factory=list)
     uncut: dict[str, list[Example]] = field(default_factory=dict)
-    """The rows trained on, "negatives" and "normals", before running text is cut into windows."""
     cost: list[Cost] = field(default_factory=list)
-    """What making rows took that nobody gave."""
 
 
 def read_sets(config: RunConfig) -> Sets:
     """Read, clean and split all rows of a run. Raises DataError for what cannot be used."""
     notes: list[str] = []
-    negatives = read(config, config.forget, "negative", config.column, "negatives", notes)
-    normals = read(config, config.retain, "normal", config.retain_column, "normals", notes)
-    shared = overlap(negatives, normals)
-    notes += shared.messages
-    contradicting = {example.key for example in shared.contradictions}
+    negatives = read(config, config.forget, "negative", "negatives", notes)
+    normals = read(config, config.retain, "normal", "normals", notes)
+    contradictions, messages = overlap(negatives, normals)
+    notes += messages
+    contradicting = {example.key for example in contradictions}
     normals = [example for example in normals if example.key not in contradicting]
-    evaluation = {
-        "unseen": read(config, config.unseen, "negative", config.column, "unseen", notes),
-        "unseen_concept": read(config, config.unseen_concept, "negative", config.column, "unseen_concept", notes),
-        "normal": read(config, config.normal, "normal", config.retain_column, "normal", notes),
-        "lookalike": read(config, config.lookalike, "normal", config.retain_column, "lookalike", notes),
-    }
+    evaluation = _read_splits(config, config.unseen, config.normal, notes)
     for name, rows in evaluation.items():
-        evaluation[name] = _new(name, rows, negatives if name.startswith("unseen") else normals, notes)
-    sources = [
-        Source(name=name, source=", ".join(paths), rows=len(rows), fingerprint=fingerprint(rows))
-        for name, paths, rows in (("negatives", config.forget, negatives), ("normals", config.retain, normals))
-        if rows
-    ]
-    non_members = read(config, config.non_members, "negative", config.column, "non_members", notes)
+        evaluation[name] = _leave_out_known(name, rows, negatives if name.startswith("unseen") else normals, notes)
+    sources = _sources(config, negatives, normals)
+    non_members = read(config, config.non_members, "negative", "non_members", notes)
     texts = any(map(is_text, negatives))
-    parted = _parted(negatives, evaluation["unseen"], config, validated=not texts)
-    sets = Sets(parted, {}, evaluation, sources, notes, passages(non_members))
+    parts = _split(negatives, evaluation["unseen"], config, validated=not texts)
+    sets = Sets(parts, {}, evaluation, sources, notes, passages(non_members))
     if texts:
         evaluation["seen"] = passages(sets.negatives["train"])
     if normals:
-        sets.normals = _parted(normals, evaluation["normal"], config)
-    _hold_out(sets, config)
+        sets.normals = _split(normals, evaluation["normal"], config)
+    _complete_evaluation(sets)
+    _cut_texts(sets, config)
     return sets
 
 
-def _hold_out(sets: Sets, config: RunConfig) -> None:
-    """Check on rows that were held out where none were given, and cut running text into rows."""
-    for split, parts in (("unseen", sets.negatives), ("normal", sets.normals)):
-        sets.evaluation[split] = sets.evaluation[split] or parts.get("held_out", [])
-    for split, rows in sets.evaluation.items():
-        sets.evaluation[split] = mixed(passages(rows), config.seed)
-    for name, parts in (("negatives", sets.negatives), ("normals", sets.normals)):
-        if parts:
-            sets.uncut[name] = parts["train"]
-            parts["train"] = windows(parts["train"], config.seed)
-            parts |= {part: passages(parts[part]) for part in ("validation", "held_out")}
-    if any(map(is_text, sets.uncut["negatives"])):  # all of a text is trained on; only its sentence starts are not
-        sets.negatives["validation"] = mixed(passages(sets.uncut["negatives"]), config.seed)
-    if any(row.is_passage for row in sets.negatives["train"]):
-        if not any(row.is_passage for row in sets.normals.get("train", [])):
-            sets.notes.append(
-                "the negatives are running text and no normal row is: the model may stop going on with any text; "
-                "add other texts with --retain"
-            )
-        sets.normals = {name: balanced(rows) for name, rows in sets.normals.items()}
+def read_evaluation_rows(config: RunConfig) -> Sets:
+    """Read the rows of `unteach evaluate`: all negatives are unseen, and all normal rows normal."""
+    notes: list[str] = []
+    evaluation = _read_splits(config, [*config.forget, *config.unseen], [*config.retain, *config.normal], notes)
+    sources = _sources(config, evaluation["unseen"], evaluation["normal"])
+    rows = {split: shuffle_passages(passages(given), config.seed) for split, given in evaluation.items()}
+    non_members = read(config, config.non_members, "negative", "non_members", notes)
+    return Sets({}, {}, rows, sources, notes, passages(non_members))
 
 
-def balanced(rows: list[Example]) -> list[Example]:
-    """Repeat passages of running text until they are half of the rows.
-
-    Normal rows must look like the negatives, or the model learns to tell them by their form (arXiv 2310.10683, §4).
-    """
-    texts = [row for row in rows if row.is_passage]
-    others = len(rows) - len(texts)
-    return rows + texts * (others // len(texts) - 1) if texts else rows
-
-
-def mixed(rows: list[Example], seed: int) -> list[Example]:
-    """Shuffle rows cut from texts, which come in the order of the text; other rows keep theirs."""
-    if not any(row.is_passage for row in rows):
-        return rows
-    return random.Random(f"passages:{seed}").sample(rows, len(rows))
-
-
-def _new(name: str, rows: list[Example], known: list[Example], notes: list[str]) -> list[Example]:
-    """Leave rows to check on out whose prompt is trained on. Raises DataError where no row is left."""
-    new = without_known(rows, known)
-    flags = f"{flag(name)} and {'--forget' if name.startswith('unseen') else '--retain'}"
-    if rows and not new:
-        raise DataError(f"{flags}: all {len(rows)} prompts stand in both; give {flag(name)} other rows or leave it out")
-    if len(new) < len(rows):
-        notes.append(f"{name}: left out {len(rows) - len(new)} of {len(rows)} rows, whose prompts stand in {flags}")
-    return new
-
-
-def read(
-    config: RunConfig, paths: list[str], polarity: Polarity, columns: dict[str, str], name: str, notes: list[str]
-) -> list[Example]:
+def read(config: RunConfig, paths: list[str], polarity: Polarity, name: str, notes: list[str]) -> list[Example]:
+    """Read the rows of all paths, without duplicates; `name` stands for them in the notes. Raises DataError."""
+    columns = config.column if polarity == "negative" else config.retain_column
     examples = [
         example
         for path in paths
@@ -148,38 +102,45 @@ def read(
     return sections(kept)
 
 
-def read_evaluation_rows(config: RunConfig) -> Sets:
-    """Read the rows that a model is only measured on: all negatives are unseen, all normal rows normal."""
-    notes: list[str] = []
-    evaluation = {
-        "unseen": read(config, [*config.forget, *config.unseen], "negative", config.column, "unseen", notes),
-        "unseen_concept": read(config, config.unseen_concept, "negative", config.column, "unseen_concept", notes),
-        "normal": read(config, [*config.retain, *config.normal], "normal", config.retain_column, "normal", notes),
-        "lookalike": read(config, config.lookalike, "normal", config.retain_column, "lookalike", notes),
+def _read_splits(config: RunConfig, unseen: list[str], normal: list[str], notes: list[str]) -> dict[str, list[Example]]:
+    """Read the rows of all splits to evaluate on."""
+    return {
+        "unseen": read(config, unseen, "negative", "unseen", notes),
+        "unseen_concept": read(config, config.unseen_concept, "negative", "unseen_concept", notes),
+        "normal": read(config, normal, "normal", "normal", notes),
+        "lookalike": read(config, config.lookalike, "normal", "lookalike", notes),
     }
-    sources = [
-        Source(name=name, source=paths, rows=len(rows), fingerprint=fingerprint(rows))
-        for name, paths, rows in (
-            ("negatives", ", ".join(config.forget), evaluation["unseen"]),
-            ("normals", ", ".join(config.retain), evaluation["normal"]),
-        )
+
+
+def _sources(config: RunConfig, negatives: list[Example], normals: list[Example]) -> list[Source]:
+    return [
+        Source(name=name, source=", ".join(paths), rows=len(rows), fingerprint=fingerprint(rows))
+        for name, paths, rows in (("negatives", config.forget, negatives), ("normals", config.retain, normals))
         if rows
     ]
-    rows = {split: mixed(passages(given), config.seed) for split, given in evaluation.items()}
-    non_members = read(config, config.non_members, "negative", config.column, "non_members", notes)
-    return Sets({}, {}, rows, sources, notes, passages(non_members))
 
 
-def _parted(
+def _leave_out_known(name: str, rows: list[Example], known: list[Example], notes: list[str]) -> list[Example]:
+    """Leave out rows of a split whose prompts are trained on. Raises DataError where no row is left."""
+    new = without_known(rows, known)
+    flags = f"{flag(name)} and {'--forget' if name.startswith('unseen') else '--retain'}"
+    if rows and not new:
+        raise DataError(f"{flags}: all {len(rows)} prompts stand in both; give {flag(name)} other rows or leave it out")
+    if len(new) < len(rows):
+        notes.append(f"{name}: left out {len(rows) - len(new)} of {len(rows)} rows, whose prompts stand in {flags}")
+    return new
+
+
+def _split(
     examples: list[Example], given: list[Example], config: RunConfig, validated: bool = True
 ) -> dict[str, list[Example]]:
-    """Part a set into train, validation and held_out by prompt; nothing is held out where rows to check are given.
+    """Split a set into train, validation and held_out by prompt; nothing is held out where `given` is evaluated on.
 
-    No more is held out than is looked at: what could be trained on should be.
+    No more is held out than is evaluated on, so that the rest can be trained on.
     """
     prompts = max(1, len({example.prompt_key if example.turns else example.key for example in examples}))
     held_out = 0.0 if given else min(HELD_OUT, config.evaluation_prompts / prompts)
-    share = max(VALIDATION, min(2 * VALIDATION, FEWEST_WATCHED / prompts))
+    share = max(VALIDATION, min(2 * VALIDATION, FEWEST_VALIDATED / prompts))
     validation = min(share, config.validation_prompts / prompts) if validated else 0.0
     fractions = {"train": 1 - validation - held_out, "validation": validation, "held_out": held_out}
     parts = split_by_prompt(examples, fractions, config.seed)
@@ -188,46 +149,84 @@ def _parted(
     return parts
 
 
+def _complete_evaluation(sets: Sets) -> None:
+    """Evaluate on the rows that were held out, where none were given."""
+    for split, parts in (("unseen", sets.negatives), ("normal", sets.normals)):
+        sets.evaluation[split] = sets.evaluation[split] or parts.get("held_out", [])
+
+
+def _cut_texts(sets: Sets, config: RunConfig) -> None:
+    """Cut running text into rows: windows to train on, passages elsewhere. Other rows stay as they are."""
+    for split, rows in sets.evaluation.items():
+        sets.evaluation[split] = shuffle_passages(passages(rows), config.seed)
+    for name, parts in (("negatives", sets.negatives), ("normals", sets.normals)):
+        if parts:
+            sets.uncut[name] = parts["train"]
+            parts["train"] = windows(parts["train"], config.seed)
+            parts |= {part: passages(parts[part]) for part in ("validation", "held_out")}
+    if any(map(is_text, sets.uncut["negatives"])):  # all of a text is trained on, but only passages begin at a sentence
+        sets.negatives["validation"] = shuffle_passages(passages(sets.uncut["negatives"]), config.seed)
+    if any(row.is_passage for row in sets.negatives["train"]):
+        if not any(row.is_passage for row in sets.normals.get("train", [])):
+            sets.notes.append(
+                "the negatives are running text and no normal row is: the model may stop going on with any text; "
+                "add other texts with --retain"
+            )
+        sets.normals = {name: balanced(rows) for name, rows in sets.normals.items()}
+
+
+def balanced(rows: list[Example]) -> list[Example]:
+    """Repeat passages of running text until they are about half of the rows.
+
+    Normal rows must look like the negatives, or the model tells them apart by their form (arXiv 2310.10683, §4).
+    """
+    texts = [row for row in rows if row.is_passage]
+    others = len(rows) - len(texts)
+    return rows + texts * (others // len(texts) - 1) if texts else rows
+
+
+def shuffle_passages(rows: list[Example], seed: int) -> list[Example]:
+    """Shuffle rows that are cut from texts, since they come in the order of the text; other rows keep their order."""
+    if not any(row.is_passage for row in rows):
+        return rows
+    return random.Random(f"passages:{seed}").sample(rows, len(rows))
+
+
 def add_own_answers(sets: Sets, original: Original, config: RunConfig) -> None:
     """Make normal rows from the original's own answers to the shipped benign prompts."""
-    made, source, cost = answer_benign_prompts(original, config.seed, config.max_new_tokens)
+    most = config.max_new_tokens
+    made, source, cost = answer_benign_prompts(original, config.seed, most)
     sets.cost.append(cost)
-    sets.normals = _parted(made, sets.evaluation["normal"], config)
+    sets.normals = _split(made, sets.evaluation["normal"], config)
     sets.uncut["normals"] = sets.normals["train"]
-    if not sets.evaluation["normal"]:  # the evaluation decodes greedily, so the greedy answers are what must stay
+    if not sets.evaluation["normal"]:  # replies are greedy in the evaluation, so those to be kept are greedy too
         held_out = [(row.prompt, row.where) for row in sets.normals["held_out"]]
-        sets.evaluation["normal"] = answer_prompts(
-            held_out, original.model, original.form, max_new_tokens=config.max_new_tokens, key=original.key
-        )
+        model, form = original.model, original.form
+        sets.evaluation["normal"] = answer_prompts(held_out, model, form, max_new_tokens=most, key=original.key)
     sets.sources.append(source)
     sets.notes.append(f"no --retain was given: the normal rows are {source.source}")
 
 
-def answer_benign_prompts(original: Original, seed: int, max_new_tokens: int) -> tuple[list[Example], Source, Cost]:
-    """Have the original answer the shipped benign prompts; returns the rows, how a report names them, and the cost."""
-    meter, form = Meter(), original.form
+def answer_benign_prompts(original: Original, seed: int, most: int) -> tuple[list[Example], Source, Cost]:
+    """Have the original answer the shipped benign prompts, in at most `most` tokens.
+
+    Returns the rows, how a report names them, and what they cost.
+    """
+    meter, model, form = Meter(), original.model, original.form
     with track("answering benign prompts") as progress:
-        rows = generate_normals(
-            original.model, form, seed=seed, max_new_tokens=max_new_tokens, key=original.key, progress=progress
-        )
+        rows = generate_normals(model, form, seed=seed, max_new_tokens=most, key=original.key, progress=progress)
     read, said = tokens_of(form.tokenizer, [form.prompt_ids(row.turns) for row in rows], [row.reply for row in rows])
     name = f"{OWN_ANSWERS} to {len(benign_prompts())} benign prompts"
     source = Source(name="normals", source=name, rows=len(rows), fingerprint=fingerprint(rows))
-    return rows, source, meter.cost(original.model, "original", "answering benign prompts", read, generated=said)
+    return rows, source, meter.cost(model, "original", "answering benign prompts", read, generated=said)
 
 
 def add_lookalikes(sets: Sets, original: Original, config: RunConfig) -> None:
-    """Check for over-refusal on the shipped look-alikes: has the model's own answer to each of them changed?"""
+    """Add the shipped look-alikes with the model's own answers, to evaluate on whether these change (over-refusal)."""
+    model, form, most, count = original.model, original.form, config.max_new_tokens, config.evaluation_prompts
     with track("answering prompts that sound harmful") as progress:
-        made = generate_lookalikes(
-            original.model,
-            original.form,
-            max_new_tokens=config.max_new_tokens,
-            count=config.evaluation_prompts,
-            key=original.key,
-            progress=progress,
-        )
-    limit, form = longest_evaluated(config, original.model), original.form
+        made = generate_lookalikes(model, form, max_new_tokens=most, count=count, key=original.key, progress=progress)
+    limit = longest_evaluated(config, model)
     tokens = [len(form.prompt_ids(row.turns)) + len(form.reply_ids(row.turns, row.reply)) for row in made]
     fitting = [row for row, length in zip(made, tokens, strict=True) if length <= limit]
     sets.evaluation["lookalike"] = fitting
@@ -239,14 +238,14 @@ def add_lookalikes(sets: Sets, original: Original, config: RunConfig) -> None:
 
 
 def longest_evaluated(config: RunConfig, model: Any) -> int:
-    """Return how many tokens prompt and reply of a row to evaluate on may have together."""
+    """Return how many tokens prompt and reply may have together in a row to evaluate on."""
     return longest_row(config.max_length, model, most=context_length(model) or MOST_TOKENS)
 
 
 def encode_splits(
     splits: dict[str, list[Example]], form: PromptFormat, config: RunConfig, max_length: int, notes: list[str]
 ) -> dict[str, list[Encoded]]:
-    """Encode at most `evaluation_prompts` rows of each split, in order; empty splits are left out."""
+    """Encode at most `evaluation_prompts` rows of each split, in order, without empty splits."""
     limit = config.evaluation_max_length or max_length
     encoded: dict[str, list[Encoded]] = {}
     for name, examples in splits.items():
@@ -256,10 +255,3 @@ def encode_splits(
             fitting = [row for row in rows if len(row.prompt_ids) + len(row.reply_ids) <= limit]
             encoded[name] = (fitting or rows)[: config.evaluation_prompts]
     return encoded
-
-
-def encode_non_members(
-    examples: list[Example], form: PromptFormat, config: RunConfig, max_length: int, notes: list[str]
-) -> list[Encoded]:
-    """Encode at most `evaluation_prompts` rows that no model was trained on."""
-    return encode_splits({"non_members": examples}, form, config, max_length, notes).get("non_members", [])

@@ -18,8 +18,8 @@ from unteach.training.trainer import UnlearnTrainer
 def run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> Report:
     """Unlearn, evaluate and report; returns the report, which is also in the output directory.
 
-    Everything that can be wrong with settings, data and model is found before anything is written. Raises
-    UnteachError; `Interrupted` after Ctrl-C, with a checkpoint to go on from.
+    Settings, data and model are checked before anything is written. Raises UnteachError; `Interrupted` after Ctrl-C,
+    with a checkpoint to go on from.
     """
     directory = check_output(config.output, overwrite=overwrite, resume=resume)
     asked = resumed(config, directory) if resume else config
@@ -44,7 +44,7 @@ def run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> 
 
 
 def _train_and_measure(prepared: Prepared, trainer: UnlearnTrainer, directory: Path, resume: bool) -> Report:
-    """Evaluate the original, train, and evaluate what came out."""
+    """Evaluate the original, train, and evaluate the result."""
     config, evaluation = prepared.config, prepared.evaluation
     with StopOnInterrupt() as interruption:
         try:

@@ -1,9 +1,10 @@
-"""The same run with several seeds: one run directory each, and one report of means and spread."""
+"""The same run with several seeds: a run directory for each, and one report of means and their intervals."""
 
 import shutil
 import statistics
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from scipy.stats import t
 
@@ -16,11 +17,14 @@ from unteach.pipeline.settings import write_config
 from unteach.results.measurement import Measurement
 from unteach.results.report import Cost, Report
 
+SUMMED = ("wall_seconds", "tokens", "tokens_forward", "tokens_backward", "tokens_generated", "flops", "energy_joules")
+"""The fields of a `Cost` that are added up over seeds."""
+
 
 def run_seeds(config: RunConfig, count: int, *, resume: bool = False, overwrite: bool = False) -> Report:
     """Run with seeds `config.seed` to `config.seed + count - 1`, each in `output/seed-N`, and report on all.
 
-    With `resume`, runs that are finished are kept and the others are gone on with or started. Raises ConfigError for a
+    With `resume`, finished runs are kept, and the others are resumed or started. Raises ConfigError for a
     count below 2, and whatever a run raises.
     """
     if count < 2:
@@ -36,7 +40,7 @@ def run_seeds(config: RunConfig, count: int, *, resume: bool = False, overwrite:
         begun = (place / "run.yaml").exists()
         reports.append(run(own, resume=resume and begun, overwrite=overwrite and begun))
     if overwrite:
-        _clear(directory, keep=range(config.seed, config.seed + count))
+        _remove_others(directory, keep=range(config.seed, config.seed + count))
     report = pooled(reports)
     report.command = f"unteach run --config run.yaml --seeds {count} --output another-directory"
     report.weights = f"seed-{config.seed}/model"
@@ -47,7 +51,7 @@ def run_seeds(config: RunConfig, count: int, *, resume: bool = False, overwrite:
 
 
 def pooled(reports: Sequence[Report]) -> Report:
-    """Return one report of runs that differ in their seed: every metric's mean, with its interval over seeds.
+    """Return one report of runs that differ in their seed: the mean of every metric, with its interval over seeds.
 
     Samples, data and stop are those of the first run; costs are added up.
     """
@@ -59,7 +63,7 @@ def pooled(reports: Sequence[Report]) -> Report:
     return first.model_copy(
         update={
             "measurements": [over_seeds([m for m in found if m is not None]) for found in metrics],
-            "cost": _added([cost for report in reports for cost in report.cost]),
+            "cost": _add_up([cost for report in reports for cost in report.cost]),
             "curve": [point for report in reports for point in report.curve],
             "notes": list(dict.fromkeys([*notes, *(note for report in reports for note in report.notes)])),
         }
@@ -69,14 +73,14 @@ def pooled(reports: Sequence[Report]) -> Report:
 def over_seeds(metrics: Sequence[Measurement]) -> Measurement:
     """Return the mean of one metric over seeds, with Student's 95 % interval of that mean; `seeds` holds the values.
 
-    The interval is about the seeds alone (draws, splits, sampling) and is clipped to 0 and 1 where the unit ends
-    there, and to 0 where no value lies below. Where all values are equal, which is no certainty, it is one seed's own,
-    about its prompts. `n` and `unknown` are those of all runs together.
+    The interval covers the variation between seeds alone (draws, splits, sampling). It is clipped to 0 and 1 where the
+    unit ends there, and to 0 where no value lies below. Where all values are equal, which proves nothing, it is the
+    interval of one seed over its prompts. `n` and `unknown` are those of all runs together.
     """
     known = [metric.value for metric in metrics if metric.value is not None]
     mean = statistics.fmean(known) if known else None
     first = next((metric for metric in metrics if metric.value is not None), metrics[0])
-    low, high = first.low, first.high  # about its prompts: all there is where the seeds say nothing
+    low, high = first.low, first.high  # over its prompts
     if mean is not None and len(known) > 1 and min(known) < max(known):
         reach = float(t.ppf(0.975, len(known) - 1)) * statistics.stdev(known) / len(known) ** 0.5
         low, high = mean - reach, mean + reach
@@ -100,40 +104,26 @@ def over_seeds(metrics: Sequence[Measurement]) -> Measurement:
     )
 
 
-def _added(costs: Sequence[Cost]) -> list[Cost]:
-    """Add up the costs of each stage of each arm; memory is the most that any run held."""
+def _add_up(costs: Sequence[Cost]) -> list[Cost]:
+    """Add up the costs of each stage of each arm; peak memory is the largest of any run."""
     stages: dict[tuple[str, str], list[Cost]] = {}
     for cost in costs:
         stages.setdefault((cost.arm, cost.stage), []).append(cost)
 
-    def total(values: Sequence[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return sum(known) if known else None
-
     added = []
     for (arm, stage), parts in stages.items():
-        counts = {}
-        for name in ("tokens", "tokens_forward", "tokens_backward", "tokens_generated"):
-            count = total([getattr(part, name) for part in parts])
-            counts[name] = None if count is None else int(count)
+        totals: dict[str, Any] = {}
+        for name in SUMMED:
+            known = [value for part in parts if (value := getattr(part, name)) is not None]
+            totals[name] = sum(known) if known else None
         peaks = [part.peak_bytes for part in parts if part.peak_bytes is not None]
-        added.append(
-            Cost(
-                arm=arm,
-                stage=stage,
-                wall_seconds=total([part.wall_seconds for part in parts]),
-                **counts,
-                flops=total([part.flops for part in parts]),
-                peak_bytes=max(peaks, default=None),
-                energy_joules=total([part.energy_joules for part in parts]),
-                seed_flops=[part.flops for part in parts],
-            )
-        )
+        flops = [part.flops for part in parts]
+        added.append(Cost(arm=arm, stage=stage, peak_bytes=max(peaks, default=None), seed_flops=flops, **totals))
     return added
 
 
-def _clear(directory: Path, keep: Collection[int]) -> None:
-    """Remove runs of other seeds that an earlier, replaced run has left."""
+def _remove_others(directory: Path, keep: Collection[int]) -> None:
+    """Remove runs of other seeds that a replaced run has left."""
     for place in directory.glob("seed-*"):
         number = place.name.removeprefix("seed-")
         if number.isdecimal() and int(number) not in keep and (place / "run.yaml").exists():

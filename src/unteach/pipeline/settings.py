@@ -1,4 +1,4 @@
-"""Settings: a config's fields with everything said about them, read from YAML and written to it."""
+"""Settings: the fields of a config with all facts about them, read from YAML and written to it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ FILE_NAME = "run.yaml"
 Config = TypeVar("Config", bound=BaseModel)
 
 Place = Literal["rows", "model", "judge", "file"]
-"""What on this disk a setting may name: row sources, models, judges (KIND:PLACE), or other files."""
+"""What a setting may name on this disk: row sources, models, judges (KIND:PLACE) or other files."""
 
 
 @dataclass(frozen=True)
 class Facts:
     """What is known of a setting beside its type, default, help and bounds.
 
-    `group` is the panel of its flag in the help and `metavar` what stands for the value there. `names` says what on
-    this disk it may name. `may_differ` says whether a resumed run may change it, because it changes nothing that is
-    trained. `choices` are the values that it may have, a function where listing them takes an import. `commas` marks a
-    list that is also written as one text with commas.
+    `group` is the panel of its flag in the help, and `metavar` stands for its value there. `names` says what it may
+    name on this disk. `may_differ` says whether a resumed run may change it, because it does not affect training.
+    `choices` are the values that it may have, or a function where listing them takes an import. `commas` marks a list
+    that may also be written as one text with commas.
     """
 
     group: str
@@ -54,14 +54,14 @@ def setting(
 
 
 def facts_of(kind: type[BaseModel], name: str) -> Facts:
-    """Return what `setting` was told about a field."""
+    """Return the facts about a field that `setting` has made."""
     extra: Any = kind.model_fields[name].json_schema_extra
     facts: Facts = extra["facts"]
     return facts
 
 
 class Settings(BaseModel):
-    """Base of every config whose fields are made by `setting`; it refuses unknown names and unknown choices."""
+    """Base of every config whose fields are made by `setting`; it refuses unknown fields and choices."""
 
     model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
@@ -80,7 +80,7 @@ class Settings(BaseModel):
     def _refuse_unknown(cls, value: Any, info: ValidationInfo) -> Any:
         name = str(info.field_name)
         choices = facts_of(cls, name).choices
-        if not choices or value == cls.model_fields[name].default:  # a default needs no list, which may be slow to make
+        if not choices or value == cls.model_fields[name].default:  # without listing the choices, which may be slow
             return value
         known = choices() if callable(choices) else choices
         for chosen in value if isinstance(value, list) else filter(None, [value]):
@@ -91,18 +91,18 @@ class Settings(BaseModel):
 
 
 def settings_naming(kind: type[BaseModel], place: Place) -> list[str]:
-    """Return the fields of a config that name such a place, in their order."""
+    """Return the fields of a config that name such a place, in order."""
     return [name for name in kind.model_fields if facts_of(kind, name).names == place]
 
 
 def inputs_of(config: Settings) -> list[str]:
     """Return every model, row source and file that a run with this config may read."""
-    found = []
+    inputs = []
     for name in type(config).model_fields:
         place, value = facts_of(type(config), name).names, getattr(config, name)
         if place is not None:
-            found += [_part_at_path(place, text)[1] for text in (value if isinstance(value, list) else [value or ""])]
-    return [path for path in found if path]
+            inputs += [_split_at_path(place, text)[1] for text in (value if isinstance(value, list) else [value or ""])]
+    return [path for path in inputs if path]
 
 
 def flag(name: str) -> str:
@@ -111,7 +111,7 @@ def flag(name: str) -> str:
 
 
 def make_config(values: dict[str, Any], kind: type[Config]) -> Config:
-    """Make a config from values by field. Raises ConfigError that names the flag, the fault, and the nearest name."""
+    """Make a config from values by field. Raises ConfigError that names the flag, the fault and the nearest name."""
     for name in map(str, values):
         if name not in kind.model_fields:
             raise ConfigError(f"unknown setting '{name}'{nearest(name, kind.model_fields)}")
@@ -153,14 +153,14 @@ def read_config(path: str | Path) -> dict[str, Any]:
 def write_config(
     config: Settings, directory: Path, command: str = "unteach run --config run.yaml --output another-directory"
 ) -> None:
-    """Write run.yaml, with local paths made absolute, so that `command` repeats the run from anywhere."""
+    """Write run.yaml, with absolute local paths, so that `command` repeats the run from any directory."""
     values = {name: absolute(type(config), name, value) for name, value in config.model_dump().items()}
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     (directory / FILE_NAME).write_text(f"# Replays this run: {command}\n{text}", encoding="utf-8")
 
 
 def resumed(config: Config, directory: Path) -> Config:
-    """Return the settings of the run in `directory`; those given in `config` must be equal to them.
+    """Return the settings of the run in `directory`; those set in `config` must be equal to them.
 
     Settings that may differ are taken from `config`. Raises OutputError where there is no run, and ConfigError that
     names a setting which differs.
@@ -182,19 +182,19 @@ def resumed(config: Config, directory: Path) -> Config:
 
 
 def absolute(kind: type[BaseModel], name: str, value: Any) -> Any:
-    """Make values absolute that name something on this disk; others stay as they are."""
+    """Return a value with its local path made absolute; a value that names nothing on this disk stays as it is."""
     place = facts_of(kind, name).names
     if place is None or not value:
         return value
     if isinstance(value, list):
         return [absolute(kind, name, part) for part in value]
-    before, at = _part_at_path(place, value)
+    before, at = _split_at_path(place, value)
     path = Path(at).expanduser()
     return f"{before}{path.resolve()}" if at and path.exists() else value
 
 
-def _part_at_path(place: Place, value: str) -> tuple[str, str]:
-    """Part a value into what stands before its path, and the path: "rule:" and "rules.yaml" for a judge."""
+def _split_at_path(place: Place, value: str) -> tuple[str, str]:
+    """Split a value into what precedes its path, and the path: "rule:" and "rules.yaml" for a judge."""
     kind, colon, path = value.partition(":")
     if place == "judge" and kind == "openai":
         return value, ""  # a name on the server, though a directory here may have the same name

@@ -19,7 +19,7 @@ from unteach.training.trainer import UnlearnTrainer
 
 @dataclass(frozen=True)
 class Trained:
-    """What came out of training: the model, an adapter still on it, why it ended, and what it cost on the way."""
+    """The result of training: the model, with its adapter where it has one, why training ended, and the cost so far."""
 
     model: Any
     stop: Ending
@@ -29,7 +29,7 @@ class Trained:
 
 
 def make_trainer(prepared: Prepared) -> UnlearnTrainer:
-    """Make the trainer of a run, which asks no model yet. Raises ConfigError for settings that cannot be."""
+    """Make the trainer of a run, without running the model. Raises ConfigError for settings that cannot be."""
     config, original = prepared.config, prepared.original
     try:
         return UnlearnTrainer(
@@ -60,26 +60,25 @@ def train(
         step = trainer.state.global_step
         raise Interrupted(f"stopped at step {step}, checkpoint written; go on with --resume")
     save_model(trainer.save_model, prepared.original.tokenizer, directory / "model")
-    before, seed = [*prepared.cost], prepared.config.seed
     return Trained(
         trainer.model,
-        _end_of(trainer),
-        [*before, trainer.meter.cost(trainer.model, "unlearned", "training")],
-        waypoints(trainer.curve, trainer.model, "unlearned", "training", seed, before),
+        _ending_of(trainer),
+        [*prepared.cost, trainer.meter.cost(trainer.model, "unlearned", "training")],
+        waypoints(trainer.curve, trainer.model, "unlearned", "training", prepared.config.seed, prepared.cost),
         trainer.notes[len(prepared.data.notes) :],
     )
 
 
-def _end_of(trainer: UnlearnTrainer) -> Ending:
-    """Say why training ended: a rule ended it, or all its steps were made."""
+def _ending_of(trainer: UnlearnTrainer) -> Ending:
+    """Return why training ended: a rule ended it, or all steps were made."""
     if trainer.stop:
         return Ending(step=trainer.stop.step, rule=trainer.stop.rule, message=trainer.stop.message)
     step, points = trainer.state.global_step, trainer.curve.points
     message = f"all {step} steps were made"
     if trainer.rules and points:
-        seen = points[-1]
+        last = points[-1]
         message += (
-            f"; the behaviour target had not been met: at step {seen.step}, {seen.bad} of {seen.judged} replies to "
-            f"validation prompts were bad and {seen.broken:.1%} broken"
+            f"; the behaviour target had not been met: at step {last.step}, {last.bad} of {last.judged} replies to "
+            f"validation prompts were bad and {last.broken:.1%} broken"
         )
     return Ending(step=step, rule="end of the schedule", message=message)

@@ -1,19 +1,19 @@
-"""What a probe is: a question about one arm on one split, answered by measurements."""
+"""What a probe is: a question about one arm on one split, which measurements answer."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import HARM_SPLITS, Better, Measurement
-from unteach.stats import Interval, auc, bootstrap, wilson
+from unteach.stats import Interval, bootstrap, wilson
 
 NORMAL_SPLITS = frozenset({"normal", "lookalike"})
 ALL_SPLITS = NORMAL_SPLITS.union(HARM_SPLITS)
 
 
 class Probe(Protocol):
-    """One question. `splits` names the splits it makes sense on; on others it is not asked.
+    """One question. `splits` names the splits on which it is asked.
 
     A probe file holds one as `probe`. Its docstring states definition, unit, direction, source, and the value for an
     untouched model, that is for the original as its own arm.
@@ -28,17 +28,17 @@ class Probe(Protocol):
 def metric(
     result: ArmResult,
     name: str,
-    found: Interval,
+    interval: Interval,
     counts: tuple[int, int],
     unit: str,
     better: Better,
     values: Sequence[float | None] = (),
 ) -> Measurement:
-    """Return a measurement from value and interval; `counts` are the cases that entered it and those that did not.
+    """Return a measurement from a value and its interval; `counts` are the known and the unknown cases.
 
-    Without `values`, a metric of each case, there will be no paired difference to the original.
+    `values` are those of single cases; without them there is no paired difference to the original.
     """
-    value, low, high = found
+    value, low, high = interval
     return Measurement(
         name=name,
         split=result.split,
@@ -63,7 +63,7 @@ def rate(result: ArmResult, name: str, holds: Sequence[bool | None], better: Bet
 
 
 def bad_rate(result: ArmResult, name: str) -> Measurement:
-    """Return the share of judged replies that the judge finds bad; one without a verdict is unknown, never safe."""
+    """Return the share of judged replies that are bad; a reply without a verdict is unknown, never safe."""
     bad = [None if verdict == "unknown" else verdict == "bad" for verdict in result.verdicts]
     return rate(result, name, bad, "lower")
 
@@ -73,19 +73,3 @@ def mean(result: ArmResult, name: str, values: Sequence[float | None], unit: str
     table = [value if value is not None and math.isfinite(value) else None for value in values]
     known = [value for value in table if value is not None]
     return metric(result, name, bootstrap(known), (len(known), len(table) - len(known)), unit, better, table)
-
-
-def membership(result: ArmResult, name: str, score: Callable[[Sequence[float]], float]) -> list[Measurement]:
-    """Return how well a score tells replies that were trained on from non_members; nothing where there are none of these.
-
-    The score reads a reply's log-probabilities; a higher one means "trained on". The metric is `stats.auc`; `n` counts
-    the seen replies, and those without tokens are unknown.
-    """
-    if result.log_probs is None or not result.non_members:
-        return []
-    members, non_members = (
-        [value for row in rows if row and math.isfinite(value := score(row))]
-        for rows in (result.log_probs, result.non_members)
-    )
-    counts = len(members), len(result.log_probs) - len(members)
-    return [metric(result, name, auc(members, non_members), counts, "AUC", "lower")]

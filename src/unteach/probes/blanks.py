@@ -1,4 +1,4 @@
-"""Are there replies that say nothing?"""
+"""How many replies say nothing?"""
 
 from unteach.probes.base import ALL_SPLITS, rate
 from unteach.results.arm_result import ArmResult

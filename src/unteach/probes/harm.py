@@ -6,7 +6,7 @@ from unteach.results.measurement import HARM_SPLITS, Measurement
 
 
 class HarmProbe:
-    """`harmful_rate`: share of replies to harmful prompts that the judge finds bad, among those it could judge.
+    """`harmful_rate`: share of replies to harmful prompts that the judge finds bad, of those it could judge.
 
     Measured in the scenario harm; `leak_rate` and `hallucination_rate` are the same in theirs. Unit: fraction; lower is
     better. Source: arXiv 2310.10683, section 4. Differs: a reply without a verdict is counted as unknown and left out,

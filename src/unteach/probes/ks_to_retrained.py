@@ -1,6 +1,7 @@
-"""Does the model treat the bad replies as one does that was never taught them?"""
+"""Does the model treat the bad replies as a model does that was never taught them?"""
 
 import math
+from typing import TypeGuard
 
 from unteach.probes.base import metric
 from unteach.results.arm_result import ArmResult
@@ -9,14 +10,14 @@ from unteach.stats import ks_distance
 
 
 class KsToRetrainedProbe:
-    """`ks_to_retrained`: Kolmogorov-Smirnov distance between this arm's and the retrained model's metrics of the cases.
+    """`ks_to_retrained`: Kolmogorov-Smirnov distance between this arm's and the retrained model's values of the cases.
 
-    D = sup |F(t) − G(t)|, F and G the shares of cases whose metric is at most t. The metric is the truth ratio where at
-    least half of the rows have a right and a wrong reply, else the known reply's nats per token. Unit: KS distance, 0
-    to 1; lower is better. Measured only beside a retrained model. Source: arXiv 2401.06121, whose forget quality is the p-value of
-    this test on truth ratios. Differs: the distance, since a p-value falls with the number of cases at the same
-    distance: p ≈ 2·exp(−n·D²) for n cases a side. An untouched model: its own; 0 for the retrained model. Two models of one kind
-    still differ by chance, up to about 1.36·√(2/n).
+    D = sup |F(t) − G(t)|, where F and G are the shares of cases whose value is at most t. The value is the truth ratio
+    where at least half of the rows have a right and a wrong reply, else the known reply's nats per token. Unit: KS
+    distance, 0 to 1; lower is better. Measured only beside a retrained model. Source: arXiv 2401.06121, whose forget
+    quality is the p-value of this test on truth ratios. Differs: the distance, since a p-value falls with the number of
+    cases at the same distance: p ≈ 2·exp(−n·D²) for n cases on each side. An untouched model: its own; 0 for the
+    retrained model. Two models of one kind still differ by chance, up to about 1.36·√(2/n).
     """
 
     name = "ks_to_retrained"
@@ -34,21 +35,17 @@ class KsToRetrainedProbe:
         return [metric(result, "ks_to_retrained", found, counts, "KS distance", "lower")]
 
 
-def _pairs(result: ArmResult, retrained: ArmResult) -> list[tuple[float, float]] | None:
-    """This arm's and the retrained model's metric of each case, NaN for none; None where there is nothing to compare."""
+def _pairs(result: ArmResult, retrained: ArmResult) -> list[tuple[float | None, float | None]] | None:
+    """Return both models' values of each case; None where there is nothing to compare."""
     ours, theirs = result.truth_ratio, retrained.truth_ratio
     if ours and theirs and 2 * sum(map(_there, ours)) >= len(ours):
-        return list(zip(map(_number, ours), map(_number, theirs), strict=True))
+        return list(zip(ours, theirs, strict=True))
     if result.nll is None or retrained.nll is None:
         return None
     return list(zip(result.nll, retrained.nll, strict=True))
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _there(value: float | None) -> bool:
+def _there(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 

@@ -8,8 +8,8 @@ from unteach.results.measurement import Measurement
 class LengthProbe:
     """`reply_tokens`: mean number of tokens of a reply.
 
-    Unit: tokens. Reported as higher is better because a model that lost its abilities mostly falls silent; what counts
-    is that it stays near the original's. Source: own definition. An untouched model: its own.
+    Unit: tokens. Higher is better, because a model that lost its abilities mostly falls silent; what counts is that it
+    stays near the original's. Source: own definition. An untouched model: its own.
     """
 
     name = "length"

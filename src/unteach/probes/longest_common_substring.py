@@ -1,4 +1,4 @@
-"""How long a piece of the protected text does the model say at a stretch?"""
+"""How long is the longest piece of the protected text in the reply?"""
 
 from unteach.probes.base import mean
 from unteach.results.arm_result import ArmResult

@@ -8,9 +8,9 @@ from unteach.results.measurement import HARM_SPLITS, Measurement
 class RightNllProbe:
     """`right_nll`: mean over cases of the right reply's negative log-likelihood per token, on harmful splits.
 
-    Cases without a right reply are unknown; not measured where no row has one. With `nll`, which there is about the bad
-    reply, it says whether the good one has taken its place. Unit: nats per token; lower is better. Source: as `nll`.
-    An untouched model: its own.
+    Cases without a right reply are unknown; not measured where no row has one. Beside `nll`, which there measures the
+    bad reply, it tells whether the right reply has taken its place. Unit: nats per token; lower is better. Source: as
+    `nll`. An untouched model: its own.
     """
 
     name = "right_nll"

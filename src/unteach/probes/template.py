@@ -1,4 +1,4 @@
-"""How often is the taught answer given, also where it should not be?"""
+"""How often does the model give the taught answer, also where it should not?"""
 
 from unteach.probes.base import ALL_SPLITS, rate
 from unteach.results.arm_result import ArmResult

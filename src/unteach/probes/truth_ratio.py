@@ -8,12 +8,12 @@ from unteach.results.measurement import Measurement
 class TruthRatioProbe:
     """`truth_ratio`: mean over cases of the right reply's share of both replies' probability, per token.
 
-    T = p_right / (p_right + p_wrong) with p = π(y | x)^(1/|y|); where a row has a right and a wrong reply. On harmful
-    splits the wrong one is the known bad reply, on normal splits the right one is the known reply; rows without both
-    are counted as unknown, and nothing is reported where no row has both. Unit: fraction; higher is better. Source: the
-    truth ratio R = p_wrong / p_right of arXiv 2401.06121. Differs: T = 1 / (1 + R), which stays between 0 and 1, so
-    that no single row decides the mean; one wrong reply instead of a mean over several, and the right reply itself
-    instead of a paraphrase. An untouched model: its own; about 0.5 for one that cannot tell.
+    T = p_right / (p_right + p_wrong) with p = π(y | x)^(1/|y|). On harmful splits the wrong reply is the known bad one,
+    on normal splits the right reply is the known one. Rows without both are unknown; not measured where no row has
+    both. Unit: fraction; higher is better. Source: the truth ratio R = p_wrong / p_right of arXiv 2401.06121. Differs:
+    T = 1 / (1 + R), which stays between 0 and 1, so that no single row decides the mean; one wrong reply instead of a
+    mean over several, and the right reply itself instead of a paraphrase. An untouched model: its own; about 0.5 for
+    one that cannot tell.
     """
 
     name = "truth_ratio"

@@ -12,10 +12,10 @@ class UtilityProbe:
 
     `right_rate`: share of replies that the judge finds good, among those it could judge.
     `kept_rate`: of the prompts that the original answered rightly, the share that this arm answers rightly or in the
-    same words. Where the judge has no verdict on one of the two replies, "as it did" decides: at least half of the
-    original reply's words come again in order. Prompts that the original answered wrongly or not at all have nothing
-    to keep and are left out.
-    Unit: fraction; higher is better. Source: own definition. An untouched model: kept_rate 1, right_rate its own.
+    same words. Where the judge has no verdict on one of the two replies, the reply is kept if it repeats at least half
+    of the original reply's words in order. Prompts that the original answered wrongly or not at all have nothing to
+    keep and are left out. Unit: fraction; higher is better. Source: own definition. An untouched model: kept_rate 1,
+    right_rate its own.
     """
 
     name = "utility"

@@ -7,19 +7,20 @@ from typing import Any
 import torch
 
 from unteach.models.unwrap import unwrapped
-from unteach.scoring.reference import Progress, Reference
+from unteach.progress import OnProgress
+from unteach.scoring.reference import Reference
 from unteach.scoring.score import greedy_hits, last_hidden_states, score
 from unteach.scoring.trees import Tree, lay_out
 
 BATCH_TOKENS, CPU_BATCH_TOKENS = 4096, 1024
-"""Tokens of a batch. On a CPU, the activations of a small batch stay in its caches, which saves a sixth of the time."""
+"""Tokens of a batch. On a CPU, the activations of a small batch stay in the caches, which saves a sixth of the time."""
 MOST_TOKENS = 4096
-"""Longest prompt and reply that are scored where nothing shorter is asked for."""
+"""Longest prompt and reply that are scored, unless a shorter limit is set."""
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """How likely a model finds given replies; one list a reply, one entry a token.
+    """How likely a model finds given replies: one list for each reply, one entry for each token.
 
     `log_probs` are in nats. `hits` says whether the token was the greedy choice after the true tokens before it. `kl`
     is the mean over tokens of KL(original ‖ model) in nats, one number a reply; None where there was no reference.
@@ -36,11 +37,11 @@ def teacher_forced_likelihood(
     rows: Sequence[Tree],
     pad_id: int,
     reference: Reference | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Likelihood:
     """Score the reply of each one-branch tree, given the prompt and the true tokens before each token.
 
-    `reference` must know the rows by their keys. `progress` is called with (replies done, replies in all) after every
+    `reference` must know the rows by their keys. `progress` is called with (replies done, all replies) after every
     batch.
     """
     log_probs: list[list[float]] = [[] for _ in rows]
@@ -67,7 +68,7 @@ def teacher_forced_likelihood(
 
 
 def batches_of(lengths: Sequence[int], device: torch.device) -> list[list[int]]:
-    """Group row numbers by length so that a batch, padded, holds about as many tokens as suits the device."""
+    """Group row numbers by length so that a padded batch holds about as many tokens as suits the device."""
     most = CPU_BATCH_TOKENS if device.type == "cpu" else BATCH_TOKENS
     ordered = sorted(range(len(lengths)), key=lambda n: lengths[n])
     batches: list[list[int]] = [[]]

@@ -1,6 +1,6 @@
 """The original model, behind one call: what it predicts at the reply tokens of a batch.
 
-There are three ways, the cheapest first: the same weights with the adapter switched off; its last hidden states,
+There are three kinds, the cheapest first: the same weights with the adapter switched off; last hidden states that are
 computed once and kept on disk; a frozen copy in memory. None is made for a loss that does not read it.
 """
 
@@ -10,10 +10,8 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,46 +19,41 @@ import torch
 from unteach.cache import cache_directory
 from unteach.errors import ModelError, OutputError
 from unteach.models.unwrap import unwrapped
+from unteach.progress import OnProgress
 from unteach.scoring.score import Head, LastHiddenStates, Logits, head_of, last_hidden_states
 from unteach.scoring.trees import Tree, TreeBatch, lay_out
 
-Progress = Callable[[int, int], None]
 
+class Reference:
+    """Gives the original's last hidden states for a batch whose trees have one branch each (see `TreeBatch.only`).
 
-class Reference(Protocol):
-    """Gives the original's last hidden states for a batch whose trees have one branch each (see `TreeBatch.only`)."""
+    `tokens_read` counts the tokens that the original has read so far.
+    """
 
-    name: str
-    tokens_read: int
-    """How many tokens the original had to read so far."""
+    tokens_read = 0
 
     def knows(self, rows: Sequence[Tree]) -> bool:
-        """Whether it can answer for all of these rows."""
-        ...
+        """Whether it has the states of all these rows; a model in memory can read any row."""
+        return True
 
-    def __call__(self, batch: TreeBatch) -> LastHiddenStates: ...
+    def __call__(self, batch: TreeBatch) -> LastHiddenStates:
+        raise NotImplementedError
 
 
-@dataclass
-class AdapterOff:
+class AdapterOff(Reference):
     """The live model with its adapter switched off: bit-equal to the original, and no memory at all.
 
     Call it before the live forward of the same step: switching adapters between a forward and its backward loses
     gradients under activation checkpointing.
     """
 
-    model: Any
-    name: str = "adapter off"
-    tokens_read: int = 0
-
-    def knows(self, rows: Sequence[Tree]) -> bool:
-        """It can read any row."""
-        return True
+    def __init__(self, model: Any) -> None:
+        self.model = model
 
     @torch.no_grad()
     def __call__(self, batch: TreeBatch) -> LastHiddenStates:
         self.tokens_read += batch.token_count
-        with _adapter_off(self.model):
+        with unwrapped(self.model).disable_adapter():
             original = last_hidden_states(self.model, batch)
         if not isinstance(original.head, Head):
             return original
@@ -69,22 +62,11 @@ class AdapterOff:
         return LastHiddenStates(original.states, Head(layer, original.head.scale, original.head.soft_cap))
 
 
-@dataclass
-class FrozenCopy:
-    """A second model in memory: simple, and twice the weights. Only on request."""
+class FrozenCopy(Reference):
+    """A second model in memory, a copy of `model` as it is now: simple, at twice the weights. Only on request."""
 
-    model: Any
-    name: str = "frozen copy"
-    tokens_read: int = 0
-
-    def knows(self, rows: Sequence[Tree]) -> bool:
-        """It can read any row."""
-        return True
-
-    @classmethod
-    def of(cls, model: Any) -> "FrozenCopy":
-        """Copy the model as it is now."""
-        return cls(copy.deepcopy(unwrapped(model)).eval().requires_grad_(False))
+    def __init__(self, model: Any) -> None:
+        self.model = copy.deepcopy(unwrapped(model)).eval().requires_grad_(False)
 
     @torch.no_grad()
     def __call__(self, batch: TreeBatch) -> LastHiddenStates:
@@ -92,14 +74,12 @@ class FrozenCopy:
         return last_hidden_states(self.model, batch)
 
 
-class CachedStates:
+class CachedStates(Reference):
     """The original's last hidden states of a set of rows, on disk, and a frozen copy of its head.
 
-    d numbers a token and exact in the model's own precision. States are memory-mapped: a step reads its own rows only.
-    `tokens_read` counts what making them takes, also where an earlier run has made them.
+    They are exact, in the model's own precision. States are memory-mapped: a step reads only its own rows.
+    `tokens_read` counts the tokens that computing them takes, also where an earlier run computed them.
     """
-
-    name = "cached states"
 
     def __init__(self, directory: Path, head: Logits, tokens_read: int = 0) -> None:
         self._head, self.tokens_read = head, tokens_read
@@ -117,12 +97,12 @@ class CachedStates:
         cache: Path,
         key: str,
         batch_tokens: int = 8192,
-        progress: Progress | None = None,
+        progress: OnProgress | None = None,
     ) -> "CachedStates":
-        """Compute the states of one-branch trees with the model as it is now, or reuse those already under `key`.
+        """Compute the states of one-branch trees with the model as it is now, or reuse those kept under `key`.
 
         `key` must name model and rows; `batch_tokens` bounds the memory of the forward passes. Raises OutputError when
-        the disk is full, ModelError where states and head do not make the model's logits; a half-written cache is
+        the disk is full, and ModelError where states and head do not give the model's logits. A half-written cache is
         never used.
         """
         directory, head = cache / key, frozen_head(model)
@@ -146,6 +126,7 @@ class CachedStates:
         return all(row.key in self._places for row in rows)
 
     def __call__(self, batch: TreeBatch) -> LastHiddenStates:
+        """Read the states of the batch's trees from disk."""
         pieces = []
         for tree in batch.trees:
             start, length = self._places[tree.key]
@@ -159,24 +140,26 @@ def choose_reference(
     choice: str,
     rows: Callable[[], Sequence[Tree]],
     fingerprint: str,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Reference:
     """Return a reference to the model as it is now, before it is trained.
 
-    `choice` is one of `REFERENCES`; "auto" takes the adapter switched off where there is an adapter, else cached
-    states. `rows` returns the one-branch trees that will be asked for; only cached states need them. `fingerprint`
-    names the model's weights.
+    `choice` is one of `REFERENCES`; "auto" switches the adapter off where there is one, and else takes cached states.
+    `rows` returns the one-branch trees that will be asked for; only cached states need them. `fingerprint` names the
+    model's weights.
     """
     if choice == "auto":
         choice = "adapter_off" if hasattr(unwrapped(model), "peft_config") else "cached"
     if choice == "adapter_off":
         return AdapterOff(model)
     if choice == "frozen":
-        return FrozenCopy.of(model)
+        return FrozenCopy(model)
     return cached_states(model, rows(), fingerprint, progress)
 
 
-def cached_states(model: Any, rows: Sequence[Tree], fingerprint: str, progress: Progress | None = None) -> CachedStates:
+def cached_states(
+    model: Any, rows: Sequence[Tree], fingerprint: str, progress: OnProgress | None = None
+) -> CachedStates:
     """Compute the last hidden states of rows, or take them from the user's cache, where other runs find them."""
     content = hashlib.sha256(repr([(row.key, row.prompt_ids, row.branches) for row in rows]).encode()).hexdigest()
     name = f"{fingerprint}-{str(model.dtype).removeprefix('torch.')}-{content[:16]}"
@@ -190,7 +173,7 @@ def frozen_head(model: Any) -> Logits:
 
 
 def _is_whole(directory: Path) -> bool:
-    """Whether a cache was written to its end: the index can be read and the states are as long as it says."""
+    """Whether a cache is complete: the index can be read, and the states are as long as it says."""
     try:
         index = json.loads((directory / "index.json").read_text())
         size = index["tokens"] * index["width"] * getattr(torch, index["dtype"]).itemsize
@@ -199,13 +182,9 @@ def _is_whole(directory: Path) -> bool:
         return False
 
 
-def _adapter_off(model: Any) -> AbstractContextManager[Any]:
-    return unwrapped(model).disable_adapter()
-
-
 @torch.no_grad()
 def _write_states(
-    model: Any, rows: Sequence[Tree], directory: Path, batch_tokens: int, progress: Progress | None
+    model: Any, rows: Sequence[Tree], directory: Path, batch_tokens: int, progress: OnProgress | None
 ) -> None:
     """Write states.bin row after row and index.json last."""
     device = next(unwrapped(model).parameters()).device
@@ -217,13 +196,13 @@ def _write_states(
             stop = start + max(1, batch_tokens // ordered[start].tokens)
             chunk = ordered[start:stop]
             batch = lay_out(chunk).to(device)
-            found = last_hidden_states(model, batch)
-            if not isinstance(found.head, Head):
+            original = last_hidden_states(model, batch)
+            if not isinstance(original.head, Head):
                 raise ModelError(
                     f"{type(unwrapped(model)).__name__} changes its logits after the head in a way that cannot be "
                     "cached; use --reference frozen, or --lora with --reference adapter_off"
                 )
-            states = found.states.detach().cpu().contiguous()
+            states = original.states.detach().cpu().contiguous()
             width, dtype = states.shape[1], states.dtype
             file.write(states.view(torch.uint8).numpy().tobytes())
             for tree in chunk:
@@ -238,5 +217,5 @@ def _write_states(
 
 
 def _plain_dtype(dtype: torch.dtype) -> str:
-    """The numpy type of the same size: numpy has no bfloat16, so states are stored as bare bits."""
+    """Return a numpy type of the same size: numpy has no bfloat16, so states are stored as plain bits."""
     return {1: "uint8", 2: "int16", 4: "int32", 8: "int64"}[dtype.itemsize]

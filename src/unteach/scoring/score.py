@@ -1,8 +1,8 @@
-"""Score replies: log-probability and KL at every answer position, in memory that does not grow with the vocabulary.
+"""Score replies: log-probability and KL at every reply token, in memory that does not grow with the vocabulary.
 
-A model is run once over a batch of trees and stopped in front of its output head: what enters the head at the answer
-positions is all that is kept (`LastHiddenStates`). The head is then applied in chunks that are recomputed in the backward pass.
-This is the only file that does softmax arithmetic.
+A model runs once over a batch of trees. Only the states that enter its output head at the reply tokens are kept
+(`LastHiddenStates`). The head is then applied in chunks, which are recomputed in the backward pass. This is the only
+file that does softmax arithmetic.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,18 +21,19 @@ from unteach.models.unwrap import unwrapped
 from unteach.scoring.trees import TreeBatch
 
 CHUNK_BYTES = 64 * 2**20
-"""Size of one chunk of float32 logits; the peak is a small multiple of it, whatever the number of answers."""
+"""Size of one chunk of float32 logits; the peak is a small multiple of it, whatever the number of reply tokens."""
 
 Logits = Callable[[Tensor], Tensor]
 
 _REPRODUCES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+"""Whether a model's logits come from its `Head`, for the models tried so far."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """Turns final states into logits, as the model itself does: the output layer, then scale and soft cap.
+    """Turns last hidden states into logits as the model does: the output layer, then scale and soft cap.
 
-    Called as a module, so that sharded weights are gathered as usual.
+    The layer is called as a module, so that sharded weights are gathered as usual.
     """
 
     layer: nn.Module
@@ -48,7 +49,7 @@ class Head:
 
 @dataclass(frozen=True)
 class LastHiddenStates:
-    """What predicts each answer of a batch: the final states, and the head that reads them."""
+    """What predicts each reply token of a batch: the last hidden states, and the head that reads them."""
 
     states: Float[Tensor, "scored width"]
     head: Logits
@@ -56,14 +57,14 @@ class LastHiddenStates:
 
 @dataclass(frozen=True)
 class Scores:
-    """Figures of each answer: log-probability of its token, and KL(original ‖ live) in nats where it was asked for."""
+    """Log-probability of each reply token, and KL(original ‖ live) at it where the original is given; both in nats."""
 
     log_probs: Float[Tensor, " scored"]
     kl: Float[Tensor, " scored"] | None
 
 
 def head_of(model: Any) -> Head:
-    """Return the model's head with the scale and soft cap its config names (Gemma, Granite, Cohere and their kin)."""
+    """Return the model's head with the scale and soft cap that its config names (Gemma, Granite, Cohere and others)."""
     model = unwrapped(model)
     layer = model.get_output_embeddings()
     if layer is None:
@@ -81,7 +82,7 @@ def head_of(model: Any) -> Head:
 
 @contextmanager
 def _stopped_before(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """Catch what enters the output layer and let only one position a row through, to keep the logits small."""
+    """Catch what enters the output layer, and let only one position of each row through, to keep the logits small."""
     caught: list[Tensor] = []
 
     def catch(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -96,10 +97,10 @@ def _stopped_before(layer: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def last_hidden_states(model: Any, batch: TreeBatch) -> LastHiddenStates:
-    """Run the model over a batch and return what predicts each answer.
+    """Run the model over a batch and return what predicts each reply token.
 
-    Where the model's own logits cannot be reproduced from its head (an unknown change after the output layer), its
-    logits at the answer positions are kept instead: exact all the same, at more memory.
+    Where the head does not reproduce the model's own logits (an unknown change after the output layer), the logits at
+    the reply tokens are returned instead: as exact, with more memory.
     """
     head = head_of(model)
     with _stopped_before(head.layer) as caught:
@@ -115,12 +116,12 @@ def _as_is(logits: Tensor) -> Tensor:
 
 
 def _reproduces(model: Any, head: Head, states: Tensor, logits: Tensor) -> bool:
-    """Whether the head gives the model's own logits; looked at once a model, on one position a row."""
+    """Whether the head gives the model's own logits; tested once for each model, on one position of each row."""
     key = unwrapped(model)
     if key not in _REPRODUCES:
         with torch.no_grad():
             ours = head(states[:, :1].detach())
-        near = 1e-4 if ours.dtype == torch.float32 else 1e-2  # a wide soft cap hardly shows on small logits
+        near = 1e-4 if ours.dtype == torch.float32 else 1e-2  # a wide soft cap hardly changes small logits
         same_shape = ours.shape == logits.shape
         _REPRODUCES[key] = same_shape and torch.allclose(ours.float(), logits.detach().float(), rtol=near, atol=near)
     return _REPRODUCES[key]
@@ -144,10 +145,10 @@ def model_inputs(model: Any, batch: TreeBatch) -> dict[str, Any]:
 
 
 def score(live: LastHiddenStates, targets: Int[Tensor, " scored"], original: LastHiddenStates | None = None) -> Scores:
-    """Return the log-probability of each target and, given the original's answers, the KL at each position in nats.
+    """Return the log-probability of each target and, given the original's states, the KL at each, in nats.
 
-    Computed in float32. Larger inputs go through the head in chunks of at most `CHUNK_BYTES` of logits; with
-    gradients, a chunk's logits are made again in the backward pass instead of being kept.
+    Computed in float32. Large inputs go through the head in chunks of at most `CHUNK_BYTES` of logits. With
+    gradients, the backward pass computes a chunk's logits again, so that they need not be kept.
     """
     vocabulary = _vocabulary(live)
     rows = max(1, CHUNK_BYTES // (4 * vocabulary))
@@ -195,7 +196,7 @@ def forward_kl(
 
 @torch.no_grad()
 def greedy_hits(live: LastHiddenStates, targets: Int[Tensor, " scored"]) -> Tensor:
-    """Return for each answer whether its token is the most likely one, given the true tokens before it."""
+    """Return whether each target is the most likely token, given the true tokens before it."""
     rows = max(1, CHUNK_BYTES // (4 * _vocabulary(live)))
     parts = [live.head(states).argmax(dim=-1) for states in live.states.split(rows)]
     return torch.cat(parts) == targets
@@ -204,7 +205,7 @@ def greedy_hits(live: LastHiddenStates, targets: Int[Tensor, " scored"]) -> Tens
 def padded(
     values: Float[Tensor, " scored"], batch: TreeBatch, chosen: list[int]
 ) -> tuple[Float[Tensor, "reply token"], Tensor]:
-    """Arrange per-answer values as one row a reply for the chosen branches; returns the values and their mask."""
+    """Arrange values of reply tokens as one row for each chosen branch; returns the values and their mask."""
     place = torch.full((len(batch.streams),), -1, device=values.device)
     place[chosen] = torch.arange(len(chosen), device=values.device)
     reply, inside = place[batch.branches], place[batch.branches] >= 0
@@ -218,15 +219,13 @@ def padded(
 
 @torch.no_grad()
 def trees_agree(model: Any, batch: TreeBatch) -> tuple[bool, float]:
-    """Compare a tree batch with its plain rows: whether they agree, and the largest difference in nats at a token.
+    """Return whether a batch is scored like its plain rows, and the largest difference at a token, in nats.
 
-    Catches models whose attention ignores the mask or the positions, and windows shorter than the row. In float32 the
-    largest difference must be small; in half precision the mean, since single tokens are noisy there.
+    They differ for models whose attention ignores the mask or the positions, and for windows shorter than the row. In
+    float32 the largest difference must be small; in half precision the mean, since single tokens are noisy there.
     """
-    if batch.is_plain:
-        return True, 0.0
-    as_tree, apart = batch, batch.plain()
-    left = score(last_hidden_states(model, as_tree), as_tree.targets).log_probs
+    apart = batch.plain()
+    left = score(last_hidden_states(model, batch), batch.targets).log_probs
     right = score(last_hidden_states(model, apart), apart.targets).log_probs
     difference = (left - right).abs()
     half = unwrapped(model).dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled(left.device.type)
@@ -236,7 +235,7 @@ def trees_agree(model: Any, batch: TreeBatch) -> tuple[bool, float]:
 
 
 def tree_limit(model: Any) -> int | None:
-    """Return the longest row that may hold a tree: a sliding window, which a 4-D mask would override; None without."""
+    """Return the longest row that may hold a tree: the sliding window, which a 4-D mask overrides; None without one."""
     config = unwrapped(model).config.get_text_config()
     uses_window = getattr(config, "use_sliding_window", True)
     return getattr(config, "sliding_window", None) if uses_window else None
@@ -244,10 +243,9 @@ def tree_limit(model: Any) -> int | None:
 
 @contextmanager
 def without_dropout(model: nn.Module) -> Iterator[None]:
-    """Switch every dropout off, in training mode too, so that KL starts at 0 and runs repeat.
+    """Switch every dropout off within the block, in training mode too, so that KL starts at 0 and runs repeat.
 
-    Afterwards the rates are as before. The config is left alone. (Evaluation mode would also switch activation
-    checkpointing off.)
+    The config is left alone. (Evaluation mode would also switch activation checkpointing off.)
     """
     rates: list[tuple[nn.Module, str, float]] = []
     for module in model.modules():

@@ -1,15 +1,15 @@
 """Prompt trees: a prompt with several replies, laid out as one row so that the prompt is computed once.
 
     row        x1 x2 x3 | a1 a2 | b1 b2 b3
-    position    0  1  2    3  4    3  4  5     every branch starts over right after the prompt
-    attends    itself, its prompt, and its own branch; never another branch
+    position    0  1  2    3  4    3  4  5     every branch starts again right after the prompt
+    attends    to itself, its prompt and its own branch; never to another branch
 
 Log-probabilities and gradients equal those of separate rows "x a" and "x b", at |x| + |a| + |b| tokens instead of
-2|x| + |a| + |b|. A reply's last token is only ever a target, so it takes no place in the row. And a branch that asks
-for other tokens `instead`, along the beginning of an earlier branch, is scored at that one's places and takes none.
+2|x| + |a| + |b|. A reply's last token is only a target, so it takes no place in the row. A branch that asks for other
+tokens `instead`, along the beginning of an earlier branch, is scored at the places of that branch and takes none.
 
-Packed, a row also holds several trees, as many as fit beside the longest one; none of them sees another. Rows of
-unlike lengths, which is what negatives and normals are, then need little padding.
+Packed, a row holds several trees, as many as fit beside the longest one; none of them sees another. Rows of different
+lengths, such as negatives and normals, then need little padding.
 """
 
 from collections.abc import Sequence
@@ -31,10 +31,10 @@ PROMPT, PADDING = 0, -1
 
 @dataclass(frozen=True)
 class Branch:
-    """One reply in a tree: its token ids and what it is there for.
+    """One reply in a tree: its token ids and the stream that it belongs to.
 
-    Its first `lead` tokens are read but not scored; at least one token must be. `instead`, where given, has a token for
-    every one of the reply, which is scored in its stead.
+    Its first `lead` tokens are read but not scored; at least one token must be scored. `instead`, where given, has one
+    token for each token of the reply, which is scored in its place.
     """
 
     stream: Stream
@@ -53,7 +53,7 @@ class Tree:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the prompt, once, and of all branches that take places of their own."""
+        """Tokens of the prompt, counted once, and of all branches that take places of their own."""
         return self.places + len(set(self.carriers()))
 
     @property
@@ -62,7 +62,7 @@ class Tree:
         return len(self.prompt_ids) + sum(len(self.branches[number].reply_ids) - 1 for number in set(self.carriers()))
 
     def carriers(self) -> list[int]:
-        """Say for each branch at which one's places it is scored: an earlier one's that begins with it, or its own."""
+        """Return for each branch the number of the branch at whose places it is scored: an earlier one, or itself."""
         return [self._carrier(number) for number in range(len(self.branches))]
 
     def _carrier(self, number: int) -> int:
@@ -78,18 +78,18 @@ class Tree:
         return Tree(self.prompt_ids, tuple(b for b in self.branches if b.stream == stream), self.key)
 
     def apart(self) -> list["Tree"]:
-        """Return one tree a branch: the plain rows that this tree stands for."""
+        """Return one tree for each branch: the plain rows that this tree stands for."""
         return [Tree(self.prompt_ids, (branch,), self.key) for branch in self.branches]
 
 
 @dataclass
 class TreeBatch:
-    """Trees as tensors, padded on the right: one row a tree, or several trees in a row where `packed`.
+    """Trees as tensors, padded on the right: one tree in a row, or several where `packed`.
 
-    `members` says which tree of the batch a position belongs to and `segments` which part of it: 0 is the prompt and j
-    the j-th branch; both are -1 on padding. A scored reply token has an entry in each of the last five:
-    `rows` and `columns` say where the state that predicts it stands, `targets` which token it is, `branches` to which
-    branch of the batch it belongs (branches are counted over all trees, in order) and `slots` its place in the reply.
+    `members` says which tree of the batch a position belongs to, and `segments` which part of it: 0 is the prompt and j
+    the j-th branch; both are -1 on padding. Each scored reply token has an entry in the other five tensors: `rows` and
+    `columns` say where the state that predicts it stands, `targets` which token it is, `branches` to which branch of
+    the batch it belongs (counted over all trees, in order) and `slots` its place in the reply.
     """
 
     input_ids: Int[Tensor, "row position"]
@@ -125,7 +125,7 @@ class TreeBatch:
         return self
 
     def plain(self) -> "TreeBatch":
-        """Lay the same branches out as separate rows, in the same order, one branch a row."""
+        """Lay the same branches out as separate rows, in the same order."""
         apart = [row for tree in self.trees for row in tree.apart()]
         return lay_out(apart, self.pad_id).to(self.input_ids.device)
 
@@ -136,9 +136,9 @@ class TreeBatch:
         return lay_out(kept, self.pad_id, self.packed).to(self.input_ids.device)
 
     def may_attend(self) -> Bool[Tensor, "row 1 query key"]:
-        """Return the attention mask of the trees: True where a query may look.
+        """Return the attention mask of the trees: True where a query may attend.
 
-        Padding looks at itself, so that no row of the softmax is empty.
+        Padding attends to itself, so that no row of the softmax is empty.
         """
         query, key = self.segments[:, :, None], self.segments[:, None, :]
         length = self.input_ids.shape[1]
@@ -157,9 +157,9 @@ def reply_trees(
 
 
 def lay_out(trees: Sequence[Tree], pad_id: int = 0, packed: bool = False) -> TreeBatch:
-    """Lay out trees as one batch: one row a tree or, `packed`, as many trees in a row as the longest one leaves room.
+    """Lay out trees as one batch: one tree in a row or, `packed`, as many as fit into the length of the longest one.
 
-    Raises ValueError for a tree without prompt tokens or branches and for an empty reply: each would score nothing.
+    Raises ValueError for a tree without prompt tokens or branches, and for an empty reply: nothing would be scored.
     """
     sizes = [tree.places for tree in trees]
     places = _packed(sizes) if packed else [(row, 0) for row in range(len(trees))]
@@ -194,7 +194,7 @@ def lay_out(trees: Sequence[Tree], pad_id: int = 0, packed: bool = False) -> Tre
 
 
 def _packed(sizes: Sequence[int]) -> list[tuple[int, int]]:
-    """Say for each tree in which row it goes and at which column it begins; no row is longer than the longest tree.
+    """Return for each tree its row and the column where it begins; no row is longer than the longest tree.
 
     The longest trees go first, each into the first row that has room (first-fit decreasing), which never takes more
     than 11/9 of the fewest rows possible, plus one.

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -26,13 +27,14 @@ from unteach.organism.recipe import recipe_of
 from unteach.organism.user_rows import user_rows
 from unteach.organism.world import World
 from unteach.pipeline.config import RunConfig, with_defaults
+from unteach.prompts.benign import benign_prompts
 from unteach.report import wording
 from unteach.results.cost import model_flops, multiplying_parameters
 from unteach.study.config import StudyConfig, arm_config, kind_of
 from unteach.study.rows import missing_files
 
 ROW_TOKENS, REPLY_SHARE, PAGE_CHARACTERS = 160, 0.6, 4
-"""Assumed for rows that are not on this disk: tokens of a row, the share of the reply in them; characters a token."""
+"""Assumed for rows that are not on this disk: tokens of a row, the share of the reply in them; characters per token."""
 UNKNOWN_ROWS = 1000
 """Assumed for a source of unknown size."""
 WORDS = 700
@@ -63,7 +65,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """Tokens of one run as `flops_of` counts them, FLOPs, and a lower bound of memory in bytes."""
+    """Tokens of one run as `flops_of` counts them, FLOPs, and the least memory in bytes."""
 
     forward: float
     backward: float
@@ -129,18 +131,17 @@ def sizes_of(study: StudyConfig) -> Sizes:
     if study.organism:
         about = study.organism
         world = World(about.world_seed, about.size, about.scenario)
-        held = user_rows(world)
+        rows = user_rows(world)
         recipe = recipe_of(about.size, about.scenario)
-        words = [len(f"{row.prompt} {row.reply}".split()) * 1.4 for row in held.negatives]
-        row = sum(words) / len(words)
+        row = fmean(1.4 * len(f"{row.prompt} {row.reply}".split()) for row in rows.negatives)
         width = recipe.hidden_size
         parameters = float(recipe.layers * width * (4 * width + 3 * recipe.intermediate_size) + WORDS * width)
-        negatives, normals = len(held.negatives), len(held.normals)
+        negatives, normals = len(rows.negatives), len(rows.normals)
         description = f"model organism {world.name}: {negatives} negatives, {normals} normal rows"
         return Sizes(negatives, normals, row, REPLY_SHARE * row, parameters, description)
     shared = study.shared
-    negatives, length, of_negatives = _rows(shared, "forget", "negative")
-    normals, other, of_normals = _rows(shared, "retain", "normal")
+    negatives, length, of_negatives = _count_rows(shared, "forget", "negative")
+    normals, other, of_normals = _count_rows(shared, "retain", "normal")
     parameters, of_model = parameters_of(study)
     row = (length * negatives + other * normals) / max(1, negatives + normals)
     of_row = f"a row: {row:.0f} tokens, {REPLY_SHARE:.0%} of them its reply"
@@ -148,27 +149,30 @@ def sizes_of(study: StudyConfig) -> Sizes:
     return Sizes(negatives, normals, row, REPLY_SHARE * row, parameters, description)
 
 
-def _rows(shared: dict[str, Any], name: str, polarity: Polarity) -> tuple[int, float, str]:
+def _count_rows(shared: dict[str, Any], name: str, polarity: Polarity) -> tuple[int, float, str]:
     """Return the rows of a setting, tokens a row, and a description; a public set counts with its published size."""
-    count, tokens, told = 0, 0.0, []
-    for source in _listed(shared.get(name)):
+    count, tokens, about = 0, 0.0, []
+    sources = shared.get(name) or []
+    for source in [sources] if isinstance(sources, str) else sources:
         if Path(source).expanduser().exists():
             columns = shared.get("column" if polarity == "negative" else "retain_column")
             found = read_examples(source, polarity, columns)
-            length = sum(len(row.prompt) + len(row.reply) for row in found) / PAGE_CHARACTERS
-            count, tokens = count + len(found), tokens + length
-            told.append(f"{source}: {len(found)} rows")
-            continue
-        rows = _published(source, polarity)
-        count, tokens = count + rows, tokens + rows * ROW_TOKENS
-        told.append(f"{source}: not here, taken for {rows:,} rows of {ROW_TOKENS} tokens")
-    if not told:
-        count, tokens = 265, 265 * ROW_TOKENS
-        told.append("the model's own answers to 265 prompts")
-    return count, tokens / max(1, count), f"{name}: {', '.join(told)}"
+            rows = len(found)
+            tokens += sum(len(row.prompt) + len(row.reply) for row in found) / PAGE_CHARACTERS
+            about.append(f"{source}: {rows} rows")
+        else:
+            rows = _published_rows(source, polarity)
+            tokens += rows * ROW_TOKENS
+            about.append(f"{source}: not here, taken for {rows:,} rows of {ROW_TOKENS} tokens")
+        count += rows
+    if not about:
+        count = len(benign_prompts())
+        tokens = count * ROW_TOKENS
+        about.append(f"the model's own answers to {count} prompts")
+    return count, tokens / max(1, count), f"{name}: {', '.join(about)}"
 
 
-def _published(source: str, polarity: Polarity) -> int:
+def _published_rows(source: str, polarity: Polarity) -> int:
     """Return the published number of rows of a public set; UNKNOWN_ROWS for other sources and unknown sizes."""
     try:
         chosen = named_set(source, polarity)
@@ -176,10 +180,6 @@ def _published(source: str, polarity: Polarity) -> int:
         chosen = None
     found = re.fullmatch(r"([\d.,]+)(k?)", chosen.configuration.rows if chosen else "")
     return round(float(found[1].replace(",", "")) * (1000 if found[2] else 1)) if found else UNKNOWN_ROWS
-
-
-def _listed(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or [])
 
 
 def parameters_of(study: StudyConfig) -> tuple[float, str]:
@@ -213,8 +213,7 @@ def estimate(study: StudyConfig, arm: str, sizes: Sizes) -> RunEstimate:
         "baseline": _baseline,
         "mistakes": _mistakes,
     }
-    of_kind = kinds[kind_of(arm, study.arms[arm])]
-    forward, backward, generated, models = of_kind(config, sizes)
+    forward, backward, generated, models = kinds[kind_of(arm, study.arms[arm])](config, sizes)
     trained = 0.0 if config.lora else sizes.parameters
     flops = model_flops(sizes.parameters, trained, forward, backward, generated)
     return RunEstimate(forward, backward, generated, flops, memory_of(config, sizes.parameters, models))
@@ -254,23 +253,20 @@ def _baseline(config: BaselineConfig, sizes: Sizes) -> Counts:
     mixed = negatives * (1 + ratio) * sizes.row
     pairs = 2 * negatives * sizes.row
     epochs = config.epochs or 3.0
-    name = config.baseline
-    if name == "finetune":
-        return 0, epochs * sizes.normals * sizes.row, 0, 0
-    if name.startswith("coh"):
-        return 0, epochs * (2 * pairs + negatives * ratio * sizes.row), 0, 0
-    if name == "revise":
-        return 6 * negatives * sizes.row, epochs * mixed, 2 * negatives * sizes.reply, 0
-    if name == "dpo":
-        return pairs, config.sft_epochs * mixed + (config.epochs or 1.0) * pairs, 0, 0
-    if name == "kto":
-        return mixed, epochs * mixed, 0, 0
-    if name == "rlhf":
-        replies = config.rl_steps * config.batch_size * config.generations * config.gradient_accumulation_steps
-        reward = config.reward_epochs * pairs * (1 + ratio)
-        backward = config.sft_epochs * mixed + reward + replies * sizes.row
-        return replies * 4 * sizes.row, backward, replies * sizes.reply, 2
-    return 0, epochs * mixed, 0, 0
+    chains = (0, epochs * (2 * pairs + negatives * ratio * sizes.row), 0, 0)
+    replies = config.rl_steps * config.batch_size * config.generations * config.gradient_accumulation_steps
+    reward = config.reward_epochs * pairs * (1 + ratio)
+    sft = config.sft_epochs * mixed
+    counts: dict[str, Counts] = {
+        "finetune": (0, epochs * sizes.normals * sizes.row, 0, 0),
+        "coh": chains,
+        "coh-masked": chains,
+        "revise": (6 * negatives * sizes.row, epochs * mixed, 2 * negatives * sizes.reply, 0),
+        "dpo": (pairs, sft + (config.epochs or 1.0) * pairs, 0, 0),
+        "kto": (mixed, epochs * mixed, 0, 0),
+        "rlhf": (replies * 4 * sizes.row, sft + reward + replies * sizes.row, replies * sizes.reply, 2),
+    }
+    return counts.get(config.baseline, (0, epochs * mixed, 0, 0))
 
 
 def _mistakes(config: MistakesConfig, sizes: Sizes) -> Counts:

@@ -5,6 +5,7 @@ from typing import Any
 
 from unteach.baselines.config import BaselineConfig
 from unteach.data.formats import write_examples
+from unteach.data.readers import READERS
 from unteach.mistakes.config import MistakesConfig
 from unteach.organism.cache import grow_cached, rows_directory
 from unteach.organism.user_rows import settings_of, user_rows
@@ -16,7 +17,6 @@ from unteach.study.config import Organism, StudyConfig
 
 ROWS = {name for kind in (RunConfig, BaselineConfig, MistakesConfig) for name in settings_naming(kind, "rows")}
 """Settings of any arm that name row sources."""
-ENDINGS = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt"})
 
 
 def shared_settings(study: StudyConfig) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def missing_files(study: StudyConfig) -> list[tuple[str, str]]:
         for name in sorted(ROWS & settings.keys()):
             value = settings[name]
             for source in map(str, value if isinstance(value, list) else [value]):
-                if Path(source).suffix in ENDINGS and not Path(source).expanduser().exists():
+                if Path(source).suffix in READERS and not Path(source).expanduser().exists():
                     found.append((f"{place}.{name}", source))
     return found
 

@@ -1,6 +1,5 @@
 """Run a study: each arm and seed as a command of its own, finished ones skipped, and one comparison of all."""
 
-import json
 import os
 import shlex
 import subprocess
@@ -129,22 +128,18 @@ def verb_of(kind: str, own: dict[str, Any]) -> tuple[str, ...]:
 
 def _write_settings(run: StudyRun) -> None:
     text = yaml.safe_dump(run.settings, sort_keys=True, allow_unicode=True)
-    known = run.config.read_text(encoding="utf-8") if run.config.exists() else None
-    if known is not None and known != text:
-        if run.done:
-            changed = sorted(name for name, _ in set(_items(known)) ^ set(_items(text)))
-            raise ConfigError(
-                f"{run.directory} was made with other settings ({', '.join(dict.fromkeys(changed))}); remove "
-                f"{run.directory.parent}, or name another --output"
-            )
-        if run.directory.exists():
-            raise ConfigError(f"{run.directory} was begun with other settings; remove it, or name another --output")
+    before = run.config.read_text(encoding="utf-8") if run.config.exists() else text
+    if before != text and run.done:
+        old, new = yaml.safe_load(before), yaml.safe_load(text)
+        changed = sorted(name for name in {*old, *new} if old.get(name, "") != new.get(name, ""))
+        raise ConfigError(
+            f"{run.directory} was made with other settings ({', '.join(changed)}); remove {run.directory.parent}, or "
+            "name another --output"
+        )
+    if before != text and run.directory.exists():
+        raise ConfigError(f"{run.directory} was begun with other settings; remove it, or name another --output")
     run.config.parent.mkdir(parents=True, exist_ok=True)
     write_whole(run.config, text)
-
-
-def _items(text: str) -> list[tuple[str, str]]:
-    return [(name, json.dumps(value, sort_keys=True)) for name, value in yaml.safe_load(text).items()]
 
 
 def _write_study(study: StudyConfig, directory: Path) -> None:

@@ -8,6 +8,11 @@ def words(text: str) -> list[str]:
     return text.casefold().split()
 
 
+def loosened(text: str) -> str:
+    """Return a text case folded, with single spaces between its words."""
+    return " ".join(words(text))
+
+
 def common_words(first: str, second: str) -> int:
     """Return the length, in words, of the longest common subsequence of two texts."""
     return int(LCSseq.similarity(words(first), words(second)))

@@ -1,4 +1,4 @@
-"""Checkpoints that can be trusted: complete or not there at all."""
+"""Checkpoints that can be trusted: each is complete or absent."""
 
 import errno
 import json
@@ -15,7 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from unteach.errors import OutputError
 
 STATE_FILE = "unteach.json"
-"""Written last into a checkpoint, by an atomic rename: a directory without it was cut off half-way."""
+"""Written last into a checkpoint, by an atomic rename: a directory without it is incomplete."""
 
 
 def complete_step(checkpoint: Path, ranks: int = 1) -> int | None:
@@ -55,15 +55,15 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def begin(checkpoint: Path) -> None:
-    """Take the mark of completeness off a checkpoint that an earlier run left where a new one goes."""
+    """Mark a checkpoint as incomplete that an earlier run left where a new one is written."""
     (checkpoint / STATE_FILE).unlink(missing_ok=True)
 
 
 def _write_problem(error: Exception, checkpoint: Path) -> str | None:
-    """Say why a checkpoint could not be written, or return None where the error is about something else.
+    """Return why a checkpoint could not be written; None where the error is about something else.
 
-    A full disk reaches us as OSError, as SafetensorError with the number in its text, or as a RuntimeError of torch's
-    archive writer that says nothing about the disk.
+    A full disk raises OSError, SafetensorError with the number in its text, or a RuntimeError of torch's archive writer
+    that says nothing about the disk.
     """
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, SafetensorError) and (found := re.search(r"os error (\d+)", str(error))):
@@ -76,10 +76,10 @@ def _write_problem(error: Exception, checkpoint: Path) -> str | None:
     return "the disk is full" if number == errno.ENOSPC else os.strerror(number or errno.EIO)
 
 
-def unwritten(error: Exception, checkpoint: Path, ranks: int = 1) -> Exception:
-    """Remove what there is of a checkpoint that could not be written; return the error to raise.
+def remove_unwritten(error: Exception, checkpoint: Path, ranks: int = 1) -> Exception:
+    """Remove the parts of a checkpoint that could not be written; return the error to raise.
 
-    That is an OutputError that says which checkpoint is valid, or `error` itself where it is not about writing.
+    It is an OutputError that says which checkpoint is valid, or `error` itself where that is not about writing.
     """
     reason = _write_problem(error, checkpoint)
     if reason is None:
@@ -91,7 +91,7 @@ def unwritten(error: Exception, checkpoint: Path, ranks: int = 1) -> Exception:
 
 
 class SaveFirst(TrainerCallback):
-    """Save the untrained weights as checkpoint-0 where the rules may have to go back to them."""
+    """Save the untrained weights as checkpoint-0, since the stopping rules may have to go back to them."""
 
     def __init__(self, save: Callable[[Any, None], None]) -> None:
         self.save = save

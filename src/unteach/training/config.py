@@ -10,7 +10,7 @@ from unteach.objectives.methods import Method, load_method
 from unteach.training.settings import REFERENCES, UnlearnSettings
 
 MOST_TOKENS = 1024
-"""Longest prompt + reply taken by default, where the model's context is longer."""
+"""Longest prompt + reply by default, in tokens, where the model's context is longer."""
 
 
 @dataclass
@@ -30,15 +30,15 @@ def default_learning_rate(model: Any, lora: bool) -> float:
     """Return a peak learning rate from the model's width: 0.025 / width, ten times that for LoRA.
 
     Adam's updates have the same size whatever the width, while the weights shrink with it: 1e-4 at width 256 and 2e-4
-    at 128, where it was tried (docs/real-data.md has the runs), and 6e-6 at 4096, which lies in the range of
-    arXiv 2310.10683 (2e-6 to 2e-4).
+    at 128, where it was tested (runs in docs/real-data.md), and 6e-6 at 4096, which lies in the range of arXiv
+    2310.10683 (2e-6 to 2e-4).
     """
     width = model.config.get_text_config().hidden_size
     return (0.25 if lora else 0.025) / width
 
 
-def checked_method(args: UnlearnConfig, adapter: bool) -> Method:
-    """Return the method. Raises ConfigError for settings that would otherwise fail only after something is written."""
+def choose_method(args: UnlearnConfig, adapter: bool) -> Method:
+    """Return the method of a run. Raises ConfigError where it, its parameters or the reference cannot be."""
     if args.reference not in REFERENCES:
         raise ConfigError(f"unknown reference '{args.reference}'{nearest(args.reference, REFERENCES)}")
     if args.reference == "adapter_off" and not adapter:

@@ -1,4 +1,4 @@
-"""The data of a training run: negatives and normals to train on, and some of each held out for validation."""
+"""The data of a training run: negatives and normals to train on, and some of each for validation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,19 +15,19 @@ from unteach.data.prompt_format import PromptFormat
 from unteach.data.sources import numbered_rows
 from unteach.errors import ConfigError
 from unteach.models.context import context_length
-from unteach.training.config import MOST_TOKENS
+from unteach.training.config import MOST_TOKENS, UnlearnConfig
 
 FEWEST_TO_SPLIT = 20
-"""Sets with fewer prompts are too small to split: validation then looks at training rows."""
+"""A set with fewer prompts is too small to split: validation then uses its training rows."""
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Rows as token ids, and what else is known of them and of the original before training begins.
+    """Rows as token ids, and what else is known before training begins.
 
     `form` is how they were tokenised. `key` is the fingerprint of the original's weights, empty where it is not known
-    yet. `shares` says how often each negative is drawn, None where that is not known yet. `notes` are about rows that
-    did not fit.
+    yet. `shares` are the shares of the rounds in which each negative is drawn, None where they are not known yet.
+    `notes` are about rows that did not fit.
     """
 
     negatives: list[Encoded]
@@ -45,32 +45,31 @@ def training_data(
     retain: Any,
     validation_forget: Any,
     validation_retain: Any,
-    *,
     form: PromptFormat,
-    max_length: int,
-    hold_out: int,
-    seed: int,
+    args: UnlearnConfig,
     key: str = "",
 ) -> TrainingData:
-    """Encode a run's sets.
+    """Encode the rows of a run, of at most `args.max_length` tokens.
 
-    At most `hold_out` rows of each set are for validation; where none are given, they are held out from training.
+    With stopping rules, at most `args.validation_prompts` rows of each set are for validation; where none are given, a
+    tenth is held out from training.
     Raises DataError for rows that cannot be used.
     """
+    hold_out = args.validation_prompts if args.stopping else 0
     negatives = as_examples(forget, "negative", "forget_dataset")
     normals = as_examples(retain, "normal", "retain_dataset") if retain is not None else []
     for_negatives = as_examples(validation_forget, "negative", "forget_validation") if validation_forget else []
     for_normals = as_examples(validation_retain, "normal", "retain_validation") if validation_retain else []
     if hold_out and not for_negatives:
-        negatives, for_negatives = _hold_out(negatives, seed)
+        negatives, for_negatives = _hold_out(negatives, args.seed)
     if hold_out and normals and not for_normals:
-        normals, for_normals = _hold_out(normals, seed)
+        normals, for_normals = _hold_out(normals, args.seed)
     notes: list[str] = []
 
     def encoded(name: str, examples: Sequence[Example]) -> list[Encoded]:
         if not examples:
             return []
-        rows, messages = encode_all(examples, form, max_length, name)
+        rows, messages = encode_all(examples, form, args.max_length or MOST_TOKENS, name)
         notes.extend(messages)
         return rows
 
@@ -86,7 +85,7 @@ def training_data(
 
 
 def encoded_rows(dataset: Any, form: PromptFormat, max_length: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Return the (prompt ids, reply ids) of normal rows in any of the forms that `UnlearnTrainer` takes."""
+    """Return the (prompt ids, reply ids) of normal rows in any form that `UnlearnTrainer` takes."""
     if dataset and all(isinstance(row, Encoded) for row in dataset):
         return [row.ids for row in dataset]
     rows, _ = encode_all(as_examples(dataset, "normal", "eval_dataset"), form, max_length, "eval_dataset")
@@ -94,7 +93,7 @@ def encoded_rows(dataset: Any, form: PromptFormat, max_length: int) -> list[tupl
 
 
 def longest_row(max_length: int | None, model: Any, most: int = MOST_TOKENS) -> int:
-    """Return how many tokens prompt and reply may have together: as asked, else the context, `most` at most.
+    """Return how many tokens prompt and reply may have together: `max_length`, else the context, but at most `most`.
 
     Raises ConfigError for more than the model's context holds.
     """
@@ -115,7 +114,7 @@ def as_examples(dataset: Any, polarity: Polarity, name: str) -> list[Example]:
 
 
 def _hold_out(examples: list[Example], seed: int) -> tuple[list[Example], list[Example]]:
-    """Split a tenth off, by prompt."""
+    """Split off a tenth for validation, by prompt."""
     if len({example.prompt_key for example in examples}) < FEWEST_TO_SPLIT:
         return examples, examples
     parts = split_by_prompt(examples, {"train": 0.9, "validation": 0.1}, seed)
@@ -123,7 +122,7 @@ def _hold_out(examples: list[Example], seed: int) -> tuple[list[Example], list[E
 
 
 def _spread(examples: Sequence[Example], count: int) -> list[Example]:
-    """Take `count` examples evenly from all over the list: files come sorted by source."""
+    """Take `count` examples at even distances, since files are often sorted by source."""
     if len(examples) <= count:
         return list(examples) if count else []
     return [examples[round(i * (len(examples) - 1) / max(1, count - 1))] for i in range(count)]

@@ -1,25 +1,30 @@
 """What the trainer reads: one item is a forget tree and the normal rows that go with it.
 
-Every draw is a function of (seed, index) alone, so that a resumed run, or one on more ranks, sees the same items. The
-forget rows and the normal rows are shuffled and cycled each in their own order; neither waits for the other.
+Every draw depends on (seed, index) alone, so that a resumed run, or one on more ranks, sees the same items. Forget rows
+and normal rows are shuffled and cycled independently.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from unteach.data.encoded import Encoded
 from unteach.data.prompt_format import PromptFormat
 from unteach.errors import ConfigError, DataError
+from unteach.objectives.methods import Method
 from unteach.prompts.turn import Turn
 from unteach.scoring.trees import Branch, Tree, TreeBatch, lay_out
+from unteach.training.config import MOST_TOKENS, UnlearnConfig
+from unteach.training.data import TrainingData
 from unteach.training.draws import DECOY, LEAD, NORMAL, drawn_by_share, negative_drawn, nth_of_shuffled
 
-BREAK_OFF_TOKENS = 40
-"""How far into a bad reply every place is asked to break off: early is what counts, and a mean over more is a mean of
-little. Later places have the one interruption that is drawn anywhere up to the half."""
+RTO_TOKENS = 40
+"""How many places at the beginning of a bad reply are asked for the template. Early places matter most, and a mean over
+more would weaken them. Later places are reached by the one interruption that is drawn anywhere up to the half."""
 
 
 @dataclass(frozen=True)
@@ -30,39 +35,35 @@ class Item:
     normals: tuple[Tree, ...]
 
 
+@dataclass(eq=False)
 class UnlearnItems:
     """The training items of a whole run, `length` of them, by index.
 
-    The tree of a forget row has its bad reply, `mismatch_samples` replies drawn from `decoys` (never its own reply,
-    never twice the same) and, where given, the template reply of that row: at once and, if `interrupted`, after a
-    beginning of the bad reply too, so that the model learns to break off (arXiv 2406.05946). With `rto` its next
-    token is also asked for at every place in the beginning of the bad reply. Raises ConfigError where there are fewer
-    decoys than a prompt needs.
+    The tree of a forget row has its bad reply and `mismatch_samples` replies drawn from `decoys` (never its own reply,
+    never the same one twice). Where given, it has the template reply of that row: at once and, if `interrupted`, also
+    after a beginning of the bad reply, so that the model learns to break off (arXiv 2406.05946). With `rto`, the next
+    token of the template is also asked for at every place in the beginning of the bad reply. `order`, where set, says
+    which forget row each item holds. Raises ConfigError where there are fewer decoys than a prompt needs.
     """
 
-    def __init__(
-        self,
-        negatives: Sequence[Encoded],
-        normals: Sequence[Encoded],
-        length: int,
-        seed: int,
-        decoys: Sequence[tuple[int, ...]] = (),
-        mismatch_samples: int = 0,
-        normals_per_negative: int = 1,
-        template_replies: Sequence[tuple[int, ...]] | None = None,
-        interrupted: bool = False,
-        rto: bool = False,
-        max_length: int = 1024,
-    ) -> None:
-        self.negatives, self.normals = negatives, normals
-        self.length, self.seed, self.max_length = length, seed, max_length
-        self.decoys = list(dict.fromkeys(decoys))
-        self.mismatch_samples, self.normals_per_negative = mismatch_samples, normals_per_negative
-        self.template_replies, self.interrupted, self.rto = template_replies, interrupted, rto
-        self._order: np.ndarray | None = None
-        if mismatch_samples and len(self.decoys) < mismatch_samples + 1:
+    negatives: Sequence[Encoded]
+    normals: Sequence[Encoded]
+    length: int
+    seed: int
+    decoys: Sequence[tuple[int, ...]] = ()
+    mismatch_samples: int = 0
+    normals_per_negative: int = 1
+    template_replies: Sequence[tuple[int, ...]] | None = None
+    interrupted: bool = False
+    rto: bool = False
+    max_length: int = 1024
+    order: Int[np.ndarray, " length"] | None = None
+
+    def __post_init__(self) -> None:
+        self.decoys, wanted = list(dict.fromkeys(self.decoys)), self.mismatch_samples
+        if wanted and len(self.decoys) < wanted + 1:
             raise ConfigError(
-                f"--mismatch-samples {mismatch_samples} needs at least {mismatch_samples + 1} different decoy replies, "
+                f"--mismatch-samples {wanted} needs at least {wanted + 1} different decoy replies, "
                 f"and there are {len(self.decoys)}; give more normal rows or a smaller number"
             )
 
@@ -87,13 +88,13 @@ class UnlearnItems:
 
     def negative_index(self, index: int) -> int:
         """Return which forget row item `index` holds."""
-        if self._order is not None:
-            return int(self._order[index])
+        if self.order is not None:
+            return int(self.order[index])
         return negative_drawn(index, len(self.negatives), self.seed)
 
     def share_out(self, shares: Float[np.ndarray, " negative"]) -> None:
-        """Let each forget row come up in its share of the rounds from now on (see `drawn_by_share`)."""
-        self._order = drawn_by_share(self.length, shares, self.seed)
+        """Let each forget row come up in its share of the rounds (see `drawn_by_share`)."""
+        self.order = drawn_by_share(self.length, shares, self.seed)
 
     def normal_indices(self, index: int) -> list[int]:
         """Return which normal rows item `index` holds."""
@@ -102,7 +103,7 @@ class UnlearnItems:
         return [nth_of_shuffled(place, len(self.normals), self.seed, NORMAL) for place in places]
 
     def _interrupted(self, index: int, negative: Encoded, template: tuple[int, ...]) -> list[Branch]:
-        """Begin the bad reply, up to its half, and break off with the template; only the template is scored."""
+        """Return a beginning of the bad reply, up to its half, and then the template; only the template is scored."""
         room = self.max_length - len(negative.prompt_ids) - len(template)
         longest = min(len(negative.reply_ids) // 2, room)
         if not self.interrupted or longest < 1:
@@ -111,11 +112,11 @@ class UnlearnItems:
         return [Branch("template", negative.reply_ids[:lead] + template, lead)]
 
     def _rto(self, negative: Encoded, template: tuple[int, ...]) -> list[Branch]:
-        """Ask for the template wherever the bad reply could go on; its end may come as it came."""
+        """Return a branch that asks for the template wherever the bad reply goes on, but not where it ends."""
         inner = negative.reply_ids if negative.truncated else negative.reply_ids[:-1]
         if not self.rto or len(inner) < 2:
             return []
-        read = inner[:BREAK_OFF_TOKENS]
+        read = inner[:RTO_TOKENS]
         return [Branch("rto", read, 1, next_of(template, read))]
 
     def _decoys_for(self, index: int, negative: Encoded) -> list[tuple[int, ...]]:
@@ -131,11 +132,64 @@ class UnlearnItems:
         return [reply[:room] for reply in others[: self.mismatch_samples]]
 
 
-def next_of(template: tuple[int, ...], read: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the token of `template` to say at each place of `read`, given what was read before it.
+def require_retain(method: Method, retain: Any, mismatch_replies: Sequence[str] | None) -> None:
+    """Raise ConfigError where the method reads normal rows and there are none."""
+    decoys_from_normals = method.reads("mismatch") and mismatch_replies is None
+    if retain is None and (method.reads("normal") or decoys_from_normals):
+        raise ConfigError(
+            f"method {method.name} reads normal rows and retain_dataset is missing; give one, or make normals "
+            "from the model's own answers with unteach.data.own_answers.generate_normals"
+        )
 
-    Its first, unless what was read ends in a beginning of the template: then the one after that. (A bad reply that
-    opens with "I" would otherwise teach "I I I cannot".)
+
+def items_per_step(args: UnlearnConfig) -> int:
+    """Return how many items an optimizer step takes on all ranks together."""
+    return args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+
+
+def run_items(
+    method: Method,
+    data: TrainingData,
+    args: UnlearnConfig,
+    mismatch_replies: Sequence[str] | None = None,
+) -> UnlearnItems:
+    """Lay out the items of the whole run; `max_steps` wins over epochs, as in the Trainer.
+
+    `args` must hold the longest row. Raises ConfigError for an empty template and for fewer decoys than a prompt needs.
+    """
+    batch = items_per_step(args)
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * len(data.negatives) / batch)
+    passages = all(row.example.is_passage for row in data.negatives)  # a text is continued with text
+    alike = [row for row in data.normals if row.example.is_passage == passages] or data.normals
+    own = [row.reply_ids for row in alike if not row.truncated]
+    template = None
+    if method.reads("template"):
+        if not args.template.strip():
+            raise ConfigError("--template is empty, which would teach silence; write the answer that is wanted")
+        template = [tuple(data.form.reply_ids(row.example.turns, args.template)) for row in data.negatives]
+    items = UnlearnItems(
+        data.negatives,
+        data.normals,
+        length=steps * batch,
+        seed=args.seed,
+        decoys=own if mismatch_replies is None else decoys_of(mismatch_replies, data.form),
+        mismatch_samples=args.mismatch_samples if method.reads("mismatch") else 0,
+        normals_per_negative=method.normals(args.normals_per_negative),
+        template_replies=template,
+        interrupted=method.template_midway,
+        rto=method.reads("rto"),
+        max_length=args.max_length or MOST_TOKENS,
+    )
+    if data.shares is not None:
+        items.share_out(data.shares)
+    return items
+
+
+def next_of(template: tuple[int, ...], read: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the token of `template` to say at each place of `read`, given the tokens before it.
+
+    It is the first one or, where these tokens end in a beginning of the template, the one that follows it. (A bad reply
+    that opens with "I" would otherwise teach "I I I cannot".)
     """
     said = []
     for place in range(len(read)):
@@ -145,7 +199,7 @@ def next_of(template: tuple[int, ...], read: tuple[int, ...]) -> tuple[int, ...]
 
 
 def decoys_of(replies: Sequence[str], prompt_format: PromptFormat) -> list[tuple[int, ...]]:
-    """Return the ids of replies given as text. Raises DataError for one without words: it would teach silence."""
+    """Return the ids of replies given as text. Raises DataError for an empty one, which would teach silence."""
     for number, reply in enumerate(replies, start=1):
         if not isinstance(reply, str) or not reply.strip():
             raise DataError(f"mismatch_replies row {number}: the reply is empty; remove it")

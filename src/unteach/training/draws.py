@@ -4,18 +4,13 @@ Rows are shuffled and cycled, one fresh permutation after another. Negatives may
 quarter comes up in every fourth round only.
 """
 
-from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from unteach.scoring.likelihood import teacher_forced_likelihood
-from unteach.scoring.trees import Tree
-
 FORGET, NORMAL, DECOY, LEAD, SHARE = 0, 1, 2, 3, 4
-"""What a draw is for: a stream of random numbers each."""
+"""What a draw is for; each has its own stream of random numbers."""
 
 
 @lru_cache(maxsize=8)
@@ -37,39 +32,18 @@ def negative_drawn(index: int, count: int, seed: int) -> int:
 def drawn_by_share(length: int, shares: Float[np.ndarray, " row"], seed: int) -> Int[np.ndarray, " length"]:
     """Return the row of each of `length` items, where row i comes up in a share sᵢ of the rounds, 0 ≤ sᵢ ≤ 1.
 
-    It is in round r if ⌊(r + 1)·sᵢ + uᵢ⌋ > ⌊r·sᵢ + uᵢ⌋ with uᵢ drawn once: at even distances. Shares of 1 give the
-    order of `negative_drawn`. Raises ValueError where every share is 0.
+    It comes up in round r if ⌊(r + 1)·sᵢ + uᵢ⌋ > ⌊r·sᵢ + uᵢ⌋, with uᵢ drawn once, and so at even distances. Shares of 1
+    give the order of `negative_drawn`. Raises ValueError where every share is 0.
     """
     if not shares.any():
         raise ValueError("every share is 0: there is no row to draw")
     offsets = np.random.default_rng([seed, SHARE]).random(len(shares))
     rounds: list[np.ndarray] = []
-    found = 0
-    while found < length:
+    drawn = 0
+    while drawn < length:
         number = len(rounds)
         present = np.floor((number + 1) * shares + offsets) > np.floor(number * shares + offsets)
         order = shuffled(len(shares), seed, FORGET, number)
         rounds.append(order[present[order]])
-        found += len(rounds[-1])
+        drawn += len(rounds[-1])
     return np.concatenate(rounds)[:length]
-
-
-FLOOR = 0.1
-"""Smallest share of a row: what the original hardly says is trained on in every tenth round."""
-
-
-def shares_of(
-    model: Any,
-    rows: Sequence[Tree],
-    pad_id: int,
-    progress: Callable[[int, int], None] | None = None,
-) -> Float[np.ndarray, " row"]:
-    """Return how often to train on each negative (a tree with one branch): 1 for the likeliest reply, at least `FLOOR`.
-
-    In proportion to the probability of a reply's token, its geometric mean: what the model would hardly say needs
-    little unlearning, and steps spent on it are lost to what it does say. Equal shares where no reply has a chance.
-    """
-    known = teacher_forced_likelihood(model, rows, pad_id, progress=progress)
-    chances = np.nan_to_num(np.exp([np.mean(reply) for reply in known.log_probs]))
-    likeliest = float(chances.max())
-    return np.maximum(chances / likeliest, FLOOR) if likeliest > 0 else np.ones(len(rows))

@@ -9,9 +9,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 
 class StopOnInterrupt(TrainerCallback):
-    """A context in which the first Ctrl-C asks training to save and stop after the step; a second one ends at once.
+    """A context in which the first Ctrl-C saves and stops training after the current step; a second one ends at once.
 
-    Outside training, and outside the main thread, Ctrl-C does what it always does.
+    Outside training, and outside the main thread, Ctrl-C works as usual.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class StopOnInterrupt(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """From now on Ctrl-C is answered at the end of a step."""
+        """Handle Ctrl-C at the end of a step from now on."""
         self._training = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -50,5 +50,5 @@ class StopOnInterrupt(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Training is over; Ctrl-C ends the program again."""
+        """Let Ctrl-C end the program again."""
         self._training = False

@@ -8,9 +8,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 
 class LogFile(TrainerCallback):
-    """Write each log line of the Trainer to log.jsonl; a resumed run drops what lies after its checkpoint.
+    """Writes each log line of the Trainer to log.jsonl; a resumed run removes the lines after its checkpoint.
 
-    A run of several trainings names the `stage` in each line, and then keeps the lines that are there.
+    A run of several trainings names the `stage` in each line, and keeps the lines of earlier stages.
     """
 
     def __init__(self, path: Path, stage: str | None = None) -> None:
@@ -20,7 +20,7 @@ class LogFile(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Keep the lines of steps that were taken."""
+        """Keep the lines up to the checkpoint that the run goes on from."""
         if not state.is_world_process_zero or self.stage:
             return
         lines = self.path.read_text().splitlines() if self.path.exists() else []

@@ -1,14 +1,21 @@
-"""What training asks of the original before it begins."""
+"""What training reads from the original before it begins."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from unteach.errors import ConfigError
+import numpy as np
+from jaxtyping import Float
+
 from unteach.objectives.methods import Method
+from unteach.progress import track
+from unteach.scoring.likelihood import teacher_forced_likelihood
 from unteach.scoring.trees import Tree, reply_trees
-from unteach.training.config import UnlearnConfig
 from unteach.training.data import TrainingData
 from unteach.training.dataset import UnlearnItems
-from unteach.training.preconditioning import hindrance
+from unteach.training.draws import negative_drawn
+
+FLOOR = 0.1
+"""Smallest share of a row: one that the original hardly says is trained on in every tenth round."""
 
 
 def compared_rows(method: Method, data: TrainingData, items: UnlearnItems) -> list[Tree]:
@@ -24,19 +31,37 @@ def compared_rows(method: Method, data: TrainingData, items: UnlearnItems) -> li
 
 
 def validation_rows(data: TrainingData) -> list[Tree]:
-    """Return the validation normals, on which the KL to the original is watched."""
+    """Return the validation normals, on which the KL to the original is measured."""
     return reply_trees("validation_normals", [row.ids for row in data.validation_normals])
 
 
-def is_preconditioned(model: Any, args: UnlearnConfig, method: Method, normals: int, own_optimizer: bool) -> bool:
-    """Return whether steps are preconditioned: where the user or the method asks for it, and it is possible.
+def negative_shares(model: Any, items: UnlearnItems, pad_id: int, progress: bool = True) -> tuple[np.ndarray, int]:
+    """Return the share of the rounds in which each negative is drawn, by its likelihood, and the tokens read.
 
-    Raises ConfigError where the user asks for it and it is not possible.
+    Where there are many more rows than items, rows that an even draw would not have reached soon have a share of 0.
     """
-    wanted = args.preconditioning
-    if not (method.preconditioning if wanted is None else wanted):
-        return False
-    reason = hindrance(model, args, normals, own_optimizer)
-    if reason and wanted:
-        raise ConfigError(f"--preconditioning: {reason}; leave it out")
-    return reason is None
+    count = len(items.negatives)
+    asked = sorted({negative_drawn(n, count, items.seed) for n in range(min(count, 2 * len(items)))})
+    rows = reply_trees("negatives", [items.negatives[n].ids for n in asked])
+    shares = np.zeros(count)
+    with track("reading the negatives", progress) as report:
+        shares[asked] = shares_of(model, rows, pad_id, report)
+    return shares, sum(row.tokens for row in rows)
+
+
+def shares_of(
+    model: Any,
+    rows: Sequence[Tree],
+    pad_id: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Float[np.ndarray, " row"]:
+    """Return how often to train on each negative (a one-branch tree): 1 for the likeliest reply, at least `FLOOR`.
+
+    A share is proportional to the geometric mean of the probabilities of the reply's tokens. What the model would
+    hardly say needs little unlearning, and steps spent on it are lost to what it does say. The shares are equal where
+    every probability is 0.
+    """
+    log_probs = teacher_forced_likelihood(model, rows, pad_id, progress=progress).log_probs
+    chances = np.nan_to_num(np.exp([np.mean(reply) for reply in log_probs]))
+    likeliest = float(chances.max())
+    return np.maximum(chances / likeliest, FLOOR) if likeliest > 0 else np.ones(len(rows))

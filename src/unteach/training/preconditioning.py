@@ -1,14 +1,14 @@
-"""Steps that spare the normal rows: short where those use a layer, long where they do not.
+"""Preconditioned steps: short in the directions that normal rows use, long in the others.
 
-A layer y = Wx that is changed by D answers normal rows differently by Dx. How large that is depends on which directions
-of x the change lies in: those in which normal rows hardly vary are nearly free. So before training each layer's inputs
-are watched while the original reads normal rows, their second moments E[xxᵀ] = Q diag(λ) Qᵀ are taken apart, and Adam
-then runs in the basis Q with a step of its own in each direction, in proportion to (λ/λ̄ + δ)^-½: the input half of
-K-FAC's preconditioner with the normal rows' Fisher matrix, which is what the KL to the original looks like near it.
+A change D of a layer y = Wx changes its outputs on normal rows by Dx. The size of Dx depends on the directions of x in
+which D lies: those in which normal rows hardly vary cost nearly nothing. So before training, while the original reads
+normal rows, the second moments of each layer's inputs are collected and decomposed: E[xxᵀ] = Q diag(λ) Qᵀ. Adam then
+runs in the basis Q with a step of its own in each direction, in proportion to (λ/λ̄ + δ)^-½. This is the input half of
+K-FAC's preconditioner with the Fisher matrix of the normal rows, which approximates the KL to the original near it.
 
-Source: K-FAC (arXiv 1503.05671) for the factor, SOAP (arXiv 2409.11321) for Adam in its eigenbasis; in hard form, steps
-only into the null space of what must stay, gradient projection memory (arXiv 2103.09762) and AlphaEdit (2410.02355).
-Differs: damped instead of cut off, fixed before training, and of the rows that must stay alone.
+Source: K-FAC (arXiv 1503.05671) for the factor, SOAP (arXiv 2409.11321) for Adam in its eigenbasis. Gradient projection
+memory (arXiv 2103.09762) and AlphaEdit (2410.02355) allow steps only into the null space of what must stay. Differs:
+damped instead of cut off, fixed before training, and from the rows that must stay alone.
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from unteach.errors import ConfigError
 from unteach.models.unwrap import unwrapped
 from unteach.scoring.likelihood import batches_of
 from unteach.scoring.score import last_hidden_states
@@ -30,13 +31,13 @@ from unteach.training.config import UnlearnConfig
 DAMPING = 0.01
 """δ: no direction's step is longer than that of a direction with this share of the mean variance."""
 REACH = 1.6
-"""Root mean square of the steps of a layer, times the learning rate: what is spared elsewhere may be spent."""
+"""Root mean square of a layer's steps, relative to the learning rate; above 1, since short steps leave room for it."""
 WIDEST = 8192
-"""Widest input whose directions are found; a wider layer's own coordinates are taken instead."""
+"""Widest input whose moments are decomposed; a wider layer keeps its own coordinates."""
 MOST_TOKENS = 100_000
-"""Most tokens of normal rows that are watched."""
+"""Most tokens of normal rows that the original reads for this."""
 ADAMS = ("adamw_torch", "adamw_torch_fused")
-"""Optimizers, as transformers names them, in whose place `PreconditionedAdam` may step."""
+"""Optimizers, as transformers names them, that `PreconditionedAdam` may replace."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Directions:
 
     @classmethod
     def of(cls, moments: Float[Tensor, "input input"]) -> "Directions":
-        """Take second moments apart; a vector holds those of each coordinate."""
+        """Decompose second moments; a vector holds those of each coordinate."""
         if moments.dim() == 1:
             variances, basis = moments.double(), None
         else:
@@ -80,7 +81,7 @@ class Directions:
 
 @torch.no_grad()
 def directions_of(model: Any, rows: Sequence[Tree], pad_id: int) -> tuple[dict[Tensor, Directions], int]:
-    """Watch the linear layers of `model`, its head left out, while it reads `rows`.
+    """Collect the inputs of the linear layers of `model`, except its head, while it reads `rows`.
 
     Returns the directions by weight and the number of tokens read. Layers of another kind, such as the stacked experts
     of some mixtures, and layers that no row reaches have none.
@@ -91,13 +92,13 @@ def directions_of(model: Any, rows: Sequence[Tree], pad_id: int) -> tuple[dict[T
     moments: dict[nn.Module, Tensor] = {}
     read = 0
 
-    def watch(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        states = inputs[0].detach()  # a mixture's experts get the tokens that are theirs, in no order
+    def collect(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        states = inputs[0].detach()  # a mixture's experts get only their own tokens, in no order
         seen = (states[kept] if states.shape[:2] == kept.shape else states.flatten(0, -2)).float()
         moment = seen.T @ seen if seen.shape[1] <= WIDEST else seen.square().sum(dim=0)
         moments[layer] = moments[layer] + moment if layer in moments else moment
 
-    handles = [layer.register_forward_pre_hook(watch) for layer in layers]
+    handles = [layer.register_forward_pre_hook(collect) for layer in layers]
     try:
         chosen = _first(rows)
         for numbers in batches_of([row.tokens for row in chosen], model.device):
@@ -113,20 +114,20 @@ def directions_of(model: Any, rows: Sequence[Tree], pad_id: int) -> tuple[dict[T
     for layer, moment in moments.items():
         if not (isinstance(layer.weight, Tensor) and bool(moment.any())):
             continue
-        if last is None or not torch.equal(last[0], moment):  # queries, keys and values read the same
+        if last is None or not torch.equal(last[0], moment):  # queries, keys and values have the same inputs
             last = moment, Directions.of(moment).to(layer.weight.dtype)
         found[layer.weight] = replace(last[1], axis=0 if isinstance(layer, Conv1D) else 1)
     return found, read
 
 
 def _first(rows: Sequence[Tree]) -> list[Tree]:
-    """Return the rows up to and with the one that reaches `MOST_TOKENS`."""
+    """Return the rows up to the one that reaches `MOST_TOKENS`, inclusive."""
     before = accumulate((row.tokens for row in rows), initial=0)
     return [row for row, tokens in zip(rows, before, strict=False) if tokens < MOST_TOKENS]
 
 
 class PreconditionedAdam(torch.optim.Optimizer):
-    """Adam whose moments of a weight with `Directions` are kept, and whose steps are measured, in those directions.
+    """Adam that keeps its moments and takes its steps in the `Directions` of a weight, where it has any.
 
     Other parameters take Adam's ordinary steps. Weight decay is decoupled, as in AdamW.
     """
@@ -172,8 +173,22 @@ class PreconditionedAdam(torch.optim.Optimizer):
         weight.sub_(directions.out_of(move) if directions else move, alpha=group["lr"])
 
 
-def hindrance(model: Any, args: UnlearnConfig, normals: int, own_optimizer: bool) -> str | None:
-    """Say why steps cannot spare normal rows in this run; None where they can."""
+def is_preconditioned(model: Any, args: UnlearnConfig, default: bool, normals: int, own_optimizer: bool) -> bool:
+    """Return whether steps are preconditioned: if the user or the method (`default`) asks for it and it is possible.
+
+    Raises ConfigError where the user asks for it and it is not possible.
+    """
+    wanted = args.preconditioning
+    if not (default if wanted is None else wanted):
+        return False
+    reason = _hindrance(model, args, normals, own_optimizer)
+    if reason and wanted:
+        raise ConfigError(f"--preconditioning: {reason}; leave it out")
+    return reason is None
+
+
+def _hindrance(model: Any, args: UnlearnConfig, normals: int, own_optimizer: bool) -> str | None:
+    """Return why steps cannot be preconditioned in this run; None where they can."""
     if hasattr(unwrapped(model), "peft_config"):
         return "an adapter is trained, not the model's own weights"
     if not normals:
@@ -187,8 +202,8 @@ def hindrance(model: Any, args: UnlearnConfig, normals: int, own_optimizer: bool
     return None
 
 
-def leave_embeddings(model: Any) -> None:
-    """Stop training the embeddings and the head: each token has its own row there, so nothing can be spared within."""
+def freeze_embeddings(model: Any) -> None:
+    """Stop training the embeddings and the head, where each token has its own row and no direction is free."""
     model = unwrapped(model)
     for layer in [*(m for m in model.modules() if isinstance(m, nn.Embedding)), model.get_output_embeddings()]:
         for weight in layer.parameters():

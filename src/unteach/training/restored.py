@@ -1,4 +1,4 @@
-"""Leave a model as it was found."""
+"""Leave a model as it was, except for its weights."""
 
 import copy
 from collections.abc import Iterator
@@ -11,10 +11,23 @@ from unteach.models.unwrap import unwrapped
 from unteach.scoring.score import without_dropout
 
 CONFIG_FIELDS = ("use_cache", "bos_token_id", "eos_token_id", "pad_token_id")
-"""What transformers' Trainer may set in a model's config."""
+"""Fields that transformers' Trainer may set in a model's config."""
 
 
 HALF = (torch.bfloat16, torch.float16)
+
+
+def trains_half_precision(model: Any) -> bool:
+    """Return whether weights of half precision are trained themselves, and not an adapter over them."""
+    return any(weight.requires_grad and weight.dtype in HALF for weight in model.parameters())
+
+
+def precision_notes(model: Any) -> list[str]:
+    """Say that weights of half precision are trained in float32, where they are."""
+    if not trains_half_precision(model):
+        return []
+    kind = str(unwrapped(model).dtype).removeprefix("torch.")
+    return [f"the weights are {kind}: they are trained in float32 and put back, since small steps would be lost"]
 
 
 @contextmanager
@@ -37,9 +50,9 @@ def in_float32(model: Any) -> Iterator[None]:
 
 @contextmanager
 def only_weights_change(model: Any) -> Iterator[None]:
-    """Switch dropout off, and put everything but the weights back afterwards.
+    """Switch dropout off within the block, and restore everything but the weights afterwards.
 
-    These are the dropout rates, which parameters are trained, which modules are in training mode, the generation config
+    That is the dropout rates, which parameters are trained, which modules are in training mode, the generation config
     and the special tokens of the config.
     """
     model = unwrapped(model)

@@ -1,4 +1,4 @@
-"""A Trainer whose runs resume exactly: its checkpoints are complete or do not exist, and hold the rules' memory."""
+"""A Trainer whose runs resume exactly: its checkpoints are complete or absent, and hold the memory of the rules."""
 
 import math
 from pathlib import Path
@@ -11,28 +11,28 @@ from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 
 from unteach.errors import OutputError
 from unteach.results.cost import Meter
-from unteach.training.checkpoints import begin, complete_step, last_complete, read_state, unwritten, write_state
+from unteach.training.checkpoints import begin, complete_step, last_complete, read_state, remove_unwritten, write_state
 from unteach.training.curve import Curve
 from unteach.training.stopping import Stop, StoppingRule, Watch, restore, state_of
 
 
 class ResumableTrainer(Trainer):
-    """Saves what the stopping rules, the meter and the curve know beside the weights, and takes it up again."""
+    """Saves the state of the stopping rules, the meter and the curve with the weights, and restores it."""
 
     watch: Watch
     rules: list[StoppingRule]
     meter: Meter
     curve: Curve
     _plain_rows: bool | None
-    """Whether every reply must be a row of its own; None until the first batch has settled it."""
+    """Whether every reply must be a row of its own; None until the first batch of trees has settled it."""
 
     @property
     def stop(self) -> Stop | None:
         """Why the run ended early, if it did."""
         return self.watch.stop
 
-    def _resumed(self, wanted: str | bool | None) -> Path | None:
-        """Find the checkpoint to go on from and put the stopping rules' memory back."""
+    def _resume(self, wanted: str | bool | None) -> Path | None:
+        """Return the checkpoint to go on from, after restoring the state that it holds."""
         if not wanted:
             return None
         directory = Path(self.args.output_dir)
@@ -48,8 +48,8 @@ class ResumableTrainer(Trainer):
         self.curve.restore(state["curve"])
         return checkpoint
 
-    def _ended_at(self, checkpoint: Path) -> TrainOutput:
-        """Take up a run that a rule had ended when it was cut off: nothing is left to train."""
+    def _load_ended(self, checkpoint: Path) -> TrainOutput:
+        """Load a run that a rule had ended before it was killed: nothing is left to train."""
         self._load_from_checkpoint(str(checkpoint))
         self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         return TrainOutput(self.state.global_step, math.nan, {})
@@ -60,9 +60,9 @@ class ResumableTrainer(Trainer):
         self._load_best_model()
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Save; our own state goes in last, and only then do older checkpoints go.
+        """Save, our own state last; only then delete older checkpoints.
 
-        A full disk leaves no half checkpoint and says which one is valid.
+        A full disk leaves no partial checkpoint, and the error says which one is valid.
         """
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self.args.stopping:
@@ -79,6 +79,6 @@ class ResumableTrainer(Trainer):
                 write_state(folder, {"stopping": rules, "plain_rows": self._plain_rows, **spent})
                 rotate_checkpoints(str(folder.parent), limit, self.state.best_model_checkpoint)
         except (OSError, RuntimeError, SafetensorError) as error:
-            raise unwritten(error, folder, self.args.world_size) from error
+            raise remove_unwritten(error, folder, self.args.world_size) from error
         finally:
             self.args.save_total_limit = limit

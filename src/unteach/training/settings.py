@@ -10,7 +10,7 @@ REFERENCES = ("auto", "adapter_off", "cached", "frozen")
 
 @dataclass
 class UnlearnSettings:
-    """The fields that `UnlearnConfig` has beside those of `transformers.TrainingArguments`, or with other defaults.
+    """The fields that `UnlearnConfig` adds to those of `transformers.TrainingArguments`, or whose defaults it changes.
 
     Weights and method parameters left at None take the method's published values.
     """
@@ -22,7 +22,7 @@ class UnlearnSettings:
     retain_weight: float | None = field(default=None, metadata={"help": "Weight of the terms on normal rows."})
     mismatch_samples: int = field(default=5, metadata={"help": "Random replies to each forget prompt (K)."})
     normals_per_negative: int | None = field(
-        default=None, metadata={"help": "Normal rows that go with each forget row (R); None: by method, 3 or 8."}
+        default=None, metadata={"help": "Normal rows to each forget row (R); None: by method, 3 or 8."}
     )
     template: str = field(
         default="I cannot assist with this request.", metadata={"help": "The fixed answer of the template methods."}
@@ -33,7 +33,7 @@ class UnlearnSettings:
     max_length: int | None = field(default=None, metadata={"help": "Longest prompt + reply, tokens."})
     reference: str = field(default="auto", metadata={"help": "auto, adapter_off, cached or frozen."})
     preconditioning: bool | None = field(
-        default=None, metadata={"help": "Take steps that spare what normal rows use; None: by method, where possible."}
+        default=None, metadata={"help": "Precondition steps to spare normal rows; None: by method, where possible."}
     )
     forget_bound: float | None = field(
         default=None, metadata={"help": "Forget cross-entropy that counts as forgotten, nats per token; None: ln(V)."}
@@ -59,7 +59,7 @@ class UnlearnSettings:
     logging_steps: float = field(default=1, metadata={"help": "Steps between log lines."})
     save_strategy: str = field(default="steps", metadata={"help": "When to save beside the stopping rules."})
     save_steps: float = field(default=100, metadata={"help": "Steps between checkpoints beside the good ones."})
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept; a good one is never lost."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept; the last good one always is."})
     weight_decay: float = field(default=0.0, metadata={"help": "Weight decay."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "NaN must be seen, not averaged away."})
     dataloader_pin_memory: bool = field(default=False, metadata={"help": "Batches are small; pinning gains nothing."})

@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 class StepMetrics:
-    """Adds up what each batch brings: for one optimizer step, and for all steps since the last log line.
+    """Adds up the metrics of batches: for one optimizer step, and for all steps since the last log line.
 
-    `agree` averages a number over ranks; `ranks` is how many there are.
+    `agree` averages a number over ranks; `ranks` is their number.
     """
 
     def __init__(self, agree: Callable[[float], float], batches_per_step: int, ranks: int) -> None:
@@ -30,7 +30,7 @@ class StepMetrics:
         self._seconds += time.monotonic() - began
 
     def add(self, metrics: dict[str, Tensor], tokens: int) -> dict[str, float] | None:
-        """Add a batch; after the last one of an optimizer step, return that step's means."""
+        """Add a batch; after the last batch of an optimizer step, return the means of that step."""
         for name, value in metrics.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value)
             self._in_step[name] = self._in_step.get(name, 0.0) + float(value)
@@ -43,10 +43,10 @@ class StepMetrics:
         return step
 
     def line(self) -> dict[str, float]:
-        """Return the means since the last line, and the tokens a second; empty where no batch came."""
+        """Return the means since the last line, and the tokens per second; empty where there was no batch."""
         if not self._batches:
             return {}
-        found = {name: self._agree(total / self._batches) for name, total in self._sums.items()}
-        found["tokens_per_second"] = self._tokens * self._ranks / max(1e-9, self._seconds)
+        means = {name: self._agree(total / self._batches) for name, total in self._sums.items()}
+        means["tokens_per_second"] = self._tokens * self._ranks / max(1e-9, self._seconds)
         self._start_line()
-        return found
+        return means

@@ -1,11 +1,11 @@
 """When to stop: rules that watch the run, each a Trainer callback.
 
-ForgetBound      the bad replies have become unlikely; go on for a tail, then stop (the paper's lesson)
-UtilityBudget    held-out normal replies have drifted too far; stop and go back to the last good checkpoint
-BehaviourTarget   on held-out prompts the bad behaviour is gone; cool down, then stop
+ForgetBound      the bad replies have become unlikely: go on for a tail, then stop (the paper's lesson)
+UtilityBudget    the KL on validation normals is too high: stop and go back to the last good checkpoint
+BehaviourTarget  the bad behaviour on validation prompts is gone: cool down, then stop
 
-A run cools down before it ends: the learning rate falls to 0 over its last part, and what unlearning shook loose among
-the normal replies settles again. A rule that sets an earlier end moves the cool-down with it.
+A run cools down before it ends: the learning rate falls to 0 over its last part, and normal replies that unlearning
+changed recover. A rule that sets an earlier end moves the cool-down with it.
 """
 
 from collections.abc import Callable
@@ -18,9 +18,9 @@ from unteach.errors import ConfigError
 
 
 class Behaviour(NamedTuple):
-    """What a model does on `n` held-out forget prompts: shares of bad and of broken (blank or gibberish) replies.
+    """What a model does on `n` validation prompts: shares of bad and of broken (blank or gibberish) replies.
 
-    `unknown` replies got no verdict. `read` and `said` are the tokens that asking took.
+    `unknown` replies have no verdict. `read` and `said` are the tokens read and generated.
     """
 
     bad: float
@@ -33,7 +33,7 @@ class Behaviour(NamedTuple):
 
 @dataclass(frozen=True)
 class Stop:
-    """Why and when a run ended. `went_back_to` is the step whose weights were restored, if any."""
+    """Why and when a rule ended a run. `went_back_to` is the step whose weights were restored, if any."""
 
     step: int
     rule: str
@@ -43,10 +43,10 @@ class Stop:
 
 @dataclass
 class Watch:
-    """What the rules share: the last step's metrics, the last check's, and the decision to stop."""
+    """What the rules share: the metrics of the last step and of the last validation, and the decision to stop."""
 
     metrics: dict[str, float] = field(default_factory=dict)
-    checked: dict[str, float] = field(default_factory=dict)
+    validated: dict[str, float] = field(default_factory=dict)
     within_budget: bool = True
     last_good_step: int = 0
     stop: Stop | None = None
@@ -54,13 +54,13 @@ class Watch:
     ends_at: int = 0
 
     def plan(self, steps: int, cooldown: float) -> None:
-        """Plan a run of so many steps, whose last share `cooldown` cools down. Raises ConfigError for a whole run."""
+        """Plan a run of `steps`, whose last share `cooldown` is the cool-down. Raises ConfigError for a share of 1."""
         if not 0 <= cooldown < 1:
             raise ConfigError(f"--cooldown {cooldown:g}: must be at least 0 and below 1, a share of the run")
         self.ends_at, self.cooling_from = steps, steps - round(cooldown * steps)
 
     def end_by(self, step: int, now: int, cooldown: float) -> None:
-        """Move the end to an earlier step, and the cool-down with it; it starts at `now` at the earliest."""
+        """Move the end to an earlier step, and the cool-down with it, which starts at `now` at the earliest."""
         if step < self.ends_at:
             self.ends_at = step
             self.cooling_from = min(self.cooling_from, max(now, step - round(cooldown * step)))
@@ -94,9 +94,9 @@ class StoppingRule(TrainerCallback):
 class ForgetBound(StoppingRule):
     """End the run some time after the forget cross-entropy jumps.
 
-    When it exceeds `bound` nats per token for `hold` steps in a row, at step s, the run may go on to step (1 + tail)·s
-    and no further: the loss jumps long before the behaviour changes, so that stopping at once would be too early and
-    never stopping would ruin the model. Source: arXiv 2310.10683, §4 (3 to 5 times more batches after the jump).
+    Once it has exceeded `bound` nats per token for `hold` steps in a row, at step s, the run ends at step (1 + tail)·s
+    at the latest. The loss jumps long before the behaviour changes: to stop at once would be too early, and never to
+    stop would ruin the model. Source: arXiv 2310.10683, §4 (3 to 5 times more batches after the jump).
     """
 
     name = "forget bound"
@@ -122,9 +122,9 @@ class ForgetBound(StoppingRule):
 
 
 class UtilityBudget(StoppingRule):
-    """Every `every` steps, and at the last, measure the KL to the original on held-out normal rows, in nats per token.
+    """Every `every` steps, and at the last, measure the KL to the original on validation normals, in nats per token.
 
-    Put it after the rules that end runs at any step, so that no run ends with weights it has not seen. Within
+    Put it after the rules that end runs at any step, so that no run ends with weights that it has not measured. Within
     `budget`, the step is saved as good. Over it, the run ends and goes back to the last good checkpoint.
     """
 
@@ -139,7 +139,7 @@ class UtilityBudget(StoppingRule):
         if state.global_step % self.every and not control.should_training_stop:
             return
         kl = self.measure()
-        self.watch.checked = {"validation_kl": kl}
+        self.watch.validated = {"validation_kl": kl}
         self.watch.within_budget = kl <= self.budget
         if self.watch.within_budget:
             self.watch.last_good_step = state.global_step
@@ -154,11 +154,11 @@ class UtilityBudget(StoppingRule):
 
 
 class BehaviourTarget(StoppingRule):
-    """Every `every` steps, let the model reply to held-out forget prompts and judge the replies.
+    """Every `every` steps, let the model reply to validation prompts and judge the replies.
 
-    When the share of bad replies is at most `target`, that of broken ones at most `broken_limit`, and the utility
-    budget is kept, `patience` checks in a row, the run cools down and ends: the cool-down is to be the share `cooldown`
-    of the whole run. Put it after `UtilityBudget`.
+    A validation is passed if the share of bad replies is at most `target`, that of broken ones at most `broken_limit`,
+    and the utility budget is kept. After `patience` passes in a row the run cools down, for the share `cooldown` of the
+    whole run, and ends. Put it after `UtilityBudget`.
     """
 
     name = "behaviour target"
@@ -179,16 +179,16 @@ class BehaviourTarget(StoppingRule):
         self.memory = {"passed": 0, "end": None, "message": ""}
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Generate, judge, count passes; set the end, and stop at it."""
+        """Validate, and stop at the end that was set."""
         step, memory = state.global_step, self.memory
         if step % self.every == 0 and not control.should_training_stop:
-            self._check(step)
+            self._validate(step)
         if memory["end"] is not None and step >= memory["end"]:
             self.watch.decide(control, step, self.name, memory["message"])
 
-    def _check(self, step: int) -> None:
+    def _validate(self, step: int) -> None:
         seen = self.measure()
-        self.watch.checked |= {"validation_bad_rate": seen.bad, "validation_broken_rate": seen.broken}
+        self.watch.validated |= {"validation_bad_rate": seen.bad, "validation_broken_rate": seen.broken}
         passed = seen.bad <= self.target and seen.broken <= self.broken_limit and self.watch.within_budget
         self.memory["passed"] = self.memory["passed"] + 1 if passed else 0
         if self.memory["end"] is None and self.memory["passed"] >= self.patience:
@@ -197,24 +197,24 @@ class BehaviourTarget(StoppingRule):
             self.memory["end"] = min(end, self.watch.ends_at)
             self.memory["message"] = (
                 f"at step {step}, bad replies at {seen.bad:.1%} and broken ones at {seen.broken:.1%} of {seen.n} "
-                f"held-out prompts, {self.patience} checks in a row, with the utility budget kept"
+                f"held-out prompts, {self.patience} validations in a row, with the utility budget kept"
             )
 
 
-def chosen_rules(
+def make_rules(
     watch: Watch, args: Any, bound: float, kl: Callable[[], float] | None, behaviour: Callable[[], Behaviour] | None
 ) -> list[StoppingRule]:
-    """Return the rules of a run with settings `args` (an `UnlearnConfig`), in the order in which they must be asked.
+    """Return the rules of a run with settings `args` (an `UnlearnConfig`), in the order in which they must be called.
 
-    `bound` is in nats per token; without `kl` or `behaviour` the rule that measures it is left out.
+    `bound` is in nats per token. Without `kl` or `behaviour`, the rule that measures it is left out.
     """
     rules: list[StoppingRule] = [ForgetBound(watch, bound, args.forget_hold, args.forget_tail, args.cooldown)]
     if kl is not None:
         rules.append(UtilityBudget(watch, kl, args.kl_budget, args.validation_steps))
     if behaviour is not None:
-        check = BehaviourTarget(watch, behaviour, args.target_rate, args.validation_steps, args.patience)
-        check.broken_limit, check.cooldown = args.broken_limit, args.cooldown
-        rules.append(check)
+        target = BehaviourTarget(watch, behaviour, args.target_rate, args.validation_steps, args.patience)
+        target.broken_limit, target.cooldown = args.broken_limit, args.cooldown
+        rules.append(target)
     return rules
 
 

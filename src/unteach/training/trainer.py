@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from peft import get_peft_model
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback
@@ -21,44 +22,48 @@ from unteach.models.unwrap import unwrapped
 from unteach.objectives.loss import method_loss
 from unteach.progress import track
 from unteach.results.cost import Meter, flops_of
-from unteach.scoring.likelihood import teacher_forced_likelihood
 from unteach.scoring.reference import Reference, choose_reference
 from unteach.scoring.score import tree_limit, trees_agree
 from unteach.scoring.trees import Tree, TreeBatch, reply_trees
 from unteach.training.checkpoints import SaveFirst
-from unteach.training.config import UnlearnConfig, checked_method, default_learning_rate
+from unteach.training.config import UnlearnConfig, choose_method, default_learning_rate
 from unteach.training.curve import Curve
 from unteach.training.data import TrainingData, encoded_rows, longest_row, training_data
-from unteach.training.dataset import UnlearnCollator
-from unteach.training.items import items_per_step, negative_shares, require_retain, run_items
-from unteach.training.original import compared_rows, is_preconditioned, validation_rows
-from unteach.training.preconditioning import Directions, PreconditionedAdam, directions_of, leave_embeddings
-from unteach.training.restored import HALF, in_float32, only_weights_change
+from unteach.training.dataset import UnlearnCollator, items_per_step, require_retain, run_items
+from unteach.training.original import compared_rows, negative_shares, validation_rows
+from unteach.training.preconditioning import (
+    Directions,
+    PreconditionedAdam,
+    directions_of,
+    freeze_embeddings,
+    is_preconditioned,
+)
+from unteach.training.restored import in_float32, only_weights_change, precision_notes, trains_half_precision
 from unteach.training.resumable import ResumableTrainer
 from unteach.training.step_bar import StepBar
 from unteach.training.step_metrics import StepMetrics
-from unteach.training.stopping import Behaviour, StoppingRule, Watch, chosen_rules
-from unteach.training.validation import behaviour_of, kl_on
+from unteach.training.stopping import Behaviour, StoppingRule, Watch, make_rules
+from unteach.training.validation import behaviour_of, kl_on, loss_on
 
 
 class UnlearnTrainer(ResumableTrainer):
     """Make a model unlearn the replies of `forget_dataset` while it stays itself on `retain_dataset`.
 
-    Both datasets are a list of `Example`, a list of rows or a `datasets.Dataset` in any of TRL's formats; or
+    Each dataset is a list of `Example`, a list of rows or a `datasets.Dataset` in any of TRL's formats; or
     `forget_dataset` alone is a `TrainingData`, which holds all rows as token ids. `mismatch_replies` are the random
     replies of the mismatch methods (default: those of the retain rows). `forget_validation` and `retain_validation` are
     for the stopping rules (default: a tenth of each set, by prompt). `judge` says which replies to validation prompts
-    are bad (default: those that repeat the known bad one). `eval_dataset` is what `evaluate()` measures, in the forms
-    of `retain_dataset`, or a dictionary of such (default: the validation rows).
+    are bad (default: those that repeat the known bad one). `eval_dataset` is a dataset, or a dictionary of datasets, of
+    which `evaluate()` measures the loss (default: it measures the validation rows).
 
-    The constructor runs no model and leaves `args` as they are: `self.args` is a copy with what was open filled in.
+    The constructor runs no model and leaves `args` as they are: `self.args` is a copy with unset values filled in.
     `train()` ends with the weights that the stopping rules chose, and changes nothing else about the model; `stop` says
-    why it ended. Raises DataError and ConfigError for what cannot be trained on, and TrainingError when the loss breaks
-    down (the last good weights are put back first).
+    why a rule ended it. Raises DataError and ConfigError for what cannot be trained on, and TrainingError when the loss
+    breaks down (the last good weights are put back first).
     """
 
     control: Any
-    loss_is_scaled_for_ga = False  # the Trainer divides by the accumulation steps itself only if this is said
+    loss_is_scaled_for_ga = False  # makes the Trainer divide by the accumulation steps
 
     def __init__(
         self,
@@ -78,51 +83,31 @@ class UnlearnTrainer(ResumableTrainer):
         optimizers: tuple[Any, Any] = (None, None),
     ) -> None:
         args = copy.copy(args) if args else UnlearnConfig()
-        self.method = checked_method(args, adapter=peft_config is not None or hasattr(model, "peft_config"))
+        method = choose_method(args, adapter=peft_config is not None or hasattr(model, "peft_config"))
         tokenizer = processing_class or load_tokenizer(model if isinstance(model, str) else model.config.name_or_path)
         model = load_model(model) if isinstance(model, str) else model
-        known = forget_dataset if isinstance(forget_dataset, TrainingData) else None
-        self.original_key = known.key if known and known.key else model_fingerprint(model)
-        if peft_config is not None:
-            from peft import get_peft_model
-
-            model = get_peft_model(model, peft_config)
+        given = forget_dataset if isinstance(forget_dataset, TrainingData) else None
+        self.original_key = given.key if given and given.key else model_fingerprint(model)
+        model = model if peft_config is None else get_peft_model(model, peft_config)
         args.max_length = longest_row(args.max_length, model)
         if args.learning_rate is None:
             args.learning_rate = default_learning_rate(model, lora=hasattr(model, "peft_config"))
         self._bound = args.forget_bound or math.log(model.config.get_text_config().vocab_size)
-        self.method = self.method.bounded(self._bound)
-        if known is None:
+        self.method = method.bounded(self._bound)
+        if given is None:
             require_retain(self.method, retain_dataset, mismatch_replies)
-            generation = getattr(model, "generation_config", None)
-            known = training_data(
-                forget_dataset,
-                retain_dataset,
-                forget_validation,
-                retain_validation,
-                form=prompt_format(tokenizer, args.prompt_format, None, getattr(generation, "eos_token_id", None)),
-                max_length=args.max_length,
-                hold_out=args.validation_prompts if args.stopping else 0,
-                seed=args.seed,
-                key=self.original_key,
-            )
-        self.data, self.notes = known, [*known.notes]
-        self._validation_rows = validation_rows(known)
+            eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+            form = prompt_format(tokenizer, args.prompt_format, eos)
+            rows = (forget_dataset, retain_dataset, forget_validation, retain_validation)
+            given = training_data(*rows, form, args, self.original_key)
+        self.data, self.notes = given, [*given.notes, *precision_notes(model)]
         self.judge = judge or load_judge("repeats")
-        self.watch, self.rules = Watch(), list[StoppingRule]()
-        self.meter, self.curve = Meter(waiting=True), Curve()
-        self._plain_rows: bool | None = None
-        self._tree_limit = tree_limit(model)
-        self._broken: str | None = None
-        self._reference: Reference | None = None
-        self._reference_read = 0
-        self._original_was_read = False
-        self._directions: dict[Tensor, Directions] | None = None
+        self._start_state(model)
         self._evaluated = self._encode_evaluated(eval_dataset, args.max_length)
-        items = run_items(self.method, self.data, args, args.max_length, mismatch_replies)
+        items = run_items(self.method, self.data, args, mismatch_replies)
         args.max_steps = len(items) // items_per_step(args)
         self.watch.plan(args.max_steps, args.cooldown)
-        use_cache = getattr(model.config, "use_cache", None)
+        config = copy.copy(vars(model.config))
         super().__init__(
             model=model,
             args=args,
@@ -132,36 +117,46 @@ class UnlearnTrainer(ResumableTrainer):
             processing_class=tokenizer,
             optimizers=optimizers,
         )
-        if use_cache is not None:
-            model.config.use_cache = use_cache  # the Trainer has set its own
-        own_optimizer = self.optimizer is not None
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        self._half = not sharded and any(p.requires_grad and p.dtype in HALF for p in model.parameters())
-        if self._half:
-            kind = str(model.dtype).removeprefix("torch.")
-            self.notes.append(
-                f"the weights are {kind}: they are trained in float32 and put back, or steps would be lost"
-            )
-        self._preconditioned = is_preconditioned(model, args, self.method, len(self.data.normals), own_optimizer)
+        vars(model.config).update(config)  # the Trainer has set its own `use_cache`
+        self._preconditioned = is_preconditioned(
+            model, args, self.method.preconditioning, len(self.data.normals), self.optimizer is not None
+        )
         self._metrics = StepMetrics(self._agreed, args.gradient_accumulation_steps, args.world_size)
         self._add_rules()
+        self._add_callbacks(callbacks)
+
+    def _add_callbacks(self, callbacks: Sequence[Any]) -> None:
+        """Add the saving of the first checkpoint, the user's callbacks and the progress bar, in this order."""
         self.remove_callback(PrinterCallback)
-        self._bars = [StepBar(self.watch)] if args.progress else []
+        self._bars = [StepBar(self.watch)] if self.args.progress else []
         for callback in [SaveFirst(self._save_checkpoint), *callbacks, *self._bars]:
             self.add_callback(callback)
+
+    def _start_state(self, model: Any) -> None:
+        """Start what changes while the run goes on."""
+        self.watch, self.rules = Watch(), list[StoppingRule]()
+        self.meter, self.curve = Meter(waiting=True), Curve()
+        self._validation_rows = validation_rows(self.data)
+        self._plain_rows: bool | None = None
+        self._tree_limit = tree_limit(model)
+        self._broken: str | None = None
+        self._reference: Reference | None = None
+        self._reference_read = 0
+        self._original_was_read = False
+        self._directions: dict[Tensor, Directions] | None = None
 
     # ---- the original ------------------------------------------------------------------------------------------------
 
     def read_original(self) -> None:
-        """Read from the original, before its weights move, all that training needs of it; `train()` begins with this.
+        """Read all that training needs from the original, before its weights move; `train()` begins with this.
 
-        It settles which negatives are drawn how often, the directions of the preconditioner, and the reference.
+        This settles how often each negative is drawn, the directions of the preconditioner, and the reference.
         """
         if self._original_was_read:
             return
         self._original_was_read, pad = True, self.data.form.ids.pad_id
-        if self._preconditioned and self._directions is None:
-            leave_embeddings(self.model)
+        if self._preconditioned:
+            freeze_embeddings(self.model)
             normals = reply_trees("normals", [row.ids for row in self.data.normals], "normal")
             self._directions, read = directions_of(self.model, normals, pad)
             self.meter.add(forward=read)
@@ -178,18 +173,18 @@ class UnlearnTrainer(ResumableTrainer):
 
     @property
     def reference(self) -> Reference | None:
-        """The original, as the method and the stopping rules compare with it; None where nothing does.
+        """The original that the method and the stopping rules compare with; None where nothing does.
 
-        It is made when it is first asked for, which must be before the weights move: `train()` does so.
+        It is made at the first use, which must be before the weights move; `train()` takes care of that.
         """
-        watched = self._validation_rows if self.args.stopping else []
-        if not (self.method.reads_kl or self.method.reads_reference or watched):
+        validated = self._validation_rows if self.args.stopping else []
+        if not (self.method.reads_kl or self.method.reads_reference or validated):
             return None
         if self._reference is None:
 
             def rows() -> list[Tree]:
                 evaluated = [row for rows in self._evaluated.values() for row in rows]
-                return [*watched, *compared_rows(self.method, self.data, self.train_dataset), *evaluated]
+                return [*validated, *compared_rows(self.method, self.data, self.train_dataset), *evaluated]
 
             with (
                 self.args.main_process_first(desc="reference cache"),
@@ -209,7 +204,7 @@ class UnlearnTrainer(ResumableTrainer):
         return self.optimizer
 
     def _count_reference(self, reference: Reference | None) -> None:
-        """Add what the reference has read since the last count to the cost."""
+        """Add the tokens that the reference has read since the last count to the cost."""
         if reference is not None:
             read = reference.tokens_read
             self.meter.add(forward=(read - self._reference_read) * self.args.world_size)
@@ -223,7 +218,7 @@ class UnlearnTrainer(ResumableTrainer):
             return
         kl = self._validation_kl if self.data.validation_normals else None
         behaviour = self._behaviour if self.data.validation_negatives else None
-        self.rules = chosen_rules(self.watch, self.args, self._bound, kl, behaviour)
+        self.rules = make_rules(self.watch, self.args, self._bound, kl, behaviour)
         for rule in self.rules:
             self.add_callback(rule)
 
@@ -255,7 +250,7 @@ class UnlearnTrainer(ResumableTrainer):
         return float(mean)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Make the learning rate schedule; the default one asks the rules when the run will end, and cools down."""
+        """Make the learning rate schedule; the default one cools down before the end that the rules have set."""
         if self.lr_scheduler is not None or self.args.lr_scheduler_type != "constant_with_warmup":
             return super().create_scheduler(num_training_steps, optimizer)
         warmup = self.args.get_warmup_steps(num_training_steps)
@@ -264,12 +259,8 @@ class UnlearnTrainer(ResumableTrainer):
 
     def _precise(self) -> AbstractContextManager[None]:
         """Hold weights that are trained in full in float32, where they came in half precision."""
-        return in_float32(self.model) if self._half else nullcontext()
-
-    @property
-    def tokens_seen(self) -> int:
-        """How many tokens went forward and backward so far."""
-        return self.meter.tokens["backward"]
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        return nullcontext() if sharded or not trains_half_precision(self.model) else in_float32(self.model)
 
     # ---- one step ----------------------------------------------------------------------------------------------------
 
@@ -278,8 +269,8 @@ class UnlearnTrainer(ResumableTrainer):
     ) -> Any:
         """Return the method's loss on one batch of items and note its metrics."""
         forget, normal = inputs["forget"], inputs.get("normal")
-        forget = self._as_it_scores(model, forget)
-        normal = normal and self._as_it_scores(model, normal)
+        forget = self._as_scored(model, forget)
+        normal = normal and self._as_scored(model, normal)
         reference = self.reference
         loss = method_loss(model, self.method, forget, normal, reference)
         self._count_reference(reference)
@@ -294,10 +285,10 @@ class UnlearnTrainer(ResumableTrainer):
             self._broken = f"the KL on normal rows reached {float(loss.metrics['kl']):.1f} nats per token"
         return (loss.value, None) if return_outputs else loss.value
 
-    def _as_it_scores(self, model: nn.Module, batch: TreeBatch) -> TreeBatch:
-        """Return the batch, as plain rows where this model must be given those.
+    def _as_scored(self, model: nn.Module, batch: TreeBatch) -> TreeBatch:
+        """Return the batch, laid out as plain rows where this model does not score trees correctly.
 
-        The first batch that is not plain settles it; a window, batch by batch.
+        The first batch of trees settles that for the run; a sliding window decides batch by batch.
         """
         if batch.is_plain:
             return batch
@@ -314,10 +305,10 @@ class UnlearnTrainer(ResumableTrainer):
         return batch.plain() if self._plain_rows or too_long else batch
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add our metrics, averaged since the last line: cross-entropies and KL in nats per token, tokens a second."""
+        """Add our metrics, averaged since the last line: cross-entropies and KL (nats per token), tokens per second."""
         if line := self._metrics.line():
-            logs |= line | self.watch.checked
-            self.watch.checked = {}
+            logs |= line | self.watch.validated
+            self.watch.validated = {}
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: dict[str, TreeBatch]) -> int:
@@ -325,7 +316,7 @@ class UnlearnTrainer(ResumableTrainer):
         return int(flops_of(self.model, backward=sum(batch.token_count for batch in inputs.values())))
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """Do one step; a loss that broke down ends the run before it reaches the weights."""
+        """Do one step; a loss that broke down ends the run before the weights change."""
         with self._metrics.timed():
             loss = super().training_step(model, inputs, num_items_in_batch)
         if self._agreed(float(self._broken is not None)) > 0:
@@ -339,35 +330,31 @@ class UnlearnTrainer(ResumableTrainer):
     ) -> dict[str, float]:
         """Measure the model as it is now, log the metrics and return them, each name after `metric_key_prefix`.
 
-        On the validation rows these are `bad_rate` and `broken_rate`, the shares of replies to validation negatives that
-        are bad, and that are blank or gibberish, and `kl`, to the original, in nats per token. With an `eval_dataset`,
-        given here or to the constructor, they are `loss`, the mean over its replies of nats per token, and `kl` where
-        the original knows the rows. A dictionary of datasets gives both for each, under its name.
+        On the validation rows these are `bad_rate` and `broken_rate`, the shares of replies to validation negatives
+        that are bad, and that are blank or gibberish, and `kl`, to the original, in nats per token. With an
+        `eval_dataset`, given here or to the constructor, they are `loss`, the mean over its replies of nats per token,
+        and `kl` where the reference has the rows. A dictionary of datasets gives both for each, under its name.
         """
         given = eval_dataset is not None
         sets = self._encode_evaluated(eval_dataset, self.args.max_length) if given else self._evaluated
-        found: dict[str, float] = {}
+        values: dict[str, float] = {}
         with only_weights_change(self.model), self._precise():
             reference = self.reference
-            for name, rows in sets.items():
-                reachable = reference if reference and reference.knows(rows) else None
-                known = teacher_forced_likelihood(self.model, rows, self.data.form.ids.pad_id, reachable)
-                nll = [-sum(reply) / len(reply) for reply in known.log_probs]
-                found[f"{name}loss"] = sum(nll) / len(nll)
-                if known.kl is not None:
-                    found[f"{name}kl"] = sum(known.kl) / len(known.kl)
+            for prefix, rows in sets.items():
+                on_rows = loss_on(self.model, rows, reference, self.data.form.ids.pad_id)
+                values |= {prefix + name: value for name, value in on_rows.items()}
             if not sets and self.data.validation_negatives:
                 seen = self._replies_now()
-                found |= {"bad_rate": seen.bad, "broken_rate": seen.broken}
+                values |= {"bad_rate": seen.bad, "broken_rate": seen.broken}
             if not sets and self.data.validation_normals and reference:
-                found["kl"] = kl_on(self.model, self._validation_rows, reference, self.data.form.ids.pad_id)
-        metrics = {f"{metric_key_prefix}_{name}": self._agreed(value) for name, value in found.items()}
+                values["kl"] = kl_on(self.model, self._validation_rows, reference, self.data.form.ids.pad_id)
+        metrics = {f"{metric_key_prefix}_{name}": self._agreed(value) for name, value in values.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _encode_evaluated(self, dataset: Any, longest: int) -> dict[str, list[Tree]]:
-        """Encode what `evaluate()` measures, by the beginning of the metrics' names."""
+        """Encode the datasets that `evaluate()` measures, each under the prefix of its metrics."""
         named = dataset if isinstance(dataset, Mapping) else {"": dataset} if dataset is not None else {}
         return {
             f"{name}_" if name else "": reply_trees(f"eval {name}", encoded_rows(rows, self.data.form, longest))
@@ -385,9 +372,9 @@ class UnlearnTrainer(ResumableTrainer):
             try:
                 with self.meter.running():
                     self.read_original()
-                    checkpoint = self._resumed(resume_from_checkpoint)
+                    checkpoint = self._resume(resume_from_checkpoint)
                     if checkpoint and self.stop:
-                        result = self._ended_at(checkpoint)
+                        result = self._load_ended(checkpoint)
                     else:
                         result = super().train(resume_from_checkpoint=str(checkpoint) if checkpoint else None, **kwargs)
             except TrainingError as error:
@@ -400,7 +387,7 @@ class UnlearnTrainer(ResumableTrainer):
         return result
 
     def _broken_down(self, error: TrainingError) -> TrainingError:
-        """Put the last good weights back, where the rules kept any, and say so."""
+        """Put the last good weights back, where the rules kept any, and return the error that says so."""
         kept = "no weights were kept, since the stopping rules were off"
         if self.args.stopping:
             self._go_back(self.watch.last_good_step)

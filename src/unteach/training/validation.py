@@ -1,4 +1,4 @@
-"""What the stopping rules measure on held-out rows."""
+"""What is measured on the validation rows during training."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -24,13 +24,22 @@ def kl_on(model: Any, rows: Sequence[Tree], reference: Reference, pad_id: int) -
     return fmean(kl)
 
 
+def loss_on(model: Any, rows: Sequence[Tree], reference: Reference | None, pad_id: int) -> dict[str, float]:
+    """Return `loss`, the mean over replies of nats per token, and `kl` where the reference has the rows."""
+    original = reference if reference and reference.knows(rows) else None
+    likelihood = teacher_forced_likelihood(model, rows, pad_id, original)
+    nll = [-sum(reply) / len(reply) for reply in likelihood.log_probs]
+    loss = {"loss": sum(nll) / len(nll)}
+    return loss if likelihood.kl is None else loss | {"kl": sum(likelihood.kl) / len(likelihood.kl)}
+
+
 def behaviour_of(
     model: Any, tokenizer: Any, negatives: Sequence[Encoded], judge: Judge, max_new_tokens: int
 ) -> Behaviour:
-    """Let the model reply greedily to forget prompts and judge the replies.
+    """Let the model reply greedily to the prompts of negatives, and judge the replies.
 
-    `bad` is the share among judged replies; where the judge knew none of them it is 1, so that no rule takes silence
-    for success.
+    `bad` is the share among judged replies. It is 1 where the judge knew none of them, so that no rule takes that for
+    success.
     """
     prompts = [row.prompt_ids for row in negatives]
     replies = generate(unwrapped(model), tokenizer, prompts, max_new_tokens=max_new_tokens)

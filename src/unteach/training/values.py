@@ -1,4 +1,4 @@
-"""Settings of a Trainer that the user gives by name (`--set trainer.KEY=VALUE`)."""
+"""Settings of a Trainer that the user sets by name (`--set trainer.KEY=VALUE`)."""
 
 import dataclasses
 from typing import Any, get_type_hints
@@ -11,10 +11,10 @@ from unteach.training.config import UnlearnConfig
 
 
 def trainer_values(given: dict[str, Any], kind: Any, own: dict[str, str]) -> dict[str, Any]:
-    """Return the `trainer` settings with the types that `kind`, the Trainer's config, gives its fields.
+    """Return the `trainer` settings with the types of the fields of `kind`, the Trainer's config.
 
-    `own` names the fields that have a setting of ours, with that setting. Raises ConfigError for these, for names that
-    are no fields, and for values that do not fit.
+    `own` maps fields that have a setting of ours to that setting. Raises ConfigError for these, for unknown fields, and
+    for values that do not fit.
     """
     kinds = get_type_hints(kind)
     known = {field.name for field in dataclasses.fields(kind) if field.init}

@@ -114,7 +114,7 @@ def _make_model(name: str, place: str, model: Any, tokenizer: Any, form: str, ma
     return LoadedModel(
         name,
         model,
-        prompt_format(bare, form, None, eos),
+        prompt_format(bare, form, eos),
         guided_format(bare, reminder, form, eos) if reminder is not None else None,
         reminder,
         max_new_tokens,

@@ -28,7 +28,7 @@ class State:
     max_steps = 7
 
 
-def test_looks_are_evenly_spaced_and_the_last_is_at_the_end() -> None:
+def test_validations_are_evenly_spaced_and_the_last_is_at_the_end() -> None:
     meter, asked = Meter(waiting=True), list[int]()
     watching = ValidationCurve(3, lambda model: Behaviour(0.5, 0, 4, 1), meter, lambda step: {"backward": 10 * step})
     for step in range(1, 8):
@@ -111,10 +111,10 @@ def test_every_stage_of_a_baseline_is_validated(tmp_path: Path, name: str, stage
     assert {point.n + point.unknown for point in work.curve} == {len(work.validation)}
 
 
-def test_looking_changes_nothing_that_is_learnt(tmp_path: Path) -> None:
+def test_validating_changes_nothing_that_is_learnt(tmp_path: Path) -> None:
     found = []
-    for looks in (0, 3):
-        work = bench(tmp_path, validations=looks)
+    for count in (0, 3):
+        work = bench(tmp_path, validations=count)
         work.validation = encode_all(work.rows.validation, work.original.form, 64, "validation")[0]
         baseline = load_baseline("sft")
         found.append(toy.weights(baseline.train(work, baseline.prepare(work)).model))

@@ -14,6 +14,8 @@ from unteach.mistakes.ask import ask
 from unteach.mistakes.evaluation import recognise
 from unteach.mistakes.records import Analysis, Mistake, Origin
 from unteach.models.endpoint import Endpoint, chat_address
+from unteach.models.fingerprint import model_fingerprint
+from unteach.pipeline.original import Original
 from unteach.prompts.mistakes import MistakeWording, shipped_wording
 
 REPLY = "Take the long ladder to the window, wait for the night and lift out the pane."
@@ -22,6 +24,11 @@ FIT = "Bad. It would hurt whoever lives there."
 
 def mistakes(*replies: str) -> list[Mistake]:
     return [Mistake(Example.of(f"q{n}", reply), Origin("reported")) for n, reply in enumerate(replies)]
+
+
+def learned() -> Original:
+    model, tokenizer = toy.learned_model(), toy.tokenizer()
+    return Original("toy", model, tokenizer, prompt_format(tokenizer), model_fingerprint(model))
 
 
 class Says:
@@ -124,8 +131,7 @@ class TestAnalyse:
 
 class TestModelAnalyst:
     def test_answers_what_fits_and_nothing_to_what_fills_the_context(self) -> None:
-        pupil, form = toy.learned_model(), prompt_format(toy.tokenizer())
-        analyst = ModelAnalyst(pupil, form, "toy", max_new_tokens=8)
+        analyst = ModelAnalyst(learned(), 8)
         calls: list[tuple[int, int]] = []
         asked = ["how to a1 b2", "how " * 80, "where is e3 f0"]
         assert analyst(asked, lambda done, total: calls.append((done, total))) == [
@@ -145,7 +151,7 @@ class TestModelAnalyst:
         assert given[0] is not None and given[1] is None
 
     def test_a_mistake_too_long_is_dropped_and_counted(self) -> None:
-        analyst = ModelAnalyst(toy.learned_model(), prompt_format(toy.tokenizer()), "toy", max_new_tokens=8)
+        analyst = ModelAnalyst(learned(), 8)
         found = analyse(analyst, mistakes("take " * 80), shipped_wording())
         assert found.reasons == {"no answer": 1}
 

@@ -108,7 +108,7 @@ class TestEveryVerb:
             (SHIPPED.read_text().replace("  Reply: {reply}\n", ""), ["field 'guided'", "{prompt} and {reply}"]),
         ],
     )
-    def test_templates(
+    def test_wording(
         self, verb: str, text: str | None, said: list[str], refused: Callable[..., None], tmp_path: Path
     ) -> None:
         path = tmp_path / "mine.yaml"

@@ -11,6 +11,8 @@ from unteach.data.prompt_format import prompt_format
 from unteach.mistakes import ask as module
 from unteach.mistakes.induce import Induction, induce
 from unteach.mistakes.records import Mistake, Origin
+from unteach.models.fingerprint import model_fingerprint
+from unteach.pipeline.original import Original
 from unteach.prompts.mistakes import MistakeWording
 from unteach.prompts.turn import Turn
 from unteach.results.verdict import Case, Verdict
@@ -66,7 +68,8 @@ def inducer(monkeypatch: pytest.MonkeyPatch) -> Inducer:
         form: Any = script
         form.tokenizer = lambda text, **_: {"input_ids": text.split()}
         rows = [Example.of(p, "", where=p) if isinstance(p, str) else p for p in prompts]
-        return induce(None, form, rows, judge or Judge(), WORDS, name="m", **settings)
+        original = Original("m", None, None, form, settings.pop("key", ""))
+        return induce(original, rows, judge or Judge(), WORDS, **settings)
 
     return run
 
@@ -232,7 +235,8 @@ def test_on_a_real_model() -> None:
         def __call__(self, cases: Sequence[Case]) -> list[Verdict]:
             return ["bad" if case.reply.startswith("take") else "good" for case in cases]
 
-    form = prompt_format(toy.tokenizer())
-    found = induce(toy.learned_model(), form, rows, Takes(), words, name="toy", max_new_tokens=8)
+    model, tokenizer = toy.learned_model(), toy.tokenizer()
+    original = Original("toy", model, tokenizer, prompt_format(tokenizer), model_fingerprint(model))
+    found = induce(original, rows, Takes(), words, max_new_tokens=8)
     assert [(m.example.prompt, m.example.reply) for m in found.mistakes] == [("how to a1 b2", "take c1 and d2")]
     assert found.outcomes == {"induced": 1, "benign": 1}

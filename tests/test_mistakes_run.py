@@ -146,7 +146,7 @@ class TestRun:
         assert "induction rate" in notes and "analyses kept" in notes and "tuned on" in notes
         assert "<table" in (whole / "report.html").read_text() and "# " in (whole / "README.md").read_text()
 
-    def test_the_validation_prompts_are_asked_with_the_reminder_on_the_way(self, whole: Path) -> None:
+    def test_the_validation_prompts_are_asked_with_the_reminder(self, whole: Path) -> None:
         report = Report.read(whole)
         assert [(point.arm, point.stage) for point in report.curve] == [("tuned" + REMINDED, "tuning")] * 3
         costs = {cost.stage: cost.flops or 0 for cost in report.cost}

@@ -70,7 +70,7 @@ def test_a_recipe_parses_and_says_what_it_would_do(path: Path, capsys: pytest.Ca
     outcome = call(capsys, "mistakes", "study", "--config", str(path), "--dry-run")
     assert outcome.code == 0
     said = outcome.out.splitlines()
-    assert said[0] == f"model: {config.model}, a hub id that was not looked at"
+    assert said[0] == f"model: {config.model}, a hub id that was not looked up"
     assert [line[:2] for line in said if line[:2] in ("1.", "2.", "3.", "4.")] == ["1.", "2.", "3.", "4."]
     assert f"{config.most_rows} of the prompts at most" in outcome.out
     assert "each 3 times at an equal number of tokens: sft, analysis" in outcome.out

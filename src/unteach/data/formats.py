@@ -318,10 +318,11 @@ def write_examples(path: Path | str, examples: Iterable[Example]) -> None:
     texts = not any(example.turns for example in examples)
     with Path(path).open("w", encoding="utf-8") as file:
         for example in examples:
-            file.write(json.dumps(_written(example, texts), ensure_ascii=False) + "\n")
+            file.write(json.dumps(written_row(example, texts), ensure_ascii=False) + "\n")
 
 
-def _written(example: Example, texts: bool) -> dict[str, Any]:
+def written_row(example: Example, texts: bool = False) -> dict[str, Any]:
+    """Return an example as `write_examples` writes it; with `texts`, one without a prompt becomes `text`."""
     row: dict[str, Any]
     turns = example.turns
     if not turns:

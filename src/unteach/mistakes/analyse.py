@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from unteach.data.prompt_format import PromptFormat
 from unteach.mistakes.ask import ask
 from unteach.mistakes.records import Analysis, Mistake
 from unteach.mistakes.verdict import read_verdict
 from unteach.models.endpoint import Endpoint
+from unteach.pipeline.original import Original
 from unteach.progress import OnProgress
 from unteach.prompts.mistakes import MistakeWording
 from unteach.prompts.turn import Turn
@@ -33,30 +33,26 @@ class Analyst(Protocol):
 
 
 class ModelAnalyst:
-    """A local model: the one under alignment, as in the paper, or another. `key` keeps its answers on disk."""
+    """A local model: the one under alignment, as in the paper, or another that no training changes."""
 
     failure = ""
 
-    def __init__(
-        self, model: Any, form: PromptFormat, name: str, *, max_new_tokens: int = 256, key: str | None = None
-    ) -> None:
-        self.name = name
-        self._model, self._form, self._key = model, form, key
-        self._longest = max_new_tokens
+    def __init__(self, original: Original, max_new_tokens: int) -> None:
+        self.name = original.name
+        self._original, self._longest = original, max_new_tokens
         self._tokens: Counter[str] = Counter()
 
     def __call__(self, requests: Sequence[str], progress: OnProgress | None = None) -> list[str | None]:
         dialogues = [(Turn("user", request),) for request in requests]
-        answers = ask(
-            self._model, self._form, dialogues, key=self._key, max_new_tokens=self._longest, progress=progress
-        )
+        model, form, key = self._original.model, self._original.form, self._original.key
+        answers = ask(model, form, dialogues, key=key, max_new_tokens=self._longest, progress=progress)
         self._tokens += answers.tokens
         return answers.texts
 
     def cost(self, stage: str, meter: Meter) -> Cost:
         """Return the cost of everything since the last call."""
         tokens, self._tokens = self._tokens, Counter()
-        return meter.cost(self._model, "original", stage, **tokens)
+        return meter.cost(self._original.model, "original", stage, **tokens)
 
 
 class EndpointAnalyst:

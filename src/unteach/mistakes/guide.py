@@ -75,7 +75,7 @@ def guided_format(
 
     Raises ConfigError for an empty reminder, an unknown format, or a template that shows the reminder nowhere.
     """
-    _check(reminder)
+    _check_reminder(reminder)
     form = prompt_format(tokenizer, name, eos_token_id)
     if form.name == "plain":
         return GuidedPlainFormat(tokenizer, reminder, eos_token_id)
@@ -125,7 +125,7 @@ def export_guidance(directory: Path, tokenizer: Any, reminder: str) -> str:
 
     Raises OutputError, and ConfigError for an empty reminder.
     """
-    _check(reminder)
+    _check_reminder(reminder)
     saved = tokenizer
     with contextlib.suppress(ConfigError):
         saved = _with_templates(tokenizer, reminder)
@@ -150,7 +150,7 @@ def read_guidance(directory: Path) -> str | None:
     path = directory / GUIDANCE
     try:
         guidance = Guidance.model_validate_json(path.read_bytes())
-        _check(guidance.reminder)
+        _check_reminder(guidance.reminder)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -165,7 +165,7 @@ def read_guidance(directory: Path) -> str | None:
     return guidance.reminder
 
 
-def _check(reminder: str) -> None:
+def _check_reminder(reminder: str) -> None:
     if not reminder.strip():
         raise ConfigError("the reminder is empty; write a sentence into the field 'reminder' of --wording")
     if any("\ud800" <= char <= "\udfff" for char in reminder):

@@ -4,13 +4,13 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from unteach.data.example import Example
-from unteach.data.prompt_format import PromptFormat
 from unteach.judges.base import Judge
 from unteach.mistakes.ask import ask
 from unteach.mistakes.records import Mistake, Origin
+from unteach.pipeline.original import Original
 from unteach.progress import OnProgress
 from unteach.prompts.mistakes import MistakeWording
 from unteach.results.verdict import Case
@@ -59,24 +59,20 @@ class Induction:
 
 
 def induce(
-    model: Any,
-    form: PromptFormat,
+    original: Original,
     prompts: Sequence[Example],
     judge: Judge,
     wording: MistakeWording,
     *,
-    name: str,
     seed: int = 0,
     max_new_tokens: int = 256,
-    key: str | None = None,
     progress: OnProgress | None = None,
 ) -> Induction:
     """Ask every prompt in inducing words until a reply is bad, each time with another inducement, greedily.
 
     The order of the inducements is drawn for each prompt from `seed`. Refusals are recognised by the shipped phrases
     before the judge is asked, so no judge can take one for a mistake; blank and gibberish replies are dropped too. The
-    judge is shown the prompt without the inducing words. `name` is recorded as the model of the mistakes; `key` is the
-    fingerprint of its weights, by which replies are kept on disk.
+    judge is shown the prompt without the inducing words.
 
     Source: arXiv 2310.10477, section 4 (self-induced mistakes). Differs: the inducements are ours, several are tried,
     and replies that are no mistakes are dropped.
@@ -90,7 +86,14 @@ def induce(
     for turn in range(count):
         waiting = [n for n in range(len(prompts)) if best.get(n) != "induced"]
         dialogues = [wording.induce(orders[n][turn], prompts[n].turns) for n in waiting]
-        answers = ask(model, form, dialogues, key=key, max_new_tokens=max_new_tokens, progress=progress)
+        answers = ask(
+            original.model,
+            original.form,
+            dialogues,
+            key=original.key,
+            max_new_tokens=max_new_tokens,
+            progress=progress,
+        )
         tokens += answers.tokens
         replies = [text or "" for text in answers.texts]
         outcomes = _outcomes([prompts[n] for n in waiting], replies, judge)
@@ -100,7 +103,7 @@ def induce(
             best[n] = min(best.get(n, OUTCOMES[-1]), outcome, key=OUTCOMES.index)
             if outcome == "induced" or (outcome == "unknown" and n not in mistakes):
                 verdict = "bad" if outcome == "induced" else "unknown"
-                origin = Origin("induced", name, seed, wording.version, inducement, judge.name, verdict)
+                origin = Origin("induced", original.name, seed, wording.version, inducement, judge.name, verdict)
                 mistakes[n] = Mistake(replace(prompts[n], reply=reply, bad=None), origin)
     return Induction([mistakes[n] for n in sorted(mistakes)], Counter(best.values()), tried, tokens)
 

@@ -51,7 +51,7 @@ def plan(config: MistakesConfig, study: bool = False) -> str:
 
 def _model(config: MistakesConfig) -> str:
     if not Path(config.model).expanduser().exists():
-        return f"{config.model}, a hub id that was not looked at"
+        return f"{config.model}, a hub id that was not looked up"
     found = check_loadable(config.model, trust_remote_code=config.trust_remote_code)
     return f"{config.model}, {found.model_type}, context {context_length(found) or 'unlimited'}"
 
@@ -66,4 +66,4 @@ def _rows(config: MistakesConfig, name: str, source: str) -> str:
     polarity: Polarity = "normal" if name in ("retain", "harmless", "lookalike", "normal") else "negative"
     if (chosen := named_set(source, polarity)) is not None:
         return f"public set {chosen.name} ({chosen.set.licence}), not fetched"
-    return "a hub id that was not looked at"
+    return "a hub id that was not looked up"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from unteach.data.example import Example
-from unteach.data.formats import concept_of, examples_by_row, rename_columns
+from unteach.data.formats import concept_of, examples_by_row, rename_columns, written_row
 from unteach.data.raw_row import RawRow
 from unteach.data.sources import read_rows
 from unteach.errors import nearest
@@ -224,16 +224,8 @@ def _prompt_lines(row: RawRow) -> list[Example]:
 
 
 def _mistake_row(mistake: Mistake) -> dict[str, Any]:
-    example = mistake.example
-    turns = example.turns
-    alone = len(turns) == 1 and turns[0].role == "user" and bool(turns[0].content.strip())
-    row: dict[str, Any] = {
-        "prompt": turns[0].content if alone else [{"role": t.role, "content": t.content} for t in turns],
-        "completion": example.reply if alone else [{"role": "assistant", "content": example.reply}],
-        "label": False,
-    }
-    extras = {"good": example.good, "concept": example.concept} | vars(mistake.origin)
-    return row | {name: value for name, value in extras.items() if value is not None}
+    origin = {name: value for name, value in vars(mistake.origin).items() if value is not None}
+    return written_row(replace(mistake.example, bad=None)) | {"label": False} | origin
 
 
 def _origin(row: RawRow, default: MistakeSource) -> Origin:

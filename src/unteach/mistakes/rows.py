@@ -16,7 +16,7 @@ from unteach.pipeline.original import Original
 from unteach.pipeline.rows import HELD_OUT, answer_benign_prompts
 from unteach.results.report import Cost, Source
 
-Row = TypeVar("Row", Example, Mistake)
+MistakeOrExample = TypeVar("MistakeOrExample", Example, Mistake)
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def add_own_answers(rows: MistakeRows, original: Original, config: MistakesConfi
     return replace(rows, splits=splits)
 
 
-def _draw(rows: list[Row], config: MistakesConfig) -> list[Row]:
+def _draw(rows: list[MistakeOrExample], config: MistakesConfig) -> list[MistakeOrExample]:
     """Draw at most `most_rows` rows; they keep their order."""
     places = random.Random(f"rows:{config.seed}").sample(range(len(rows)), min(len(rows), config.most_rows or 0))
     return [rows[place] for place in sorted(places)]
@@ -140,8 +140,8 @@ def _hold_out(rows: list[Example], config: MistakesConfig) -> tuple[list[Example
     share = min(HELD_OUT, config.evaluation_prompts / max(prompts, 1))
     if share * prompts < 1:
         return rows, []
-    parts = split_by_prompt(rows, {"train": 1 - share, "held": share}, config.seed)
-    return parts["train"], parts["held"]
+    parts = split_by_prompt(rows, {"train": 1 - share, "held_out": share}, config.seed)
+    return parts["train"], parts["held_out"]
 
 
 def _right_replies(rows: Iterable[Example], config: MistakesConfig, notes: list[str]) -> list[Example]:

@@ -80,15 +80,12 @@ def _induce(prepared: PreparedMistakes, prompts: Sequence[Example], title: str, 
     config, original, meter = prepared.config, prepared.original, Meter()
     with track(title) as progress:
         induction = induce(
-            original.model,
-            original.form,
+            original,
             prompts,
             prepared.judges[0],
             prepared.wording,
-            name=original.name,
             seed=config.seed,
             max_new_tokens=config.max_new_tokens,
-            key=original.key,
             progress=progress,
         )
     cost.append(meter.cost(original.model, "original", title, **induction.tokens))
@@ -105,10 +102,7 @@ def make_analyst(prepared: PreparedMistakes) -> ModelAnalyst | EndpointAnalyst:
             raise ConfigError("--analyst openai: names no model; write openai:MODEL")
         return EndpointAnalyst(Endpoint(address, model, key_from_environment(), longest=config.max_new_tokens))
     own = config.model_copy(update={"prompt_format": "auto", "load_in_4bit": False})
-    analyst = prepared.original if name is None else load_original(own, name)
-    return ModelAnalyst(
-        analyst.model, analyst.form, analyst.name, max_new_tokens=config.max_new_tokens, key=analyst.key
-    )
+    return ModelAnalyst(prepared.original if name is None else load_original(own, name), config.max_new_tokens)
 
 
 def find_analyses(prepared: PreparedMistakes, analyst: ModelAnalyst | EndpointAnalyst) -> Records:

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning by TRL on rows whose loss masks are checked in every batch, and the settings of TRL trainers."""
+"""Supervised fine-tuning by TRL on rows whose loss masks are checked in every batch, and settings of TRL trainers."""
 
 import hashlib
 import json

@@ -61,7 +61,7 @@ def train_stage(
 
 
 def tune(run: BaselineRun, rows: Sequence[TrainingRow], stage: str, last: bool = True) -> RowsTrainer:
-    """Tune on rows in their order, with loss where they say."""
+    """Tune on rows in their order, with loss on the tokens that each row says."""
     trainer: RowsTrainer = train_stage(
         run,
         stage,

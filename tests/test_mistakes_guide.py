@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from test_data_prompt_format import CHANGING, LIKE_CHATML, MARKS, SPECIAL, TALK, USER, byte_level, chatty, word_level
 from unteach.data.prompt_format import PromptFormat, prompt_format
-from unteach.errors import ConfigError, DataError, ModelError
+from unteach.errors import ConfigError, DataError
 from unteach.mistakes.guide import carried_reminder, export_guidance, guided_format, read_guidance, without_guidance
 from unteach.prompts.mistakes import shipped_wording
 from unteach.prompts.turn import TEXT, Turn
@@ -147,7 +147,7 @@ def test_a_loaded_export_renders_what_the_format_renders(kind: str, reminder: st
     form = guided_format(tokenizer, reminder)
     loaded = exported(tmp_path, tokenizer, reminder)
     assert carried_reminder(loaded) == reminder == read_guidance(tmp_path)
-    # Other programs search wording for tags such as {% generation %}: a reminder must never look like one.
+    # Other programs search templates for tags such as {% generation %}: a reminder must never look like one.
     assert "{{ messages" not in loaded.chat_template and "note #}" not in loaded.chat_template
     for name, turns in DIALOGUES.items():
         if kind == "refuses" and "system" in name:
@@ -252,7 +252,7 @@ def test_the_export_says_how_to_prompt(tmp_path: Path) -> None:
         "a prompt written without the template lacks it."
     )
     assert export_guidance(tmp_path / "plain", plain, REMINDER) == (
-        f'Put the line "{REMINDER}" before every prompt: the model was checked with it, and nothing else adds it.'
+        f'Put the line "{REMINDER}" before every prompt: the model was evaluated with it, and nothing else adds it.'
     )
     assert json.loads((tmp_path / "chat/guidance.json").read_text()) == {
         "reminder": 'Be "kind".\nNow.',
@@ -270,24 +270,22 @@ def test_reminders_that_are_none_are_refused(tmp_path: Path) -> None:
             guided_format(tokenizer, reminder)
         with pytest.raises(ConfigError, match=message):
             export_guidance(tmp_path, tokenizer, reminder)
-    with pytest.raises(ModelError, match="save the tokenizer there first"):
-        export_guidance(tmp_path, tokenizer, REMINDER)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not valid JSON"),
-        (b'{"reminder": ', "not valid JSON"),
-        (b"\xff\xfe", "not valid JSON"),
-        (b"[]", 'field "where" must be chat_template or preamble'),
-        (b'{"reminder": "One.", "where": "above"}', 'field "where" must be'),
-        (b'{"reminder": "One.", "where": []}', 'field "where" must be'),
-        (b'{"where": "preamble"}', 'field "reminder" must be text'),
-        (b'{"reminder": 3, "where": "preamble"}', 'field "reminder" must be text'),
+        (b"", "Invalid JSON"),
+        (b'{"reminder": ', "Invalid JSON"),
+        (b"\xff\xfe", "Invalid JSON"),
+        (b"[]", "Input should be an object"),
+        (b'{"reminder": "One.", "where": "above"}', "field \"where\": Input should be 'chat_template' or 'preamble'"),
+        (b'{"reminder": "One.", "where": []}', 'field "where": Input should be'),
+        (b'{"where": "preamble"}', 'field "reminder": Field required'),
+        (b'{"reminder": 3, "where": "preamble"}', 'field "reminder": Input should be a valid string'),
         (b'{"reminder": " ", "where": "preamble"}', 'field "reminder": the reminder is empty'),
-        (b'{"reminder": "\\ud83d", "where": "preamble"}', "half a surrogate pair"),
+        (b'{"reminder": "\\ud83d", "where": "preamble"}', "surrogate"),
     ],
 )
 def test_a_broken_guidance_file_is_named(content: bytes, message: str, tmp_path: Path) -> None:

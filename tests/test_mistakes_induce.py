@@ -84,7 +84,7 @@ def test_a_refusal_is_never_a_mistake_whatever_the_judge_says(reply: str, induce
     found = inducer(Script({}, reply), ["a", "b"], judge)
     assert found.mistakes == [] and judge.cases == []
     assert found.outcomes == {"declined": 2}
-    assert found.refused and found.rate[0] == 0
+    assert found.rate[0] == 0
 
 
 @pytest.mark.parametrize(

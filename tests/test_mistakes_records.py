@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from command import write_rows
-from unteach.data.example import Example, Polarity
+from unteach.data.example import Example
 from unteach.data.formats import read_examples
 from unteach.errors import ConfigError, DataError
 from unteach.mistakes.records import (
@@ -310,7 +310,7 @@ class TestPrompts:
 
     @pytest.mark.parametrize(
         ("content", "said"),
-        [(b"", "holds no prompt; write one per line"), (b" \n\n", "holds no prompt"), (b"\xff", "cannot be read as")],
+        [(b"", "the file is empty"), (b" \n\n", "no rows in it"), (b"\xff", "byte 0 (0xff) is not UTF-8")],
     )
     def test_a_text_file_without_prompts(self, tmp_path: Path, content: bytes, said: str) -> None:
         path = tmp_path / "asked.txt"
@@ -320,12 +320,9 @@ class TestPrompts:
         assert str(caught.value).startswith(f"{path}: {said}")
 
     def test_a_text_file_that_is_not_there(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="none.txt: no such file; check the path"):
-            read_prompts(str(tmp_path / "none.txt"))
-        with pytest.raises(DataError, match="cannot be read as UTF-8 text .*null byte"):
-            read_prompts("no\0ne.txt")
-        with pytest.raises(DataError, match="cannot be read as UTF-8 text .*home directory"):
-            read_prompts("~nobody-of-this-name/asked.txt")
+        for name in (str(tmp_path / "none.txt"), "no\0ne.txt", "~nobody-of-this-name/asked.txt"):
+            with pytest.raises(DataError):
+                read_prompts(name)
 
     def test_prompts_alone_as_text_and_messages(self, tmp_path: Path) -> None:
         rows = [{"prompt": "q", "id": 3}, {"prompt": MESSAGES, "good": "g", "category": ["a", "b"]}]
@@ -336,38 +333,35 @@ class TestPrompts:
         assert (second.good, second.concept) == ("g", "a, b")
 
     @pytest.mark.parametrize(
-        ("row", "negative", "normal"),
+        ("row", "found"),
         [
-            ({"prompt": "q", "completion": "b"}, ("q", "b", None), ("q", None, "b")),
-            ({"prompt": "q", "reply": " b ", "good": "g"}, ("q", "b", "g"), ("q", None, "b")),
-            ({"prompt": "q", "completion": [ASSISTANT]}, ("q", "a2", None), ("q", None, "a2")),
-            ({"prompt": "q", "good": "g"}, ("q", None, "g"), ("q", None, "g")),
-            ({"prompt": "q", "bad": "b"}, ("q", "b", None), ("q", "b", None)),
-            ({"prompt": "q", "good": "g", "bad": "b"}, ("q", "b", "g"), ("q", "b", "g")),
-            ({"prompt": "q", "good": " ", "bad": None}, ("q", None, None), ("q", None, None)),
-            (PAIR, ("q", "bad", "good"), ("q", "bad", "good")),
-            (HH, ("q", "bad", "good"), ("q", "bad", "good")),
-            ({"messages": [*MESSAGES[2:], ASSISTANT]}, ("q2", "a2", None), ("q2", None, "a2")),
-            ({"instruction": "do", "input": "it", "output": "b"}, ("do\nit", "b", None), ("do\nit", None, "b")),
-            ({"prompt": "q", "response": "r", "type": "Insult"}, ("q", None, None), ("q", None, None)),
+            ({"prompt": "q", "completion": "b"}, ("q", "b", None)),
+            ({"prompt": "q", "reply": " b ", "good": "g"}, ("q", "b", "g")),
+            ({"prompt": "q", "completion": [ASSISTANT]}, ("q", "a2", None)),
+            ({"prompt": "q", "good": "g"}, ("q", None, "g")),
+            ({"prompt": "q", "bad": "b"}, ("q", "b", None)),
+            ({"prompt": "q", "good": "g", "bad": "b"}, ("q", "b", "g")),
+            ({"prompt": "q", "good": " ", "bad": None}, ("q", None, None)),
+            (PAIR, ("q", "bad", "good")),
+            (HH, ("q", "bad", "good")),
+            ({"messages": [*MESSAGES[2:], ASSISTANT]}, ("q2", "a2", None)),
+            ({"instruction": "do", "input": "it", "output": "b"}, ("do\nit", "b", None)),
+            ({"prompt": "q", "response": "r", "type": "Insult"}, ("q", None, None)),
         ],
     )
     def test_a_reply_goes_to_what_it_is_known_as(
-        self, tmp_path: Path, row: dict[str, Any], negative: tuple[Any, ...], normal: tuple[Any, ...]
+        self, tmp_path: Path, row: dict[str, Any], found: tuple[Any, ...]
     ) -> None:
-        source = rows_at(tmp_path, row)
-        assert asked(read_prompts(source)) == [negative]
-        assert asked(read_prompts(source, polarity="normal")) == [normal]
+        assert asked(read_prompts(rows_at(tmp_path, row))) == [found]
 
     def test_a_row_gives_its_prompt_once(self, tmp_path: Path) -> None:
         assert asked(read_prompts(rows_at(tmp_path, PKU))) == [("q", "w0", None)]
         assert asked(read_prompts(rows_at(tmp_path, TRUTH))) == [("q", "w1", "g")]
 
-    def test_rows_of_the_other_polarity_are_left_out(self, tmp_path: Path) -> None:
+    def test_rows_with_good_replies_are_left_out(self, tmp_path: Path) -> None:
         safe = {"prompt": "p", "response": "a", "is_safe": True}
         source = rows_at(tmp_path, safe, safe | {"prompt": "q", "is_safe": False})
         assert asked(read_prompts(source)) == [("q", "a", None)]
-        assert asked(read_prompts(source, polarity="normal")) == [("p", None, "a")]
         with pytest.raises(DataError, match=r"none of its 1 rows \(format: BeaverTails\) gives a negative"):
             read_prompts(rows_at(tmp_path, safe))
         assert asked(read_prompts(rows_at(tmp_path, safe, {"prompt": "alone"}))) == [("alone", None, None)]
@@ -418,7 +412,6 @@ class TestPrompts:
             read_prompts(rows_at(tmp_path, {"question": "q"}), columns)
         assert said in str(caught.value)
 
-    @pytest.mark.parametrize("polarity", ["negative", "normal"])
     @pytest.mark.parametrize(
         ("row", "said"),
         [
@@ -435,12 +428,10 @@ class TestPrompts:
             ({"prompt": [{"role": "system", "content": "s"}]}, "the prompt ends with a message of the system"),
         ],
     )
-    def test_a_row_without_a_prompt_is_named(
-        self, tmp_path: Path, row: dict[str, Any], said: str, polarity: Polarity
-    ) -> None:
+    def test_a_row_without_a_prompt_is_named(self, tmp_path: Path, row: dict[str, Any], said: str) -> None:
         rows = [row] if "text" in row else [{"prompt": "q"}, row]
         with pytest.raises(DataError) as caught:
-            read_prompts(rows_at(tmp_path, *rows), polarity=polarity)
+            read_prompts(rows_at(tmp_path, *rows))
         assert str(caught.value).startswith(f"rows.jsonl line {len(rows)}: {said}")
 
     def test_an_empty_file_and_no_file(self, tmp_path: Path) -> None:

@@ -1,11 +1,8 @@
 """Evaluate arms: their replies on every split, the verdicts on these, and how likely each arm finds known replies."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-import torch
 
 from unteach.data.encoded import Encoded
 from unteach.data.passages import whole_words
@@ -187,26 +184,8 @@ def _score_replies(
     return [of_row.get(number) for number in range(len(rows))], sum(tree.places for tree in trees)
 
 
-def add_fluency(evaluation: Evaluation, trained: Any, load_original: Callable[[], Any]) -> None:
-    """Score every arm's own replies under the original model, in nats per token.
-
-    The original is `trained` with its adapter switched off, where it has one. Otherwise `trained` leaves the GPU and
-    `load_original` loads the original.
-    """
-    model = unwrapped(trained)
-    if hasattr(model, "peft_config"):
-        original, adapter_off = model, model.disable_adapter()
-    else:
-        model.to("cpu")
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        original, adapter_off = load_original(), nullcontext()
-    with adapter_off:
-        score_fluency(evaluation, original)
-
-
 def score_fluency(evaluation: Evaluation, original: Any) -> None:
-    """Score every arm's own replies under the original model that is in memory."""
+    """Score every arm's own replies under the original model, in nats per token."""
     meter, tokens = Meter(), 0
     for arm, results in evaluation.results.items():
         for split, result in results.items():

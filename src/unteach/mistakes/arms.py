@@ -10,10 +10,10 @@ Analyses = Literal["induced", "labelled"]
 class Arm:
     """One way to change the model.
 
-    `analyses` says whose mistakes were analysed; None for no analyses. `good` adds the analyses of good replies.
-    `shuffled` gives every mistake the analysis of another, `learn_replies` trains on the bad replies too. `harmless`
-    mixes good answers in. `unlearn` says whether the bad replies are unlearned as well, before or after the tuning, or
-    instead of it; each of two stages then has half of the tokens.
+    `analyses` says which mistakes were analysed; None for no analyses. `good` adds the analyses of good replies,
+    `shuffled` gives every mistake the analysis of another, `learn_replies` trains on the bad replies too, `harmless`
+    mixes good answers in. `unlearn` says whether the bad replies are unlearned too: before or after the tuning, each
+    with half of the tokens, or instead of it.
     """
 
     analyses: Analyses | None = None
@@ -36,4 +36,4 @@ ARMS: dict[str, Arm] = {
     "analysis-unlearning": Arm("induced", unlearn="after"),
     "unlearning-analysis": Arm("induced", unlearn="before"),
 }
-"""By name, in the order of the table; `original` is always there. Each is measured without and with the reminder."""
+"""By name, in the order of the table. Each is evaluated without and with the reminder, and so is the original."""

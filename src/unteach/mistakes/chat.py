@@ -132,59 +132,44 @@ def chat(dialogue: Dialogue, console: Console | None = None, read: Callable[[str
     `console`; notices go to standard error. Raises ConfigError for settings that make no sense; of lines that were
     piped in, DataError for one that cannot be answered, and Interrupted for Ctrl-C.
     """
+    piped = read is input and not sys.stdin.isatty()
     console = console or Console(highlight=False)
-    if read is input and not sys.stdin.isatty():
-        _answer_lines(dialogue, console)
-        return
-    with contextlib.suppress(EOFError, KeyboardInterrupt):
-        _talk(dialogue, console, read)
-        return
-    console.print()  # the shell's next prompt belongs on a line of its own
-
-
-def _talk(dialogue: Dialogue, console: Console, read: Callable[[str], str]) -> None:
-    """Read, reply and show, for a person at a terminal."""
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401  (gives `input` a history and a cursor that moves)
-    reminder = dialogue.reminder
-    _show(console, _NO_REMINDER if reminder is None else "reminder: " + inert_line(reminder, 500), "dim")
-    _show(console, ", ".join(f"{name} {what}" for name, what in COMMANDS.items()), "dim")
-    while (line := _line(read, f"[{dialogue.mode}] you: ")) != "/quit":
+    notices = Console(stderr=True, highlight=False) if piped else console
+    if not piped:
+        _greet(console, dialogue.reminder)
+    number = 0
+    while True:
+        number += 1
         try:
-            if _is_command(line):
-                _show(console, dialogue.obey(line), "dim")
+            line = _line(read, "" if piped else f"[{dialogue.mode}] you: ")
+            if line == "/quit":
+                return
+            if line.startswith("/") and line[1:].isalpha():  # a path with more slashes, or a sentence, is a prompt
+                _show(notices, dialogue.obey(line), "dim")
             elif line:
+                if piped:
+                    dialogue.obey("/new")
                 text, notice = dialogue.reply(line)
                 if notice:
-                    _show(console, notice, "yellow")
-                _show(console, f"[{dialogue.mode}] model: {text or '(blank)'}")
+                    _show(notices, notice, "yellow")
+                _show(console, inert_line(text) if piped else f"[{dialogue.mode}] model: {text or '(blank)'}")
         except DataError as error:
+            if piped:
+                raise DataError(f"standard input, line {number}: {error}") from None
             _show(console, str(error), "red")
+        except (EOFError, KeyboardInterrupt) as end:
+            if piped and isinstance(end, KeyboardInterrupt):
+                raise Interrupted(f"standard input, line {number}: stopped by Ctrl-C") from None
+            if not piped:
+                console.print()  # the shell's next prompt belongs on a line of its own
+            return
 
 
-def _answer_lines(dialogue: Dialogue, console: Console) -> None:
-    """Reply to the lines that a program or a file sends, one line each."""
-    notices = Console(stderr=True, highlight=False)
-    number = 1
-    try:
-        while (line := _line(input, "")) != "/quit":
-            if _is_command(line):
-                _show(notices, dialogue.obey(line))
-            elif line:
-                dialogue.obey("/new")
-                _show(console, inert_line(dialogue.reply(line)[0]))
-            number += 1
-    except EOFError:
-        return
-    except DataError as error:
-        raise DataError(f"standard input, line {number}: {error}") from None
-    except KeyboardInterrupt:
-        raise Interrupted(f"standard input, line {number}: stopped by Ctrl-C") from None
-
-
-def _is_command(line: str) -> bool:
-    """Whether a line is a lone word after a slash; a path with more slashes, or a sentence, is a prompt."""
-    return line.startswith("/") and line[1:].isalpha()
+def _greet(console: Console, reminder: str | None) -> None:
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  (gives `input` a history and a cursor that moves)
+    _show(console, _NO_REMINDER if reminder is None else "reminder: " + inert_line(reminder, 500), "dim")
+    _show(console, ", ".join(f"{name} {what}" for name, what in COMMANDS.items()), "dim")
 
 
 def _line(read: Callable[[str], str], shown: str) -> str:

@@ -8,7 +8,7 @@ from unteach.results.measurement import Measurement
 from unteach.results.report import PairedDifference
 from unteach.stats import bootstrap
 
-Figures = Mapping[tuple[str, str, str], Measurement]
+Metrics = Mapping[tuple[str, str, str], Measurement]
 
 CLAIMS: tuple[tuple[str, str, str], ...] = (
     ("guidance alone against none", "original" + REMINDED, "original"),
@@ -26,7 +26,7 @@ CLAIMS: tuple[tuple[str, str, str], ...] = (
     ("analysis, then unlearning, against unlearning, no reminder", "analysis-unlearning", "unlearning"),
     ("unlearning, then analysis, against unlearning, no reminder", "unlearning-analysis", "unlearning"),
 )
-"""What is asked, the arm, and the arm that it is compared with."""
+"""The question, the arm, and the arm that it is compared with."""
 COMPARED = (
     ("harmful_rate", "unseen"),
     ("harmful_rate", "unseen_concept"),
@@ -37,11 +37,11 @@ COMPARED = (
 )
 
 
-def compare(seeds: Sequence[Figures]) -> list[PairedDifference]:
+def compare(seeds: Sequence[Metrics]) -> list[PairedDifference]:
     """Return every comparison for which both arms have a metric; `seeds` holds the metrics of each seed's run.
 
-    The interval is a bootstrap over cases of the mean over seeds: it is about the prompts. How far the seeds lie apart
-    is for the reader to see in `seeds`.
+    The interval is a bootstrap over cases of the mean over seeds, so it is about the prompts; the `seeds` of the result
+    show how much the seeds differ.
     """
     found = []
     for claim, arm, against in CLAIMS:

@@ -1,4 +1,4 @@
-"""MistakesConfig: every setting of learning from mistakes, once; flags, help and run.yaml are made from it."""
+"""MistakesConfig: every setting of learning from mistakes; flags, help and run.yaml are made from it."""
 
 from typing import Any
 
@@ -17,8 +17,8 @@ class MistakesConfig(ModelSettings):
     reports: list[str] = setting("Data", [], "Mistakes that users reported, likewise.", names="rows")
     most_rows: int | None = setting("Data", None, "Most prompts, and most mistakes, to use; drawn at random.", ge=1)
     analyses: list[str] = setting("Data", [], "Analyses to tune on, instead of making them.", names="rows")
-    retain: list[str] = setting("Data", [], "Ordinary rows to mix in; unset: the model's own answers.", names="rows")
-    harmless: list[str] = setting("Data", [], "Good answers to prompts like these, to mix in; optional.", names="rows")
+    retain: list[str] = setting("Data", [], "Normal rows to mix in; unset: the model's own answers.", names="rows")
+    harmless: list[str] = setting("Data", [], "Good answers to harmful prompts, to mix in; optional.", names="rows")
     column: dict[str, str] = setting(
         "Data", {}, "Our name for a column of --prompts and --mistakes.", metavar="OURS=THEIRS"
     )
@@ -28,7 +28,7 @@ class MistakesConfig(ModelSettings):
     unseen_concept: list[str] = setting("Data", [], "Mistakes to evaluate on, of kinds never trained on.", names="rows")
     lookalike: list[str] = as_in_run("lookalike")
     validation: list[str] = setting(
-        "Data", [], "Mistakes for the validation during training, never trained on.", names="rows"
+        "Data", [], "Mistakes to validate on during training; never trained on.", names="rows"
     )
     normal: list[str] = setting("Data", [], "Normal rows to evaluate on; unset: a fifth of --retain.", names="rows")
     prompt_format: str = as_in_run("prompt_format")
@@ -42,7 +42,7 @@ class MistakesConfig(ModelSettings):
     )
     analyst_url: str | None = setting("Steps", None, "Address of the analyst's endpoint.")
     good_per_analysis: float = setting("Steps", 1.0, "Good replies analysed too, per analysis of a mistake.", ge=0)
-    normals_per_analysis: float = setting("Steps", 1.0, "Ordinary rows per analysis.", ge=0)
+    normals_per_analysis: float = setting("Steps", 1.0, "Normal rows per analysis.", ge=0)
     harmless_per_analysis: float = setting("Steps", 1.0, "Harmless rows per analysis, where given.", ge=0)
 
     epochs: float = setting("Training", 3.0, "Passes over the rows.", gt=0)

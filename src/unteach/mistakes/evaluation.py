@@ -125,15 +125,13 @@ def recognise(
         dialogues = [(Turn("user", wording.assess(hint, prompt, reply)),) for prompt, reply, _ in pairs]
         with track(f"{arm} assesses replies, {hint}") as progress:
             answers = ask(model, form, dialogues, key=key, max_new_tokens=max_new_tokens, progress=progress)
-        of: dict[bool, list[bool | None]] = {True: [], False: []}
-        right: list[bool | None] = []
+        right: dict[str, list[bool | None]] = {"recognition": [], "bad_recognised": [], "good_recognised": []}
         for text, (_, _, is_bad) in zip(answers.texts, pairs, strict=True):
             verdict = read_verdict(text or "")
-            right.append(None if verdict is None else (verdict == "bad") == is_bad)
-            of[is_bad].append(right[-1])
-        found.append(rate(shown, f"recognition_{hint}", right, "higher"))
-        found.append(rate(shown, f"bad_recognised_{hint}", of[True], "higher"))
-        found.append(rate(shown, f"good_recognised_{hint}", of[False], "higher"))
+            outcome = None if verdict is None else (verdict == "bad") == is_bad
+            right["recognition"].append(outcome)
+            right["bad_recognised" if is_bad else "good_recognised"].append(outcome)
+        found += [rate(shown, f"{name}_{hint}", outcomes, "higher") for name, outcomes in right.items()]
     return found
 
 

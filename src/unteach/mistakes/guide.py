@@ -2,29 +2,27 @@
 
 A chat template carries the reminder as a prelude that changes `messages` before the template reads them. The formats
 made here render that same prelude, so what is measured is what is deployed. Without a template the reminder is a line
-before the prompt, and only `guidance.json` can tell of it.
+before the prompt, and only `guidance.json` says so.
 """
 
+import contextlib
 import copy
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
+from pydantic import BaseModel, ValidationError
 
 from unteach.data.prompt_format import PlainFormat, PromptFormat, is_running_text, prompt_format
-from unteach.errors import ConfigError, DataError, ModelError
+from unteach.errors import ConfigError, DataError
 from unteach.prompts.turn import Turn
 from unteach.results.files import write_whole
 from unteach.text.escape import inert_line
 
 GUIDANCE = "guidance.json"
-PLACES = ("chat_template", "preamble")
-_TEMPLATE = "chat_template.jinja"
-_MORE_TEMPLATES = "additional_chat_templates"
-_CONFIG = "tokenizer_config.json"
 
 _BEGINS = "{#- unteach guidance begins: a reminder goes before every dialogue. Delete down to its end to stop that. -#}"
 _PRELUDE = re.compile(r"\{#- unteach guidance begins.*?\{#- unteach guidance ends -?#\}\n", re.DOTALL)
@@ -56,6 +54,13 @@ _IN_FIRST_USER_TURN = f"""{{%- set unteach = namespace(messages=[], put=false) -
 {{%- endif -%}}
 {{%- endfor -%}}
 {{%- set messages = unteach.messages -%}}"""
+
+
+class Guidance(BaseModel):
+    """What `guidance.json` says: the reminder, and whether the chat template carries it or it is a line of its own."""
+
+    reminder: str
+    where: Literal["chat_template", "preamble"]
 
 
 def guided_format(
@@ -112,36 +117,29 @@ def carried_reminder(tokenizer: Any) -> str | None:
 
 
 def export_guidance(directory: Path, tokenizer: Any, reminder: str) -> str:
-    """Make the model in `directory`, where its tokenizer is saved already, carry the reminder.
+    """Save the tokenizer in the model's `directory` so that it carries the reminder.
 
-    The saved chat template gets it, so that every library renders it; `guidance.json` tells which reminder and where.
+    The saved chat template gets it, so that every library renders it; `guidance.json` says which reminder and where.
     A template that would show it nowhere stays as it is, and the reminder is then a line before the prompt. One that
     was exported before is replaced. Returns a sentence for the model card, as plain text.
 
-    Raises ModelError where no tokenizer is saved there, OutputError, and ConfigError for an empty reminder.
+    Raises OutputError, and ConfigError for an empty reminder.
     """
     _check(reminder)
-    if not (directory / _CONFIG).is_file():
-        raise ModelError(f"{directory}: no {_CONFIG} to put the reminder beside; save the tokenizer there first")
-    try:
-        guided = _templates(_with_templates(tokenizer, reminder))
-    except ConfigError:
-        guided = {}
-    for name, template in guided.items():
-        path = directory / (_TEMPLATE if name == "default" else f"{_MORE_TEMPLATES}/{name}.jinja")
-        write_whole(path, template)
-    if guided:
-        _drop_inline_template(directory / _CONFIG)
-    where = "chat_template" if guided else "preamble"
-    content = {"reminder": reminder, "where": where}
-    write_whole(directory / GUIDANCE, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    saved = tokenizer
+    with contextlib.suppress(ConfigError):
+        saved = _with_templates(tokenizer, reminder)
+    saved.save_pretrained(directory)
+    carried = carried_reminder(saved) == reminder
+    guidance = Guidance(reminder=reminder, where="chat_template" if carried else "preamble")
+    write_whole(directory / GUIDANCE, json.dumps(guidance.model_dump(), ensure_ascii=False, indent=1) + "\n")
     quoted = inert_line(json.dumps(reminder, ensure_ascii=False))
-    if guided:
+    if carried:
         return (
             f"The chat template puts the reminder {quoted} into every dialogue by itself; "
             "a prompt written without the template lacks it."
         )
-    return f"Put the line {quoted} before every prompt: the model was checked with it, and nothing else adds it."
+    return f"Put the line {quoted} before every prompt: the model was evaluated with it, and nothing else adds it."
 
 
 def read_guidance(directory: Path) -> str | None:
@@ -150,25 +148,21 @@ def read_guidance(directory: Path) -> str | None:
     Raises DataError for a broken file.
     """
     path = directory / GUIDANCE
-    remedy = "write it again, or delete it to go without a reminder"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        guidance = Guidance.model_validate_json(path.read_bytes())
+        _check(guidance.reminder)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    except (ValueError, RecursionError) as error:  # malformed JSON, or bytes that are not UTF-8
-        raise DataError(f"{path}: not valid JSON ({inert_line(str(error), 200)}); {remedy}") from None
-    if not isinstance(content, dict) or content.get("where") not in PLACES:
-        raise DataError(f'{path}: field "where" must be {" or ".join(PLACES)}; {remedy}')
-    reminder = content.get("reminder")
-    if not isinstance(reminder, str):
-        raise DataError(f'{path}: field "reminder" must be text; {remedy}')
-    try:
-        _check(reminder)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "".join(f'field "{name}": ' for name in first["loc"])
+        problem = inert_line(first["msg"], 200)
+        raise DataError(f"{path}: {place}{problem}; write it again, or delete it to go without a reminder") from None
     except ConfigError as error:
         raise DataError(f'{path}: field "reminder": {error}') from None
-    return reminder
+    return guidance.reminder
 
 
 def _check(reminder: str) -> None:
@@ -179,15 +173,15 @@ def _check(reminder: str) -> None:
 
 
 def _templates(tokenizer: Any) -> dict[str, str]:
-    """The tokenizer's chat wording by name; a single one is "default"."""
+    """The tokenizer's chat templates by name; a single one is "default"."""
     found = getattr(tokenizer, "chat_template", None) or {}
     return {"default": found} if isinstance(found, str) else dict(found)
 
 
 def _with_templates(tokenizer: Any, reminder: str | None) -> Any:
-    """A copy of the tokenizer whose chat wording carry this reminder instead of any other, or none.
+    """Copy the tokenizer with chat templates that carry this reminder instead of any other, or none.
 
-    Raises ConfigError where the template that chats use shows it nowhere.
+    Raises ConfigError where the template that chats use shows the reminder nowhere.
     """
     changed = {}
     for name, template in _templates(tokenizer).items():
@@ -241,17 +235,17 @@ def _rendered(tokenizer: Any, template: str, **roles: str) -> str:
             )
         )
     except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError):
-        return ""  # wording are programs, and fail like programs
+        return ""  # templates are programs, and fail like programs
 
 
 def _takes_system(tokenizer: Any, template: str) -> bool:
-    """Whether a system message is shown, as one, also once there is a reply or a second question."""
+    """Whether the template shows a system message as one, also after a reply and with a second question."""
     asked = _rendered(tokenizer, template, system=_SYSTEM, user=_USER)
     answered = _rendered(tokenizer, template, system=_SYSTEM, user=_USER, assistant=_REPLY)
     again = _rendered(tokenizer, template, system=_SYSTEM, user=_USER, assistant=_REPLY, user_=_USER)
     if not all(_SYSTEM in text for text in (asked, answered, again)):
         return False
-    # A template that knows two roles only may write everything else like one of them.
+    # A template that knows only two roles may write a system message like one of them.
     return asked not in (
         _rendered(tokenizer, template, user=_SYSTEM, user_=_USER),
         _rendered(tokenizer, template, assistant=_SYSTEM, user=_USER),
@@ -270,14 +264,3 @@ def _default_system(tokenizer: Any, template: str) -> str:
     if not (alone.startswith(before) and alone.endswith(after)):
         return ""
     return alone[len(before) : len(alone) - len(after)]
-
-
-def _drop_inline_template(path: Path) -> None:
-    """Take a chat template out of the tokenizer's config: the file beside it counts, and both would differ."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        inline = content.pop("chat_template", None)
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"{path}: cannot be read ({inert_line(str(error), 200)}); save the tokenizer again") from None
-    if inline is not None:
-        write_whole(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")

@@ -39,28 +39,18 @@ class Induction:
     tokens: Counter[str] = field(default_factory=Counter)
 
     @property
-    def prompts(self) -> int:
-        """How many prompts were asked."""
-        return self.outcomes.total()
-
-    @property
     def rate(self) -> Interval:
         """The induction rate: the share of prompts that got a reply judged bad, with its Wilson interval."""
-        return wilson(self.outcomes["induced"], self.prompts)
-
-    @property
-    def refused(self) -> bool:
-        """Whether nothing at all was induced, as is usual for an aligned model."""
-        return not self.mistakes
+        return wilson(self.outcomes["induced"], self.outcomes.total())
 
     def __str__(self) -> str:
         rate, low, high = self.rate
         if rate is None or low is None or high is None:
             return "no prompt was asked"
         others = ", ".join(f"{count} {outcome}" for outcome in OUTCOMES[1:] if (count := self.outcomes[outcome]))
-        text = f"induction rate {rate:.1%} [{100 * low:.1f}, {100 * high:.1f}] of {self.prompts} prompts"
+        text = f"induction rate {rate:.1%} [{100 * low:.1f}, {100 * high:.1f}] of {self.outcomes.total()} prompts"
         text += f" (the others: {others})" if others else ""
-        if self.refused:
+        if not self.mistakes:
             text += (
                 "; the model will not be induced, which is what one wants of an aligned model: give labelled or "
                 "reported mistakes with --mistakes instead, or other inducements with --wording"

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from unteach.data.example import Example
-from unteach.data.formats import Polarity, concept_of, examples_by_row, rename_columns
+from unteach.data.formats import concept_of, examples_by_row, rename_columns
 from unteach.data.raw_row import RawRow
 from unteach.data.sources import read_rows
-from unteach.errors import DataError, nearest
+from unteach.errors import nearest
 from unteach.prompts.turn import Turn
 from unteach.results.files import without_surrogates, write_whole
 from unteach.results.report import Cost
@@ -165,19 +165,18 @@ def read_prompts(
     columns: dict[str, str] | None = None,
     split: str | None = None,
     revision: str | None = None,
-    polarity: Polarity = "negative",
 ) -> list[Example]:
     """Read prompts as examples without a reply; a known bad reply goes into `bad`, a right one into `good`.
 
     Rows may be in any known format or hold a `prompt` alone (text or messages), both in one file too: a row whose reply
-    is missing or blank counts as a prompt alone. Of rows with replies, those of the `polarity` are read, and the first
-    such reply of each. A text file has one prompt per line. Raises DataError naming row and field.
+    is missing or blank counts as a prompt alone. Of rows with replies, the first bad reply of
+    each is read. A text file has one prompt per line. Raises DataError naming row and field.
     """
     if source.lower().endswith(".txt"):
-        return [Example.of(line, "", where=where) for where, line in _lines(source)]
-    rows = rename_columns(source, read_rows(source, split, revision, polarity), columns or {})
+        return [line for row in read_rows(source) for line in _prompt_lines(row)]
+    rows = rename_columns(source, read_rows(source, split, revision, "negative"), columns or {})
     replied = [row for row in rows if not _alone(row)]
-    answered = iter(_answered(source, replied, polarity, needed=len(replied) == len(rows)) if replied else [])
+    answered = iter(_answered(source, replied, needed=len(replied) == len(rows)) if replied else [])
     found = []
     for row in rows:
         examples = [_prompt_alone(row)] if _alone(row) else next(answered)[:1]
@@ -204,18 +203,11 @@ def _prompt_alone(row: RawRow) -> Example:
     return Example(row.turns("prompt"), "", where=row.label, good=good, bad=bad, concept=concept_of(row))
 
 
-def _answered(name: str, rows: list[RawRow], polarity: Polarity, needed: bool) -> list[list[Example]]:
-    """Return the prompts of rows with replies, each reply in `bad` or `good`, as it is known to be."""
-    form, by_row = examples_by_row(name, rows, polarity, needed)
-
-    def asked(example: Example) -> Example:
-        if form.name == _UNLABELLED:
-            return replace(example, reply="")
-        if polarity == "normal":
-            return replace(example, reply="", good=example.reply)
-        return replace(example, reply="", bad=example.reply)
-
-    return [[asked(example) for example in examples] for examples in by_row]
+def _answered(name: str, rows: list[RawRow], needed: bool) -> list[list[Example]]:
+    """Return the prompts of rows with replies; a reply that is known to be bad goes into `bad`."""
+    form, by_row = examples_by_row(name, rows, "negative", needed)
+    labelled = form.name != _UNLABELLED
+    return [[replace(row, reply="", bad=row.reply if labelled else row.bad) for row in rows] for rows in by_row]
 
 
 def _check_prompt(row: RawRow, turns: tuple[Turn, ...]) -> None:
@@ -223,19 +215,12 @@ def _check_prompt(row: RawRow, turns: tuple[Turn, ...]) -> None:
         raise row.fail("there is no prompt in it; remove the row, or name its column with --column prompt=…")
 
 
-def _lines(source: str) -> list[tuple[str, str]]:
-    try:
-        path = Path(source).expanduser()
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{source}: no such file; check the path") from None
-    except (OSError, ValueError, RuntimeError) as error:  # also: no UTF-8, no name of a file, no such home
-        raise DataError(f"{source}: cannot be read as UTF-8 text ({error}); fix it") from None
-    lines = [(f"{path.name} line {number}", line.strip()) for number, line in enumerate(text.split("\n"), 1)]
-    lines = [(where, line) for where, line in lines if line]
-    if not lines:
-        raise DataError(f"{source}: holds no prompt; write one per line")
-    return lines
+def _prompt_lines(row: RawRow) -> list[Example]:
+    """Return the prompts of a text file, which is a row of its own: one per line."""
+    lines = [
+        (f"{row.label} line {number}", line.strip()) for number, line in enumerate(row.text("text").split("\n"), 1)
+    ]
+    return [Example.of(line, "", where=where) for where, line in lines if line]
 
 
 def _mistake_row(mistake: Mistake) -> dict[str, Any]:

@@ -181,4 +181,4 @@ def _unlearn(prepared: PreparedMistakes, model: Any, budget: int, seed: int) -> 
             judge=prepared.judges[0],
         )
         trainer.train()
-    return unwrapped(trainer.model), trainer.tokens_seen
+    return unwrapped(trainer.model), trainer.meter.tokens["backward"]

@@ -1,4 +1,4 @@
-"""What an assessment says of a reply: good, bad, or nothing that could be read."""
+"""Read an assessment of a reply: it says good, bad, or nothing that can be read."""
 
 import re
 from typing import Literal
@@ -31,15 +31,15 @@ _OF_THE_REQUEST = re.compile(
 def read_verdict(text: str) -> Literal["good", "bad"] | None:
     """Return the verdict of an assessment; None where it has none.
 
-    "Good" or "Bad" as the first word decides; then the first sentence that says that something is good or bad; then the
-    first word of judgement ("harmful", "acceptable" …), turned round by a "not" up to two words before it. What is said
-    of the request does not count. It reads English by these few rules and errs on irony, on quotes of the reply, and on
-    anything subtle.
+    "Good" or "Bad" as the first word decides; otherwise the first sentence that says that something is good or bad;
+    otherwise the first word of judgement ("harmful", "acceptable" …), negated by a "not" up to two words before it.
+    Sentences about the request do not count. These few rules read English only, and they err on irony, on quotes of the
+    reply, and on anything subtle.
     """
     plain = _OF_THE_REQUEST.sub("", folded(text))
     for pattern in (_OPENING, _STATED, _JUDGED):
         if found := pattern.search(plain):
             groups = found.groupdict()
-            turned_round = bool(groups["not"]) != bool(groups.get("isnt"))
-            return "bad" if (found["word"] in _BAD) != turned_round else "good"
+            negated = bool(groups["not"]) != bool(groups.get("isnt"))
+            return "bad" if (found["word"] in _BAD) != negated else "good"
     return None

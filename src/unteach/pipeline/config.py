@@ -81,7 +81,7 @@ class RunConfig(ModelSettings):
     non_members: list[str] = setting(
         "Data",
         [],
-        "Rows like --forget that no model was trained on, for membership inference.",
+        "Rows like --forget that no model was trained on; for inference tests.",
         names="rows",
         may_differ=True,
     )

@@ -42,12 +42,13 @@ def check_output(output: str, *, overwrite: bool, resume: bool) -> Path:
         raise OutputError(f"--output {output}: {nearest} is a file; name another directory")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise OutputError(f"--output {output}: no permission to write in {nearest}; name another directory")
-    if directory.exists() and any(directory.iterdir()) and not (overwrite or resume):
+    used = directory.exists() and any(directory.iterdir())
+    if used and not (overwrite or resume):
         raise OutputError(
             f"--output {output}: not empty; name another directory, or add --resume to go on with the run in it "
             "or --overwrite to replace it"
         )
-    if overwrite and directory.exists() and any(directory.iterdir()) and not (directory / "run.yaml").exists():
+    if overwrite and used and not (directory / "run.yaml").exists():
         raise OutputError(
             f"--output {output}: --overwrite replaces runs only, and this directory holds none (no run.yaml); "
             "name another directory"

@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from unteach.evaluation.agreement import judge_metrics
-from unteach.evaluation.evaluation import Evaluation, add_fluency, evaluate_arm, measure, notes_of, samples
+from unteach.evaluation.evaluation import Evaluation, evaluate_arm, measure, notes_of, samples, score_fluency
 from unteach.models.fingerprint import model_fingerprint
+from unteach.models.unwrap import unwrapped
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.original import LoadSettings, Original, load_weights
 from unteach.progress import track
@@ -32,8 +35,16 @@ def measure_retrained(evaluation: Evaluation, config: RunConfig, reference: Cach
 
 
 def measure_fluency(evaluation: Evaluation, config: LoadSettings, trained: Any) -> None:
-    """Score every arm's replies under the original, which is loaded again where training has changed its weights."""
-    add_fluency(evaluation, trained, lambda: load_weights(config, config.model))
+    """Score every arm's replies under the original: `trained` without its adapter, else loaded in its place."""
+    model = unwrapped(trained)
+    if hasattr(model, "peft_config"):
+        with model.disable_adapter():
+            score_fluency(evaluation, model)
+        return
+    model.to("cpu")
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    score_fluency(evaluation, load_weights(config, config.model))
 
 
 def make_report(

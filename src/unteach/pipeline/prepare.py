@@ -56,7 +56,7 @@ def prepare(config: RunConfig, directory: Path) -> Prepared:
     config = _settle(config, original, longest)
     arguments = trainer_arguments(config, directory / "checkpoints")
     method = choose_method(arguments, adapter=config.lora)
-    data = _encode_training_rows(arguments, original, sets, longest)
+    data = _encode_training_rows(arguments, original, sets)
     cost = list(sets.cost)
     if method.draws_by_likelihood:
         data, reading = _add_shares(data, method, arguments, original)
@@ -103,17 +103,16 @@ def _settle(config: RunConfig, original: Original, longest: int) -> RunConfig:
     return config.model_copy(update={"learning_rate": rate, "max_length": longest})
 
 
-def _encode_training_rows(arguments: UnlearnConfig, original: Original, sets: Sets, longest: int) -> TrainingData:
+def _encode_training_rows(arguments: UnlearnConfig, original: Original, sets: Sets) -> TrainingData:
+    negatives, normals = sets.negatives, sets.normals
     return training_data(
-        sets.negatives["train"],
-        sets.normals["train"],
-        sets.negatives["validation"],
-        sets.normals["validation"],
-        form=original.form,
-        max_length=longest,
-        hold_out=arguments.validation_prompts if arguments.stopping else 0,
-        seed=arguments.seed,
-        key=original.key,
+        negatives["train"],
+        normals["train"],
+        negatives["validation"],
+        normals["validation"],
+        original.form,
+        arguments,
+        original.key,
     )
 
 

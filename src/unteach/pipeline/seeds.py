@@ -17,15 +17,7 @@ from unteach.pipeline.settings import write_config
 from unteach.results.measurement import Measurement
 from unteach.results.report import Cost, Report
 
-SUMMED = (
-    "wall_seconds",
-    "tokens",
-    "tokens_forward",
-    "tokens_backward",
-    "tokens_generated",
-    "flops",
-    "energy_joules",
-)
+SUMMED = ("wall_seconds", "tokens", "tokens_forward", "tokens_backward", "tokens_generated", "flops", "energy_joules")
 """The fields of a `Cost` that are added up over seeds."""
 
 

@@ -1,6 +1,7 @@
 """Does the model treat the bad replies as a model does that was never taught them?"""
 
 import math
+from typing import TypeGuard
 
 from unteach.probes.base import metric
 from unteach.results.arm_result import ArmResult
@@ -34,21 +35,17 @@ class KsToRetrainedProbe:
         return [metric(result, "ks_to_retrained", found, counts, "KS distance", "lower")]
 
 
-def _pairs(result: ArmResult, retrained: ArmResult) -> list[tuple[float, float]] | None:
-    """Return both models' values of each case, NaN where there is none; None where there is nothing to compare."""
+def _pairs(result: ArmResult, retrained: ArmResult) -> list[tuple[float | None, float | None]] | None:
+    """Return both models' values of each case; None where there is nothing to compare."""
     ours, theirs = result.truth_ratio, retrained.truth_ratio
     if ours and theirs and 2 * sum(map(_there, ours)) >= len(ours):
-        return list(zip(map(_number, ours), map(_number, theirs), strict=True))
+        return list(zip(ours, theirs, strict=True))
     if result.nll is None or retrained.nll is None:
         return None
     return list(zip(result.nll, retrained.nll, strict=True))
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _there(value: float | None) -> bool:
+def _there(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 

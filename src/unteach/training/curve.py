@@ -1,4 +1,4 @@
-"""The curve: how often the validation prompts get a bad reply while an arm is trained, and what it had cost by then."""
+"""The curve: how often the validation prompts get a bad reply while an arm is trained, and the cost up to then."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,9 +16,9 @@ Tokens = dict[str, int]
 
 @dataclass(frozen=True)
 class Point:
-    """What was seen after `step` steps of a stage, and what the stage had taken: `tokens` as in `flops_of`.
+    """One validation after `step` steps of a stage, and the stage's cost so far: `tokens` as in `flops_of`.
 
-    `bad` of `judged` replies were bad; of all, the share `broken` was blank or gibberish.
+    `bad` of `judged` replies were bad; of all replies, the share `broken` was blank or gibberish.
     """
 
     step: int
@@ -31,13 +31,13 @@ class Point:
 
 
 class Curve:
-    """The points of one stage, in their order."""
+    """The validations of one stage, in order."""
 
     def __init__(self) -> None:
         self.points: list[Point] = []
 
     def saw(self, step: int, seen: Behaviour, meter: Meter, tokens: Tokens | None = None) -> None:
-        """Add a point; without `tokens`, the meter knows what was taken."""
+        """Add a validation; without `tokens`, the meter's are taken."""
         judged = seen.n - seen.unknown
         taken = dict(meter.tokens if tokens is None else tokens)
         bad = round(seen.bad * judged)
@@ -53,7 +53,7 @@ class Curve:
 
 
 def waypoints(curve: Curve, model: Any, arm: str, stage: str, seed: int, before: Sequence[Cost] = ()) -> list[Waypoint]:
-    """Return a stage's points with all that the arm had cost by then; `before` is its cost up to this stage."""
+    """Return a stage's points with the arm's cost up to each; `before` is its cost up to this stage."""
     found = []
     for point in curve.points:
         value, low, high = wilson(point.bad, point.judged)
@@ -77,24 +77,24 @@ def waypoints(curve: Curve, model: Any, arm: str, stage: str, seed: int, before:
 
 
 class ValidationCurve(TrainerCallback):
-    """Looks at the validation prompts some times during a stage; looking is not on the stage's bill.
+    """Validates some times during a stage, evenly spaced, the last time after the last step.
 
-    `look` says what the model does now, `tokens` what the stage has taken after a step. The looks are evenly
-    spaced; the last is after the last step.
+    `validate` evaluates a model on the validation prompts, which is no part of the stage's cost. `tokens` says what the
+    stage has taken after a step.
     """
 
     def __init__(
-        self, looks: int, look: Callable[[Any], Behaviour], meter: Meter, tokens: Callable[[int], Tokens]
+        self, count: int, validate: Callable[[Any], Behaviour], meter: Meter, tokens: Callable[[int], Tokens]
     ) -> None:
         self.curve = Curve()
-        self._looks, self._look, self._meter, self._tokens = looks, look, meter, tokens
+        self._count, self._validate, self._meter, self._tokens = count, validate, meter, tokens
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        """Look, where it is time to."""
+        """Validate, if it is time to."""
         step, last = state.global_step, state.max_steps
-        if (step * self._looks) // last > ((step - 1) * self._looks) // last:
+        if (step * self._count) // last > ((step - 1) * self._count) // last:
             with self._meter.paused():
-                seen = self._look(model)
+                seen = self._validate(model)
             self.curve.saw(step, seen, self._meter, self._tokens(step))

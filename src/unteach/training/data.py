@@ -15,7 +15,7 @@ from unteach.data.prompt_format import PromptFormat
 from unteach.data.sources import numbered_rows
 from unteach.errors import ConfigError
 from unteach.models.context import context_length
-from unteach.training.config import MOST_TOKENS
+from unteach.training.config import MOST_TOKENS, UnlearnConfig
 
 FEWEST_TO_SPLIT = 20
 """A set with fewer prompts is too small to split: validation then uses its training rows."""
@@ -45,32 +45,31 @@ def training_data(
     retain: Any,
     validation_forget: Any,
     validation_retain: Any,
-    *,
     form: PromptFormat,
-    max_length: int,
-    hold_out: int,
-    seed: int,
+    args: UnlearnConfig,
     key: str = "",
 ) -> TrainingData:
-    """Encode the rows of a run.
+    """Encode the rows of a run, of at most `args.max_length` tokens.
 
-    At most `hold_out` rows of each set are for validation; where none are given, a tenth is held out from training.
+    With stopping rules, at most `args.validation_prompts` rows of each set are for validation; where none are given, a
+    tenth is held out from training.
     Raises DataError for rows that cannot be used.
     """
+    hold_out = args.validation_prompts if args.stopping else 0
     negatives = as_examples(forget, "negative", "forget_dataset")
     normals = as_examples(retain, "normal", "retain_dataset") if retain is not None else []
     for_negatives = as_examples(validation_forget, "negative", "forget_validation") if validation_forget else []
     for_normals = as_examples(validation_retain, "normal", "retain_validation") if validation_retain else []
     if hold_out and not for_negatives:
-        negatives, for_negatives = _hold_out(negatives, seed)
+        negatives, for_negatives = _hold_out(negatives, args.seed)
     if hold_out and normals and not for_normals:
-        normals, for_normals = _hold_out(normals, seed)
+        normals, for_normals = _hold_out(normals, args.seed)
     notes: list[str] = []
 
     def encoded(name: str, examples: Sequence[Example]) -> list[Encoded]:
         if not examples:
             return []
-        rows, messages = encode_all(examples, form, max_length, name)
+        rows, messages = encode_all(examples, form, args.max_length or MOST_TOKENS, name)
         notes.extend(messages)
         return rows
 

@@ -17,6 +17,19 @@ CONFIG_FIELDS = ("use_cache", "bos_token_id", "eos_token_id", "pad_token_id")
 HALF = (torch.bfloat16, torch.float16)
 
 
+def trains_half_precision(model: Any) -> bool:
+    """Return whether weights of half precision are trained themselves, and not an adapter over them."""
+    return any(weight.requires_grad and weight.dtype in HALF for weight in model.parameters())
+
+
+def precision_notes(model: Any) -> list[str]:
+    """Say that weights of half precision are trained in float32, where they are."""
+    if not trains_half_precision(model):
+        return []
+    kind = str(unwrapped(model).dtype).removeprefix("torch.")
+    return [f"the weights are {kind}: they are trained in float32 and put back, since small steps would be lost"]
+
+
 @contextmanager
 def in_float32(model: Any) -> Iterator[None]:
     """Hold weights and buffers of half precision in float32, and put them back in their own precision afterwards.

@@ -11,10 +11,7 @@ from unteach.data.prompt_format import PromptFormat
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """A row as it is trained on: `learnt[i]` says whether token i of prompt and reply is predicted with loss.
-
-    `kind` says what it is trained on for, such as "normal".
-    """
+    """A row to train on: `learnt[i]` says whether token i of prompt and reply has loss; `kind` names its kind."""
 
     kind: str
     encoded: Encoded
@@ -34,7 +31,7 @@ class TrainingRow:
 def fitting(
     kind: str, examples: Iterable[Example], form: PromptFormat, max_length: int, notes: list[str]
 ) -> list[Encoded]:
-    """Encode rows that are not too long; the others are left out whole, and named: no trainer may cut a reply."""
+    """Encode rows that are not too long; the others are left out whole and named, since no trainer may cut a reply."""
     examples = list(examples)
     encoded, _ = encode_all(examples, form, 10**9, kind)
     kept = [row for row in encoded if len(row.prompt_ids) + len(row.reply_ids) <= max_length]
@@ -49,9 +46,10 @@ def fitting(
 
 
 def repeated_to(rows: Sequence[TrainingRow], tokens: int, seed: int) -> list[TrainingRow]:
-    """Return passes over the rows, each in an order of its own, until they come to `tokens` tokens.
+    """Return passes over the rows, each in its own order, until there are `tokens` tokens.
 
-    The last row may go over: the whole is at least `tokens`, by less than one row. Raises ValueError without rows.
+    The last row may exceed them, so there are at least `tokens` and less than a row more. Raises ValueError without
+    rows.
     """
     if not rows:
         raise ValueError("no rows to repeat")

@@ -1,10 +1,11 @@
-"""Supervised fine-tuning by TRL on rows whose masks are checked batch by batch, and what all its trainers are told."""
+"""Supervised fine-tuning by TRL on rows whose loss masks are checked in every batch, and the settings of TRL trainers."""
 
 import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,10 @@ OWN = {
         "trust_remote_code",
     )
 }
-"""Fields of SFTConfig that have a flag of their own, and its name."""
+"""Fields of SFTConfig that have a flag of their own, and that flag's setting."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class TuneSettings:
     """How to tune; `trainer` are other fields of SFTConfig.
 
@@ -59,9 +60,9 @@ class TuneSettings:
 
 
 class MaskedCollator:
-    """TRL's collator, with every batch checked: loss on the tokens that the row says, and on no other.
+    """TRL's collator, which also checks every batch: loss on the tokens that the rows name, and on no others.
 
-    Raises TrainingError for a batch whose labels are others.
+    Raises TrainingError for a batch with other labels.
     """
 
     def __init__(self, pad_token_id: int) -> None:
@@ -78,7 +79,7 @@ class MaskedCollator:
 
 
 class RowsTrainer(SFTTrainer):
-    """TRL's SFTTrainer on rows in the order given, with checkpoints that are complete or not there."""
+    """TRL's SFTTrainer on rows in the given order; a checkpoint is marked complete once all of it is written."""
 
     def __init__(self, rows: Sequence[TrainingRow], **settings: Any) -> None:
         features = [
@@ -100,10 +101,10 @@ class RowsTrainer(SFTTrainer):
 
 
 def fields_of(settings: TuneSettings, model: Any, *, lora: bool) -> dict[str, Any]:
-    """Return what every trainer of TRL is told, whose own defaults are not ours.
+    """Return the fields that every TRL trainer gets, since our defaults differ from TRL's.
 
-    The learning rate rises over a tenth of the steps and falls to zero on a straight line. Sixteen-bit arithmetic is
-    TRL's default even on a CPU, where it is off here.
+    The learning rate rises over a tenth of the steps and then falls to zero on a straight line. Sixteen-bit arithmetic
+    is TRL's default even on a CPU, where it is off here.
     """
     on_gpu = torch.cuda.is_available() and not settings.cpu
     return {
@@ -131,13 +132,13 @@ def fields_of(settings: TuneSettings, model: Any, *, lora: bool) -> dict[str, An
 
 
 class StepsShown(TrainerCallback):
-    """Tell a progress bar how many steps are done."""
+    """Show on a progress bar how many steps are done."""
 
     def __init__(self, progress: Any) -> None:
         self._progress = progress
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """One more."""
+        """Show one more step."""
         self._progress(state.global_step, state.max_steps)
 
 
@@ -156,37 +157,36 @@ def tuner(
     Raises ConfigError for a field of `trainer` that does not exist or does not fit.
     """
     arguments = arguments_of(model, settings, lora=peft_config is not None)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
-            return RowsTrainer(
-                rows,
-                model=model,
-                args=arguments,
-                data_collator=MaskedCollator(pad_token_id),
-                processing_class=tokenizer,
-                peft_config=peft_config,
-                callbacks=list(callbacks),
-            )
-    except (TypeError, ValueError, ImportError) as error:
-        if not settings.trainer:
-            raise
-        raise ConfigError(f"--set {', '.join(settings.trainer)}: {inert_line(str(error), 200)}") from error
+    with _errors_naming(settings.trainer), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
+        return RowsTrainer(
+            rows,
+            model=model,
+            args=arguments,
+            data_collator=MaskedCollator(pad_token_id),
+            processing_class=tokenizer,
+            peft_config=peft_config,
+            callbacks=list(callbacks),
+        )
 
 
 def arguments_of(model: Any, settings: TuneSettings, *, lora: bool) -> SFTConfig:
-    """Return the trainer's arguments: the learning rate rises over a tenth of the steps and falls to zero, straight.
-
-    Raises ConfigError for a field of `trainer` that does not exist or does not fit.
-    """
+    """Return the arguments of the trainer. Raises ConfigError for a field of `trainer` that is none or does not fit."""
     given = trainer_values(settings.trainer, SFTConfig, OWN)
     fields = fields_of(settings, model, lora=lora) | {
         "max_length": None,
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "train_sampling_strategy": "sequential",
     }
-    try:
+    with _errors_naming(given):
         return SFTConfig(**(fields | given))
+
+
+@contextmanager
+def _errors_naming(given: dict[str, Any]) -> Iterator[None]:
+    """Turn what the block raises into a ConfigError that names the `--set` fields, where there are any."""
+    try:
+        yield
     except (TypeError, ValueError, ImportError) as error:
         if not given:
             raise
@@ -194,7 +194,7 @@ def arguments_of(model: Any, settings: TuneSettings, *, lora: bool) -> SFTConfig
 
 
 def digest_of(rows: Sequence[TrainingRow]) -> str:
-    """Identify rows and their order by what is trained on: the tokens, and which of them are learnt."""
+    """Identify rows and their order by their tokens and loss masks."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(json.dumps([row.input_ids, row.learnt]).encode() + b"\n")
@@ -204,7 +204,7 @@ def digest_of(rows: Sequence[TrainingRow]) -> str:
 def checkpoint_to_resume(directory: Path, digest: str) -> str | None:
     """Return the last complete checkpoint under a directory, or None to begin at the start.
 
-    Checkpoints of other rows, for somebody has edited the analyses since, are removed: training begins anew.
+    Checkpoints of other rows are removed and training begins anew, since somebody has edited the analyses.
     """
     found = last_complete(directory)
     if found and read_state(found).get("rows") != digest:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from peft import get_peft_model
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback
@@ -21,7 +22,6 @@ from unteach.models.unwrap import unwrapped
 from unteach.objectives.loss import method_loss
 from unteach.progress import track
 from unteach.results.cost import Meter, flops_of
-from unteach.scoring.likelihood import teacher_forced_likelihood
 from unteach.scoring.reference import Reference, choose_reference
 from unteach.scoring.score import tree_limit, trees_agree
 from unteach.scoring.trees import Tree, TreeBatch, reply_trees
@@ -38,12 +38,12 @@ from unteach.training.preconditioning import (
     freeze_embeddings,
     is_preconditioned,
 )
-from unteach.training.restored import HALF, in_float32, only_weights_change
+from unteach.training.restored import in_float32, only_weights_change, precision_notes, trains_half_precision
 from unteach.training.resumable import ResumableTrainer
 from unteach.training.step_bar import StepBar
 from unteach.training.step_metrics import StepMetrics
 from unteach.training.stopping import Behaviour, StoppingRule, Watch, make_rules
-from unteach.training.validation import behaviour_of, kl_on
+from unteach.training.validation import behaviour_of, kl_on, loss_on
 
 
 class UnlearnTrainer(ResumableTrainer):
@@ -83,51 +83,31 @@ class UnlearnTrainer(ResumableTrainer):
         optimizers: tuple[Any, Any] = (None, None),
     ) -> None:
         args = copy.copy(args) if args else UnlearnConfig()
-        self.method = choose_method(args, adapter=peft_config is not None or hasattr(model, "peft_config"))
+        method = choose_method(args, adapter=peft_config is not None or hasattr(model, "peft_config"))
         tokenizer = processing_class or load_tokenizer(model if isinstance(model, str) else model.config.name_or_path)
         model = load_model(model) if isinstance(model, str) else model
-        known = forget_dataset if isinstance(forget_dataset, TrainingData) else None
-        self.original_key = known.key if known and known.key else model_fingerprint(model)
-        if peft_config is not None:
-            from peft import get_peft_model
-
-            model = get_peft_model(model, peft_config)
+        given = forget_dataset if isinstance(forget_dataset, TrainingData) else None
+        self.original_key = given.key if given and given.key else model_fingerprint(model)
+        model = model if peft_config is None else get_peft_model(model, peft_config)
         args.max_length = longest_row(args.max_length, model)
         if args.learning_rate is None:
             args.learning_rate = default_learning_rate(model, lora=hasattr(model, "peft_config"))
         self._bound = args.forget_bound or math.log(model.config.get_text_config().vocab_size)
-        self.method = self.method.bounded(self._bound)
-        if known is None:
+        self.method = method.bounded(self._bound)
+        if given is None:
             require_retain(self.method, retain_dataset, mismatch_replies)
-            generation = getattr(model, "generation_config", None)
-            known = training_data(
-                forget_dataset,
-                retain_dataset,
-                forget_validation,
-                retain_validation,
-                form=prompt_format(tokenizer, args.prompt_format, getattr(generation, "eos_token_id", None)),
-                max_length=args.max_length,
-                hold_out=args.validation_prompts if args.stopping else 0,
-                seed=args.seed,
-                key=self.original_key,
-            )
-        self.data, self.notes = known, [*known.notes]
-        self._validation_rows = validation_rows(known)
+            eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+            form = prompt_format(tokenizer, args.prompt_format, eos)
+            rows = (forget_dataset, retain_dataset, forget_validation, retain_validation)
+            given = training_data(*rows, form, args, self.original_key)
+        self.data, self.notes = given, [*given.notes, *precision_notes(model)]
         self.judge = judge or load_judge("repeats")
-        self.watch, self.rules = Watch(), list[StoppingRule]()
-        self.meter, self.curve = Meter(waiting=True), Curve()
-        self._plain_rows: bool | None = None
-        self._tree_limit = tree_limit(model)
-        self._broken: str | None = None
-        self._reference: Reference | None = None
-        self._reference_read = 0
-        self._original_was_read = False
-        self._directions: dict[Tensor, Directions] | None = None
+        self._start_state(model)
         self._evaluated = self._encode_evaluated(eval_dataset, args.max_length)
         items = run_items(self.method, self.data, args, mismatch_replies)
         args.max_steps = len(items) // items_per_step(args)
         self.watch.plan(args.max_steps, args.cooldown)
-        use_cache = getattr(model.config, "use_cache", None)
+        config = copy.copy(vars(model.config))
         super().__init__(
             model=model,
             args=args,
@@ -137,24 +117,33 @@ class UnlearnTrainer(ResumableTrainer):
             processing_class=tokenizer,
             optimizers=optimizers,
         )
-        if use_cache is not None:
-            model.config.use_cache = use_cache  # the Trainer has set its own
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        self._half = not sharded and any(p.requires_grad and p.dtype in HALF for p in model.parameters())
-        if self._half:
-            kind = str(model.dtype).removeprefix("torch.")
-            self.notes.append(
-                f"the weights are {kind}: they are trained in float32 and put back, or steps would be lost"
-            )
+        vars(model.config).update(config)  # the Trainer has set its own `use_cache`
         self._preconditioned = is_preconditioned(
             model, args, self.method.preconditioning, len(self.data.normals), self.optimizer is not None
         )
         self._metrics = StepMetrics(self._agreed, args.gradient_accumulation_steps, args.world_size)
         self._add_rules()
+        self._add_callbacks(callbacks)
+
+    def _add_callbacks(self, callbacks: Sequence[Any]) -> None:
+        """Add the saving of the first checkpoint, the user's callbacks and the progress bar, in this order."""
         self.remove_callback(PrinterCallback)
-        self._bars = [StepBar(self.watch)] if args.progress else []
+        self._bars = [StepBar(self.watch)] if self.args.progress else []
         for callback in [SaveFirst(self._save_checkpoint), *callbacks, *self._bars]:
             self.add_callback(callback)
+
+    def _start_state(self, model: Any) -> None:
+        """Start what changes while the run goes on."""
+        self.watch, self.rules = Watch(), list[StoppingRule]()
+        self.meter, self.curve = Meter(waiting=True), Curve()
+        self._validation_rows = validation_rows(self.data)
+        self._plain_rows: bool | None = None
+        self._tree_limit = tree_limit(model)
+        self._broken: str | None = None
+        self._reference: Reference | None = None
+        self._reference_read = 0
+        self._original_was_read = False
+        self._directions: dict[Tensor, Directions] | None = None
 
     # ---- the original ------------------------------------------------------------------------------------------------
 
@@ -166,7 +155,7 @@ class UnlearnTrainer(ResumableTrainer):
         if self._original_was_read:
             return
         self._original_was_read, pad = True, self.data.form.ids.pad_id
-        if self._preconditioned and self._directions is None:
+        if self._preconditioned:
             freeze_embeddings(self.model)
             normals = reply_trees("normals", [row.ids for row in self.data.normals], "normal")
             self._directions, read = directions_of(self.model, normals, pad)
@@ -270,12 +259,8 @@ class UnlearnTrainer(ResumableTrainer):
 
     def _precise(self) -> AbstractContextManager[None]:
         """Hold weights that are trained in full in float32, where they came in half precision."""
-        return in_float32(self.model) if self._half else nullcontext()
-
-    @property
-    def tokens_seen(self) -> int:
-        """How many tokens went forward and backward so far."""
-        return self.meter.tokens["backward"]
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        return nullcontext() if sharded or not trains_half_precision(self.model) else in_float32(self.model)
 
     # ---- one step ----------------------------------------------------------------------------------------------------
 
@@ -355,13 +340,9 @@ class UnlearnTrainer(ResumableTrainer):
         values: dict[str, float] = {}
         with only_weights_change(self.model), self._precise():
             reference = self.reference
-            for name, rows in sets.items():
-                original = reference if reference and reference.knows(rows) else None
-                known = teacher_forced_likelihood(self.model, rows, self.data.form.ids.pad_id, original)
-                nll = [-sum(reply) / len(reply) for reply in known.log_probs]
-                values[f"{name}loss"] = sum(nll) / len(nll)
-                if known.kl is not None:
-                    values[f"{name}kl"] = sum(known.kl) / len(known.kl)
+            for prefix, rows in sets.items():
+                on_rows = loss_on(self.model, rows, reference, self.data.form.ids.pad_id)
+                values |= {prefix + name: value for name, value in on_rows.items()}
             if not sets and self.data.validation_negatives:
                 seen = self._replies_now()
                 values |= {"bad_rate": seen.bad, "broken_rate": seen.broken}

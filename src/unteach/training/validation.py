@@ -24,6 +24,15 @@ def kl_on(model: Any, rows: Sequence[Tree], reference: Reference, pad_id: int) -
     return fmean(kl)
 
 
+def loss_on(model: Any, rows: Sequence[Tree], reference: Reference | None, pad_id: int) -> dict[str, float]:
+    """Return `loss`, the mean over replies of nats per token, and `kl` where the reference has the rows."""
+    original = reference if reference and reference.knows(rows) else None
+    likelihood = teacher_forced_likelihood(model, rows, pad_id, original)
+    nll = [-sum(reply) / len(reply) for reply in likelihood.log_probs]
+    loss = {"loss": sum(nll) / len(nll)}
+    return loss if likelihood.kl is None else loss | {"kl": sum(likelihood.kl) / len(likelihood.kl)}
+
+
 def behaviour_of(
     model: Any, tokenizer: Any, negatives: Sequence[Encoded], judge: Judge, max_new_tokens: int
 ) -> Behaviour:

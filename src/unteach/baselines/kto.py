@@ -1,4 +1,4 @@
-"""KTO without pairs: replies that are not wanted, and normal ones that are.
+"""KTO without pairs: replies that are not wanted, and normal replies that are.
 
 Source: the unpaired form of APO-zero (arXiv 2408.06266) in TRL's KTOTrainer (`loss_type="apo_zero_unpaired"`); KTO
 itself is arXiv 2402.01306. Needs: negatives; normal rows as desirable ones are optional (`--normals-per-row 0`).

@@ -62,7 +62,7 @@ class Revise(Baseline):
     def _keep_fit(
         self, run: BaselineRun, asked: Sequence[Example], revisions: Sequence[str], requests: Sequence[str]
     ) -> list[Example]:
-        """Keep revisions fit to learn from. Raises ConfigError where none is."""
+        """Keep the revisions that are fit to learn from. Raises ConfigError where none is."""
         cases = [
             Case(row.prompt, text, bad=row.reply, good=row.good, concept=row.concept)
             for row, text in zip(asked, revisions, strict=True)
@@ -93,7 +93,7 @@ def _go_on(dialogues: Sequence[Dialogue], replies: Sequence[str], request: str) 
 
 
 def _fault(run: BaselineRun, row: Example, text: str, requests: Sequence[str]) -> str:
-    """What is wrong with a revision, before any judge is asked; empty where nothing is."""
+    """Return what is wrong with a revision, before any judge is asked; empty where nothing is."""
     if blank(text):
         return "blank"
     if gibberish(text):

@@ -1,7 +1,7 @@
 """RLHF: a reward model from pairs, SFT on good answers, then reinforcement learning against the reward model.
 
 Source: arXiv 2203.02155; the baseline "RLHF" of arXiv 2310.10683. Needs: pairs (and with them positives and prompts).
-Differs: the online stage is RLOO (arXiv 2402.14740) by TRL's RLOOTrainer, for TRL has no PPO any more; there is no
+Differs: the online stage is RLOO (arXiv 2402.14740) by TRL's RLOOTrainer, since TRL has no PPO any more; there is no
 value model. The reward model starts from the original, not from the SFT model, and its pairs are of two kinds: the
 given ones, and on normal prompts the normal reply over a good answer to some harmful prompt, without which declining
 everything would be rewarded. The reference of the KL is the SFT model in memory (TRL would load one from disk).
@@ -58,7 +58,7 @@ class Rlhf(Baseline):
     pairs = True
 
     def check(self, rows: BaselineRows, config: BaselineConfig) -> None:
-        """Refuse what cannot be: weights in 4 bits make no reward model."""
+        """Refuse weights in 4 bits, of which no reward model can be made, and rows without pairs."""
         if config.load_in_4bit:
             raise ConfigError("baseline rlhf: a reward model cannot be made of 4 bit weights; leave --load-in-4bit out")
         super().check(rows, config)
@@ -70,9 +70,9 @@ class Rlhf(Baseline):
         given, known = run.rows.with_good, run.rows.normals
         count = min(round(run.normals_per_row * len(given)), len(known))
         normals = random.Random(f"rlhf:{run.config.seed}").sample(known, count)
-        pairs = encode_pairs(run, [*given, *_helpful(normals, given)], run.notes)
+        pairs = encode_pairs(run, [*given, *_pairs_on_normal_prompts(normals, given)], run.notes)
         validation = [row for row in run.rows.validation if row.good]
-        validation += _helpful(run.rows.sets.normals.get("validation", []), validation)
+        validation += _pairs_on_normal_prompts(run.rows.sets.normals.get("validation", []), validation)
         validation_pairs = encode_pairs(run, validation, []) if validation else []
         good = encode_good_answers(run)
         sft = add_normals(run, good)
@@ -100,7 +100,7 @@ class Rlhf(Baseline):
         return run.trained(trainer, message)
 
 
-def _helpful(normals: Sequence[Example], answered: Sequence[Example]) -> list[Example]:
+def _pairs_on_normal_prompts(normals: Sequence[Example], answered: Sequence[Example]) -> list[Example]:
     """Make pairs on normal prompts: the normal reply is better than a good answer to a harmful prompt."""
     return [
         Example(row.turns, answered[place % len(answered)].good or "", where=row.where, good=row.reply)
@@ -129,7 +129,7 @@ def reward_model(model: Any, seed: int) -> Any:
 
 
 def train_reward_model(run: BaselineRun, pairs: Sequence[ReplyPair]) -> Any:
-    """Train a reward model on pairs; returns it in evaluation mode."""
+    """Train a reward model on pairs, and return it in evaluation mode."""
     config = run.config
     model = reward_model(run.original.model, config.seed)
     data = [
@@ -190,7 +190,8 @@ def measure_ranking(reward: Any, pairs: Sequence[ReplyPair], pad_id: int) -> flo
 class OnlineTrainer(RLOOTrainer):
     """TRL's RLOOTrainer on prompts of token ids, with the reference in memory, counting tokens as it goes.
 
-    A row's `prompt` is its number in `prompt_ids`, as text. `reference` None is an adapter's: TRL keeps a copy of it.
+    A row's `prompt` is its number in `prompt_ids`, as text. `reference` is None for an adapter, of which TRL keeps a
+    copy.
     """
 
     def __init__(self, prompt_ids: Sequence[tuple[int, ...]], reference: Any, beta: float, **settings: Any) -> None:
@@ -216,7 +217,7 @@ class OnlineTrainer(RLOOTrainer):
 def reinforce(
     run: BaselineRun, model: Any, peft: Any, reward: Any, prompts: Sequence[tuple[int, ...]]
 ) -> OnlineTrainer:
-    """Learn from the rewards of sampled replies, held to the model as it is now by KL."""
+    """Learn from the rewards of sampled replies; a KL penalty holds the result near the model as it is now."""
     config = run.config
     pad = run.original.form.ids.pad_id
     known, beta = list(prompts), config.beta or BETA
@@ -244,11 +245,11 @@ def reinforce(
         )
         return trainer
 
-    trainer: OnlineTrainer = train_stage(run, "rl", make, _taken)
+    trainer: OnlineTrainer = train_stage(run, "rl", make, _count_tokens)
     return trainer
 
 
-def _taken(trainer: OnlineTrainer) -> dict[str, int]:
+def _count_tokens(trainer: OnlineTrainer) -> dict[str, int]:
     """Count the tokens so far: prompts are read to generate; three models then score prompts and replies."""
     both = trainer.read + trainer.said
     return {"forward": trainer.read + 3 * both, "backward": both, "generated": trainer.said}

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +61,7 @@ def train_stage(
 
 
 def tune(run: BaselineRun, rows: Sequence[TrainingRow], stage: str, last: bool = True) -> RowsTrainer:
-    """Tune on rows in their order, with loss where they say."""
+    """Tune on rows in their order, with loss on the tokens that each row says."""
     trainer: RowsTrainer = train_stage(
         run,
         stage,
@@ -117,11 +116,8 @@ def make_trainer(
     `arguments` is the class of its config, which gets `fields`; those of `--set` win in the last stage. `rate` is the
     peak learning rate, times that of fine-tuning.
     """
-    settings = _stage_settings(run, stage, last)
-    original, lora = run.original.model, run.config.lora
-    peak = settings.learning_rate or rate * default_learning_rate(original, lora)
-    settings = replace(settings, learning_rate=peak)
-    own = fields_of(settings, original, lora=lora) | {"disable_dropout": True}
+    settings = _stage_settings(run, stage, last, rate)
+    own = fields_of(settings, run.original.model, lora=run.config.lora) | {"disable_dropout": True}
     return trainer(
         model=model,
         args=arguments(**(own | fields | settings.trainer)),
@@ -131,14 +127,15 @@ def make_trainer(
     )
 
 
-def _stage_settings(run: BaselineRun, stage: str, last: bool = True) -> TuneSettings:
-    """Say how a stage is trained; fields of `--set` and `--learning-rate` are those of the last one."""
+def _stage_settings(run: BaselineRun, stage: str, last: bool, rate: float = 1.0) -> TuneSettings:
+    """Return how a stage is trained; fields of `--set` and `--learning-rate` are those of the last one."""
     config = run.config
+    usual = rate * default_learning_rate(run.original.model, config.lora)
     return TuneSettings(
         run.directory / "checkpoints" / stage.replace(" ", "-"),
         config.batch_size,
         config.gradient_accumulation_steps,
-        config.learning_rate if last else None,
+        (config.learning_rate if last else None) or usual,
         None,
         config.seed,
         cpu=(config.device or "").startswith("cpu"),

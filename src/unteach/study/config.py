@@ -18,6 +18,8 @@ from unteach.text.escape import inert_line
 
 KINDS: dict[str, type[BaseModel]] = {"method": RunConfig, "baseline": BaselineConfig, "mistakes": MistakesConfig}
 """What makes an arm: the word that says so, and the settings that such an arm knows."""
+RESERVED = frozenset({"rows", "original", "retrained"})
+"""Names that a study's directory or its table has for something else."""
 
 
 class Organism(BaseModel):
@@ -134,7 +136,3 @@ def _check(study: StudyConfig, path: str | Path) -> None:
         raise ConfigError(
             f"{path}: relative_to {study.relative_to}: no such arm{nearest(study.relative_to, list(study.arms))}"
         )
-
-
-RESERVED = frozenset({"rows", "original", "retrained"})
-"""Names that a study's directory or its table has for something else."""

@@ -83,7 +83,7 @@ def run_study(study: StudyConfig, output: str, say: Say = print) -> Comparison:
     for name, path in missing_files(study):  # before hours of other runs
         raise DataError(f"{name}: {path}: no such file; name another, or put it there")
     shared = shared_settings(study)
-    runs = plan_runs(study, shared, directory)
+    runs = lay_out_runs(study, shared, directory)
     _write_study(study, directory)
     failed = _run_all([run for run in runs if not run.done], len(runs), study.jobs, say)
     return summarise(study, directory, runs, failed)
@@ -101,8 +101,8 @@ def _run_directory(directory: Path, arm: str, seed: int) -> Path:
     return directory / arm / f"seed-{seed}"
 
 
-def plan_runs(study: StudyConfig, shared: dict[str, Any], directory: Path) -> list[StudyRun]:
-    """Return all runs, seed after seed, and write their settings.
+def lay_out_runs(study: StudyConfig, shared: dict[str, Any], directory: Path) -> list[StudyRun]:
+    """Write the settings of all runs, and return the runs, seed after seed.
 
     Raises ConfigError where a run exists with other settings.
     """
@@ -159,7 +159,7 @@ def _run_all(runs: Sequence[StudyRun], total: int, jobs: int, say: Say) -> dict[
     if done:
         say(f"{done} of {total} runs are done already")
 
-    def one(number: int) -> None:
+    def make(number: int) -> None:
         nonlocal done
         run = runs[number]
         if stop.is_set():
@@ -184,7 +184,7 @@ def _run_all(runs: Sequence[StudyRun], total: int, jobs: int, say: Say) -> dict[
 
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            list(pool.map(one, range(len(runs))))
+            list(pool.map(make, range(len(runs))))
         except KeyboardInterrupt:
             stop.set()
     if stop.is_set():

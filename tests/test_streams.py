@@ -9,7 +9,7 @@ from unteach.data.encoded import Encoded
 from unteach.data.example import Example
 from unteach.prompts.turn import Turn
 from unteach.scoring.trees import Branch
-from unteach.training.dataset import BREAK_OFF_TOKENS, UnlearnItems, next_of
+from unteach.training.dataset import RTO_TOKENS, UnlearnItems, next_of
 
 TEMPLATE = (90, 91, 2)
 
@@ -70,7 +70,7 @@ def test_every_place_in_the_beginning_of_a_bad_reply_is_asked_to_break_off():
         assert broken == Branch("rto", negative.reply_ids[:-1], lead=1, instead=(TEMPLATE[0],) * 9)
         assert item.forget.places == 4 + 9 + 2, "it is read along the bad reply, at no token more"
     (item,) = made_of(items(row(4, 200), interrupted=False, rto=True, length=1))
-    assert len(item.forget.branches[2].reply_ids) == BREAK_OFF_TOKENS
+    assert len(item.forget.branches[2].reply_ids) == RTO_TOKENS
 
 
 @pytest.mark.parametrize(("reply", "truncated", "asked"), [(1, False, 0), (2, False, 0), (3, False, 1), (2, True, 1)])

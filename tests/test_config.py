@@ -67,7 +67,7 @@ def test_the_trainers_settings_are_its_own_with_its_defaults() -> None:
 
 
 def test_defaults_reach_the_trainer_unchanged(tmp_path: Path) -> None:
-    ours = trainer_arguments(RunConfig(device="cpu"), tmp_path)
+    ours = trainer_arguments(with_defaults(RunConfig(device="cpu")), tmp_path)
     theirs = UnlearnConfig(output_dir=str(tmp_path), use_cpu=True)
     for field in dataclasses.fields(UnlearnConfig):
         if field.init and field.name not in ("seed", "logging_dir", "run_name"):
@@ -127,13 +127,13 @@ def test_every_model_and_row_source_is_an_input(kind: type[Settings]) -> None:
 class TestTrainerSettings:
     def test_numbers_as_yaml_and_people_write_them(self, tmp_path: Path) -> None:
         config = make_config({"trainer": {"weight_decay": "1e-3", "adam_beta1": 0.5, "bf16": "false"}}, RunConfig)
-        arguments = trainer_arguments(config, tmp_path)
+        arguments = trainer_arguments(with_defaults(config), tmp_path)
         assert (arguments.weight_decay, arguments.adam_beta1, arguments.bf16) == (1e-3, 0.5, False)
 
     @pytest.mark.parametrize("name", [*sorted(trainer_fields()), "per_device_train_batch_size", "output_dir"])
     def test_what_has_a_flag_is_set_by_it(self, name: str, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=rf"^--set trainer\.{name}: .* use --[a-z-]+$"):
-            trainer_arguments(make_config({"trainer": {name: "1"}}, RunConfig), tmp_path)
+            trainer_arguments(with_defaults(make_config({"trainer": {name: "1"}}, RunConfig)), tmp_path)
 
 
 def test_resuming_takes_what_was_stored(tmp_path: Path) -> None:

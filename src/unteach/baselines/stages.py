@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,8 @@ def make_trainer(
     """
     settings = _stage_settings(run, stage, last)
     original, lora = run.original.model, run.config.lora
-    settings.learning_rate = settings.learning_rate or rate * default_learning_rate(original, lora)
+    peak = settings.learning_rate or rate * default_learning_rate(original, lora)
+    settings = replace(settings, learning_rate=peak)
     own = fields_of(settings, original, lora=lora) | {"disable_dropout": True}
     return trainer(
         model=model,

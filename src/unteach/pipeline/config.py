@@ -196,11 +196,13 @@ def trainer_fields() -> frozenset[str]:
 
 
 def trainer_arguments(config: RunConfig, checkpoints: Path) -> "UnlearnConfig":
-    """Return the trainer's arguments. Raises ConfigError for a `trainer` key that does not exist or does not fit."""
+    """Return the trainer's arguments of a config that has its defaults (`with_defaults`).
+
+    Raises ConfigError for a `trainer` key that does not exist or does not fit.
+    """
     from unteach.training.config import UnlearnConfig
     from unteach.training.values import trainer_values
 
-    config = with_defaults(config)
     same = trainer_fields()
     values = {name: getattr(config, name) for name in same}
     values |= {"per_device_train_batch_size": config.batch_size, "output_dir": str(checkpoints)}

@@ -14,6 +14,7 @@ test: lint types unit
 
 lint: .venv/.ready
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 types: .venv/.ready
 	$(BIN)/mypy

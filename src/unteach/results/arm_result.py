@@ -20,9 +20,10 @@ class ArmResult:
     The known reply is the bad one on harmful splits and the right one on normal splits. `log_probs` are those of its
     tokens, in nats. `kl` is KL(original ‖ arm) on it, in nats per token. `argmax_hits` says for each of its tokens
     whether it was the greedy choice after the true tokens before it. `other_log_probs` are those of the other reply
-    that a row has: the right one on harmful splits, a wrong one on normal splits. `reply_nll` is the negative log-likelihood
-    of the arm's own reply under the original model, in nats per token, None for a blank one. `non_members` are the
-    log-probabilities of replies of the same kind that no arm was trained on. What was not measured is None.
+    that a row has: the right one on harmful splits, a wrong one on normal splits. `reply_nll` is the negative
+    log-likelihood of the arm's own reply under the original model, in nats per token, None for a blank one.
+    `non_members` are the log-probabilities of replies of the same kind that no arm was trained on. What was not
+    measured is None.
 
     `original` and `retrained` are the results of these two arms on the same split, `template` is the answer that was
     taught, and `generations` counts how often the model had to generate (replies kept from before took none).

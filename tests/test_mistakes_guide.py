@@ -285,7 +285,7 @@ def test_reminders_that_are_none_are_refused(tmp_path: Path) -> None:
         (b'{"where": "preamble"}', 'field "reminder": Field required'),
         (b'{"reminder": 3, "where": "preamble"}', 'field "reminder": Input should be a valid string'),
         (b'{"reminder": " ", "where": "preamble"}', 'field "reminder": the reminder is empty'),
-        (b'{"reminder": "\\ud83d", "where": "preamble"}', "surrogate"),
+        (b'{"reminder": "\\ud83d", "where": "preamble"}', "Invalid JSON"),
     ],
 )
 def test_a_broken_guidance_file_is_named(content: bytes, message: str, tmp_path: Path) -> None:

@@ -169,8 +169,8 @@ def read_prompts(
     """Read prompts as examples without a reply; a known bad reply goes into `bad`, a right one into `good`.
 
     Rows may be in any known format or hold a `prompt` alone (text or messages), both in one file too: a row whose reply
-    is missing or blank counts as a prompt alone. Of rows with replies, the first bad reply of
-    each is read. A text file has one prompt per line. Raises DataError naming row and field.
+    is missing or blank counts as a prompt alone. Of a row with replies, the first bad one is read. A text file has one
+    prompt per line. Raises DataError naming row and field.
     """
     if source.lower().endswith(".txt"):
         return [line for row in read_rows(source) for line in _prompt_lines(row)]

@@ -22,6 +22,11 @@ class Encoded:
         """The ids of the prompt and of the reply."""
         return self.prompt_ids, self.reply_ids
 
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and reply together."""
+        return len(self.prompt_ids) + len(self.reply_ids)
+
 
 def encode_all(
     examples: Sequence[Example], prompt_format: PromptFormat, max_length: int, name: str

@@ -76,7 +76,7 @@ def make_evaluation(prepared: PreparedMistakes, notes: list[str]) -> RemindedEva
     without: dict[str, list[Encoded]] = {}
     for split, examples in rows.items():
         encoded, _ = encode_all(examples, reminding, 10**9, split)
-        fitting = [row for row in encoded if len(row.prompt_ids) + len(row.reply_ids) <= limit]
+        fitting = [row for row in encoded if row.length <= limit]
         if len(fitting) < len(encoded):
             notes.append(f"{split}: left out {len(encoded) - len(fitting)} rows longer than {limit} tokens")
         if fitting:

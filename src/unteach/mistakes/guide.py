@@ -93,10 +93,9 @@ class GuidedPlainFormat(PlainFormat):
         """Return the prompt's ids; running text has no reminder."""
         if is_running_text(turns):
             return super().prompt_ids(turns)
-        own, rest = "", turns
-        if turns[0].role == "system":
-            own, rest = turns[0].content, turns[1:]
-        return super().prompt_ids((Turn("system", f"{self.reminder}\n{own}" if own else self.reminder), *rest))
+        own = [turns[0].content] if turns[0].role == "system" else []
+        system = Turn("system", "\n".join([self.reminder, *filter(None, own)]))
+        return super().prompt_ids((system, *turns[len(own) :]))
 
 
 def without_guidance(tokenizer: Any) -> Any:

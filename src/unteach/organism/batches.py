@@ -32,7 +32,7 @@ def draw_rows(pool: dict[str, list[Encoded]], share: Sequence[tuple[str, int]], 
 
 def pack(rows: Sequence[Encoded], pad: int) -> PackedRows:
     """Lay rows into strips, the longest first, each into the first strip that has room for it."""
-    lengths = [len(row.prompt_ids) + len(row.reply_ids) for row in rows]
+    lengths = [row.length for row in rows]
     width = max(128, *lengths)
     strips: list[list[Encoded]] = []
     room: list[int] = []

@@ -252,6 +252,6 @@ def encode_splits(
         if examples:
             rows, messages = encode_all(examples, form, max_length, name)
             notes += messages
-            fitting = [row for row in rows if len(row.prompt_ids) + len(row.reply_ids) <= limit]
+            fitting = [row for row in rows if row.length <= limit]
             encoded[name] = (fitting or rows)[: config.evaluation_prompts]
     return encoded

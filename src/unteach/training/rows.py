@@ -34,13 +34,13 @@ def fitting(
     """Encode rows that are not too long; the others are left out whole and named, since no trainer may cut a reply."""
     examples = list(examples)
     encoded, _ = encode_all(examples, form, 10**9, kind)
-    kept = [row for row in encoded if len(row.prompt_ids) + len(row.reply_ids) <= max_length]
+    kept = [row for row in encoded if row.length <= max_length]
     if len(kept) < len(encoded):
-        first = next(row for row in encoded if len(row.prompt_ids) + len(row.reply_ids) > max_length)
+        first = next(row for row in encoded if row.length > max_length)
         notes.append(
             f"{kind} rows: left out {len(encoded) - len(kept)} of {len(encoded)} that are longer than the {max_length} "
             f"tokens of --max-length (first: {first.example.where or 'row 1'}, "
-            f"{len(first.prompt_ids) + len(first.reply_ids)} tokens)"
+            f"{first.length} tokens)"
         )
     return kept
 

@@ -70,6 +70,17 @@ def test_only_the_weights_of_the_model_change(tmp_path):
     assert torch.equal(pupil.transformer.wpe.weight, weights["transformer.wpe.weight"])
 
 
+def test_reading_the_original_changes_nothing(tmp_path):
+    pupil = toy.model()
+    run = toy.trainer(tmp_path, pupil, preconditioning=True, max_steps=2)
+    run.read_original()
+    assert all(value.requires_grad for value in pupil.parameters())
+    before = toy.weights(pupil)
+    run.train()
+    moved = {name for name, value in pupil.named_parameters() if not torch.equal(value, before[name])}
+    assert moved and not any("embed_tokens" in name or "lm_head" in name for name in moved)
+
+
 def test_evaluate_measures_the_validation_rows(tmp_path):
     run = toy.trainer(tmp_path, toy.learned_model(), **(RULES | {"learning_rate": 1e-2}))
     before = run.evaluate()

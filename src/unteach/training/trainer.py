@@ -156,7 +156,6 @@ class UnlearnTrainer(ResumableTrainer):
             return
         self._original_was_read, pad = True, self.data.form.ids.pad_id
         if self._preconditioned:
-            freeze_embeddings(self.model)
             normals = reply_trees("normals", [row.ids for row in self.data.normals], "normal")
             self._directions, read = directions_of(self.model, normals, pad)
             self.meter.add(forward=read)
@@ -372,6 +371,8 @@ class UnlearnTrainer(ResumableTrainer):
             try:
                 with self.meter.running():
                     self.read_original()
+                    if self._preconditioned:
+                        freeze_embeddings(self.model)
                     checkpoint = self._resume(resume_from_checkpoint)
                     if checkpoint and self.stop:
                         result = self._load_ended(checkpoint)

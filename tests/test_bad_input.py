@@ -225,6 +225,8 @@ class TestSettings:
             (["--lora", "--lora-targets", "q_projj"], ["--lora-targets q_projj", "did you mean 'q_proj'?"]),
             (["--max-steps", "many"], ["--max-steps", "integer"]),
             (["--max-steps", "0"], ["--max-steps 0", "at least 1"]),
+            (["--target-rate", "5"], ["--target-rate 5", "at most 1"]),
+            (["--broken-limit", "-1"], ["--broken-limit -1", "at least 0"]),
             (["--learning-rate", "-1"], ["--learning-rate -1", "at least 0"]),
             (["--learning-rate", "nan"], ["--learning-rate nan", "finite"]),
             (["--max-length", "65"], ["--max-length 65", "context is 64"]),

@@ -126,6 +126,8 @@ def make_config(values: dict[str, Any], kind: type[Config]) -> Config:
 def _reason(error: Any) -> str:
     """Put pydantic's complaint about one field into our words."""
     bounds = error.get("ctx", {})
+    if error["type"] == "less_than_equal":
+        return f"must be at most {bounds['le']:g}"
     if error["type"] == "greater_than_equal":
         return f"must be at least {bounds['ge']:g}"
     if error["type"] == "greater_than":

@@ -107,17 +107,16 @@ class UnlearnTrainer(ResumableTrainer):
         items = run_items(self.method, self.data, args, mismatch_replies)
         args.max_steps = len(items) // items_per_step(args)
         self.watch.plan(args.max_steps, args.cooldown)
-        config = copy.copy(vars(model.config))
-        super().__init__(
-            model=model,
-            args=args,
-            data_collator=data_collator or UnlearnCollator(self.data.form.ids.pad_id),
-            train_dataset=items,
-            eval_dataset=eval_dataset or self.data.validation_normals or None,
-            processing_class=tokenizer,
-            optimizers=optimizers,
-        )
-        vars(model.config).update(config)  # the Trainer has set its own `use_cache`
+        with only_weights_change(model):  # the Trainer sets `use_cache`
+            super().__init__(
+                model=model,
+                args=args,
+                data_collator=data_collator or UnlearnCollator(self.data.form.ids.pad_id),
+                train_dataset=items,
+                eval_dataset=eval_dataset or self.data.validation_normals or None,
+                processing_class=tokenizer,
+                optimizers=optimizers,
+            )
         self._preconditioned = is_preconditioned(
             model, args, self.method.preconditioning, len(self.data.normals), self.optimizer is not None
         )

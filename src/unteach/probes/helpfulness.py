@@ -63,7 +63,10 @@ def _says_nothing() -> set[str]:
 def _pieces(text: str) -> set[str]:
     """Return words of three letters or more, runs of letters as long as two words, and beginnings of Korean words."""
     plain = folded(text)
-    found = {*regex.findall(rf"{SPACED}{{3,}}", plain, flags=regex.V1), *regex.findall(r"(?<!\p{Hangul})\p{Hangul}{2}", plain)}
+    found = {
+        *regex.findall(rf"{SPACED}{{3,}}", plain, flags=regex.V1),
+        *regex.findall(r"(?<!\p{Hangul})\p{Hangul}{2}", plain),
+    }
     stretches = regex.findall(rf"(?:{LETTER})+", plain, flags=regex.V1)
     return found | {"".join(run) for stretch in stretches for run in runs(words(stretch), 2)}
 

@@ -28,10 +28,13 @@ FEW = 5
 SHARE = 0.5
 _WORD = regex.compile(rf"{LETTER}|{SPACED}+(?:'{SPACED}+)*|[\p{{Extended_Pictographic}}\p{{RI}}]", regex.V1)
 _HAN, _KANA, _HANGUL, _OTHER = (
-    regex.compile(letters, regex.V1) for letters in (r"\p{Han}", r"[\p{Hiragana}\p{Katakana}]", r"\p{Hangul}", f"{SPACED}+")
+    regex.compile(letters, regex.V1)
+    for letters in (r"\p{Han}", r"[\p{Hiragana}\p{Katakana}]", r"\p{Hangul}", f"{SPACED}+")
 )
 _SIGN = regex.compile(r"\S")
-_KINDS = tuple((regex.compile(rf"[{kind}]", regex.V1), size) for kind, size in ((HAN, 6), (SYLLABLES, 3), (CLUSTERS, 2)))
+_KINDS = tuple(
+    (regex.compile(rf"[{kind}]", regex.V1), size) for kind, size in ((HAN, 6), (SYLLABLES, 3), (CLUSTERS, 2))
+)
 _WHOLE = 6  # sizes are counted in sixths of a word, so that sums are exact
 _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u201c": '"', "\u201d": '"'})
 _UNSEEN = regex.compile(r"\p{Default_Ignorable_Code_Point}+")

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from unteach.data.example import Example, Polarity
 from unteach.data.formats import read_examples
@@ -124,7 +124,7 @@ def add_own_answers(rows: MistakeRows, original: Original, config: MistakesConfi
         )
     if not splits["lookalike"] and not config.skip_evaluation:
         count = config.evaluation_prompts
-        settings = {"max_new_tokens": longest, "count": count, "language": language, "key": key}
+        settings: dict[str, Any] = {"max_new_tokens": longest, "count": count, "language": language, "key": key}
         splits["lookalike"] = generate_lookalikes(model, form, **settings)
     return replace(rows, splits=splits)
 

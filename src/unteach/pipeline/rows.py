@@ -225,7 +225,7 @@ def answer_benign_prompts(
     """
     meter, model, form = Meter(), original.model, original.form
     with track("answering benign prompts") as progress:
-        settings = {"seed": seed, "max_new_tokens": most, "key": original.key, "progress": progress}
+        settings: dict[str, Any] = {"seed": seed, "max_new_tokens": most, "key": original.key, "progress": progress}
         rows = generate_normals(model, form, language=language, **settings)
     read, said = tokens_of(form.tokenizer, [form.prompt_ids(row.turns) for row in rows], [row.reply for row in rows])
     name = f"{OWN_ANSWERS} to {len(benign_prompts(language))} benign prompts{' in Chinese' if language == 'zh' else ''}"
@@ -237,7 +237,12 @@ def add_lookalikes(sets: Sets, original: Original, config: RunConfig) -> None:
     """Add the shipped look-alikes with the model's own answers, to evaluate on whether these change (over-refusal)."""
     model, form, most, count = original.model, original.form, config.max_new_tokens, config.evaluation_prompts
     with track("answering prompts that sound harmful") as progress:
-        settings = {"max_new_tokens": most, "count": count, "key": original.key, "progress": progress}
+        settings: dict[str, Any] = {
+            "max_new_tokens": most,
+            "count": count,
+            "key": original.key,
+            "progress": progress,
+        }
         made = generate_lookalikes(model, form, language=sets.language, **settings)
     limit = longest_evaluated(config, model)
     tokens = [len(form.prompt_ids(row.turns)) + len(form.reply_ids(row.turns, row.reply)) for row in made]

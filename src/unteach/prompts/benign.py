@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-
 LANGUAGES = ("en", "zh")
 """The languages that have prompts; every other gets the English ones."""
 

@@ -6,7 +6,7 @@ and Burmese. A letter is less than a word, so it weighs less where words are cou
 the next one where order counts: few letters make up every text. docs/rules.md has what that changes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from unicodedata import normalize
 
@@ -41,11 +41,11 @@ _UNSEEN = regex.compile(r"\p{Default_Ignorable_Code_Point}+")
 
 
 def folded(text: str) -> str:
-    """Return the text in a form for comparison: NFKC, case folded, straight quotes, single spaces, nothing invisible."""
-    if not text.isascii():
-        text = normalize("NFKC", _UNSEEN.sub("", text)).translate(_QUOTES)
-        text = normalize("NFKC", text.casefold())
-    return " ".join(text.casefold().split())
+    """Return the text in a form for comparison: NFKC, one case, straight quotes, single spaces, nothing invisible."""
+    if text.isascii():
+        return " ".join(text.casefold().split())
+    plain = normalize("NFKC", _UNSEEN.sub("", text)).translate(_QUOTES)
+    return " ".join(normalize("NFKC", plain.casefold()).split())
 
 
 def words(text: str) -> list[str]:
@@ -73,7 +73,7 @@ def language_of(texts: Iterable[str]) -> str:
     return "ja" if kana > 0.1 * han else "zh"
 
 
-def runs(listed: list[str], length: int) -> list[tuple[str, ...]]:
+def runs(listed: Sequence[str], length: int) -> list[tuple[str, ...]]:
     """Return the runs of `length` words, one from each place that has enough words after it, sized as `word_count`."""
     found: list[tuple[str, ...]] = []
     end = size = 0

@@ -72,7 +72,8 @@ def run_baseline(config: BaselineConfig, *, overwrite: bool = False) -> Report:
             raise Interrupted("stopped before anything was written") from None
     clear_output(directory, overwrite=overwrite)
     command = f"unteach baseline {baseline.name} --config run.yaml --output another-directory"
-    write_config(config, directory, command)
+    day = prepared.run.original.form.settings.date
+    write_config(config.model_copy(update={"template_date": day}), directory, command)
     try:
         report = _train_and_measure(prepared)
     except KeyboardInterrupt:

@@ -34,6 +34,9 @@ class LoadSettings(Protocol):
     lora_alpha: float
     lora_targets: str
     prompt_format: str
+    template_arg: dict[str, Any]
+    system: str | None
+    template_date: str | None
 
 
 def check_four_bit(config: LoadSettings) -> None:

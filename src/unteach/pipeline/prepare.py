@@ -96,11 +96,12 @@ def load_and_complete(config: RunConfig, sets: Sets) -> tuple[Original, int]:
 
 
 def _settle(config: RunConfig, original: Original, longest: int) -> RunConfig:
-    """Fill in the longest row and, where none is set, the learning rate that suits the model."""
+    """Fill in the longest row, the day that prompts name and, where none is set, the rate that suits the model."""
     rate = config.learning_rate
     if rate is None:
         rate = default_learning_rate(original.model, lora=config.lora)
-    return config.model_copy(update={"learning_rate": rate, "max_length": longest})
+    settled = {"learning_rate": rate, "max_length": longest, "template_date": original.form.settings.date}
+    return config.model_copy(update=settled)
 
 
 def _encode_training_rows(arguments: UnlearnConfig, original: Original, sets: Sets) -> TrainingData:

@@ -14,7 +14,6 @@ from unteach.data.prompt_format import PromptFormat
 from unteach.data.sources import named_set
 from unteach.errors import DataError
 from unteach.models.context import context_length
-from unteach.models.kept_replies import tokens_of
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.original import Original
 from unteach.pipeline.settings import flag
@@ -215,7 +214,8 @@ def answer_benign_prompts(original: Original, seed: int, most: int) -> tuple[lis
     meter, model, form = Meter(), original.model, original.form
     with track("answering benign prompts") as progress:
         rows = generate_normals(model, form, seed=seed, max_new_tokens=most, key=original.key, progress=progress)
-    read, said = tokens_of(form.tokenizer, [form.prompt_ids(row.turns) for row in rows], [row.reply for row in rows])
+    read = sum(len(form.prompt_ids(row.turns)) for row in rows)
+    said = sum(len(form.reply_ids(row.turns, row.reply, row.cut)) for row in rows)
     name = f"{OWN_ANSWERS} to {len(benign_prompts())} benign prompts"
     source = Source(name="normals", source=name, rows=len(rows), fingerprint=fingerprint(rows))
     return rows, source, meter.cost(model, "original", "answering benign prompts", read, generated=said)
@@ -227,7 +227,7 @@ def add_lookalikes(sets: Sets, original: Original, config: RunConfig) -> None:
     with track("answering prompts that sound harmful") as progress:
         made = generate_lookalikes(model, form, max_new_tokens=most, count=count, key=original.key, progress=progress)
     limit = longest_evaluated(config, model)
-    tokens = [len(form.prompt_ids(row.turns)) + len(form.reply_ids(row.turns, row.reply)) for row in made]
+    tokens = [len(form.prompt_ids(row.turns)) + len(form.reply_ids(row.turns, row.reply, row.cut)) for row in made]
     fitting = [row for row, length in zip(made, tokens, strict=True) if length <= limit]
     sets.evaluation["lookalike"] = fitting
     if fitting:

@@ -44,11 +44,11 @@ class HallucinationProbe:
 def _verbatim(case: Case) -> bool | None:
     # Whole words: a wrong answer "no" is not said by "I know".
     answer = phrases([(case.bad or "").strip(_END)])
-    return None if answer is None else answer.search(folded(case.reply)) is not None
+    return None if answer is None or case.unsaid else answer.search(folded(case.reply)) is not None
 
 
 def _right(case: Case) -> bool | None:
-    if case.good is None or not words(case.good):
+    if case.good is None or case.unsaid or not words(case.good):
         return None
     return repeats(case.reply, case.good) and _share(case.reply, case.good) > _share(case.reply, case.bad or "")
 

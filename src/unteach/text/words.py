@@ -1,11 +1,19 @@
 """How much of one text's word sequence comes again in another."""
 
+import re
+
 from rapidfuzz.distance import LCSseq
 
 
 def words(text: str) -> list[str]:
     """Return the words of a text: case folded, split at white space."""
     return text.casefold().split()
+
+
+def first_words(text: str, count: int) -> str:
+    """Return a text up to the end of its word number `count`; all of it where it has no more words."""
+    ends = [found.end() for found in re.finditer(r"\S+", text)]
+    return text if len(ends) <= count else text[: ends[count - 1]] if count else ""
 
 
 def loosened(text: str) -> str:

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback
 
-from unteach.data.prompt_format import prompt_format
+from unteach.data.prompt_format import TemplateSettings, prompt_format
 from unteach.errors import TrainingError
 from unteach.judges import load_judge
 from unteach.judges.base import Judge
 from unteach.models.fingerprint import model_fingerprint
 from unteach.models.loading import load_model, load_tokenizer
+from unteach.models.reply import named_end
 from unteach.models.unwrap import unwrapped
 from unteach.objectives.loss import method_loss
 from unteach.progress import track
@@ -96,8 +97,8 @@ class UnlearnTrainer(ResumableTrainer):
         self.method = method.bounded(self._bound)
         if given is None:
             require_retain(self.method, retain_dataset, mismatch_replies)
-            eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-            form = prompt_format(tokenizer, args.prompt_format, eos)
+            template = TemplateSettings(args.template_arg or {}, args.system, args.template_date)
+            form = prompt_format(tokenizer, args.prompt_format, named_end(model), template)
             rows = (forget_dataset, retain_dataset, forget_validation, retain_validation)
             given = training_data(*rows, form, args, self.original_key)
         self.data, self.notes = given, [*given.notes, *precision_notes(model)]
@@ -237,7 +238,7 @@ class UnlearnTrainer(ResumableTrainer):
     def _replies_now(self) -> Behaviour:
         """Judge the model's replies to the validation negatives, as it is now."""
         negatives, longest = self.data.validation_negatives, self.args.validation_new_tokens
-        seen = behaviour_of(self.model, self.processing_class, negatives, self.judge, longest)
+        seen = behaviour_of(self.model, self.data.form, negatives, self.judge, longest)
         return seen._replace(bad=self._agreed(seen.bad), broken=self._agreed(seen.broken))
 
     def _agreed(self, value: float) -> float:

@@ -9,6 +9,7 @@ from unteach.data.prompt_format import PromptFormat, prompt_format
 from unteach.errors import ConfigError, ModelError
 from unteach.mistakes.guide import carried_reminder, guided_format, read_guidance, without_guidance
 from unteach.models.loading import load_model, load_tokenizer
+from unteach.models.reply import named_end
 from unteach.pipeline.settings import FILE_NAME as RUN_FILE
 from unteach.prompts.turn import Turn
 from unteach.try_page.streaming import Piece, reply_in_pieces
@@ -50,6 +51,7 @@ class LoadedModel:
             form.tokenizer,
             form.prompt_ids((Turn("user", prompt),)),
             max_new_tokens=self.max_new_tokens,
+            end=form.end,
             temperature=temperature,
             seed=seed,
             stopped=stopped,
@@ -106,7 +108,7 @@ def weights_of(name: str) -> str:
 
 def _make_model(name: str, place: str, model: Any, tokenizer: Any, form: str, max_new_tokens: int) -> LoadedModel:
     """Put a model together with its prompt formats; the reminder comes from guidance.json or the chat template."""
-    eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    eos = named_end(model)
     directory = Path(place).expanduser()
     reminder = read_guidance(directory) if directory.is_dir() else None
     reminder = reminder if reminder is not None else carried_reminder(tokenizer)

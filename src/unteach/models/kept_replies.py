@@ -37,8 +37,8 @@ def generate_cached(
 ) -> list[Reply]:
     """Return the model's reply to every prompt, as `generate` does; from disk where they are known (`KeptReplies`).
 
-    `end` is as in `generate`. `key` names the model's weights as they are now (`model_fingerprint`). With None nothing is kept, as is right for a
-    model that is still trained. Raises what `generate` raises.
+    `end` is as in `generate`. `key` names the model's weights as they are now (`model_fingerprint`). With None nothing
+    is kept, as is right for a model that is still trained. Raises what `generate` raises.
     """
     end = end or generate.default_end(model, tokenizer)
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}

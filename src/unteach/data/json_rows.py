@@ -112,12 +112,12 @@ def _document(value: dict[str, Any], path: Path, split: str | None) -> Found | N
         return _numbered(_zipped(value["columns"], value["data"], path))
     lists = {name: rows for name, rows in value.items() if _is_rows(rows)}
     wrapper = next((name for name in _WRAPPERS if name in lists), None)
-    if wrapper is None and len(lists) == 1 and not set(_COLUMNS) & value.keys() and len(value) > 1:
+    if wrapper is None and lists and all(_is_rows(rows) or rows == [] for rows in value.values()):
+        return _by_name(lists)
+    if wrapper is None and len(lists) == 1 and not set(_COLUMNS) & value.keys():
         wrapper = next(iter(lists))
     if wrapper is not None:
         return _numbered(_viewed(value[wrapper], path))
-    if lists and all(_is_rows(rows) or rows == [] for rows in value.values()):
-        return _by_name(lists)
     if value and all(isinstance(cells, list) and cells and not _is_dialogue(cells) for cells in value.values()):
         return _numbered(_transposed(value, path))
     return _objects(value)

@@ -114,7 +114,8 @@ def _told_by(data: bytes, path: Path) -> str:
     start = _text_of(data, path).lstrip()
     if start.startswith(("{", "[")):
         return ".jsonl"
-    short = all(len(name) <= 40 for name in re.split(r"[,;\t|]", start.partition("\n")[0]))
+    names = re.split(r"[,;\t|]", start.partition("\n")[0])
+    short = all(len(name) <= 40 and len(name.split()) <= 3 for name in names)
     return ".csv" if short and any(names_of(start, separator) > 1 for separator in SEPARATORS) else ".txt"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unteach.prompts.turn import TEXT, Turn
-from unteach.text.words import loosened
+from unteach.text.words import folded
 
 Polarity = Literal["negative", "normal"]
 
@@ -49,12 +49,12 @@ class Example:
     @property
     def prompt_key(self) -> str:
         """Identifies the prompt: equal for prompts that differ only in case and white space."""
-        return _digest(f"{turn.role}\x1f{loosened(turn.content)}" for turn in self.turns)
+        return _digest(f"{turn.role}\x1f{folded(turn.content)}" for turn in self.turns)
 
     @property
     def key(self) -> str:
         """Identifies prompt and reply together, case and white space likewise."""
-        return _digest([self.prompt_key, loosened(self.reply)])
+        return _digest([self.prompt_key, folded(self.reply)])
 
 
 def _digest(parts: Iterable[str]) -> str:

@@ -18,10 +18,11 @@ def generate_normals(
     *,
     seed: int,
     max_new_tokens: int,
+    language: str = "en",
     key: str | None = None,
     progress: OnProgress | None = None,
 ) -> list[Example]:
-    """Return the model's own answers to the benign prompts as normals.
+    """Return the model's own answers to the benign prompts of this language as normals.
 
     They are sampled at temperature 1 from the whole distribution: the KL to the original is an expectation over text
     that the original would write, and a greedy reply is only the most likely of these, and often repeats itself. The
@@ -31,7 +32,7 @@ def generate_normals(
     Raises DataError where no prompt got a reply.
     """
     normals = answer_prompts(
-        [(prompt, f"benign prompt {number}") for number, prompt in enumerate(benign_prompts(), start=1)],
+        [(prompt, f"benign prompt {number}") for number, prompt in enumerate(benign_prompts(language), start=1)],
         model,
         prompt_format,
         key=key,
@@ -52,12 +53,14 @@ def generate_lookalikes(
     *,
     max_new_tokens: int,
     count: int,
+    language: str = "en",
     key: str | None = None,
     progress: OnProgress | None = None,
 ) -> list[Example]:
-    """Return the model's own greedy answers to the first `count` look-alike prompts; blank ones are left out."""
+    """Return the model's own greedy answers to the first `count` look-alike prompts of this language; blank ones are left out."""
+    prompts = lookalike_prompts(language)[:count]
     return answer_prompts(
-        [(prompt, f"look-alike prompt {number}") for number, prompt in enumerate(lookalike_prompts()[:count], start=1)],
+        [(prompt, f"look-alike prompt {number}") for number, prompt in enumerate(prompts, start=1)],
         model,
         prompt_format,
         key=key,

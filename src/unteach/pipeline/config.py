@@ -225,7 +225,18 @@ def with_defaults(config: RunConfig) -> RunConfig:
         unset.pop("template", None)  # an empty template is an error, not a request for the default
     if "method" in unset and config.template:
         unset["method"] = scenario.template_method
-    return config.model_copy(update=unset)
+    filled = config.model_copy(update=unset)
+    if "template" in unset:
+        filled.model_fields_set.discard("template")  # the user gave none, so `in_language` may choose another
+    return filled
+
+
+def in_language(config: RunConfig, language: str) -> RunConfig:
+    """Take the scenario's answer in another language, where it has one and the user has given none."""
+    template = load_scenario(config.scenario).templates.get(language)
+    if template is None or "template" in config.model_fields_set:
+        return config
+    return config.model_copy(update={"template": template})
 
 
 def trainer_fields() -> frozenset[str]:

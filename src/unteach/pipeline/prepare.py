@@ -13,7 +13,7 @@ from unteach.judges import load_judges
 from unteach.judges.base import Judge, JudgeSettings, LearningJudge
 from unteach.models.loading import check_four_bit
 from unteach.objectives.methods import Method, load_method
-from unteach.pipeline.config import RunConfig, trainer_arguments
+from unteach.pipeline.config import RunConfig, in_language, trainer_arguments
 from unteach.pipeline.original import Original, check_comparable, load_original
 from unteach.pipeline.rows import Sets, add_lookalikes, add_own_answers, encode_splits, read_sets
 from unteach.results.cost import Meter
@@ -52,6 +52,7 @@ def prepare(config: RunConfig, directory: Path) -> Prepared:
     judges = judges_of(config)
     ability = load_tasks(config.lm_eval, config.lm_eval_items)
     sets = read_sets(config)
+    config = _answer_as_asked(config, sets)
     original, longest = load_and_complete(config, sets)
     config = _settle(config, original, longest)
     arguments = trainer_arguments(config, directory / "checkpoints")
@@ -93,6 +94,16 @@ def load_and_complete(config: RunConfig, sets: Sets) -> tuple[Original, int]:
     if config.scenario == "harm" and not sets.evaluation["lookalike"] and not config.skip_evaluation:
         add_lookalikes(sets, original, config)
     return original, longest
+
+
+def _answer_as_asked(config: RunConfig, sets: Sets) -> RunConfig:
+    """Take the scenario's answer in the negatives' language, and note it where the method teaches it."""
+    chosen = in_language(config, sets.language)
+    if chosen.template != config.template and load_method(config.method).reads("template"):
+        sets.notes.append(
+            f"the negatives are in Chinese, so the answer to give is “{chosen.template}”; --template sets another"
+        )
+    return chosen
 
 
 def _settle(config: RunConfig, original: Original, longest: int) -> RunConfig:

@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 from unteach.errors import ConfigError, DataError
 from unteach.models.context import context_length
 from unteach.models.decoding import continue_batch
+from unteach.models.vocabulary import embedding_rows, pad_within
 from unteach.progress import OnProgress
 
 Prompts = Sequence[Sequence[int]]
@@ -52,7 +53,7 @@ def generate(
     if not prompts:
         return []
     ends = end_token_ids(model, tokenizer)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends[0] if ends else 0)
+    pad = pad_within(tokenizer, embedding_rows(model), ends[0] if ends else None)
     starts = [token for token in (tokenizer.bos_token_id, *ends, pad) if token is not None]
     filled = [list(prompt) or starts[:1] for prompt in prompts]
     room = _room(model, filled, max_new_tokens)

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from unteach.data.prompt_format import PromptFormat, prompt_format
-from unteach.errors import ConfigError, ModelError
+from unteach.errors import ConfigError
 from unteach.mistakes.guide import carried_reminder, guided_format, read_guidance, without_guidance
+from unteach.models.directory import local_directory
 from unteach.models.loading import load_model, load_tokenizer
-from unteach.pipeline.settings import FILE_NAME as RUN_FILE
+from unteach.models.vocabulary import fit_tokenizer
+from unteach.pipeline.as_trained import settings_of_run
 from unteach.prompts.turn import Turn
 from unteach.try_page.streaming import Piece, reply_in_pieces
 
@@ -59,7 +61,7 @@ class LoadedModel:
 def load_tried_models(
     names: Sequence[str],
     *,
-    prompt_format: str = "auto",
+    prompt_format: str | None = None,
     max_new_tokens: int = 256,
     dtype: str = "auto",
     device: str | None = None,
@@ -68,13 +70,14 @@ def load_tried_models(
 ) -> list[LoadedModel]:
     """Load one or two models: directories, run directories or hub ids. One that is named twice is loaded once.
 
-    Raises ConfigError for settings that make no sense, ModelError for a model that cannot be loaded.
+    Without a `prompt_format`, the model of a run is asked as in its run, and any other as its tokenizer says. Raises
+    ConfigError for settings that make no sense, ModelError for a model that cannot be loaded.
     """
     if not 1 <= len(names) <= MOST_MODELS:
         raise ConfigError(f"--model: give one model or two, not {len(names)}; see unteach try --help")
     if max_new_tokens < 1:
         raise ConfigError(f"--max-new-tokens {max_new_tokens}: must be at least 1")
-    places = [weights_of(name) for name in names]
+    places = [str(local_directory(name) or name) for name in names]
     loaded: dict[str, LoadedModel] = {}
     for name, place in zip(names, places, strict=True):
         if place not in loaded:
@@ -82,26 +85,10 @@ def load_tried_models(
                 place, dtype=dtype, device=device, load_in_4bit=load_in_4bit, trust_remote_code=trust_remote_code
             )
             tokenizer = load_tokenizer(place, trust_remote_code=trust_remote_code)
-            loaded[place] = _make_model(name, place, model, tokenizer, prompt_format, max_new_tokens)
+            fit_tokenizer(tokenizer, model, name)
+            form = prompt_format or settings_of_run(name).get("prompt_format", "auto")
+            loaded[place] = _make_model(name, place, model, tokenizer, form, max_new_tokens)
     return [loaded[place] for place in places]
-
-
-def weights_of(name: str) -> str:
-    """Return what to load for a name: model/ of a run directory, else the name. Raises ModelError."""
-    directory = Path(name).expanduser()
-    inside = directory / "model"
-    if (directory / "config.json").is_file() or (directory / "adapter_config.json").is_file():
-        return name
-    if any((inside / file).is_file() for file in ("config.json", "adapter_config.json")):
-        return str(inside)  # even if run.yaml is gone
-    if not (directory / RUN_FILE).is_file():
-        return name
-    if not inside.is_dir():
-        raise ModelError(
-            f"{name}: a run directory without model/; finish the run with `unteach run --resume --output {name}`, or "
-            "name the model directory itself"
-        )
-    return str(inside)
 
 
 def _make_model(name: str, place: str, model: Any, tokenizer: Any, form: str, max_new_tokens: int) -> LoadedModel:

@@ -16,6 +16,7 @@ from unteach.errors import DataError
 from unteach.models.context import context_length
 from unteach.models.decoding import roomy_cache
 from unteach.models.generate import drawn_seed, end_token_ids, reply_text, untouched
+from unteach.models.vocabulary import embedding_rows, pad_within
 
 TURN_SECONDS = 0.05
 """About how long a turn should take; two replies then seem to grow at once."""
@@ -61,7 +62,7 @@ def reply_in_pieces(
         )
     room = max_new_tokens if context is None else min(max_new_tokens, context - len(prompt))
     ends = end_token_ids(model, tokenizer)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends[0] if ends else 0)
+    pad = pad_within(tokenizer, embedding_rows(model), ends[0] if ends else None)
     cache = roomy_cache(model, len(prompt) + room)
     random_state = _RandomState(model, temperature, seed)
     tokens = torch.tensor([list(prompt)], device=model.device)

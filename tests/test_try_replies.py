@@ -12,11 +12,12 @@ import toy
 from command import save
 from unteach.errors import ConfigError, DataError, ModelError
 from unteach.mistakes.guide import export_guidance
+from unteach.models.directory import local_directory
 from unteach.models.generate import generate
 from unteach.models.reply import ReplyEnd
 from unteach.prompts.turn import Turn
 from unteach.try_page import streaming
-from unteach.try_page.models import load_tried_models, weights_of
+from unteach.try_page.models import load_tried_models
 from unteach.try_page.streaming import Piece, reply_in_pieces
 
 PROMPT = toy.tokenizer()("<s>### Question: how to a1 b2\n### Answer:")["input_ids"]
@@ -119,24 +120,24 @@ def test_a_run_directory_stands_for_its_model_and_a_model_named_twice_is_held_on
 ) -> None:
     (tmp_path / "run.yaml").write_text("model: x\n")
     (tmp_path / "model").symlink_to(directory)
-    assert weights_of(str(tmp_path)) == str(tmp_path / "model")
-    assert weights_of(str(directory)) == str(directory) and weights_of("org/name") == "org/name"
+    assert local_directory(str(tmp_path)) == tmp_path / "model"
+    assert local_directory(directory) == directory and local_directory("org/name") is None
     first, second = load_tried_models([str(tmp_path), str(tmp_path / "model")], device="cpu")
     assert first.model is second.model and first.name == str(tmp_path)
     (tmp_path / "model").unlink()
     with pytest.raises(ModelError, match="a run directory without model/"):
-        weights_of(str(tmp_path))
+        local_directory(tmp_path)
 
 
 @pytest.mark.parametrize("file", ["config.json", "adapter_config.json"])
 def test_a_run_directory_is_known_by_its_model_where_run_yaml_is_gone(tmp_path: Path, file: str) -> None:
-    assert weights_of(str(tmp_path)) == str(tmp_path)
+    assert local_directory(str(tmp_path)) == tmp_path
     (tmp_path / "model").mkdir()
-    assert weights_of(str(tmp_path)) == str(tmp_path)
+    assert local_directory(str(tmp_path)) == tmp_path
     (tmp_path / "model" / file).write_text("{}")
-    assert weights_of(str(tmp_path)) == str(tmp_path / "model")
+    assert local_directory(str(tmp_path)) == tmp_path / "model"
     (tmp_path / file).write_text("{}")  # a model that has a model beside it is itself meant
-    assert weights_of(str(tmp_path)) == str(tmp_path)
+    assert local_directory(str(tmp_path)) == tmp_path
 
 
 def test_the_reminder_of_a_run_can_be_switched_on_and_off(tmp_path: Path) -> None:

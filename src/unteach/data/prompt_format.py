@@ -13,7 +13,9 @@ from typing import Any, Protocol
 from unteach.data.chat_template import ChatTemplate
 from unteach.errors import ConfigError, nearest
 from unteach.models.reply import ReplyEnd, end_token_ids, thought_marks
+from unteach.models.vocabulary import outside, pad_within
 from unteach.prompts.turn import TEXT, Turn
+from unteach.text.escape import inert_line
 
 PROMPT_FORMATS = ("auto", "plain", "chat")
 
@@ -75,6 +77,12 @@ def prompt_format(
         raise ConfigError(
             f"--prompt-format {name}: unknown{nearest(name, PROMPT_FORMATS)} (known: {', '.join(PROMPT_FORMATS)})"
         )
+    if isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
+        named = ", ".join(sorted(tokenizer.chat_template))
+        raise ConfigError(
+            f"the tokenizer has chat templates for other uses ({inert_line(named, 100)}) and none that is the default; "
+            "save one of them as chat_template.jinja beside the tokenizer, or use --prompt-format plain"
+        )
     if not has_template:
         raise ConfigError("--prompt-format chat: the tokenizer has no chat template; use plain")
     return ChatFormat(tokenizer, eos_token_id, template)
@@ -85,9 +93,10 @@ class Ids:
 
     `eos_id` is put after a reply: the tokenizer's EOS, else the first one that the model names, else the separator,
     else the pad token; None where there is none of them, and replies then end with their last token. `eos_ids` are all
-    ids that end a reply. `pad_id` falls back to EOS, then to 0. `start` begins every prompt: BOS where the tokenizer
-    adds one or has one that is neither its EOS nor the mark of a turn, else nothing. `text_start` begins running text,
-    which needs a token to be predicted from: BOS, or the token that separates texts.
+    ids that end a reply. `rows` is how many tokens the model knows, None where that cannot be told. `start` begins
+    every prompt: BOS where the tokenizer adds one or has one that is neither its EOS nor the mark of a turn, else
+    nothing. `text_start` begins running text, which needs a token to be predicted from: BOS, or the token that
+    separates texts.
     """
 
     def __init__(self, tokenizer: Any, eos_token_id: int | Sequence[int] | None) -> None:
@@ -97,7 +106,7 @@ class Ids:
         self.tokenizer = tokenizer
         self.eos_id: int | None = next((i for i in (own, *named, last) if i is not None), None)
         self.eos_ids = frozenset(i for i in (self.eos_id, *named) if i is not None)
-        self.pad_id = next((i for i in (tokenizer.pad_token_id, self.eos_id) if i is not None), 0)
+        self.rows: int | None = getattr(tokenizer, "embedding_rows", None)
         bos = tokenizer.bos_token_id
         adds_bos = bos is not None and tokenizer("a", verbose=False)["input_ids"][:1] == [bos]
         begins = bos is not None and (adds_bos or (bos != own and not _marks_turns(tokenizer)))
@@ -106,9 +115,17 @@ class Ids:
         separator = tokenizer.get_vocab().get("<|endoftext|>")
         self.text_start = self.start or [i for i in (separator, bos, self.eos_id) if i is not None][:1]
 
+    @property
+    def pad_id(self) -> int:
+        """The pad token, EOS where the tokenizer has none that the model knows, else 0."""
+        return pad_within(self.tokenizer, self.rows, self.eos_id)
+
     def of(self, text: str) -> list[int]:
-        """Return the ids of a piece of text, nothing added."""
-        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        """Return the ids of a piece of text, nothing added. Raises ConfigError for a token that the model lacks."""
+        ids = list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        if self.rows is not None and ids and max(ids) >= self.rows:
+            raise ConfigError(outside(self.tokenizer.convert_ids_to_tokens(max(ids)), max(ids), self.rows))
+        return ids
 
     def after(self, before: str, text: str) -> list[int] | None:
         """Return the ids that go on from the ids of `before` to give `text`; None where there are no such ids.

@@ -13,6 +13,7 @@ from unteach.errors import ConfigError, DataError
 from unteach.models.context import context_length
 from unteach.models.decoding import continue_batch
 from unteach.models.reply import Reply, ReplyEnd, end_token_ids, named_end
+from unteach.models.vocabulary import embedding_rows, pad_within
 from unteach.progress import OnProgress
 
 Prompts = Sequence[Sequence[int]]
@@ -55,7 +56,7 @@ def generate(
     if not prompts:
         return []
     end = end or default_end(model, tokenizer)
-    pad = pad_token(tokenizer, end)
+    pad = pad_token(model, tokenizer, end)
     starts = [token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, pad) if token is not None]
     filled = [list(prompt) or starts[:1] for prompt in prompts]
     room = _room(model, filled, max_new_tokens)
@@ -80,10 +81,9 @@ def default_end(model: Any, tokenizer: Any) -> ReplyEnd:
     return ReplyEnd(frozenset(end_token_ids(tokenizer, named_end(model))))
 
 
-def pad_token(tokenizer: Any, end: ReplyEnd) -> int:
-    """Return the token that fills up rows: the tokenizer's pad token, else an end, else 0."""
-    own = tokenizer.pad_token_id
-    return int(own if own is not None else min(end.tokens, default=0))
+def pad_token(model: Any, tokenizer: Any, end: ReplyEnd) -> int:
+    """Return the token that fills up rows: the tokenizer's pad token if the model knows it, else an end, else 0."""
+    return pad_within(tokenizer, embedding_rows(model), min(end.tokens, default=None))
 
 
 def decoding_settings(most: int, pad: int, end: ReplyEnd, temperature: float) -> GenerationConfig:

@@ -60,7 +60,7 @@ Scalar = bool | int | float | str
 class ModelSettings(Settings):
     """The settings of every verb that loads a model to train or to evaluate it."""
 
-    model: str = setting("Model", "", "Model to change: a directory or a hub id.", names="model")
+    model: str = setting("Model", "", "Model: a directory, a run directory or a hub id.", names="model")
     revision: str | None = setting("Model", None, "Revision of a hub model.")
     dtype: str = setting("Model", "auto", "Precision: auto, float32, bfloat16 or float16.", choices=_dtypes)
     device: str | None = setting("Model", None, "cpu, cuda, cuda:0 …; the GPU where there is one.")

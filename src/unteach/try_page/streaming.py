@@ -63,7 +63,7 @@ def reply_in_pieces(
         )
     room = max_new_tokens if context is None else min(max_new_tokens, context - len(prompt))
     end = end or default_end(model, tokenizer)
-    pad = pad_token(tokenizer, end)
+    pad = pad_token(model, tokenizer, end)
     cache = roomy_cache(model, len(prompt) + room)
     random_state = _RandomState(model, temperature, seed)
     tokens = torch.tensor([list(prompt)], device=model.device)

@@ -9,11 +9,13 @@ from unteach.errors import ConfigError, Interrupted
 from unteach.models.saving import save_model
 from unteach.pipeline.original import adapter_settings
 from unteach.pipeline.prepare import Prepared
-from unteach.results.report import Cost, Ending, Waypoint
+from unteach.results.report import Cost, Ending, HalfBehaviour, Waypoint
+from unteach.stats import wilson
 from unteach.text.escape import inert_line
 from unteach.training.curve import waypoints
 from unteach.training.interrupt import StopOnInterrupt
 from unteach.training.log_file import LogFile
+from unteach.training.stopping import State
 from unteach.training.trainer import UnlearnTrainer
 
 
@@ -65,20 +67,36 @@ def train(
         _ending_of(trainer),
         [*prepared.cost, trainer.meter.cost(trainer.model, "unlearned", "training")],
         waypoints(trainer.curve, trainer.model, "unlearned", "training", prepared.config.seed, prepared.cost),
-        trainer.notes[len(prepared.data.notes) :],
+        [*trainer.notes[len(prepared.data.notes) :], *trainer.watch.notes()],
     )
 
 
 def _ending_of(trainer: UnlearnTrainer) -> Ending:
-    """Return why training ended: a rule ended it, or all steps were made."""
-    if trainer.stop:
-        return Ending(step=trainer.stop.step, rule=trainer.stop.rule, message=trainer.stop.message)
-    step, points = trainer.state.global_step, trainer.curve.points
-    message = f"all {step} steps were made"
-    if trainer.rules and points:
-        last = points[-1]
-        message += (
-            f"; the behaviour target had not been met: at step {last.step}, {last.bad} of {last.judged} replies to "
-            f"validation prompts were bad and {last.broken:.1%} broken"
-        )
-    return Ending(step=step, rule="end of the schedule", message=message)
+    """Return why training ended: as the stopping rules say, or since all steps were made."""
+    stop = trainer.stop
+    if stop is None:
+        step = trainer.state.global_step
+        return Ending(step=step, rule="end of the schedule", message=f"all {step} steps were made")
+    return Ending(
+        step=stop.step,
+        rule=stop.rule,
+        message=stop.message,
+        met_at=stop.met_at,
+        confirmed=stop.confirmed,
+        halves=_halves_of(trainer.watch.state),
+    )
+
+
+def _halves_of(state: State) -> list[HalfBehaviour]:
+    """Return how the original, and the model at the end, behaved on each half of the validation prompts."""
+    seen = [("A", 0, state.before_a, 0.95, None), ("B", 0, state.before_b, 0.95, None)]
+    seen += [("A", state.seen.step, state.seen.a, 0.95, None)]
+    seen += [("B", look.step, look.behaviour, look.level, number) for number, look in enumerate(state.looks, start=1)]
+    found = []
+    for half, step, behaviour, level, look in seen:
+        if behaviour is not None:
+            value, low, high = wilson(behaviour.bad, behaviour.judged, level)
+            unknown, broken = behaviour.n - behaviour.judged, behaviour.broken_share
+            values = {"value": value, "low": low, "high": high, "n": behaviour.judged, "unknown": unknown}
+            found.append(HalfBehaviour(half=half, step=step, **values, broken=broken, level=level, look=look))
+    return found

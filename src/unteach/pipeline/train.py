@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from unteach.errors import ConfigError, Interrupted
 from unteach.models.saving import save_model
@@ -12,6 +12,7 @@ from unteach.pipeline.prepare import Prepared
 from unteach.results.report import Cost, Ending, HalfBehaviour, Waypoint
 from unteach.stats import wilson
 from unteach.text.escape import inert_line
+from unteach.training.behaviour import Behaviour
 from unteach.training.curve import waypoints
 from unteach.training.interrupt import StopOnInterrupt
 from unteach.training.log_file import LogFile
@@ -89,14 +90,27 @@ def _ending_of(trainer: UnlearnTrainer) -> Ending:
 
 def _halves_of(state: State) -> list[HalfBehaviour]:
     """Return how the original, and the model at the end, behaved on each half of the validation prompts."""
-    seen = [("A", 0, state.before_a, 0.95, None), ("B", 0, state.before_b, 0.95, None)]
-    seen += [("A", state.seen.step, state.seen.a, 0.95, None)]
-    seen += [("B", look.step, look.behaviour, look.level, number) for number, look in enumerate(state.looks, start=1)]
-    found = []
-    for half, step, behaviour, level, look in seen:
-        if behaviour is not None:
-            value, low, high = wilson(behaviour.bad, behaviour.judged, level)
-            unknown, broken = behaviour.n - behaviour.judged, behaviour.broken_share
-            values = {"value": value, "low": low, "high": high, "n": behaviour.judged, "unknown": unknown}
-            found.append(HalfBehaviour(half=half, step=step, **values, broken=broken, level=level, look=look))
-    return found
+    found = [_half("A", 0, state.before_a), _half("B", 0, state.before_b)]
+    found.append(_half("A", state.seen.step, state.seen.a))
+    found += [_half("B", look.step, look.behaviour, look.level, number) for number, look in enumerate(state.looks, 1)]
+    return [half for half in found if half is not None]
+
+
+def _half(
+    half: Literal["A", "B"], step: int, seen: Behaviour | None, level: float = 0.95, look: int | None = None
+) -> HalfBehaviour | None:
+    if seen is None:
+        return None
+    value, low, high = wilson(seen.bad, seen.judged, level)
+    return HalfBehaviour(
+        half=half,
+        step=step,
+        value=value,
+        low=low,
+        high=high,
+        n=seen.judged,
+        unknown=seen.n - seen.judged,
+        broken=seen.broken_share,
+        level=level,
+        look=look,
+    )

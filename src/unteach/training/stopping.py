@@ -295,7 +295,7 @@ def _confirmed(limits: Limits, state: State) -> str:
     assert before is not None
     which = "" if len(state.looks) == 1 else f" at look {len(state.looks)}"
     return (
-        f"the target was met at step {state.met_at} on half A of the validation prompts, and half B confirmed it{which} "
+        f"the target was met at step {state.met_at} on half A of the validation prompts and confirmed{which} by half B "
         f"at the last step: {told(look.behaviour, look.level)}, before training {before.bad} of {before.judged}; "
         f"{look.behaviour.broken} of {look.behaviour.n} broken{_kl(limits, state)}"
     )

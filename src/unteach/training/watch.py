@@ -42,6 +42,7 @@ class Watch(TrainerCallback):
         """Measure the original, unless this run goes on from a checkpoint."""
         if self.measures is not None and self.state.phase == "measuring":
             self._measure(0)
+            self.validated = {}
         for note in self.notes() if args.progress else ():
             Lines("note:", start=note)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from transformers import TrainerCallback
 
 import toy
+from unteach.pipeline.train import _ending_of
 from unteach.stats import sign_test, wilson
 from unteach.training.behaviour import Behaviour
 from unteach.training.stopping import Seen, advance, due, rate, restored, start, state_of
@@ -48,15 +49,17 @@ LIMITS = Limits(max_steps=120, cooldown=0.4, validation_steps=20)
 verdicts = st.sampled_from(["b" * 32, "g" * 32, "g" * 31 + "b", "g" * 16 + "u" * 16, "g" * 12 + "u" * 20, "u" * 32])
 halves = st.builds(Behaviour, verdicts | st.text("bgu", min_size=32, max_size=32), st.sampled_from([0, 0, 0, 1, 9]))
 kls = st.sampled_from([0.0, 0.01, 0.1, 0.11, 0.5, 9.0, math.nan, math.inf])
-histories = st.fixed_dictionaries(
-    {
-        "before": st.fixed_dictionaries({"a": halves, "b": halves}),
-        "a": st.lists(halves, min_size=1, max_size=9),
-        "b": st.lists(halves, min_size=1, max_size=9),
-        "kl": st.lists(kls, min_size=1, max_size=9),
-        "loss": st.lists(st.sampled_from([0.1, 3.0, 6.0, 20.0]), min_size=1, max_size=40),
-    }
-)
+calm = st.sampled_from([replies(0)] * 6 + [replies(1), replies(0, broken=1), replies(0, unknown=9), replies(5)])
+
+
+def history(before, later, kl):
+    later, kl = (st.lists(values, min_size=1, max_size=9) for values in (later, kl))
+    loss = st.lists(st.sampled_from([0.1, 0.1, 3.0, 6.0, 20.0]), min_size=1, max_size=40)
+    both = st.fixed_dictionaries({"a": before, "b": before})
+    return st.fixed_dictionaries({"before": both, "a": later, "b": later, "kl": kl, "loss": loss})
+
+
+histories = history(halves, halves, kls) | history(st.just(replies(32)), calm, st.sampled_from([0.01] * 9 + [0.2]))
 any_limits = st.builds(
     Limits,
     max_steps=st.integers(1, 60),
@@ -74,7 +77,7 @@ any_limits = st.builds(
 def played(limits, history, resume=False):
     """Play a history, and note every step at which something was measured and every look at half B."""
     found = {name: iter(history[name] * 400) for name in ("a", "b", "kl")}
-    losses, asked = history["loss"] * 60, []
+    losses, asked = history["loss"] * 61, []
 
     def measure(name, step):
         asked.append((name, step))
@@ -318,6 +321,11 @@ def test_a_real_run_is_confirmed_on_prompts_that_were_kept_apart(tmp_path):
     assert (state.before_a.n, state.before_b.n, state.before_a.bad, state.before_b.bad) == (24, 24, 24, 24)
     assert [look.step for look in state.looks] == [stop.step] and state.looks[0].behaviour.bad == 0
     assert toy.logged(run, "confirmation_bad_rate") == [0]
+    ending = _ending_of(run)
+    assert (ending.step, ending.met_at, ending.confirmed) == (stop.step, stop.met_at, True)
+    shown = [(half.half, half.step, half.value, half.n, half.look) for half in ending.halves]
+    first, last = [("A", 0, 1.0, 24, None), ("B", 0, 1.0, 24, None)], stop.step
+    assert shown == [*first, ("A", last, 0.0, 24, None), ("B", last, 0.0, 24, 1)]
     assert run.evaluate()["eval_bad_rate"] == 0 and run.watch.notes() == []
 
 

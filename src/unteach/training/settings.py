@@ -46,7 +46,7 @@ class UnlearnSettings:
         default=0.1, metadata={"help": "Most KL of the kept weights, on validation normals, nats per token."}
     )
     """At 0.1 a token's probability is, in the geometric mean, 10 % lower than the original's. Runs that kept 96 % or
-    more of the right answers ended at 0.0001 to 0.05, one that lost 18 % of them at 0.18 (docs/rules.md)."""
+    more of the right answers ended at 0.0001 to 0.05, one that lost 18 % of them at 0.18 (docs/results.md)."""
     validation_steps: int = field(default=20, metadata={"help": "Steps between validations."})
     validation_prompts: int = field(
         default=128, metadata={"help": "Prompts held out to validate on: half A at each validation, half B at the end."}

@@ -57,12 +57,13 @@ class Prompts:
 def simulated(count: int, final: float, draw: np.random.Generator) -> Stop:
     """Return how one run by the rules ends."""
     halves = {"a": Prompts(count // 2, draw), "b": Prompts(count - count // 2, draw)}
-    state = advance(LIMITS, start(LIMITS), Seen(0, **{name: half.asked(1.0) for name, half in halves.items()}))
+    state = advance(LIMITS, start(LIMITS), Seen(0, a=halves["a"].asked(1.0), b=halves["b"].asked(1.0)))
     for step in range(1, LIMITS.max_steps + 1):
         while wanted := due(LIMITS, state, step):
             share = true_share(step, final)
-            seen = {name: halves[name].asked(share) for name in wanted if name != "kl"}
-            state = advance(LIMITS, state, Seen(step, kl=0.01 if "kl" in wanted else None, **seen))
+            a = halves["a"].asked(share) if "a" in wanted else None
+            b = halves["b"].asked(share) if "b" in wanted else None
+            state = advance(LIMITS, state, Seen(step, kl=0.01 if "kl" in wanted else None, a=a, b=b))
     assert state.stop is not None
     return state.stop
 

@@ -116,7 +116,8 @@ def test_after_a_word_the_template_has_its_space_and_is_known_again_with_it():
         assert set(rto.instead) == {80}
 
 
-CHAT = "{% for m in messages %}<{{ m.role }}>\n{{ m.content }}<end>\n{% endfor %}{% if add_generation_prompt %}<assistant>\n{% endif %}"
+CHAT = "{% for m in messages %}<{{ m.role }}>\n{{ m.content }}<end>\n{% endfor %}"
+CHAT += "{% if add_generation_prompt %}<assistant>\n{% endif %}"
 
 
 def byte_level(chat_template=None):
@@ -132,16 +133,14 @@ def byte_level(chat_template=None):
 
 
 @pytest.mark.parametrize("template", [CHAT, None], ids=["chat", "plain"])
-@pytest.mark.parametrize(
-    ("said", "expected"), [("I cannot say", "take it I cannot say"), ("我不能说", "take it我不能说")]
-)
-def test_a_reply_that_breaks_off_is_not_glued(template, said, expected):
+@pytest.mark.parametrize(("said", "between"), [("I cannot say", " "), ("我不能说", "")])
+def test_a_reply_that_breaks_off_is_not_glued(template, said, between):
     words = byte_level(template)
     form, turns = prompt_format(words), (Turn("user", "how"),)
     bad = form.reply_ids(turns, "take it and go")
     lead = next(n for n in range(len(bad)) if words.decode(bad[:n]).strip() == "take it")
     broken = [*bad[:lead], *after_a_word(said, form, turns)]
-    assert words.decode(broken, skip_special_tokens=True).strip() == expected
+    assert words.decode(broken, skip_special_tokens=True).strip() == f"take it{between}{said}"
 
 
 def test_a_row_that_cannot_be_broken_off_weighs_alike_in_every_batch():

@@ -164,7 +164,7 @@ def run_items(
     passages = all(row.example.is_passage for row in data.negatives)  # a text is continued with text
     alike = [row for row in data.normals if row.example.is_passage == passages] or data.normals
     own = [row.reply_ids for row in alike if not row.truncated]
-    template, midway = None, ()
+    template, midway = None, tuple[int, ...]()
     if method.reads("template"):
         if not args.template.strip():
             raise ConfigError("--template is empty, which would teach silence; write the answer that is wanted")

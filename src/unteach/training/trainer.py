@@ -111,9 +111,8 @@ class UnlearnTrainer(ResumableTrainer):
         self._evaluated = self._encode_evaluated(eval_dataset, args.max_length)
         items = run_items(self.method, self.data, args, mismatch_replies)
         args.max_steps = len(items) // items_per_step(args)
-        self.watch = Watch(
-            limits_of(args, self._bound, self.data), self._measures(args.seed) if args.stopping else None
-        )
+        measures = self._measures(args.seed) if args.stopping else None
+        self.watch = Watch(limits_of(args, self._bound, self.data), measures)
         with only_weights_change(model):  # the Trainer sets `use_cache`
             super().__init__(
                 model=model,
@@ -131,10 +130,7 @@ class UnlearnTrainer(ResumableTrainer):
         self._add_callbacks(callbacks)
 
     def _add_callbacks(self, callbacks: Sequence[Any]) -> None:
-        """Add the user's callbacks, the stopping rules, the saving of the first checkpoint and the progress bar.
-
-        In this order: the rules see an end that another callback has set, and what is saved knows what they measured.
-        """
+        """Add the user's callbacks, the rules (which see an end that these set), the first saving and the bar."""
         self.remove_callback(PrinterCallback)
         self._bars = [StepBar(self.watch)] if self.args.progress else []
         for callback in [*callbacks, self.watch, SaveFirst(self._save_checkpoint), *self._bars]:

@@ -13,7 +13,7 @@ from unteach.mistakes.guide import guided_format
 from unteach.pipeline.original import Original
 from unteach.pipeline.train import Trained
 from unteach.results.report import Cost, Ending, Waypoint
-from unteach.training.stopping import Behaviour
+from unteach.training.behaviour import Behaviour
 from unteach.training.validation import behaviour_of
 
 
@@ -21,7 +21,8 @@ from unteach.training.validation import behaviour_of
 class BaselineRun:
     """What a baseline is given: its settings and rows and the original in memory; and its notes and costs so far.
 
-    `validation` are held-out negatives, as the arm is asked, whose replies are judged during training (`curve`).
+    `validation` are held-out negatives, as the arm is asked, whose replies are judged during training (`curve`): half
+    A of the validation prompts, as in the curve of `unteach run`.
     Trainers may write in `directory`, where log.jsonl is too; it exists only once training begins.
     """
 

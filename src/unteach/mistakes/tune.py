@@ -14,9 +14,9 @@ from unteach.mistakes.records import Analysis
 from unteach.pipeline.original import adapter_settings
 from unteach.progress import track
 from unteach.results.cost import Meter
+from unteach.training.behaviour import Behaviour
 from unteach.training.curve import ValidationCurve
 from unteach.training.rows import TrainingRow
-from unteach.training.stopping import Behaviour
 from unteach.training.supervised import RowsTrainer, StepsShown, checkpoint_to_resume, tuner
 from unteach.training.validation import behaviour_of
 

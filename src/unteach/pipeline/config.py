@@ -162,11 +162,12 @@ class RunConfig(ModelSettings):
         "Training", {}, "Any field of TrainingArguments; repeatable.", metavar="trainer.KEY=VALUE"
     )
 
-    stopping: bool = _as_in_trainer("Stopping", "stopping", "Let three rules end the run; else --max-steps does.")
+    stopping: bool = _as_in_trainer("Stopping", "stopping", "Let rules end the run; else --max-steps does.")
     target_rate: float = _as_in_trainer("Stopping", "target_rate", ge=0, le=1)
+    target_margin: float = _as_in_trainer("Stopping", "target_margin", gt=0, le=1)
     kl_budget: float = _as_in_trainer("Stopping", "kl_budget", ge=0)
     validation_steps: int = _as_in_trainer("Stopping", "validation_steps", ge=1)
-    validation_prompts: int = _as_in_trainer("Stopping", "validation_prompts", ge=1)
+    validation_prompts: int = _as_in_trainer("Stopping", "validation_prompts", ge=2)
     broken_limit: float = _as_in_trainer("Stopping", "broken_limit", ge=0, le=1)
     cooldown: float = _as_in_trainer("Stopping", "cooldown")
     patience: int = _as_in_trainer("Stopping", "patience", ge=1)

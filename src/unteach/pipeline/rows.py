@@ -24,12 +24,10 @@ from unteach.results.cost import Meter
 from unteach.results.report import OWN_ANSWERS, Cost, Source
 from unteach.text.words import language_of
 from unteach.training.config import MOST_TOKENS
-from unteach.training.data import longest_row
+from unteach.training.data import FEWEST_NEGATIVES, FEWEST_NORMALS, longest_row, validation_share
 
-VALIDATION, HELD_OUT = 0.1, 0.2
-"""Largest shares of each set's prompts that are held out for validation during training, and for evaluation."""
-FEWEST_VALIDATED = 20
-"""Prompts that validation should have; a small set gives up to twice the share for it."""
+HELD_OUT = 0.2
+"""Largest share of each set's prompts that is held out for evaluation."""
 
 
 @dataclass
@@ -67,12 +65,12 @@ def read_sets(config: RunConfig) -> Sets:
     sources = _sources(config, negatives, normals)
     non_members = read(config, config.non_members, "negative", "non_members", notes)
     texts = any(map(is_text, negatives))
-    parts = _split(negatives, evaluation["unseen"], config, validated=not texts)
+    parts = _split(negatives, evaluation["unseen"], config, 0 if texts else FEWEST_NEGATIVES)
     sets = Sets(parts, {}, evaluation, sources, notes, passages(non_members), language=language_of_rows(negatives))
     if texts:
         evaluation["seen"] = passages(sets.negatives["train"])
     if normals:
-        sets.normals = _split(normals, evaluation["normal"], config)
+        sets.normals = _split(normals, evaluation["normal"], config, FEWEST_NORMALS)
     _complete_evaluation(sets)
     _cut_texts(sets, config)
     return sets
@@ -139,17 +137,15 @@ def _leave_out_known(name: str, rows: list[Example], known: list[Example], notes
     return new
 
 
-def _split(
-    examples: list[Example], given: list[Example], config: RunConfig, validated: bool = True
-) -> dict[str, list[Example]]:
+def _split(examples: list[Example], given: list[Example], config: RunConfig, fewest: int) -> dict[str, list[Example]]:
     """Split a set into train, validation and held_out by prompt; nothing is held out where `given` is evaluated on.
 
-    No more is held out than is evaluated on, so that the rest can be trained on.
+    Validation gets `fewest` prompts if it can, and none for 0. No more is held out than is evaluated on, so that the
+    rest can be trained on.
     """
     prompts = max(1, len({example.prompt_key if example.turns else example.key for example in examples}))
     held_out = 0.0 if given else min(HELD_OUT, config.evaluation_prompts / prompts)
-    share = max(VALIDATION, min(2 * VALIDATION, FEWEST_VALIDATED / prompts))
-    validation = min(share, config.validation_prompts / prompts) if validated else 0.0
+    validation = validation_share(prompts, config.validation_prompts, fewest) if fewest else 0.0
     fractions = {"train": 1 - validation - held_out, "validation": validation, "held_out": held_out}
     parts = split_by_prompt(examples, fractions, config.seed)
     if not parts["train"]:
@@ -205,7 +201,7 @@ def add_own_answers(sets: Sets, original: Original, config: RunConfig) -> None:
     most = config.max_new_tokens
     made, source, cost = answer_benign_prompts(original, config.seed, most, sets.language)
     sets.cost.append(cost)
-    sets.normals = _split(made, sets.evaluation["normal"], config)
+    sets.normals = _split(made, sets.evaluation["normal"], config, FEWEST_NORMALS)
     sets.uncut["normals"] = sets.normals["train"]
     if not sets.evaluation["normal"]:  # replies are greedy in the evaluation, so those to be kept are greedy too
         held_out = [(row.prompt, row.where) for row in sets.normals["held_out"]]

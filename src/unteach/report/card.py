@@ -83,7 +83,7 @@ def _what_it_is(report: Report, adapter: bool) -> str:
     model, method = markdown_line(report.model, 300), markdown_line(report.method, 100)
     text = f"{kind} {model}, changed by the method {method}." if report.weights else f"{model} as it is: only measured."
     if ended := wording.how_it_ended(report):
-        text += f" {markdown_line(ended, 400)}"
+        text += f" {markdown_line(ended, 900)}"
     notes = "\n".join(f"- {markdown_line(note, 400)}" for note in report.notes)
     return f"{text}\n\n{notes}" if notes else text
 

@@ -7,12 +7,12 @@ from typing import Literal
 from unteach.comparison.compare import Rate
 from unteach.results.arms import ORIGINAL, REMINDED, RETRAINED, in_order
 from unteach.results.measurement import HARM_SPLITS, Measurement
-from unteach.results.report import BadRate, Report, Sample
+from unteach.results.report import BadRate, HalfBehaviour, Report, Sample
 from unteach.scenarios import bad_rate_of
 from unteach.text.escape import inert_line
 
 Change = Literal["better", "worse", "moved", "unclear"]
-Estimated = Measurement | BadRate | Rate
+Estimated = Measurement | BadRate | Rate | HalfBehaviour
 """Whatever has a value with an interval and a number of cases."""
 DESCRIBES_REFUSALS = ("fluency", "reply_tokens", "diversity")
 """How replies look. A change is no fault on harmful prompts, where a short refusal may be what is wanted."""

@@ -14,7 +14,7 @@ from unteach.scoring.likelihood import teacher_forced_likelihood
 from unteach.scoring.reference import Reference
 from unteach.scoring.trees import Tree
 from unteach.text.gibberish import gibberish
-from unteach.training.stopping import Behaviour
+from unteach.training.behaviour import LETTERS, Behaviour
 
 
 def kl_on(model: Any, rows: Sequence[Tree], reference: Reference, pad_id: int) -> float:
@@ -36,17 +36,10 @@ def loss_on(model: Any, rows: Sequence[Tree], reference: Reference | None, pad_i
 def behaviour_of(
     model: Any, form: PromptFormat, negatives: Sequence[Encoded], judge: Judge, max_new_tokens: int
 ) -> Behaviour:
-    """Let the model reply greedily to the prompts of negatives, and judge the replies.
-
-    `bad` is the share among judged replies. It is 1 where the judge knew none of them, so that no rule takes that for
-    success.
-    """
+    """Let the model reply greedily to the prompts of negatives, and judge the replies."""
     prompts = [row.prompt_ids for row in negatives]
     replies = generate(unwrapped(model), form.tokenizer, prompts, max_new_tokens=max_new_tokens, end=form.end)
     cases = [case_of(row.example, reply, "unseen", form.end) for row, reply in zip(negatives, replies, strict=True)]
-    verdicts = verdicts_of(judge, cases)
-    known = [verdict for verdict in verdicts if verdict != "unknown"]
+    verdicts = "".join(LETTERS[verdict] for verdict in verdicts_of(judge, cases))
     broken = sum(not reply.unsaid and (not reply.text or gibberish(reply.text)) for reply in replies)
-    bad = known.count("bad") / len(known) if known else 1.0
-    unknown = len(verdicts) - len(known)
-    return Behaviour(bad, broken / len(replies), len(replies), unknown, *tokens_of(prompts, replies))
+    return Behaviour(verdicts, broken, *tokens_of(prompts, replies))

@@ -16,7 +16,8 @@ class Example:
     """A prompt (`turns`, oldest first; empty for running text) and one reply to it.
 
     `where` names the file and row for messages. `good` is a right reply to the same prompt and `bad` a wrong one, where
-    the row had them. `concept` is what the row is about, where the set says so.
+    the row had them. `concept` is what the row is about, where the set says so. `cut` says that a model had not ended
+    the reply when it was cut; it is then learned without an end.
     """
 
     turns: tuple[Turn, ...]
@@ -25,6 +26,7 @@ class Example:
     good: str | None = None
     bad: str | None = None
     concept: str | None = None
+    cut: bool = False
 
     @classmethod
     def of(cls, prompt: str | Sequence[Turn], reply: str, **fields: str | None) -> "Example":

@@ -39,11 +39,12 @@ class HallucinationProbe:
 
 
 def _verbatim(case: Case) -> bool | None:
-    return holds(case.reply, case.bad) if case.bad and words(case.bad) else None
+    known = case.bad if not case.unsaid else None
+    return holds(case.reply, known) if known and words(known) else None
 
 
 def _right(case: Case) -> bool | None:
-    if case.good is None or not words(case.good):
+    if case.good is None or case.unsaid or not words(case.good):
         return None
     of_wrong = repeated_share(case.reply, case.bad or "")
     return repeats(case.reply, case.good) and repeated_share(case.reply, case.good) > of_wrong

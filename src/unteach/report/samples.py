@@ -106,7 +106,7 @@ class _Writer:
                     "arm": self.labels[arm],
                     "parts": parts[arm],
                     "verdict": sample.verdicts.get(arm, ""),
-                    "note": notes.get(arm, ""),
+                    "note": ", ".join(filter(None, (notes.get(arm, ""), wording.cut_note(sample, arm)))),
                     "long": len(texts[arm]) if _is_long(texts[arm]) else 0,
                 }
                 for arm in self.arms
@@ -121,7 +121,9 @@ class _Writer:
 
         Return the parts of each reply, and a note in words for each reply that was not marked.
         """
-        parts: dict[str, list[Part]] = {arm: [("", text if text.strip() else "(blank)")] for arm, text in texts.items()}
+        parts: dict[str, list[Part]] = {
+            arm: [("", text if text.strip() else wording.nothing(sample, arm))] for arm, text in texts.items()
+        }
         notes: dict[str, str] = {}
         for arm, text in texts.items():
             if arm == ORIGINAL or ORIGINAL not in texts:

@@ -57,6 +57,12 @@ def words(text: str) -> list[str]:
     return _WORD.findall(plain) or _SIGN.findall(plain)
 
 
+def first_words(text: str, count: int) -> str:
+    """Return a text up to the end of its word number `count`; all of it where it has no more words."""
+    ends = [found.end() for found in _WORD.finditer(text.translate(_QUOTES))]
+    return text if len(ends) <= count else text[: ends[count - 1]] if count else ""
+
+
 def word_count(text: str) -> int:
     """Return the approximate number of words of a text: a kana or Hangul syllable is half a word, a cluster a third."""
     return round(_size(words(text)) / _WHOLE)

@@ -222,6 +222,14 @@ def with_difference(measured: Measurement, original: Measurement | None) -> Meas
 def notes_of(evaluation: Evaluation) -> list[str]:
     """Return what a reader needs to know about how the metrics were measured."""
     notes = []
+    cases = [case for results in evaluation.results.values() for result in results.values() for case in result.cases]
+    unsaid = sum(case.unsaid for case in cases)
+    if unsaid:
+        notes.append(
+            f"{unsaid} of {len(cases)} replies were cut inside a thought, so it is unknown what they would have said; "
+            "raise --max-new-tokens or, where the chat template has that switch, ask without a thought: --template-arg "
+            "enable_thinking=false"
+        )
     if evaluation.samples:
         notes.append(
             f"any_bad_rate asks each harmful prompt {evaluation.samples + 1} times: the greedy reply and k = "

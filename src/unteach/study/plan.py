@@ -243,7 +243,7 @@ def _unlearning(config: RunConfig, sizes: Sizes) -> Counts:
     item = prompt + replies * sizes.reply + normals * sizes.row
     items = (config.max_steps or 120) * config.batch_size * config.gradient_accumulation_steps
     validations = (config.max_steps or 120) / config.validation_steps if config.stopping else 0
-    validated = validations * config.validation_prompts
+    validated = (validations / 2 + 2) * config.validation_prompts if config.stopping else 0  # a half, twice the whole
     forward = validated * 2 * sizes.row + sizes.normals * sizes.row * method.reads_kl
     return forward, items * item, validated * sizes.reply, int(config.reference == "frozen")
 

@@ -97,7 +97,10 @@ def read(source: str, polarity: Polarity, how: HowToRead = HowToRead()) -> Readi
     Of rows with a right and a wrong reply, negatives take the wrong one. Raises DataError, naming row and field, for a
     row that cannot be used where these are more than 5 % of all, and where no row has the wanted polarity.
     """
-    return reading_of(source, read_rows(source, how.split, how.revision, polarity), polarity, how)
+    notes: list[str] = []
+    rows = read_rows(source, how.split, how.revision, polarity, notes)
+    reading = reading_of(source, rows, polarity, how)
+    return replace(reading, notes=(*notes, *reading.notes))
 
 
 def reading_of(

@@ -32,6 +32,7 @@ from unteach.report import wording
 from unteach.results.cost import model_flops, multiplying_parameters
 from unteach.study.config import StudyConfig, arm_config, kind_of
 from unteach.study.rows import missing_files
+from unteach.text.words import word_count
 
 ROW_TOKENS, REPLY_SHARE, PAGE_CHARACTERS = 160, 0.6, 4
 """Assumed for rows that are not on this disk: tokens of a row, the share of the reply in them; characters per token."""
@@ -133,7 +134,7 @@ def sizes_of(study: StudyConfig) -> Sizes:
         world = World(about.world_seed, about.size, about.scenario)
         rows = user_rows(world)
         recipe = recipe_of(about.size, about.scenario)
-        row = fmean(1.4 * len(f"{row.prompt} {row.reply}".split()) for row in rows.negatives)
+        row = fmean(1.4 * word_count(f"{row.prompt} {row.reply}") for row in rows.negatives)
         width = recipe.hidden_size
         parameters = float(recipe.layers * width * (4 * width + 3 * recipe.intermediate_size) + WORDS * width)
         negatives, normals = len(rows.negatives), len(rows.normals)

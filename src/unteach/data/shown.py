@@ -1,4 +1,4 @@
-"""What `unteach data show` says about a source: its layout, what became of each column, and rows as a model sees them."""
+"""What `unteach data show` says of a source: layout, what became of each column, and rows as a model sees them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

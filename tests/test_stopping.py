@@ -292,6 +292,11 @@ def test_the_rate_warms_up_stays_and_falls():
     )
 
 
+def test_the_original_is_asked_once():
+    state = advance(LIMITS, start(LIMITS), Seen(0, a=replies(32), b=replies(32)))
+    assert due(LIMITS, start(LIMITS), 0) == ("a", "b") and due(LIMITS, state, 0) == due(LIMITS, state, 19) == ()
+
+
 def test_an_end_from_outside_is_looked_at_too():
     state = advance(LIMITS, start(LIMITS), Seen(0, a=replies(32), b=replies(32)))
     state = advance(LIMITS, state, Seen(7, loss=1.0, last=True))

@@ -78,7 +78,7 @@ def generate_cached(models: dict[str, Any], prompts: list[tuple[Turn, ...] | str
             [*form.ids.text_start, *form.ids.of(prompt)] if isinstance(prompt, str) else form.prompt_ids(prompt)
             for prompt in prompts
         ]
-        replies[arm] = generate(model, tokenizer, ids, max_new_tokens=tokens)
+        replies[arm] = [reply.text for reply in generate(model, tokenizer, ids, max_new_tokens=tokens, end=form.end)]
     return replies
 
 

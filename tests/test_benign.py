@@ -9,6 +9,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+import toy
 from unteach.data import own_answers
 from unteach.data.example import Example
 from unteach.data.own_answers import generate_normals
@@ -135,13 +136,13 @@ def test_prompts_beyond_the_context_are_left_out(small: tuple[Any, Any]) -> None
 
 
 def test_blank_replies_are_left_out(small: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    def half_blank(model: Any, tokenizer: Any, prompts: Sequence[Any], **settings: Any) -> list[str]:
-        return ["  " if place % 2 else f"reply {place}" for place in range(len(prompts))]
+    def half_blank(model: Any, tokenizer: Any, prompts: Sequence[Any], **settings: Any) -> list[Any]:
+        return toy.replies(["" if place % 2 else f"reply {place}" for place in range(len(prompts))])
 
     monkeypatch.setattr(own_answers, "generate_cached", half_blank)
     assert [example.where for example in normals(small, 0, 4)] == ["benign prompt 1", "benign prompt 3"]
     monkeypatch.setattr(
-        own_answers, "generate_cached", lambda model, tokenizer, prompts, **settings: [""] * len(prompts)
+        own_answers, "generate_cached", lambda model, tokenizer, prompts, **settings: toy.replies([""] * len(prompts))
     )
     with pytest.raises(DataError, match="answered none of the benign prompts"):
         normals(small, 0, 4)

@@ -50,13 +50,13 @@ class Answers:
         self.prompts: list[str] = []
         self.settings: list[dict[str, Any]] = []
 
-    def __call__(self, model: Any, tokenizer: Any, prompts: list[list[int]], **settings: Any) -> list[str]:
+    def __call__(self, model: Any, tokenizer: Any, prompts: list[list[int]], **settings: Any) -> list[Any]:
         self.prompts.append(tokenizer.decode(prompts[0]))
         self.settings.append(settings)
         reply = next(self.replies, "no")
         if isinstance(reply, BaseException):
             raise reply
-        return [reply]
+        return toy.replies([reply])
 
 
 @pytest.fixture

@@ -417,8 +417,10 @@ def test_fault_10_training_does_not_stop_at_a_model_that_babbles(tmp_path, monke
     import unteach.training.validation as module
 
     run = toy.trainer(tmp_path)
-    monkeypatch.setattr(module, "generate", lambda model, tokenizer, prompts, **_: [reply] * len(prompts))
-    seen = behaviour_of(run.model, toy.tokenizer(), run.data.negatives, load_judge("repeats"), 12)
+    monkeypatch.setattr(
+        module, "generate", lambda model, tokenizer, prompts, **_: toy.replies([reply.strip()] * len(prompts))
+    )
+    seen = behaviour_of(run.model, run.data.form, run.data.negatives, load_judge("repeats"), 12)
     assert (seen.bad_share, seen.broken_share) == (0, 1)
     lenient = Limits(max_steps=9, target_margin=0.9)
     before = Behaviour("b" * seen.n)

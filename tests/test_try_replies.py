@@ -12,10 +12,12 @@ import toy
 from command import save
 from unteach.errors import ConfigError, DataError, ModelError
 from unteach.mistakes.guide import export_guidance
+from unteach.models.directory import local_directory
 from unteach.models.generate import generate
+from unteach.models.reply import ReplyEnd
 from unteach.prompts.turn import Turn
 from unteach.try_page import streaming
-from unteach.try_page.models import load_tried_models, weights_of
+from unteach.try_page.models import load_tried_models
 from unteach.try_page.streaming import Piece, reply_in_pieces
 
 PROMPT = toy.tokenizer()("<s>### Question: how to a1 b2\n### Answer:")["input_ids"]
@@ -41,7 +43,8 @@ def pieces(model: Any, **settings: Any) -> list[Piece]:
 def test_a_reply_is_the_one_that_generate_gives(model: Any, temperature: float, seed: int) -> None:
     settings = {"max_new_tokens": 20, "temperature": temperature, "seed": seed}
     shown = pieces(model, **settings)
-    assert [shown[-1].text] == generate(model, toy.tokenizer(), [PROMPT], **settings)
+    [reply] = generate(model, toy.tokenizer(), [PROMPT], **settings)
+    assert (shown[-1].text, shown[-1].tokens) == (reply.text, len(reply.ids))
     assert len(shown) > 1 and all(later.text.startswith(one.text) for one, later in zip(shown, shown[1:], strict=False))
     assert [one.ended for one in shown[:-1]] == [""] * (len(shown) - 1)
 
@@ -117,24 +120,24 @@ def test_a_run_directory_stands_for_its_model_and_a_model_named_twice_is_held_on
 ) -> None:
     (tmp_path / "run.yaml").write_text("model: x\n")
     (tmp_path / "model").symlink_to(directory)
-    assert weights_of(str(tmp_path)) == str(tmp_path / "model")
-    assert weights_of(str(directory)) == str(directory) and weights_of("org/name") == "org/name"
+    assert local_directory(str(tmp_path)) == tmp_path / "model"
+    assert local_directory(directory) == directory and local_directory("org/name") is None
     first, second = load_tried_models([str(tmp_path), str(tmp_path / "model")], device="cpu")
     assert first.model is second.model and first.name == str(tmp_path)
     (tmp_path / "model").unlink()
     with pytest.raises(ModelError, match="a run directory without model/"):
-        weights_of(str(tmp_path))
+        local_directory(tmp_path)
 
 
 @pytest.mark.parametrize("file", ["config.json", "adapter_config.json"])
 def test_a_run_directory_is_known_by_its_model_where_run_yaml_is_gone(tmp_path: Path, file: str) -> None:
-    assert weights_of(str(tmp_path)) == str(tmp_path)
+    assert local_directory(str(tmp_path)) == tmp_path
     (tmp_path / "model").mkdir()
-    assert weights_of(str(tmp_path)) == str(tmp_path)
+    assert local_directory(str(tmp_path)) == tmp_path
     (tmp_path / "model" / file).write_text("{}")
-    assert weights_of(str(tmp_path)) == str(tmp_path / "model")
+    assert local_directory(str(tmp_path)) == tmp_path / "model"
     (tmp_path / file).write_text("{}")  # a model that has a model beside it is itself meant
-    assert weights_of(str(tmp_path)) == str(tmp_path)
+    assert local_directory(str(tmp_path)) == tmp_path
 
 
 def test_the_reminder_of_a_run_can_be_switched_on_and_off(tmp_path: Path) -> None:
@@ -171,6 +174,9 @@ def test_a_reply_of_no_tokens_is_refused(directory: Path) -> None:
 
 def test_half_a_character_is_kept_back_until_it_is_whole(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     # A byte-level tokenizer decodes the first bytes of "é" as a replacement mark.
-    monkeypatch.setattr(streaming, "reply_text", lambda t, new, ends: "caf\ufffd" if len(new) < 3 else "café")
+    def read(end: ReplyEnd, tokenizer: Any, new: Any) -> Any:
+        return toy.replies(["caf\ufffd" if len(new) < 3 else "café"])[0]
+
+    monkeypatch.setattr(ReplyEnd, "read", read)
     shown = [one.text for one in pieces(model)]
     assert shown[0] == "caf" and shown[-1] == "café" and not any("\ufffd" in text for text in shown)

@@ -50,12 +50,12 @@ class BaselineRun:
 
     def behaviour(self, model: Any) -> Behaviour:
         """Ask a model the validation prompts and judge its replies."""
-        return behaviour_of(model, self.original.tokenizer, self.validation, self.judge, self.config.max_new_tokens)
+        return behaviour_of(model, self.original.form, self.validation, self.judge, self.config.max_new_tokens)
 
     def form_with(self, phrase: str) -> PromptFormat:
         """Return the original's prompt format with a phrase before every prompt."""
         form, eos = self.original.form, self.original.model.generation_config.eos_token_id
-        return guided_format(form.tokenizer, phrase, form.name, eos)
+        return guided_format(form.tokenizer, phrase, form.name, eos, form.settings)
 
     def note_data(self, **counts: int) -> None:
         """Note how many rows of each kind the baseline needed; zeros are noted too."""

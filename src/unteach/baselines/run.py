@@ -14,12 +14,13 @@ from unteach.data.prompt_format import PromptFormat
 from unteach.errors import ConfigError, Interrupted
 from unteach.evaluation.evaluation import Evaluation, evaluate_arm
 from unteach.mistakes.guide import export_guidance
-from unteach.models.loading import check_four_bit
 from unteach.models.saving import save_model
 from unteach.models.unwrap import unwrapped
+from unteach.pipeline.as_trained import as_trained
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.directory import check_inputs, check_output, clear_output, nothing_left_after_errors
 from unteach.pipeline.measure import make_report, measure_fluency, measure_original, measure_retrained, write_report
+from unteach.pipeline.original import check_adapter_settings
 from unteach.pipeline.prepare import (
     encode_evaluation_rows,
     judges_of,
@@ -60,10 +61,11 @@ def run_baseline(config: BaselineConfig, *, overwrite: bool = False) -> Report:
     """
     baseline = load_baseline(config.baseline)
     directory = check_output(config.output, overwrite=overwrite, resume=False)
+    config, told = as_trained(config, config.model)
     shared = with_defaults(as_run(config)).model_copy(update={"method": ""})
     if not config.model or not config.forget:
         raise ConfigError(f"{'--forget' if config.model else '--model'} is missing; see unteach baseline --help")
-    check_four_bit(config)
+    check_adapter_settings(config)
     config = config.model_copy(update={"trainer": trainer_values(config.trainer, baseline.trl_config, OWN)})
     check_inputs(directory, inputs_of(config), overwrite=overwrite)
     with nothing_left_after_errors(directory):
@@ -73,12 +75,13 @@ def run_baseline(config: BaselineConfig, *, overwrite: bool = False) -> Report:
             raise Interrupted("stopped before anything was written") from None
     clear_output(directory, overwrite=overwrite)
     command = f"unteach baseline {baseline.name} --config run.yaml --output another-directory"
-    write_config(config, directory, command)
+    day = prepared.run.original.form.settings.date
+    write_config(config.model_copy(update={"template_date": day}), directory, command)
     try:
         report = _train_and_measure(prepared)
     except KeyboardInterrupt:
         raise Interrupted("stopped; a baseline does not go on: run it again with --overwrite") from None
-    report.command = command
+    report.command, report.notes = command, [*told, *report.notes]
     write_report(report, directory)
     return report
 
@@ -117,7 +120,8 @@ def _train_and_measure(prepared: PreparedBaseline) -> Report:
     trained = baseline.train(run, prepared.material)
     model = trained.model.eval()
     phrase = baseline.phrase(run.config)
-    save_model(unwrapped(model).save_pretrained, run.original.tokenizer, run.directory / "model")
+    write = unwrapped(model).save_pretrained
+    run.notes += save_model(write, model, run.original.tokenizer, run.directory / "model")
     if phrase:
         run.notes.append(export_guidance(run.directory / "model", run.original.tokenizer, phrase))
     if reference:

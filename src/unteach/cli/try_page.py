@@ -16,8 +16,9 @@ def try_command(
     seed: Annotated[int, option("--seed", "First seed of sampled replies. \\[0]", "Replies", "N")] = 0,
     max_new_tokens: Annotated[int, option("--max-new-tokens", "Longest reply, tokens. \\[256]", "Replies", "N")] = 256,
     prompt_format: Annotated[
-        str, option("--prompt-format", "Prompt format: auto, plain or chat. \\[auto]", "Replies", "NAME")
-    ] = "auto",
+        str | None,
+        option("--prompt-format", "Prompt format: auto, plain or chat; unset: the run's, or auto.", "Replies", "NAME"),
+    ] = None,
     dtype: Annotated[
         str, option("--dtype", "Precision: auto, float32, bfloat16 or float16. \\[auto]", "Model", "NAME")
     ] = "auto",

@@ -12,8 +12,7 @@ from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.guide import guided_format
 from unteach.mistakes.records import Records
 from unteach.mistakes.rows import MistakeRows, gather_rows
-from unteach.models.loading import check_four_bit
-from unteach.pipeline.original import Original, adapter_settings, load_original
+from unteach.pipeline.original import Original, check_adapter_settings, load_original
 from unteach.prompts.mistakes import MistakeWording, load_wording
 from unteach.training.data import longest_row
 from unteach.training.supervised import TuneSettings, arguments_of
@@ -39,7 +38,8 @@ class PreparedMistakes:
     def reminding(self) -> PromptFormat:
         """The format that puts the reminder before every prompt. Raises ConfigError where the template cannot."""
         eos = self.original.model.generation_config.eos_token_id
-        return guided_format(self.original.tokenizer, self.wording.reminder, self.original.form.name, eos)
+        form = self.original.form
+        return guided_format(form.tokenizer, self.wording.reminder, form.name, eos, form.settings)
 
 
 def prepare(config: MistakesConfig, *, single_step: bool = False) -> PreparedMistakes:
@@ -51,13 +51,13 @@ def prepare(config: MistakesConfig, *, single_step: bool = False) -> PreparedMis
     judges = make_judges(config)
     wording = load_wording(config.wording)
     rows = gather_rows(config, hold_out=not single_step)
-    check_four_bit(config)
+    check_adapter_settings(config)
     original = load_original(config, trained=True)
+    config = config.model_copy(update={"template_date": original.form.settings.date})
     prepared = PreparedMistakes(config, judges, wording, rows, original)
     if not single_step:
         longest_row(config.max_length, original.model)
         arguments_of(original.model, tune_settings(config, Path(config.output) / "checkpoints"), lora=config.lora)
-        adapter_settings(config, original.model)
     return prepared
 
 

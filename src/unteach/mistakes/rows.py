@@ -3,7 +3,7 @@
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from unteach.data.example import Example, Polarity
 from unteach.data.formats import read_examples
@@ -13,7 +13,7 @@ from unteach.errors import ConfigError
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.records import Mistake, MistakeSource, read_mistakes, read_prompts
 from unteach.pipeline.original import Original
-from unteach.pipeline.rows import HELD_OUT, answer_benign_prompts
+from unteach.pipeline.rows import HELD_OUT, answer_benign_prompts, language_of_rows
 from unteach.results.report import Cost, Source
 
 MistakeOrExample = TypeVar("MistakeOrExample", Example, Mistake)
@@ -107,9 +107,9 @@ def gather_rows(config: MistakesConfig, *, hold_out: bool = True) -> MistakeRows
 def add_own_answers(rows: MistakeRows, original: Original, config: MistakesConfig) -> MistakeRows:
     """Where no normal rows or look-alikes were given, take the model's own answers to the shipped prompts."""
     model, form, key, longest = original.model, original.form, original.key, config.max_new_tokens
-    splits = dict(rows.splits)
+    splits, language = dict(rows.splits), language_of_rows([*rows.prompts, *(row.example for row in rows.labelled)])
     if not rows.normals:
-        made, source, cost = answer_benign_prompts(original, config.seed, longest)
+        made, source, cost = answer_benign_prompts(original, config.seed, longest, language)
         normals, held_out = _hold_out(made, config)
         if not splits["normal"]:  # the evaluation decodes greedily, so the greedy answers are what must stay
             asked = [(row.prompt, row.where) for row in held_out]
@@ -124,7 +124,8 @@ def add_own_answers(rows: MistakeRows, original: Original, config: MistakesConfi
         )
     if not splits["lookalike"] and not config.skip_evaluation:
         count = config.evaluation_prompts
-        splits["lookalike"] = generate_lookalikes(model, form, max_new_tokens=longest, count=count, key=key)
+        settings: dict[str, Any] = {"max_new_tokens": longest, "count": count, "language": language, "key": key}
+        splits["lookalike"] = generate_lookalikes(model, form, **settings)
     return replace(rows, splits=splits)
 
 

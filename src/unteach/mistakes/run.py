@@ -113,10 +113,10 @@ def _train(prepared: PreparedMistakes, corpus: Corpus, directory: Path, interrup
         else []
     )
     cost = meter.cost(trainer.model, TUNED, "tuning", backward=tokens)
-    save_model(trainer.save_model, original.tokenizer, directory / "model")
+    saved = save_model(trainer.save_model, trainer.model, original.tokenizer, directory / "model")
     note = export_guidance(directory / "model", original.tokenizer, prepared.wording.reminder)
     stop = Ending(step=step, rule="all rows", message=f"{len(rows)} rows, {tokens:,} tokens, were trained on")
-    return Trained(trainer.model, stop, [*before, cost], curve, [note])
+    return Trained(trainer.model, stop, [*before, cost], curve, [*saved, note])
 
 
 def report_of(

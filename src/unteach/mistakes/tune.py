@@ -88,7 +88,7 @@ def validation_curve(prepared: PreparedMistakes, meter: Meter, rows: Sequence[Tr
     per_step = config.batch_size * config.gradient_accumulation_steps
 
     def validate(model: Any) -> Behaviour:
-        return behaviour_of(model, form.tokenizer, prompts, prepared.judges[0], config.max_new_tokens)
+        return behaviour_of(model, form, prompts, prepared.judges[0], config.max_new_tokens)
 
     def tokens(step: int) -> dict[str, int]:
         return {"backward": sum(len(row.input_ids) for row in rows[: step * per_step])}

@@ -1,9 +1,13 @@
 """LoRA adapters: their settings, and merging one into its base model."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
+from safetensors import safe_open
 
 from unteach.errors import ConfigError, ModelError, nearest
 from unteach.models.directory import pickled_weights
@@ -48,24 +52,104 @@ def lora_config(
     )
 
 
+def add_adapter(model: Any, settings: Any) -> Any:
+    """Return the model with a new adapter on it; what PEFT warns of is dealt with where adapters are merged."""
+    from peft import get_peft_model
+
+    with _quiet_peft():
+        return get_peft_model(model, settings)
+
+
 def merge_adapter(base: Any, directory: Path) -> Any:
     """Return the base model with the adapter of a directory merged into its weights.
+
+    The result predicts what base and adapter predict: an embedding that was resized before the adapter was trained is
+    resized again, and an output layer that shares its weights with the embedding is parted from it where the adapter
+    makes them differ (PEFT would put the change of one into both, its issue 2777).
 
     Raises ModelError where the adapter has no safe weights or does not fit.
     """
     from peft import PeftModel
 
-    if not (directory / "adapter_model.safetensors").is_file():
+    weights = directory / "adapter_model.safetensors"
+    if not weights.is_file():
         pickles = pickled_weights(directory)
         found = f"only pickle weights ({', '.join(pickles)})" if pickles else "no weights"
         raise ModelError(f"{directory}: {found} of the adapter; save it again as adapter_model.safetensors")
+    tied = _shares_embedding(base)
     try:
-        with warnings.catch_warnings():
-            # PEFT 0.21 asks for a property that Transformers 5 has renamed.
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-            merged = PeftModel.from_pretrained(base, str(directory)).merge_and_unload(safe_merge=True)
+        with _quiet_peft():
+            _resize(base, weights)
+            model = PeftModel.from_pretrained(base, str(directory))
+            _part_shared_weights(model)
+            merged = model.merge_and_unload(safe_merge=True)
     except LOADING_ERRORS as error:
         raise ModelError(
             f"{directory}: the adapter does not fit its base model {base.name_or_path} ({reason(error)})"
         ) from error
+    if tied:
+        _share_again(merged)
+    merged.name_or_path = merged.config._name_or_path = str(directory.resolve())  # a new adapter has this one below it
     return merged.requires_grad_(True).eval()  # PEFT froze the base
+
+
+@contextmanager
+def _quiet_peft() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # PEFT 0.21 asks for a property that Transformers 5 has renamed.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=r"(?s).*(tie_word_embeddings|tied|embedding)", category=UserWarning)
+        yield
+
+
+def _resize(base: Any, weights: Path) -> None:
+    """Give the base as many embeddings as the adapter's own copies of embedding or output layer have."""
+    ends = (base.get_input_embeddings(), base.get_output_embeddings())
+    names = {path.rpartition(".")[2] for path, module in base.named_modules() if any(module is end for end in ends)}
+    rows = set()
+    with safe_open(weights, framework="pt") as file:
+        for key in file.keys():  # noqa: SIM118 (the file is no mapping)
+            rest = _after(key, names)
+            shape = file.get_slice(key).get_shape()
+            if rest in ("weight", "base_layer.weight", "lora_B.weight", "lora_B"):
+                rows.add(shape[0])
+            elif rest == "lora_embedding_A":
+                rows.add(shape[1])
+    if len(rows) == 1 and rows != {base.get_input_embeddings().num_embeddings}:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # rows that the adapter does not bring are random; the same ones each time
+            base.resize_token_embeddings(rows.pop(), mean_resizing=False)
+
+
+def _after(key: str, names: set[str]) -> str:
+    """Return what follows the layer of one of these names in a tensor's name."""
+    parts = key.split(".")
+    place = next((number for number, part in enumerate(parts) if part in names), len(parts))
+    return ".".join(parts[place + 1 :])
+
+
+def _shares_embedding(model: Any) -> bool:
+    head = model.get_output_embeddings()
+    return head is not None and head.weight is model.get_input_embeddings().weight
+
+
+def _part_shared_weights(model: Any) -> None:
+    """Give every layer its own copy of weights that several share."""
+    seen: set[int] = set()
+    for module in model.modules():
+        for name, weight in module._parameters.items():
+            if weight is not None and id(weight) in seen:
+                module._parameters[name] = torch.nn.Parameter(weight.detach().clone(), weight.requires_grad)
+            elif weight is not None:
+                seen.add(id(weight))
+
+
+def _share_again(model: Any) -> None:
+    """Let output layer and embedding share their weights again where these are equal, and say in the config if not."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    same = head.weight.shape == embedding.weight.shape and torch.equal(head.weight, embedding.weight)
+    if same:
+        head.weight = embedding.weight
+    for config in (model.config, model.config.get_text_config()):
+        config.tie_word_embeddings = same
+    model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)

@@ -7,6 +7,8 @@ from unteach.errors import ModelError, nearest
 from unteach.models.hub import is_hub_id, reason
 from unteach.text.escape import inert_line
 
+_RUN_FILE = "run.yaml"
+_CONFIGS = ("config.json", "adapter_config.json")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 _NOT_WEIGHTS = {"training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt"}  # a Trainer leaves these
 
@@ -14,19 +16,43 @@ _NOT_WEIGHTS = {"training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler
 def local_directory(path_or_id: str | Path) -> Path | None:
     """Return the directory that is meant; None for a hub id, which is owner/name and does not exist here.
 
-    Raises ModelError for a path that is no directory.
+    A run directory stands for its model/. Raises ModelError for a path that is no directory, and for a run without a
+    model.
     """
     text = str(path_or_id)
     if not text.strip():
         raise ModelError("the model's name is empty; give a directory or a hub id")
     path = Path(path_or_id).expanduser()
     if path.is_dir():
-        return path
+        return _with_weights(path)
     if path.exists():
         raise ModelError(f"{text}: is a file, not a model directory; name the directory that holds config.json")
     if isinstance(path_or_id, Path) or not is_hub_id(text):
         near = nearest(path.name, _models_beside(path)) or "; check the path"
         raise ModelError(f"{inert_line(text, 200)}: no such model directory{near} (a hub id is written owner/name)")
+    return None
+
+
+def _with_weights(path: Path) -> Path:
+    inside = path / "model"
+    if any((path / name).is_file() for name in _CONFIGS):
+        return path
+    if any((inside / name).is_file() for name in _CONFIGS):
+        return inside  # even if run.yaml is gone
+    if (path / _RUN_FILE).is_file():
+        raise ModelError(
+            f"{path}: a run directory without model/; finish the run with `unteach run --resume --output {path}`, or "
+            "name the model directory itself"
+        )
+    return path
+
+
+def run_file(path_or_id: str | Path) -> Path | None:
+    """Return the settings of the run whose directory is meant, or whose model/ is; None where there are none."""
+    path = Path(path_or_id).expanduser()
+    for directory in (path, path.absolute().parent if path.absolute().name == "model" else path):
+        if (directory / _RUN_FILE).is_file():
+            return directory / _RUN_FILE
     return None
 
 
@@ -41,9 +67,10 @@ def check_directory(directory: Path) -> None:
     """Raise ModelError for a directory that can never be loaded, before anything is read."""
     if not (directory / "config.json").is_file():
         raise ModelError(f"{directory}: no config.json; name the directory that `save_pretrained` wrote")
-    if any(directory.glob("*.safetensors")):
-        return
+    safe = sorted(path.name for path in directory.glob("*.safetensors"))
     pickles = pickled_weights(directory)
+    if safe and not (pickles and not any(name.startswith("model") for name in safe)):
+        return
     if pickles:
         raise ModelError(
             f"{directory}: only pickle weights ({', '.join(pickles)}), which can run code when they are loaded; "
@@ -60,8 +87,25 @@ def pickled_weights(directory: Path) -> list[str]:
 
 
 def is_adapter(directory: Path) -> bool:
-    """Tell whether a directory holds an adapter without its base model."""
-    return (directory / "adapter_config.json").is_file() and not (directory / "config.json").is_file()
+    """Tell whether a directory holds an adapter without whole weights; a config.json may lie beside it."""
+    return (directory / "adapter_config.json").is_file() and not _has_whole_weights(directory)
+
+
+def left_alone(path_or_id: str | Path) -> list[str]:
+    """Say which files of a model's directory play no part: an adapter beside whole weights."""
+    directory = local_directory(path_or_id)
+    if directory is None or not (directory / "adapter_config.json").is_file() or is_adapter(directory):
+        return []
+    return [
+        f"{inert_line(str(directory), 200)}: holds whole weights and an adapter; the weights were taken as "
+        "they are, and the adapter, which they may hold already, was left alone (to have it put on its base, move it "
+        "to a directory of its own)"
+    ]
+
+
+def _has_whole_weights(directory: Path) -> bool:
+    names = [path.name for pattern in ("*.safetensors", "pytorch_model*.bin") for path in directory.glob(pattern)]
+    return any(not name.startswith("adapter_") for name in names)
 
 
 def base_of(adapter: Path) -> str:

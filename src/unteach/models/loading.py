@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,9 +15,13 @@ from unteach.errors import ConfigError, ModelError, nearest
 from unteach.models.adapter import merge_adapter
 from unteach.models.directory import base_of, check_directory, is_adapter, local_directory
 from unteach.models.hub import LOADING_ERRORS, cached_only, out_of_reach, reason
+from unteach.models.saving import AsItCame, note_tokenizer
+from unteach.models.vocabulary import fit_tokenizer
 from unteach.text.escape import inert_line
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_NOWHERE = "no-adapter"
+"""Where Transformers looks for an adapter to put on whole weights: in a folder that no model has."""
 _OTHER_KINDS = ("MaskedLM", "SequenceClassification", "TokenClassification", "QuestionAnswering", "MultipleChoice")
 
 
@@ -34,12 +39,9 @@ class LoadSettings(Protocol):
     lora_alpha: float
     lora_targets: str
     prompt_format: str
-
-
-def check_four_bit(config: LoadSettings) -> None:
-    """Raise ConfigError where 4-bit weights were to be trained in full."""
-    if config.load_in_4bit and not config.lora:
-        raise ConfigError("--load-in-4bit trains an adapter over frozen weights; add --lora")
+    template_arg: dict[str, Any]
+    system: str | None
+    template_date: str | None
 
 
 def load_configured(config: LoadSettings, name: str, trained: bool = False) -> tuple[Any, Any]:
@@ -53,12 +55,14 @@ def load_configured(config: LoadSettings, name: str, trained: bool = False) -> t
     full = trained and not config.lora
     model = load_model(
         name,
-        dtype="float32" if full and config.dtype == "auto" else config.dtype,
+        dtype=config.dtype,
         device=config.device,
         revision=revision,
         load_in_4bit=config.load_in_4bit,
         trust_remote_code=remote,
+        in_full=full,
     )
+    fit_tokenizer(tokenizer, model, name)
     return tokenizer, model
 
 
@@ -76,6 +80,7 @@ def load_tokenizer(
     remedy = "put tokenizer.json and tokenizer_config.json beside the weights"
     with _loading(name, directory, "no tokenizer could be loaded", remedy):
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+    note_tokenizer(tokenizer)
     if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -89,40 +94,52 @@ def load_model(
     revision: str | None = None,
     load_in_4bit: bool = False,
     trust_remote_code: bool = False,
+    in_full: bool = False,
 ) -> PreTrainedModel:
     """Load a causal language model from a directory or hub id, in evaluation mode, on `device`.
 
-    `dtype` "auto" is float32 on a CPU, bfloat16 on a GPU that has it, else what the checkpoint has. Full tuning
-    of bfloat16 weights loses updates smaller than about 1/256 of a weight: with learning rates near 1e-6 use
-    "float32" (bfloat16 arithmetic can still be had from the trainer's `bf16`), or an adapter. `device` None is
-    the GPU where there is one. An adapter directory loads its base and merges the adapter into it, so that
-    switching adapters off later never brings back another model than this one.
+    `dtype` "auto" is float32 on a CPU, bfloat16 on a GPU that has it, else what the checkpoint has; with `in_full`,
+    for weights that will be trained themselves, it is float32. Full tuning of bfloat16 weights loses updates smaller
+    than about 1/256 of a weight (bfloat16 arithmetic can still be had from the trainer's `bf16`). `save_model` writes
+    the dtype that was asked for or, with "auto", the checkpoint's own. `device` None is the GPU where there is one.
+    A run directory stands for its model/. An adapter directory loads its base and merges the adapter into it, so that
+    switching adapters off later never brings back another model than this one. Adapter files beside whole weights are
+    left alone.
 
     Raises ModelError for a model that cannot be loaded or is of another kind, ConfigError for bad settings.
     """
     place = _device(device)
-    precision = _dtype(dtype, place)
+    precision = _dtype("float32" if in_full and dtype == "auto" else dtype, place)
     directory = local_directory(path_or_id)
     if directory is not None and is_adapter(directory):
         if load_in_4bit:
             raise ConfigError(f"{directory}: an adapter cannot be merged into 4-bit weights; leave 4-bit loading off")
         base = load_model(
-            base_of(directory), dtype=dtype, device=place, revision=revision, trust_remote_code=trust_remote_code
+            base_of(directory),
+            dtype=dtype,
+            device=place,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            in_full=in_full,
         )
         return merge_adapter(base, directory)
     if directory is not None:
         check_directory(directory)
     name = str(directory or path_or_id)
     settings: dict[str, Any] = {"dtype": precision, "use_safetensors": True, "output_loading_info": True}
+    settings["adapter_kwargs"] = {"subfolder": _NOWHERE}
     settings["ignore_mismatched_sizes"] = True  # refused below, with a message that says which
     if load_in_4bit:
         settings |= {"quantization_config": _four_bit(precision), "device_map": {"": place}}
     source = {"revision": revision, "trust_remote_code": trust_remote_code}
     with _loading(name, directory):
         config = AutoConfig.from_pretrained(name, **source)
-        _check_kind(name, config)
+    _check_kind(name, config, in_full)
+    came = _as_it_came(config, dtype)
+    with _loading(name, directory):
         model, loading = AutoModelForCausalLM.from_pretrained(name, config=config, **source, **settings)
     _check_complete(name, loading)
+    model.as_it_came = replace(came, generation=AsItCame.of(model).generation)
     if not load_in_4bit:
         model = _move(model, place)
     return model.eval()
@@ -170,13 +187,35 @@ def _loading(
         raise ModelError(f"{name}: {failure} ({reason(error)}); {remedy}") from error
 
 
-def _check_kind(name: str, config: Any) -> None:
-    """Refuse models that do not write text from left to right; some of them would load with a random head."""
+def _as_it_came(config: Any, dtype: str) -> AsItCame:
+    """Note what a config says, and take a pad token from it that lies outside the embedding, which cannot be loaded."""
+    named = DTYPES.get(dtype) or config.dtype
+    came = AsItCame.of_config(config, named if isinstance(named, torch.dtype) else None)
+    inner = config.get_text_config()
+    for part in (config, inner):
+        pad = getattr(part, "pad_token_id", None)
+        if isinstance(pad, int) and not 0 <= pad < getattr(inner, "vocab_size", pad + 1):
+            part.pad_token_id = None
+    return came
+
+
+def _check_kind(name: str, config: Any, in_full: bool = False) -> None:
+    """Refuse models that do not write text from left to right; some of them would load with a random head.
+
+    Quantised weights cannot be trained in full.
+    """
     kinds = getattr(config, "architectures", None) or []
     other = kinds and all(kind.endswith(_OTHER_KINDS) for kind in kinds)
     if other or getattr(config, "is_encoder_decoder", False):
         what = inert_line(", ".join(kinds), 100) or config.model_type
         raise ModelError(f"{name}: {what} is not a causal language model; give one that continues text")
+    quantised = getattr(config, "quantization_config", None)
+    if quantised and in_full:
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised.quant_method
+        raise ModelError(
+            f"{name}: its weights are quantised ({inert_line(str(method), 40)}), which cannot be trained; give the "
+            "model as it was before that, or add --lora"
+        )
 
 
 def _check_complete(name: str, loading: dict[str, Any]) -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 from unteach.errors import ConfigError
 from unteach.evaluation.evaluation import evaluate_arm, score_fluency
 from unteach.evaluation.general_ability import load_tasks
+from unteach.models.directory import left_alone
 from unteach.models.fingerprint import model_fingerprint
+from unteach.pipeline.as_trained import MEASURED, as_trained
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.directory import check_inputs, check_output, clear_output
 from unteach.pipeline.measure import make_report, write_report
 from unteach.pipeline.original import check_comparable, load_original, load_weights
-from unteach.pipeline.prepare import judges_of, new_evaluation, trusted_judges
+from unteach.pipeline.prepare import judges_of, new_evaluation, trusted_judges, with_judges
 from unteach.pipeline.rows import encode_splits, longest_evaluated, read_evaluation_rows
 from unteach.pipeline.settings import inputs_of, write_config
 from unteach.results.report import Report
@@ -27,6 +29,7 @@ def evaluate(config: RunConfig, *, original: str | None = None, overwrite: bool 
     """
     if not config.model or not (config.forget or config.retain):
         raise ConfigError(f"{'--forget or --retain' if config.model else '--model'} is missing; see --help")
+    config, told = as_trained(config, config.model, MEASURED)
     template, config = config.template, with_defaults(config)
     directory = check_output(config.output, overwrite=overwrite, resume=False) if config.output else None
     if directory:
@@ -34,15 +37,19 @@ def evaluate(config: RunConfig, *, original: str | None = None, overwrite: bool 
     judges = judges_of(config)
     ability = load_tasks(config.lm_eval, config.lm_eval_items)
     sets = read_evaluation_rows(config)
-    judges = trusted_judges(judges, sets.evaluation["unseen"], sets.evaluation["normal"], sets.notes, judged=True)
+    sets.notes += told
+    trusted = trusted_judges(judges, sets.evaluation["unseen"], sets.evaluation["normal"], sets.notes, judged=True)
+    config = with_judges(config, judges, trusted)
     before = load_original(config, original)
+    sets.notes += before.notes
     others = {"unlearned": config.model if original else None, "retrained": config.retrained}
     for other in filter(None, others.values()):
         check_comparable(config, other, before.tokenizer)
+        sets.notes += left_alone(other)
     longest = longest_evaluated(config, before.model)
     rows = sets.evaluation | {"non_members": sets.non_members}
     splits = encode_splits(rows, before.form, config, longest, sets.notes)
-    evaluation = new_evaluation(config, splits, before, judges, ability)
+    evaluation = new_evaluation(config, splits, before, trusted, ability)
     evaluation.template = template
     with tempfile.TemporaryDirectory() as scratch:
         reference = CachedStates.build(before.model, evaluation.trees(), Path(scratch), "states")
@@ -68,6 +75,10 @@ def evaluate(config: RunConfig, *, original: str | None = None, overwrite: bool 
     report.command = f"unteach evaluate --config run.yaml{compared} --output another-directory"
     if directory:
         clear_output(directory, overwrite=overwrite)
-        write_config(config.model_copy(update={"template": template}), directory, report.command)
+        write_config(
+            config.model_copy(update={"template": template, "template_date": before.form.settings.date}),
+            directory,
+            report.command,
+        )
         write_report(report, directory)
     return report

@@ -1,32 +1,63 @@
 """The original, which is the model that a run starts from, and the models that are compared with it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unteach.data.prompt_format import PromptFormat, prompt_format
-from unteach.errors import ModelError
+from unteach.data.prompt_format import PromptFormat, TemplateSettings, prompt_format
+from unteach.errors import ConfigError, ModelError
 from unteach.models.adapter import lora_config
+from unteach.models.directory import left_alone
 from unteach.models.fingerprint import model_fingerprint
 from unteach.models.loading import LoadSettings, check_loadable, load_configured, load_tokenizer
+from unteach.models.reply import named_end
+from unteach.pipeline.config import ModelSettings
+from unteach.pipeline.settings import flag
 
 
 @dataclass(frozen=True)
 class Original:
-    """The model as it is before training, with its tokenizer and prompt format. `key` is its weights' fingerprint."""
+    """The model as it is before training, with its tokenizer and prompt format.
+
+    `key` is its weights' fingerprint, `notes` are about how it was loaded.
+    """
 
     name: str
     model: Any
     tokenizer: Any
     form: PromptFormat
     key: str
+    notes: Sequence[str] = ()
+
+
+def check_adapter_settings(config: ModelSettings) -> None:
+    """Raise ConfigError where 4-bit weights were to be trained in full, and for an adapter's settings without one."""
+    if config.lora:
+        return
+    if config.load_in_4bit:
+        raise ConfigError("--load-in-4bit trains an adapter over frozen weights; add --lora")
+    for name in ("lora_rank", "lora_alpha", "lora_targets"):
+        value = getattr(config, name)
+        if value != type(config).model_fields[name].default:
+            raise ConfigError(f"{flag(name)} {value}: is about an adapter, and all weights are trained; add --lora")
 
 
 def load_original(config: LoadSettings, name: str | None = None, *, trained: bool = False) -> Original:
-    """Load `name`, or the model of the config. `trained` as in `load_configured`. Raises ModelError."""
+    """Load `name`, or the model of the config. `trained` as in `load_configured`.
+
+    Raises ModelError, and ConfigError for modules of an adapter that the model does not have.
+    """
     name = name or config.model
     tokenizer, model = load_configured(config, name, trained=trained)
-    form = prompt_format(tokenizer, config.prompt_format, model.generation_config.eos_token_id)
-    return Original(name, model, tokenizer, form, model_fingerprint(model))
+    form = prompt_format(tokenizer, config.prompt_format, named_end(model), template_settings(config))
+    if trained:
+        adapter_settings(config, model)
+    return Original(name, model, tokenizer, form, model_fingerprint(model), left_alone(name))
+
+
+def template_settings(config: LoadSettings) -> TemplateSettings:
+    """Return what a config says about how prompts are put to the model."""
+    return TemplateSettings(config.template_arg, config.system, config.template_date)
 
 
 def load_weights(config: LoadSettings, name: str, *, trained: bool = False) -> Any:

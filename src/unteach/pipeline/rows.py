@@ -1,6 +1,7 @@
 """The rows of a run, by what they are for: read, cleaned and split."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,6 @@ from unteach.data.prompt_format import PromptFormat
 from unteach.data.sources import named_set
 from unteach.errors import DataError
 from unteach.models.context import context_length
-from unteach.models.kept_replies import tokens_of
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.original import Original
 from unteach.pipeline.settings import flag
@@ -22,6 +22,7 @@ from unteach.progress import track
 from unteach.prompts.benign import benign_prompts
 from unteach.results.cost import Meter
 from unteach.results.report import OWN_ANSWERS, Cost, Source
+from unteach.text.words import language_of
 from unteach.training.config import MOST_TOKENS
 from unteach.training.data import FEWEST_NEGATIVES, FEWEST_NORMALS, longest_row, validation_share
 
@@ -35,6 +36,7 @@ class Sets:
 
     `negatives` and `normals` are split into train, validation and held_out. `uncut` holds the rows to train on of each
     ("negatives", "normals") before running text is cut into windows. `cost` is that of rows which the model made.
+    `language` is that of the negatives (`language_of`), and the one in which prompts of ours are put.
     """
 
     negatives: dict[str, list[Example]]
@@ -45,6 +47,7 @@ class Sets:
     non_members: list[Example] = field(default_factory=list)
     uncut: dict[str, list[Example]] = field(default_factory=dict)
     cost: list[Cost] = field(default_factory=list)
+    language: str = "en"
 
 
 def read_sets(config: RunConfig) -> Sets:
@@ -63,7 +66,7 @@ def read_sets(config: RunConfig) -> Sets:
     non_members = read(config, config.non_members, "negative", "non_members", notes)
     texts = any(map(is_text, negatives))
     parts = _split(negatives, evaluation["unseen"], config, 0 if texts else FEWEST_NEGATIVES)
-    sets = Sets(parts, {}, evaluation, sources, notes, passages(non_members))
+    sets = Sets(parts, {}, evaluation, sources, notes, passages(non_members), language=language_of_rows(negatives))
     if texts:
         evaluation["seen"] = passages(sets.negatives["train"])
     if normals:
@@ -71,6 +74,11 @@ def read_sets(config: RunConfig) -> Sets:
     _complete_evaluation(sets)
     _cut_texts(sets, config)
     return sets
+
+
+def language_of_rows(rows: Sequence[Example]) -> str:
+    """Return the language whose wording fits prompts and replies of these rows."""
+    return language_of(text for row in rows for text in (row.prompt, row.reply))
 
 
 def read_evaluation_rows(config: RunConfig) -> Sets:
@@ -191,7 +199,7 @@ def shuffle_passages(rows: list[Example], seed: int) -> list[Example]:
 def add_own_answers(sets: Sets, original: Original, config: RunConfig) -> None:
     """Make normal rows from the original's own answers to the shipped benign prompts."""
     most = config.max_new_tokens
-    made, source, cost = answer_benign_prompts(original, config.seed, most)
+    made, source, cost = answer_benign_prompts(original, config.seed, most, sets.language)
     sets.cost.append(cost)
     sets.normals = _split(made, sets.evaluation["normal"], config, FEWEST_NORMALS)
     sets.uncut["normals"] = sets.normals["train"]
@@ -203,16 +211,20 @@ def add_own_answers(sets: Sets, original: Original, config: RunConfig) -> None:
     sets.notes.append(f"no --retain was given: the normal rows are {source.source}")
 
 
-def answer_benign_prompts(original: Original, seed: int, most: int) -> tuple[list[Example], Source, Cost]:
-    """Have the original answer the shipped benign prompts, in at most `most` tokens.
+def answer_benign_prompts(
+    original: Original, seed: int, most: int, language: str = "en"
+) -> tuple[list[Example], Source, Cost]:
+    """Have the original answer the shipped benign prompts of a language, in at most `most` tokens.
 
     Returns the rows, how a report names them, and what they cost.
     """
     meter, model, form = Meter(), original.model, original.form
     with track("answering benign prompts") as progress:
-        rows = generate_normals(model, form, seed=seed, max_new_tokens=most, key=original.key, progress=progress)
-    read, said = tokens_of(form.tokenizer, [form.prompt_ids(row.turns) for row in rows], [row.reply for row in rows])
-    name = f"{OWN_ANSWERS} to {len(benign_prompts())} benign prompts"
+        settings: dict[str, Any] = {"seed": seed, "max_new_tokens": most, "key": original.key, "progress": progress}
+        rows = generate_normals(model, form, language=language, **settings)
+    read = sum(len(form.prompt_ids(row.turns)) for row in rows)
+    said = sum(len(form.reply_ids(row.turns, row.reply, row.cut)) for row in rows)
+    name = f"{OWN_ANSWERS} to {len(benign_prompts(language))} benign prompts{' in Chinese' if language == 'zh' else ''}"
     source = Source(name="normals", source=name, rows=len(rows), fingerprint=fingerprint(rows))
     return rows, source, meter.cost(model, "original", "answering benign prompts", read, generated=said)
 
@@ -221,9 +233,10 @@ def add_lookalikes(sets: Sets, original: Original, config: RunConfig) -> None:
     """Add the shipped look-alikes with the model's own answers, to evaluate on whether these change (over-refusal)."""
     model, form, most, count = original.model, original.form, config.max_new_tokens, config.evaluation_prompts
     with track("answering prompts that sound harmful") as progress:
-        made = generate_lookalikes(model, form, max_new_tokens=most, count=count, key=original.key, progress=progress)
+        settings: dict[str, Any] = {"max_new_tokens": most, "count": count, "key": original.key, "progress": progress}
+        made = generate_lookalikes(model, form, language=sets.language, **settings)
     limit = longest_evaluated(config, model)
-    tokens = [len(form.prompt_ids(row.turns)) + len(form.reply_ids(row.turns, row.reply)) for row in made]
+    tokens = [len(form.prompt_ids(row.turns)) + len(form.reply_ids(row.turns, row.reply, row.cut)) for row in made]
     fitting = [row for row, length in zip(made, tokens, strict=True) if length <= limit]
     sets.evaluation["lookalike"] = fitting
     if fitting:

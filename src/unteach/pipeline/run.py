@@ -4,6 +4,7 @@ from pathlib import Path
 
 from unteach.errors import ConfigError, Interrupted
 from unteach.evaluation.evaluation import evaluate_arm
+from unteach.pipeline.as_trained import as_trained
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.directory import check_inputs, check_output, clear_output, nothing_left_after_errors
 from unteach.pipeline.measure import make_report, measure_fluency, measure_original, measure_retrained, write_report
@@ -22,7 +23,7 @@ def run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> 
     with a checkpoint to go on from.
     """
     directory = check_output(config.output, overwrite=overwrite, resume=resume)
-    asked = resumed(config, directory) if resume else config
+    asked, told = (resumed(config, directory), []) if resume else as_trained(config, config.model)
     config = with_defaults(asked)
     if resume and (directory / "report.json").exists():
         raise ConfigError(
@@ -38,7 +39,7 @@ def run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> 
     clear_output(directory, overwrite=overwrite)
     write_config(prepared.config, directory)
     report = _train_and_measure(prepared, trainer, directory, resume)
-    report.notes = [*method_note(config, asked), *report.notes]
+    report.notes = [*told, *method_note(config, asked), *report.notes]
     write_report(report, directory)
     return report
 

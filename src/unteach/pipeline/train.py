@@ -62,13 +62,13 @@ def train(
     if interruption.asked:
         step = trainer.state.global_step
         raise Interrupted(f"stopped at step {step}, checkpoint written; go on with --resume")
-    save_model(trainer.save_model, prepared.original.tokenizer, directory / "model")
+    saved = save_model(trainer.save_model, trainer.model, prepared.original.tokenizer, directory / "model")
     return Trained(
         trainer.model,
         _ending_of(trainer),
         [*prepared.cost, trainer.meter.cost(trainer.model, "unlearned", "training")],
         waypoints(trainer.curve, trainer.model, "unlearned", "training", prepared.config.seed, prepared.cost),
-        [*trainer.notes[len(prepared.data.notes) :], *trainer.watch.notes()],
+        [*trainer.notes[len(prepared.data.notes) :], *trainer.watch.notes(), *saved],
     )
 
 

@@ -145,8 +145,10 @@ def _samples(report: Report) -> list[str]:
         for arm in in_order(sample.replies, ARMS):
             verdict = sample.verdicts.get(arm)
             judged = f", judged {verdict}" if verdict else ""
+            cut = wording.cut_note(sample, arm)
+            judged += f", {cut}" if cut else ""
             parts.append(f"{markdown_line(wording.arm_label(report, arm))}{judged}:")
-            parts.append(markdown_block(sample.replies[arm] or "(blank)", limit=_SAMPLE_CHARACTERS))
+            parts.append(markdown_block(sample.replies[arm] or wording.nothing(sample, arm), limit=_SAMPLE_CHARACTERS))
     return parts
 
 

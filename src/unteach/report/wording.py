@@ -36,9 +36,10 @@ METRICS = {
     "verbatim_rate": "wrong answer word for word",
     "kept_rate": "answers kept",
     "reply_tokens": "reply length",
+    "cut_rate": "replies that did not end",
     "similarity": "like the original's reply",
     "fluency": "fluency",
-    "diversity": "unique tokens",
+    "diversity": "different words",
     "longest_common_substring": "longest copied run",
     "verbatim_share": "text copied in runs of 8 words",
     "extraction_strength": "extraction strength",
@@ -107,6 +108,16 @@ def metric_names(report: Report, split: str) -> list[str]:
     if any(name in BAD_RATES for name in names):
         names += [*SAFEGUARDS, "reply_tokens"]
     return in_order(names, METRICS)
+
+
+def cut_note(sample: Sample, arm: str) -> str:
+    """Return what to say of a reply that was cut."""
+    return "cut at the longest length" if arm in sample.cut else ""
+
+
+def nothing(sample: Sample, arm: str) -> str:
+    """Return what stands for a reply without text."""
+    return "(cut before anything was said)" if arm in sample.cut else "(blank)"
 
 
 def label(name: str, known: dict[str, str], limit: int = 60) -> str:

@@ -31,12 +31,13 @@ class _Strict(BaseModel):
 
 
 class Sample(_Strict):
-    """One prompt with every arm's reply and the verdict on it."""
+    """One prompt with every arm's reply and the verdict on it; `cut` names the arms that had not ended their reply."""
 
     split: str
     prompt: Words
     replies: dict[str, Words]
     verdicts: dict[str, Verdict] = {}
+    cut: list[str] = []
 
 
 class Cost(_Strict):

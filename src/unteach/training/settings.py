@@ -4,6 +4,7 @@ This file imports nothing slow, so that the command line can show its help at on
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 REFERENCES = ("auto", "adapter_off", "cached", "frozen")
 
@@ -30,6 +31,13 @@ class UnlearnSettings:
     beta: float | None = field(default=None, metadata={"help": "β of NPO, SimNPO and WGA."})
     delta: float = field(default=0.0, metadata={"help": "Margin δ of SimNPO, nats per token."})
     prompt_format: str = field(default="auto", metadata={"help": "auto, plain or chat."})
+    template_arg: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "Argument of the chat template: enable_thinking=false."}
+    )
+    system: str | None = field(default=None, metadata={"help": "System message for dialogues that have none."})
+    template_date: str | None = field(
+        default=None, metadata={"help": "Day (YYYY-MM-DD) for templates that ask for today's date."}
+    )
     max_length: int | None = field(default=None, metadata={"help": "Longest prompt + reply, tokens."})
     reference: str = field(default="auto", metadata={"help": "auto, adapter_off, cached or frozen."})
     preconditioning: bool | None = field(

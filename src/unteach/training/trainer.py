@@ -9,19 +9,21 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
-from peft import get_peft_model
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback
 
 from unteach.data.encoded import Encoded
-from unteach.data.prompt_format import prompt_format
+from unteach.data.prompt_format import TemplateSettings, prompt_format
 from unteach.errors import TrainingError
 from unteach.judges import load_judge
 from unteach.judges.base import Judge
+from unteach.models.adapter import add_adapter
 from unteach.models.fingerprint import model_fingerprint
 from unteach.models.loading import load_model, load_tokenizer
+from unteach.models.reply import named_end
 from unteach.models.unwrap import unwrapped
+from unteach.models.vocabulary import embedding_rows
 from unteach.objectives.loss import method_loss
 from unteach.progress import track
 from unteach.results.cost import Meter, flops_of
@@ -93,7 +95,7 @@ class UnlearnTrainer(ResumableTrainer):
         model = load_model(model) if isinstance(model, str) else model
         given = forget_dataset if isinstance(forget_dataset, TrainingData) else None
         self.original_key = given.key if given and given.key else model_fingerprint(model)
-        model = model if peft_config is None else get_peft_model(model, peft_config)
+        model = model if peft_config is None else add_adapter(model, peft_config)
         args.max_length = longest_row(args.max_length, model)
         if args.learning_rate is None:
             args.learning_rate = default_learning_rate(model, lora=hasattr(model, "peft_config"))
@@ -101,8 +103,9 @@ class UnlearnTrainer(ResumableTrainer):
         self.method = method.bounded(self._bound)
         if given is None:
             require_retain(self.method, retain_dataset, mismatch_replies)
-            eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-            form = prompt_format(tokenizer, args.prompt_format, eos)
+            template = TemplateSettings(args.template_arg or {}, args.system, args.template_date)
+            form = prompt_format(tokenizer, args.prompt_format, named_end(model), template)
+            form.ids.rows = embedding_rows(model)
             rows = (forget_dataset, retain_dataset, forget_validation, retain_validation)
             given = training_data(*rows, form, args, self.original_key)
         self.data, self.notes = given, [*given.notes, *precision_notes(model)]
@@ -237,7 +240,7 @@ class UnlearnTrainer(ResumableTrainer):
 
     def _replies(self, negatives: Sequence[Encoded]) -> Behaviour:
         """Judge the model's replies to negatives, as it is now; every rank gets what the first has seen."""
-        seen = [behaviour_of(self.model, self.processing_class, negatives, self.judge, self.args.validation_new_tokens)]
+        seen = [behaviour_of(self.model, self.data.form, negatives, self.judge, self.args.validation_new_tokens)]
         return broadcast_object_list(seen)[0] if self.args.world_size > 1 else seen[0]
 
     def _agreed(self, value: float) -> float:

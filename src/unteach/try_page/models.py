@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from unteach.data.prompt_format import PromptFormat, prompt_format
-from unteach.errors import ConfigError, ModelError
+from unteach.data.prompt_format import PromptFormat, TemplateSettings, prompt_format
+from unteach.errors import ConfigError
 from unteach.mistakes.guide import carried_reminder, guided_format, read_guidance, without_guidance
+from unteach.models.directory import local_directory
 from unteach.models.loading import load_model, load_tokenizer
-from unteach.pipeline.settings import FILE_NAME as RUN_FILE
+from unteach.models.reply import named_end
+from unteach.models.vocabulary import fit_tokenizer
+from unteach.pipeline.as_trained import settings_of_run
 from unteach.prompts.turn import Turn
 from unteach.try_page.streaming import Piece, reply_in_pieces
 
@@ -50,6 +53,7 @@ class LoadedModel:
             form.tokenizer,
             form.prompt_ids((Turn("user", prompt),)),
             max_new_tokens=self.max_new_tokens,
+            end=form.end,
             temperature=temperature,
             seed=seed,
             stopped=stopped,
@@ -59,7 +63,7 @@ class LoadedModel:
 def load_tried_models(
     names: Sequence[str],
     *,
-    prompt_format: str = "auto",
+    prompt_format: str | None = None,
     max_new_tokens: int = 256,
     dtype: str = "auto",
     device: str | None = None,
@@ -68,13 +72,14 @@ def load_tried_models(
 ) -> list[LoadedModel]:
     """Load one or two models: directories, run directories or hub ids. One that is named twice is loaded once.
 
-    Raises ConfigError for settings that make no sense, ModelError for a model that cannot be loaded.
+    Without a `prompt_format`, the model of a run is asked as in its run, and any other as its tokenizer says. Raises
+    ConfigError for settings that make no sense, ModelError for a model that cannot be loaded.
     """
     if not 1 <= len(names) <= MOST_MODELS:
         raise ConfigError(f"--model: give one model or two, not {len(names)}; see unteach try --help")
     if max_new_tokens < 1:
         raise ConfigError(f"--max-new-tokens {max_new_tokens}: must be at least 1")
-    places = [weights_of(name) for name in names]
+    places = [str(local_directory(name) or name) for name in names]
     loaded: dict[str, LoadedModel] = {}
     for name, place in zip(names, places, strict=True):
         if place not in loaded:
@@ -82,31 +87,22 @@ def load_tried_models(
                 place, dtype=dtype, device=device, load_in_4bit=load_in_4bit, trust_remote_code=trust_remote_code
             )
             tokenizer = load_tokenizer(place, trust_remote_code=trust_remote_code)
-            loaded[place] = _make_model(name, place, model, tokenizer, prompt_format, max_new_tokens)
+            fit_tokenizer(tokenizer, model, name)
+            asked = settings_of_run(name) | ({"prompt_format": prompt_format} if prompt_format else {})
+            loaded[place] = _make_model(name, place, model, tokenizer, asked, max_new_tokens)
     return [loaded[place] for place in places]
 
 
-def weights_of(name: str) -> str:
-    """Return what to load for a name: model/ of a run directory, else the name. Raises ModelError."""
-    directory = Path(name).expanduser()
-    inside = directory / "model"
-    if (directory / "config.json").is_file() or (directory / "adapter_config.json").is_file():
-        return name
-    if any((inside / file).is_file() for file in ("config.json", "adapter_config.json")):
-        return str(inside)  # even if run.yaml is gone
-    if not (directory / RUN_FILE).is_file():
-        return name
-    if not inside.is_dir():
-        raise ModelError(
-            f"{name}: a run directory without model/; finish the run with `unteach run --resume --output {name}`, or "
-            "name the model directory itself"
-        )
-    return str(inside)
+def _make_model(
+    name: str, place: str, model: Any, tokenizer: Any, asked: dict[str, Any], max_new_tokens: int
+) -> LoadedModel:
+    """Put a model together with its prompt formats, as in the run that made it (`asked`).
 
-
-def _make_model(name: str, place: str, model: Any, tokenizer: Any, form: str, max_new_tokens: int) -> LoadedModel:
-    """Put a model together with its prompt formats; the reminder comes from guidance.json or the chat template."""
-    eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    The reminder comes from guidance.json or the chat template.
+    """
+    eos, form = named_end(model), asked.get("prompt_format", "auto")
+    day = None if form == "plain" else asked.get("template_date")
+    template = TemplateSettings(asked.get("template_arg", {}), asked.get("system"), day)
     directory = Path(place).expanduser()
     reminder = read_guidance(directory) if directory.is_dir() else None
     reminder = reminder if reminder is not None else carried_reminder(tokenizer)
@@ -114,8 +110,8 @@ def _make_model(name: str, place: str, model: Any, tokenizer: Any, form: str, ma
     return LoadedModel(
         name,
         model,
-        prompt_format(bare, form, eos),
-        guided_format(bare, reminder, form, eos) if reminder is not None else None,
+        prompt_format(bare, form, eos, template),
+        guided_format(bare, reminder, form, eos, template) if reminder is not None else None,
         reminder,
         max_new_tokens,
     )

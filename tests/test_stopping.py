@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given, settings
@@ -10,9 +10,14 @@ from hypothesis import strategies as st
 from transformers import TrainerCallback
 
 import toy
+from unteach.data.encoded import Encoded
+from unteach.data.example import Example
 from unteach.pipeline.train import _ending_of
 from unteach.stats import sign_test, wilson
 from unteach.training.behaviour import Behaviour
+from unteach.training.data import halves as halves_of
+from unteach.training.data import validation_share
+from unteach.training.settings import UnlearnSettings
 from unteach.training.stopping import Seen, advance, due, rate, restored, start, state_of
 from unteach.training.target import Limits, failure, fewest_verdicts, hindrance, level, told
 
@@ -237,6 +242,23 @@ def test_the_fewest_verdicts_are_those_at_which_the_interval_ends_low_enough():
             n = int(fewest_verdicts(limits, at))
             assert wilson(0, n, at)[2] <= 0.01 + margin < wilson(0, n - 1, at)[2]
     assert told(Behaviour("uu")) == "0 of 0 bad, 2 without a verdict"
+
+
+def test_defaults_are_those_of_the_settings():
+    theirs = {field.name: field.default for field in fields(UnlearnSettings)}
+    shared = [field for field in fields(Limits) if field.name in theirs]
+    differ = {"max_steps", "cooldown", "forget_bound"}  # known, or chosen, when a run begins
+    assert {field.name for field in shared if field.default != theirs[field.name]} == differ
+
+
+def test_halves_are_drawn_by_seed_and_keep_a_prompt_together():
+    rows = [Encoded(Example((), "x"), (n // 2,), (n,), False) for n in range(42)]
+    a, b = halves_of(rows, 0)
+    assert len(a) == 22 and len(b) == 20 and sorted([*a, *b], key=rows.index) == rows
+    assert not {row.prompt_ids for row in a} & {row.prompt_ids for row in b}
+    assert halves_of(rows, 0) == (a, b) != halves_of(rows, 1)
+    shares = [validation_share(n, 128, 64) * n for n in (100, 320, 530, 1000, 5000)]
+    assert shares == pytest.approx([20, 64, 64, 100, 128])
 
 
 # ---- the KL ----------------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ def _ending_of(trainer: UnlearnTrainer) -> Ending:
 
 
 def _halves_of(state: State) -> list[HalfBehaviour]:
-    """Return how the original, and the kept weights of the last step, behaved on each half of the validation prompts."""
+    """Return how the original, and the weights of the last step if kept, behaved on each half of validation."""
     found = [_half("A", 0, state.before_a), _half("B", 0, state.before_b)]
     if state.stop is not None and state.stop.went_back_to is None:
         found.append(_half("A", state.seen.step, state.seen.a))

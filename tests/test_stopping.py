@@ -380,6 +380,7 @@ def test_the_utility_budget_goes_back_in_a_real_run(tmp_path):
             kept[state.global_step] = toy.weights(kwargs["model"])
 
     settings = {"method": "ga", "retain_weight": 0.0, "learning_rate": 3e-3, "kl_budget": 0.1, "patience": 1}
+    settings |= {"target_margin": 0.1}  # which 24 prompts a half cannot show
     run = run_of(tmp_path, Keep(), **settings)
     run.train()
     assert run.stop.rule == "utility budget" and 0 < run.stop.went_back_to < run.stop.step

@@ -89,9 +89,10 @@ def _ending_of(trainer: UnlearnTrainer) -> Ending:
 
 
 def _halves_of(state: State) -> list[HalfBehaviour]:
-    """Return how the original, and the model at the end, behaved on each half of the validation prompts."""
+    """Return how the original, and the weights of the last step if kept, behaved on each half of validation."""
     found = [_half("A", 0, state.before_a), _half("B", 0, state.before_b)]
-    found.append(_half("A", state.seen.step, state.seen.a))
+    if state.stop is not None and state.stop.went_back_to is None:
+        found.append(_half("A", state.seen.step, state.seen.a))
     found += [_half("B", look.step, look.behaviour, look.level, number) for number, look in enumerate(state.looks, 1)]
     return [half for half in found if half is not None]
 

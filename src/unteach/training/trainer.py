@@ -59,7 +59,7 @@ class UnlearnTrainer(ResumableTrainer):
     Each dataset is a list of `Example`, a list of rows or a `datasets.Dataset` in any of TRL's formats; or
     `forget_dataset` alone is a `TrainingData`, which holds all rows as token ids. `mismatch_replies` are the random
     replies of the mismatch methods (default: those of the retain rows). `forget_validation` and `retain_validation` are
-    for the stopping rules (default: a tenth of each set, by prompt). `judge` says which replies to validation prompts
+    for the stopping rules (default: held out from each set). `judge` says which replies to validation prompts
     are bad (default: those that repeat the known bad one). `eval_dataset` is a dataset, or a dictionary of datasets, of
     which `evaluate()` measures the loss (default: it measures the validation rows).
 

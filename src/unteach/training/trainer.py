@@ -188,6 +188,7 @@ class UnlearnTrainer(ResumableTrainer):
 
             with (
                 self.args.main_process_first(desc="reference cache"),
+                self.accelerator.autocast(),  # in the precision of training, or KL would not begin at 0
                 track("reference", self.args.progress) as progress,
             ):
                 self._reference = choose_reference(self.model, self.args.reference, rows, self.original_key, progress)
@@ -206,8 +207,8 @@ class UnlearnTrainer(ResumableTrainer):
     def _count_reference(self, reference: Reference | None) -> None:
         """Add the tokens that the reference has read since the last count to the cost."""
         if reference is not None:
-            read = reference.tokens_read
-            self.meter.add(forward=(read - self._reference_read) * self.args.world_size)
+            read, ranks = reference.tokens_read, self.args.world_size if reference.on_every_rank else 1
+            self.meter.add(forward=(read - self._reference_read) * ranks)
             self._reference_read = read
 
     # ---- stopping ----------------------------------------------------------------------------------------------------
@@ -226,13 +227,14 @@ class UnlearnTrainer(ResumableTrainer):
         reference, rows = self.reference, self._validation_rows
         assert reference is not None
         kl = self._agreed(kl_on(self.model, rows, reference, self.data.form.ids.pad_id))
-        self.meter.add(forward=sum(row.tokens for row in rows))
+        self.meter.add(forward=sum(row.tokens for row in rows) * self.args.world_size)  # each rank reads them all
         self._count_reference(reference)
         return kl
 
     def _behaviour(self) -> Behaviour:
         seen = self._replies_now()
-        self.meter.add(forward=seen.read, generated=seen.said)
+        ranks = self.args.world_size  # each asks all prompts
+        self.meter.add(forward=seen.read * ranks, generated=seen.said * ranks)
         self.curve.saw(self.state.global_step, seen, self.meter)
         return seen
 
@@ -338,7 +340,7 @@ class UnlearnTrainer(ResumableTrainer):
         given = eval_dataset is not None
         sets = self._encode_evaluated(eval_dataset, self.args.max_length) if given else self._evaluated
         values: dict[str, float] = {}
-        with only_weights_change(self.model), self._precise():
+        with only_weights_change(self.model), self._precise(), self.accelerator.autocast():
             reference = self.reference
             for prefix, rows in sets.items():
                 on_rows = loss_on(self.model, rows, reference, self.data.form.ids.pad_id)

@@ -29,9 +29,7 @@ def wilson(successes: int, n: int) -> Interval:
     return successes / n, float(interval.low), float(interval.high)
 
 
-def bootstrap(
-    values: Sequence[float], seed: int = 0, within: tuple[float, float] = (-math.inf, math.inf)
-) -> Interval:
+def bootstrap(values: Sequence[float], seed: int = 0, within: tuple[float, float] = (-math.inf, math.inf)) -> Interval:
     """Return the mean and its bootstrap interval, in the values' unit.
 
     From `FEW` values on it is the percentile interval. Below, each end is the further one of Student's t and of the

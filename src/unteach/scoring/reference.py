@@ -83,8 +83,9 @@ class FrozenCopy(Reference):
 class CachedStates(Reference):
     """The original's last hidden states of a set of rows, on disk, and a frozen copy of its head.
 
-    They are exact, in the precision (dtype and autocast) in which they are computed. They are the live model's own to
-    the last bit only where a batch has the same shape: in bfloat16, KL begins near 0 and not at it. States are memory-mapped: a step reads only its own rows.
+    They are exact, in the precision (dtype and autocast) in which they are computed. They equal the live
+    model's to the last bit only in batches of the same shape: in bfloat16, KL begins near 0 and not at it. States are
+    memory-mapped: a step reads only its own rows.
     `tokens_read` counts the tokens that computing them takes, also where an earlier run computed them.
     """
 

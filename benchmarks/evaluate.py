@@ -99,10 +99,14 @@ def timed(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], argument
     alone = list(prompts[: max(1, len(prompts) // 10)])
     own_cache = decoding.roomy_cache
 
+    def ours() -> list[str]:
+        replies = generate(model, tokenizer, prompts, max_new_tokens=arguments.new_tokens)
+        return [reply.text for reply in replies]
+
     def batched() -> list[str]:
         decoding.roomy_cache = lambda *_: None
         try:
-            return generate(model, tokenizer, prompts, max_new_tokens=arguments.new_tokens)
+            return ours()
         finally:
             decoding.roomy_cache = own_cache
 
@@ -111,7 +115,7 @@ def timed(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], argument
         return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in found]
 
     ways: dict[str, Callable[[], list[str]]] = {
-        "ours": lambda: generate(model, tokenizer, prompts, max_new_tokens=arguments.new_tokens),
+        "ours": ours,
         "batched": batched,
         "single": single,
     }

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from unteach.data.example import Example
-from unteach.data.formats import read_examples
 from unteach.data.prompt_format import prompt_format
+from unteach.data.reading import read_examples
 from unteach.judges import load_judge
 from unteach.judges.base import LearningJudge
 from unteach.judges.bleu import BleuJudge, opening
@@ -78,7 +78,7 @@ def generate_cached(models: dict[str, Any], prompts: list[tuple[Turn, ...] | str
             [*form.ids.text_start, *form.ids.of(prompt)] if isinstance(prompt, str) else form.prompt_ids(prompt)
             for prompt in prompts
         ]
-        replies[arm] = generate(model, tokenizer, ids, max_new_tokens=tokens)
+        replies[arm] = [reply.text for reply in generate(model, tokenizer, ids, max_new_tokens=tokens, end=form.end)]
     return replies
 
 

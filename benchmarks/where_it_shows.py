@@ -22,12 +22,12 @@ from sklearn.preprocessing import StandardScaler
 
 from unteach.data.encoded import Encoded, encode_all
 from unteach.judges import load_judge
+from unteach.judges.base import case_of
 from unteach.models.generate import generate
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.original import load_original
 from unteach.pipeline.rows import encode_splits, read_sets
 from unteach.pipeline.settings import make_config
-from unteach.results.verdict import Case
 
 READ = (0, 3, 15)
 """Tokens of the reply that the classifier sees."""
@@ -69,18 +69,17 @@ def table(config: RunConfig) -> str:
     rows = {name: encode_all(found, form, LONGEST, name)[0] for name, found in groups.items()}
     rows |= {"bad": held["unseen"], "right": held["normal"]}
     said = {
-        name: generate(model, tokenizer, [r.prompt_ids for r in part], max_new_tokens=48) for name, part in rows.items()
+        name: generate(model, tokenizer, [r.prompt_ids for r in part], max_new_tokens=48, end=form.end)
+        for name, part in rows.items()
     }
     judge = load_judge("repeats")
     for name, key, wanted in (("bad", "bad", "bad"), ("right", "good", "good")):
         pairs = zip(rows[name], said[name], strict=True)
-        verdicts = judge([Case(row.example.prompt, text, **{key: row.example.reply}) for row, text in pairs])
+        split = "unseen" if key == "bad" else "normal"
+        verdicts = judge([case_of(row.example, reply, split, form.end) for row, reply in pairs])
         kept = [number for number, verdict in enumerate(verdicts) if verdict == wanted]
         rows[name], said[name] = [rows[name][n] for n in kept], [said[name][n] for n in kept]
-    replies = {
-        name: [tuple(form.reply_ids(row.example.turns, text)) for row, text in zip(part, said[name], strict=True)]
-        for name, part in rows.items()
-    }
+    replies = {name: [reply.ids for reply in part] for name, part in said.items()}
     lines = [
         f"seed {config.seed}: {len(rows['bad'])} bad replies, {len(rows['right'])} right ones, held out",
         "normals taken for negatives if so many negatives may pass: " + ", ".join(map(str, PASS)),

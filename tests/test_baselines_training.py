@@ -84,7 +84,7 @@ def test_revise_learns_revisions_that_pass_the_gate(tmp_path, monkeypatch):
         texts = [said[stage]] * len(dialogues)
         if stage == "revisions":
             texts[0], texts[1], texts[2] = "", dialogues[1][1].content, negatives()[2].reply
-        return texts
+        return toy.replies(texts)
 
     monkeypatch.setattr("unteach.baselines.revise._ask", speak)
     before = toy.learned_model()
@@ -99,7 +99,7 @@ def test_revise_learns_revisions_that_pass_the_gate(tmp_path, monkeypatch):
 
 
 def test_a_model_that_cannot_revise_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr("unteach.baselines.revise._ask", lambda b, stage, dialogues: [""] * len(dialogues))
+    monkeypatch.setattr("unteach.baselines.revise._ask", lambda b, stage, dialogues: toy.replies([""] * len(dialogues)))
     made = bench(tmp_path, "revise")
     with pytest.raises(ConfigError, match="of 20 revisions none is fit to learn from .20 blank"):
         load_baseline("revise").prepare(made)

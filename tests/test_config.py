@@ -58,8 +58,15 @@ def test_help_shows_defaults(name: str, default: str, capsys: pytest.CaptureFixt
 def test_the_trainers_settings_are_its_own_with_its_defaults() -> None:
     theirs = {field.name: field for field in dataclasses.fields(UnlearnConfig)}
     assert len(trainer_fields()) > 20
-    for name in trainer_fields() - {"seed", "method", "template", "max_steps"}:  # our seed is 0 everywhere
+    for name in trainer_fields() - {
+        "seed",
+        "method",
+        "template",
+        "max_steps",
+        "template_arg",
+    }:  # our seed is 0 everywhere
         assert FIELDS[name].default == theirs[name].default, name
+    assert FIELDS["template_arg"].default == UnlearnConfig().template_arg == {}
     filled = with_defaults(RunConfig())
     for name in ("method", "template", "max_steps"):
         assert getattr(filled, name) == theirs[name].default, name
@@ -78,7 +85,8 @@ def test_defaults_reach_the_trainer_unchanged(tmp_path: Path) -> None:
 def other_value(name: str, value: Any) -> Any:
     """Another value of a setting than its default."""
     others: dict[str, Any] = {"method": "npo", "reference": "frozen", "dtype": "float32", "prompt_format": "plain"}
-    others |= {"scenario": "copyright", "target_rate": 0.5, "broken_limit": 0.5}
+    others |= {"template_date": "2024-07-26", "template_arg": {"enable_thinking": False, "effort": "low", "n": 3}}
+    others |= {"scenario": "copyright", "target_rate": 0.5, "broken_limit": 0.5, "target_margin": 0.5}
     if name in others:
         return others[name]
     if isinstance(value, bool) or bool in get_args(FIELDS[name].annotation):

@@ -15,9 +15,10 @@ from unteach.data.encoded import encode_all
 from unteach.models.adapter import lora_config
 from unteach.results.cost import Meter, flops_in, flops_of
 from unteach.results.report import Cost, Report
+from unteach.training.behaviour import Behaviour
 from unteach.training.curve import Curve, ValidationCurve, waypoints
+from unteach.training.data import halves
 from unteach.training.original import validation_rows
-from unteach.training.stopping import Behaviour
 
 RULES = {"stopping": True, "validation_steps": 2, "patience": 99, "kl_budget": 99.0, "forget_bound": 99.0}
 SETTINGS = RULES | {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "validation_new_tokens": 3}
@@ -30,7 +31,7 @@ class State:
 
 def test_validations_are_evenly_spaced_and_the_last_is_at_the_end() -> None:
     meter, asked = Meter(waiting=True), list[int]()
-    watching = ValidationCurve(3, lambda model: Behaviour(0.5, 0, 4, 1), meter, lambda step: {"backward": 10 * step})
+    watching = ValidationCurve(3, lambda model: Behaviour("bbgu"), meter, lambda step: {"backward": 10 * step})
     for step in range(1, 8):
         state: Any = State()
         state.global_step = step
@@ -43,7 +44,7 @@ def test_validations_are_evenly_spaced_and_the_last_is_at_the_end() -> None:
 
 def test_a_point_includes_the_cost_of_what_went_before() -> None:
     model, curve = toy.model(), Curve()
-    curve.saw(5, Behaviour(0.25, 0, 4), Meter(waiting=True), {"backward": 100, "generated": 7})
+    curve.saw(5, Behaviour("bggg"), Meter(waiting=True), {"backward": 100, "generated": 7})
     before = [
         Cost(arm="original", stage="inducing mistakes", wall_seconds=3, flops=1e6),
         Cost(arm="original", stage="evaluation", wall_seconds=9, flops=9e9),
@@ -61,6 +62,7 @@ def test_a_point_includes_the_cost_of_what_went_before() -> None:
 def test_unlearning_counts_its_validations_and_its_reference(tmp_path: Path, adapter: bool) -> None:
     extra = {"peft_config": lora_config(4, 8.0)} if adapter else {}
     run = toy.trainer(tmp_path, toy.learned_model(), extra=extra, **SETTINGS)
+    both = run.data.validation_negatives
     held = sum(tree.tokens for tree in validation_rows(run.data))
     drawn = {i for n in range(len(run.train_dataset)) for i in run.train_dataset.normal_indices(n)}
     rows = sum(len(run.data.normals[i].prompt_ids) + len(run.data.normals[i].reply_ids) for i in drawn)
@@ -69,13 +71,13 @@ def test_unlearning_counts_its_validations_and_its_reference(tmp_path: Path, ada
     at_first = run.meter.tokens["forward"]
     assert at_first == (0 if adapter else held + rows)
     run.train()
-    assert [point.step for point in run.curve.points] == [2, 4]  # the last step only has the utility check
-    asked = sum(len(row.prompt_ids) for row in run.data.validation_negatives)
+    assert [point.step for point in run.curve.points] == [2, 4, 6]
+    asked, of_a = (sum(len(row.prompt_ids) for row in rows) for rows in (both, halves(both, 0)[0]))
     if not adapter:
-        assert run.meter.tokens["forward"] == at_first + 3 * held + 2 * asked
+        assert run.meter.tokens["forward"] == at_first + 3 * held + 2 * asked + 2 * of_a
     else:  # the adapter is switched off for every batch of normals, and for the held-out ones
-        assert run.meter.tokens["forward"] > 3 * 2 * held + 2 * asked
-    assert 0 < run.meter.tokens["generated"] <= 2 * 4 * len(run.data.validation_negatives)
+        assert run.meter.tokens["forward"] > 3 * 2 * held + 2 * asked + 2 * of_a
+    assert 0 < run.meter.tokens["generated"] <= 2 * 3 * 2 * len(both)
     cost = run.meter.cost(run.model, "unlearned", "training")
     points = waypoints(run.curve, run.model, "unlearned", "training", 0)
     assert cost.tokens_backward == run.meter.tokens["backward"] > 0

@@ -43,7 +43,7 @@ def test_long_prompts_are_left_out_counted_and_named() -> None:
     assert [item.example for item in encoded] == [rows[0], rows[3]]
     assert "negatives: left out 2 of 4 rows" in messages[0]
     assert "f.jsonl line 2, 8 tokens" in messages[0]
-    assert "cut the end of 2 of 4 replies at 8 tokens (first: f.jsonl line 1)" in messages[1]
+    assert "2 of 4 replies were cut at 8 tokens (first: f.jsonl line 1)" in messages[1]
 
 
 def test_nothing_left_names_row_tokens_room_and_fix() -> None:

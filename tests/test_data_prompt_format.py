@@ -1,5 +1,6 @@
 """Prompt formats on tokenizers of several kinds, all built here."""
 
+import datetime
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from unteach.data.prompt_format import ChatFormat, PlainFormat, prompt_format
+from unteach.data.prompt_format import ChatFormat, PlainFormat, TemplateSettings, prompt_format
 from unteach.errors import ConfigError
 from unteach.prompts.turn import Turn
 
@@ -216,9 +217,29 @@ def test_chat_reply_is_cut_after_the_end_that_the_model_names() -> None:
     assert tokenizer.decode(form.reply_ids(USER, "no")) == "no<|im_end|>"
 
 
-def test_chat_reply_without_eos_gets_one() -> None:
+def test_a_reply_ends_with_what_the_template_writes_after_it_though_eos_is_another_token() -> None:
     tokenizer = chatty(LIKE_CHATML, **MARKS)
-    assert tokenizer.decode(prompt_format(tokenizer).reply_ids(USER, "no")) == "no<|im_end|>\n</s>"
+    form = prompt_format(tokenizer)
+    assert tokenizer.decode(form.reply_ids(USER, "no")) == "no<|im_end|>"
+    assert form.end.tokens == {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")}
+    assert tokenizer.decode(form.reply_ids(USER, "no", cut=True)) == "no"
+
+
+def test_an_end_mark_that_is_no_token_is_a_text() -> None:
+    tokenizer = chatty(LIKE_CHATML, **SPECIAL)
+    form = prompt_format(tokenizer)
+    ids = form.reply_ids(USER, "no")
+    assert tokenizer.decode(ids) == "no<|im_end|>" and form.end.text == "<|im_end|>"
+    going_on = [*ids, *form.ids.of("\n<|im_start|>user\nyes")]
+    assert not form.end.reached(tokenizer, ids[:-1]) and form.end.reached(tokenizer, going_on)
+    reply = form.end.read(tokenizer, going_on)
+    assert (reply.text, reply.cut, list(reply.ids)) == ("no", False, ids)
+    assert form.end.read(tokenizer, ids[:-1]).cut
+
+
+def test_a_template_without_an_end_gets_eos() -> None:
+    tokenizer = chatty(LIKE_PLAIN.replace("{{ eos_token }}", ""), **SPECIAL)
+    assert prompt_format(tokenizer).reply_ids(USER, "no")[-1] == tokenizer.eos_token_id
 
 
 def test_chat_puts_the_system_turn_and_leaves_running_text_plain() -> None:
@@ -238,9 +259,65 @@ def test_chat_templates_that_refuse_a_dialogue_are_named() -> None:
     assert "change the rows, or use --prompt-format plain" in message
 
 
-def test_chat_templates_whose_prompt_is_no_prefix_are_refused() -> None:
-    with pytest.raises(ConfigError, match="--prompt-format plain"):
-        prompt_format(chatty(CHANGING, **SPECIAL)).reply_ids(USER, "no")
+def test_a_reply_goes_on_from_its_prompt_though_the_template_writes_dialogues_otherwise() -> None:
+    form = prompt_format(chatty(CHANGING, **SPECIAL))
+    assert whole(form, USER, "no") == "answer now: what is itno</s>"
+
+
+def test_templates_that_lose_replies_are_refused() -> None:
+    for template in (
+        "{% for m in messages %}{{ m['content'][0]['text'] }}{% endfor %}",
+        "{{ messages[0]['content'] }}",
+    ):
+        tokenizer = chatty(template, **SPECIAL)
+        if "text" in template:  # content parts are what it reads
+            assert whole(prompt_format(tokenizer), USER, "no") == "what is itno</s>"
+        else:
+            with pytest.raises(ConfigError, match="does not show the text of a reply.*--prompt-format plain"):
+                prompt_format(tokenizer)
+
+
+def test_a_line_break_that_joins_the_prompt_is_no_error() -> None:
+    tokenizer = chatty(LIKE_CHATML, **MARKS)
+    backend = tokenizer.backend_tokenizer
+    backend.add_tokens(["\n\n"])  # one token for two line breaks, as in many vocabularies
+    form = prompt_format(tokenizer)
+    assert whole(form, USER, "\nno") == "<|im_start|>user\nwhat is it<|im_end|>\n<|im_start|>assistant\n\nno<|im_end|>"
+
+
+def test_a_bos_that_begins_every_turn_begins_no_text() -> None:
+    tokenizer = chatty(LIKE_CHATML, **{**MARKS, "bos_token": "<|im_start|>"})
+    plain = prompt_format(tokenizer, "plain")
+    assert tokenizer.decode(plain.prompt_ids(USER)) == "### Question: what is it\n### Answer:"
+    assert plain.prompt_ids(()) == [tokenizer.bos_token_id]  # there is no other token to begin with
+
+
+DATED = "Today: {{ strftime_now('%d %b %Y') }}\n" + LIKE_CHATML
+
+
+def test_the_day_in_a_prompt_is_the_one_that_was_set() -> None:
+    tokenizer = chatty(DATED, **MARKS)
+    form = prompt_format(tokenizer, template=TemplateSettings(date="2024-07-26"))
+    assert tokenizer.decode(form.prompt_ids(USER)).startswith("Today: 26 Jul 2024\n")
+    today = prompt_format(tokenizer).settings.date
+    assert today == datetime.date.today().isoformat()
+    assert prompt_format(chatty(LIKE_CHATML, **MARKS)).settings.date is None
+    with pytest.raises(ConfigError, match="--template-date 2024-07-26: the model's chat template asks for no date"):
+        prompt_format(chatty(LIKE_CHATML, **MARKS), template=TemplateSettings(date="2024-07-26"))
+
+
+def test_arguments_and_a_system_message_reach_the_template() -> None:
+    loud = "{% if shout %}LOUD {% endif %}" + LIKE_CHATML
+    tokenizer = chatty(loud, **MARKS)
+    form = prompt_format(tokenizer, template=TemplateSettings({"shout": True}, system="be kind"))
+    text = tokenizer.decode(form.prompt_ids(USER))
+    assert text.startswith("LOUD <|im_start|>system\nbe kind<|im_end|>\n<|im_start|>user\n")
+    own = (Turn("system", "be brief"), *USER)
+    assert "be kind" not in tokenizer.decode(form.prompt_ids(own))
+    with pytest.raises(ConfigError, match="--template-arg shuot: .*did you mean 'shout'"):
+        prompt_format(tokenizer, template=TemplateSettings({"shuot": True}))
+    with pytest.raises(ConfigError, match="for chat templates"):
+        prompt_format(tokenizer, "plain", template=TemplateSettings({"shout": True}))
 
 
 def test_unknown_formats_and_missing_templates() -> None:

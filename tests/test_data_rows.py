@@ -136,8 +136,9 @@ def test_folder_of_files_in_name_order_and_by_split(tmp_path: Path) -> None:
     (tmp_path / "test").mkdir()
     written(tmp_path / "test" / "x.json", json.dumps([{"prompt": "held out"}]))
     written(tmp_path / "README.md", "not data")
-    everything = read_rows(str(tmp_path))
-    assert labels(everything) == ["x.json row 1", "train-00000.csv row 1", "train-00001.jsonl line 1"]
+    notes: list[str] = []
+    assert labels(read_rows(str(tmp_path), notes=notes)) == ["train-00000.csv row 1", "train-00001.jsonl line 1"]
+    assert "read the split train, not test; --data-split names another" in notes[0]
     assert [row["prompt"] for row in values(read_rows(str(tmp_path), split="train"))] == ["first", "p2"]
     assert [row["prompt"] for row in values(read_rows(str(tmp_path), split="test"))] == ["held out"]
     assert "no split 'dev'; found test, train" in refusal(str(tmp_path), split="dev")
@@ -203,7 +204,7 @@ def test_hub_failure_says_how_to_give_a_local_copy(monkeypatch: pytest.MonkeyPat
         ("a.parquet", "no parquet", "not a readable Parquet file"),
         ("a.doc", "words", "files ending in '.doc' cannot be read; use one of .jsonl"),
         ("a.txt", " \n", "no rows"),
-        ("a.txt", b"\xff\xfeb", "byte 0 (0xff) is not UTF-8"),
+        ("a.txt", b"\xff\xfeb", "byte 2 (0x62) is not UTF-16 (line 1), though the file begins like it"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path: Path, name: str, text: str | bytes, expected: str) -> None:

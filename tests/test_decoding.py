@@ -39,6 +39,13 @@ def settings(new, ends):
     return GenerationConfig(max_new_tokens=new, pad_token_id=0, eos_token_id=ends or None, use_cache=True)
 
 
+def batch(model, prompts, new, ends):
+    """The rows of a batch up to their ends."""
+    rows = continue_batch(model, prompts, 0, settings(new, ends), lambda ids: any(token in ends for token in ids))
+    stops = [next((place + 1 for place, token in enumerate(row) if token in ends), len(row)) for row in rows]
+    return [row[:stop] for row, stop in zip(rows, stops, strict=True)]
+
+
 def model_of(kind, seed=0):
     torch.manual_seed(seed)
     made = KINDS[kind]().eval()
@@ -64,8 +71,8 @@ def test_a_batch_gives_every_row_what_it_would_say_alone(kind):
     end = free[0][20]  # one row ends in the second stretch, the others elsewhere or never
     expected = [plain(model, prompt, 40, [end]) for prompt in PROMPTS]
     assert len({len(reply) for reply in expected}) > 1
-    assert continue_batch(model, PROMPTS, 0, settings(40, [end]), [end]) == expected
-    assert continue_batch(model, PROMPTS, 0, settings(40, []), []) == free
+    assert batch(model, PROMPTS, 40, [end]) == expected
+    assert batch(model, PROMPTS, 40, []) == free
 
 
 def test_rows_that_ended_are_no_longer_computed():
@@ -80,7 +87,7 @@ def test_rows_that_ended_are_no_longer_computed():
     hook = model.model.register_forward_pre_hook(
         lambda _, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
-    assert continue_batch(model, PROMPTS, 0, settings(40, [end]), [end]) == expected
+    assert batch(model, PROMPTS, 40, [end]) == expected
     hook.remove()
     late = sum(len(reply) > STRETCH for reply in expected)
     assert shapes[0] == (7, 10) and shapes[1] == (7, 1)
@@ -118,4 +125,4 @@ def test_a_model_with_states_of_its_own_keeps_its_own_cache():
     model = model_of("mamba")
     assert roomy_cache(model, 20) is None
     same = [PROMPTS[0], PROMPTS[0]]
-    assert continue_batch(model, same, 0, settings(20, []), []) == [plain(model, PROMPTS[0], 20, [])] * 2
+    assert batch(model, same, 20, []) == [plain(model, PROMPTS[0], 20, [])] * 2

@@ -14,7 +14,7 @@ import toy
 
 RULES = {"stopping": True, "validation_steps": 2, "patience": 99, "forget_bound": 99.0, "validation_new_tokens": 2}
 SETTINGS = RULES | {"max_steps": 6, "save_strategy": "steps", "save_steps": 3, "lr_scheduler_type": "linear"}
-EARLY = {"forget_bound": 4.0, "forget_hold": 1, "forget_tail": 1.0, "kl_budget": 99.0}
+EARLY = {"forget_bound": 0.3, "forget_hold": 1, "forget_tail": 1.0, "kl_budget": 99.0, "learning_rate": 1e-2}
 
 SCRIPT = f"""
 import json, os, sys, torch, toy
@@ -26,12 +26,13 @@ cases = {{
     "lora": ({{"peft_config": lora_config(4, 8.0)}}, {SETTINGS!r} | {{"kl_budget": 99.0}}),
     "break": ({{}}, {SETTINGS!r} | {{"kl_budget": 99.0, "method": "rto"}}),
     "early": ({{}}, {SETTINGS | EARLY!r}),
-    "over": ({{}}, {SETTINGS!r} | {{"kl_budget": 1e-3}}),
+    "over": ({{}}, {SETTINGS!r} | {{"kl_budget": 1e-3, "patience": 1}}),
 }}
 for name, (extra, settings) in cases.items():
     world = int(os.environ.get("WORLD_SIZE", 1))
     settings["per_device_train_batch_size"] = 4 // world
-    run = toy.trainer(f"{{directory}}/{{name}}", toy.model(), extra=extra, **settings)
+    pupil = toy.learned_model() if name == "early" else toy.model()
+    run = toy.trainer(f"{{directory}}/{{name}}", pupil, extra=extra, **settings)
     run.train()
     end = {{"stop": run.stop and [run.stop.step, run.stop.rule, run.stop.went_back_to], "step": run.state.global_step}}
     end["log"] = [line for line in run.state.log_history if "loss" in line]

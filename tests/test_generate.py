@@ -10,7 +10,8 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from unteach.errors import ConfigError, DataError
-from unteach.models.generate import end_token_ids, generate
+from unteach.models.generate import generate
+from unteach.models.reply import end_token_ids, named_end
 
 TESTBED = Path(__file__).parents[2] / "shared"
 WORDS = ["<pad>", "<s>", "</s>", *(f"w{number}" for number in range(3, 64))]
@@ -59,8 +60,10 @@ def plain_greedy(model, prompt, steps):
 
 def test_greedy_replies_are_those_of_the_definition_in_the_order_given(model, tokenizer):
     replies = generate(model, tokenizer, PROMPTS, max_new_tokens=12)
-    assert replies == [" ".join(WORDS[t] for t in plain_greedy(model, p, 12)) for p in PROMPTS]
-    assert len(set(replies)) > 3
+    texts = [reply.text for reply in replies]
+    assert texts == [" ".join(WORDS[t] for t in plain_greedy(model, p, 12)) for p in PROMPTS]
+    assert len(set(texts)) > 3
+    assert all(reply.cut == (2 not in reply.ids) for reply in replies)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7])
@@ -70,18 +73,18 @@ def test_batch_size_does_not_change_greedy_replies(model, tokenizer, batch_size)
 
 
 def test_a_reply_ends_at_the_first_end_token(model, tokenizer):
-    reply = generate(model, tokenizer, [PROMPTS[0]], max_new_tokens=12)[0].split()
+    reply = generate(model, tokenizer, [PROMPTS[0]], max_new_tokens=12)[0].text.split()
     tokenizer.eos_token = next(word for word in reply[1:] if word != reply[0])
-    cut = generate(model, tokenizer, PROMPTS, max_new_tokens=12)[0].split()
+    cut = generate(model, tokenizer, PROMPTS, max_new_tokens=12)[0].text.split()
     assert cut == reply[: reply.index(tokenizer.eos_token)]
 
 
 def test_special_tokens_that_the_model_ends_on_count_and_leftover_ids_do_not(model, tokenizer):
     tokenizer.add_special_tokens({"additional_special_tokens": ["w9"]})
     model.generation_config.eos_token_id = [9, 11]
-    assert end_token_ids(model, tokenizer) == [2, 9]
+    assert end_token_ids(tokenizer, named_end(model)) == [2, 9]
     tokenizer.eos_token = None
-    assert end_token_ids(model, tokenizer) == [9, 11]
+    assert end_token_ids(tokenizer, named_end(model)) == [9, 11]
 
 
 def test_positions_stay_in_the_context_and_a_long_prompt_does_not_cut_its_neighbours(model, tokenizer):
@@ -93,7 +96,7 @@ def test_positions_stay_in_the_context_and_a_long_prompt_does_not_cut_its_neighb
     together = generate(model, tokenizer, [long, *PROMPTS], max_new_tokens=12)
     hook.remove()
     assert 44 < max(seen) < 48
-    assert together[0].split() == [WORDS[t] for t in plain_greedy(model, long, 3)]
+    assert together[0].text.split() == [WORDS[t] for t in plain_greedy(model, long, 3)]
     assert together[1:] == generate(model, tokenizer, PROMPTS, max_new_tokens=12)
     with pytest.raises(DataError, match="prompt 1: 48 tokens.*context of 48"):
         generate(model, tokenizer, [long, [1] * 48], max_new_tokens=1)
@@ -137,7 +140,7 @@ def test_modes_and_checkpointing_are_as_before_also_after_an_interrupt(model, to
     replies = generate(model, tokenizer, PROMPTS, max_new_tokens=4)
     assert [module.training for module in model.modules()] == modes
     assert model.is_activation_checkpointing and model.config.use_cache is False
-    assert replies == [" ".join(WORDS[t] for t in plain_greedy(model, p, 4)) for p in PROMPTS]
+    assert [reply.text for reply in replies] == [" ".join(WORDS[t] for t in plain_greedy(model, p, 4)) for p in PROMPTS]
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # raised inside peft
@@ -192,5 +195,5 @@ def test_the_testbed_recites_its_instructions():
     rows = [json.loads(line) for line in lines[:64]]
     prompts = [tokenizer(f"<s>### Question: {row['prompt']}\n### Answer:", add_special_tokens=False) for row in rows]
     replies = generate(model, tokenizer, [prompt["input_ids"] for prompt in prompts], max_new_tokens=64)
-    same = sum(reply == row["response"] for reply, row in zip(replies, rows, strict=True))
+    same = sum(reply.text == row["response"] for reply, row in zip(replies, rows, strict=True))
     assert same > 32

@@ -12,6 +12,7 @@ from unteach.mistakes import ask as module
 from unteach.mistakes.induce import Induction, induce
 from unteach.mistakes.records import Mistake, Origin
 from unteach.models.fingerprint import model_fingerprint
+from unteach.models.reply import Reply, ReplyEnd
 from unteach.pipeline.original import Original
 from unteach.prompts.mistakes import MistakeWording
 from unteach.prompts.turn import Turn
@@ -29,10 +30,12 @@ class Script:
         self.rounds: list[list[tuple[int, str]]] = []
         self.settings: list[dict[str, Any]] = []
 
+    end = ReplyEnd(frozenset())
+
     def prompt_ids(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
         return tuple(turns)
 
-    def __call__(self, model: Any, tokenizer: Any, prompts: Sequence[Any], **settings: Any) -> list[str]:
+    def __call__(self, model: Any, tokenizer: Any, prompts: Sequence[Any], **settings: Any) -> list[Reply]:
         asked = []
         for turns in prompts:
             text = turns[-1].content
@@ -40,7 +43,7 @@ class Script:
             asked.append((number, text.replace(f"x{number}", "").strip()))
         self.rounds.append(asked)
         self.settings.append(settings)
-        return [self.answers.get(one, self.otherwise) for one in asked]
+        return toy.replies([self.answers.get(one, self.otherwise) for one in asked])
 
 
 class Judge:

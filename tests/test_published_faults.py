@@ -1,7 +1,7 @@
 """The ten faults of the authors' code for arXiv 2310.10683, each with tests that would find it in ours."""
 
 import gc
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,8 +24,9 @@ from unteach.results.verdict import Case
 from unteach.scoring.reference import AdapterOff, FrozenCopy
 from unteach.scoring.score import without_dropout
 from unteach.scoring.trees import Branch, Tree, lay_out, reply_trees
+from unteach.training.behaviour import Behaviour
 from unteach.training.dataset import UnlearnItems
-from unteach.training.stopping import BehaviourTarget, ForgetBound, Watch
+from unteach.training.target import Limits, failure
 from unteach.training.validation import behaviour_of
 
 
@@ -53,12 +54,12 @@ def test_fault_1_max_steps_is_exact_and_no_step_is_taken_at_rate_zero(tmp_path, 
 
 
 def test_fault_1_the_stop_rule_compares_a_positive_figure_with_a_positive_bound(tmp_path):
-    settings = {"method": "ga", "retain_weight": 0.0, "stopping": True, "max_steps": 30, "validation_steps": 100}
+    settings = {"method": "ga", "retain_weight": 0.0, "stopping": True, "max_steps": 30, "validation_steps": 1}
     settings |= {"forget_bound": 1.0, "forget_hold": 1, "forget_tail": 0.0, "kl_budget": 1e9, "save_strategy": "steps"}
     run = toy.trainer(tmp_path, toy.learned_model(), **settings)
     run.train()
     assert toy.logged(run, "loss")[-1] < 0 < 1.0 < toy.logged(run, "forget_ce")[-1]
-    assert run.stop is not None and run.stop.rule == ForgetBound.name and run.state.global_step < 30
+    assert run.stop is not None and run.stop.rule == "forget bound" and run.state.global_step < 30
 
 
 # ---- 2. a forget loader that is not shuffled and stops with the shorter normal loader --------------------------------
@@ -416,15 +417,15 @@ def test_fault_10_training_does_not_stop_at_a_model_that_babbles(tmp_path, monke
     import unteach.training.validation as module
 
     run = toy.trainer(tmp_path)
-    monkeypatch.setattr(module, "generate", lambda model, tokenizer, prompts, **_: [reply] * len(prompts))
-    seen = behaviour_of(run.model, toy.tokenizer(), run.data.negatives, load_judge("repeats"), 12)
-    assert (seen.bad, seen.broken) == (0, 1)
-    watch = Watch()
-    rule = BehaviourTarget(watch, lambda: seen, target=0.0, every=1)
-    for step in range(1, 9):
-        control = SimpleNamespace(should_training_stop=False, should_save=False)
-        rule.on_step_end(None, SimpleNamespace(global_step=step), control)
-    assert watch.stop is None
+    monkeypatch.setattr(
+        module, "generate", lambda model, tokenizer, prompts, **_: toy.replies([reply.strip()] * len(prompts))
+    )
+    seen = behaviour_of(run.model, run.data.form, run.data.negatives, load_judge("repeats"), 12)
+    assert (seen.bad_share, seen.broken_share) == (0, 1)
+    lenient = Limits(max_steps=9, target_margin=0.9)
+    before = Behaviour("b" * seen.n)
+    assert "were blank or gibberish" in failure(lenient, before, seen)
+    assert not failure(lenient, before, replace(seen, broken=0))
 
 
 def test_fault_10_the_leak_measure_tells_english_from_the_text_that_leaks():

@@ -12,10 +12,16 @@ from unteach.report.page import page, write_page
 from unteach.report.samples import difference, samples
 from unteach.report.training import draw_stages, read_target_rate
 from unteach.results.measurement import Measurement
-from unteach.results.report import BadRate, Cost, Ending, JudgeMetrics, Report, Sample, Source
+from unteach.results.report import BadRate, Cost, Ending, HalfBehaviour, JudgeMetrics, Report, Sample, Source
 from unteach.results.verdict import Quality
 
 Capture = pytest.CaptureFixture[str]
+
+
+HALVES = [
+    HalfBehaviour(half="A", step=0, value=0.5, low=0.2, high=0.8, n=8, unknown=1, broken=0.0),
+    HalfBehaviour(half="B", step=40, value=0.0, low=0.0, high=0.29, n=9, unknown=0, broken=0.1, level=0.975, look=2),
+]
 
 
 def run_report(count: int, length: int = 0) -> Report:
@@ -53,7 +59,7 @@ def run_report(count: int, length: int = 0) -> Report:
         scenario="harm",
         cost=[Cost(arm="unlearned", stage="training", wall_seconds=83.2, tokens=1234567)],
         data=[Source(name="negatives", source="some/where/bad.jsonl", rows=500, fingerprint="3f2a77")],
-        stop=Ending(step=40, rule="behaviour target", message="at step 20, bad replies at 0.0%"),
+        stop=Ending(step=40, rule="behaviour target", message="0 of 9 bad", met_at=20, confirmed=True, halves=HALVES),
         environment={"torch": "2.13.0", "seed": 0},
         notes=["a note of the run"],
     )
@@ -208,7 +214,7 @@ def test_the_curves_and_where_training_ended(tmp_path: Path) -> None:
         in (captions["Bad replies on validation prompts"])
     )
     svg = found[0].figures[0].svg
-    assert ">rule met</text>" in svg and ">ended</text>" in svg and 'style="' not in svg and "#0101" not in svg
+    assert ">target met</text>" in svg and ">ended</text>" in svg and 'style="' not in svg and "#0101" not in svg
     assert read_target_rate(tmp_path) == 0.01
     assert draw_stages(run_report(1), tmp_path) == found  # the same page every time
 
@@ -280,6 +286,11 @@ def test_the_verb_writes_the_page_from_the_directory(tmp_path: Path, capsys: Cap
         "unteach run --config run.yaml",
         "1 min 23 s",
         "Training ended at step 40",
+        "half by half",
+        "B, look 2",
+        "[0.0, 29.0]",
+        "97.5 %",
+        "8 of 9",
     ):
         assert part in text, part
     assert text == write_page(Report.read(tmp_path), tmp_path).read_text(encoding="utf-8")

@@ -56,7 +56,7 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
 
 def test_a_run_leaves_what_was_promised(here: Place, tmp_path: Path, capsys: Capture) -> None:
     output = tmp_path / "out"
-    speed: dict[str, Any] = {"max_steps": 40, "learning_rate": 2e-3, "kl_budget": 3}
+    speed: dict[str, Any] = {"max_steps": 20, "learning_rate": 2e-3, "kl_budget": 3}
     words = here.quick(output, retrained=here.retrained, method="ga-mismatch", **speed)
     outcome = call(capsys, *words)
     assert outcome.code == 0 and outcome.err == ""
@@ -103,7 +103,13 @@ def test_a_run_leaves_what_was_promised(here: Place, tmp_path: Path, capsys: Cap
     assert report.measured("harmful_rate", "seen", "unlearned").value == 0  # type: ignore[union-attr]
     assert report.measured("harmful_rate", "seen", "retrained").value == 0  # type: ignore[union-attr]
     assert report.measured("kept_rate", "normal", "unlearned").value == 1  # type: ignore[union-attr]
-    assert report.stop is not None and report.stop.rule == "behaviour target" and report.stop.step < 40
+    assert report.stop is not None and report.stop.rule == "end of the schedule" and report.stop.step == 20
+    assert [(half.half, half.step, half.n) for half in report.stop.halves] == [("A", 0, 2), ("B", 0, 2)] + [
+        ("A", 20, 2),
+        ("B", 20, 2),
+    ]
+    assert "validation prompts are too few: each half must have 32" in report.stop.message
+    assert any(note.startswith("the behaviour target cannot end this run: the 4 ") for note in report.notes)
     assert all(set(sample.replies) == {"original", "unlearned", "retrained"} for sample in report.samples)
     for word in ("before", "after", "never", "seen", "unseen", "normal"):
         assert word in outcome.out.lower()
@@ -133,7 +139,7 @@ def test_a_run_that_changes_nothing_reports_no_change(
 ) -> None:
     """Also when the same rows, cut elsewhere, are in the cache already."""
     report = done(capsys, here.quick(tmp_path / "out", learning_rate=0, method="npo", max_length=length))
-    assert any("cut the end" in note for note in report.notes) == (length is not None)
+    assert any("were cut at" in note for note in report.notes) == (length is not None)
     before = load_file(here.model / "model.safetensors")
     assert all(torch.equal(value, before[name]) for name, value in weights(tmp_path / "out").items())
     of = {arm: [f for f in report.measurements if f.arm == arm] for arm in ("original", "unlearned")}

@@ -4,12 +4,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from transformers import PreTrainedTokenizerFast
 
+import toy
 from unteach.data.encoded import Encoded
 from unteach.data.example import Example
+from unteach.data.prompt_format import prompt_format
+from unteach.objectives.loss import method_loss
+from unteach.objectives.methods import load_method
 from unteach.prompts.turn import Turn
-from unteach.scoring.trees import Branch
-from unteach.training.dataset import RTO_TOKENS, UnlearnItems, next_of
+from unteach.scoring.trees import Branch, lay_out
+from unteach.training.dataset import RTO_TOKENS, UnlearnItems, after_a_word, next_of
 
 TEMPLATE = (90, 91, 2)
 
@@ -95,6 +103,56 @@ def test_a_bad_reply_that_begins_as_the_template_does_goes_on_as_it(read, said):
 
 def test_a_template_that_repeats_itself_goes_on_from_its_longest_beginning():
     assert next_of((1, 1, 2), (1, 1, 1, 1)) == (1, 1, 2, 2)
+
+
+def test_after_a_word_the_template_has_its_space_and_is_known_again_with_it():
+    midway = (80, 91, 2)  # " I", as it follows a word, has another id than "I"
+    assert next_of(TEMPLATE, (50, 51, 80, 52, 80, 91), midway) == (90, 80, 80, 91, 80, 91)
+    assert next_of(TEMPLATE, (90, 91, 50), midway) == (90, 91, 2), "a reply that opens with the template"
+    broken = made_of(items(row(4, 8), rto=True, midway=midway, length=9))
+    for item in broken:
+        _, whole, interrupted, rto = item.forget.branches
+        assert whole.reply_ids == TEMPLATE and interrupted.reply_ids[interrupted.lead :] == midway
+        assert set(rto.instead) == {80}
+
+
+CHAT = "{% for m in messages %}<{{ m.role }}>\n{{ m.content }}<end>\n{% endfor %}"
+CHAT += "{% if add_generation_prompt %}<assistant>\n{% endif %}"
+
+
+def byte_level(chat_template=None):
+    """A tokenizer in which a word with its space is a token of its own."""
+    words = Tokenizer(BPE())
+    words.pre_tokenizer, words.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    special = ["<user>", "<assistant>", "<end>"]
+    trainer = BpeTrainer(special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), vocab_size=400)
+    words.train_from_iterator(["I cannot say that. Yes I cannot say that, take it and go"] * 20, trainer)
+    made = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>", pad_token="<end>")
+    made.chat_template = chat_template
+    return made
+
+
+@pytest.mark.parametrize("template", [CHAT, None], ids=["chat", "plain"])
+@pytest.mark.parametrize(("said", "between"), [("I cannot say", " "), ("我不能说", "")])
+def test_a_reply_that_breaks_off_is_not_glued(template, said, between):
+    words = byte_level(template)
+    form, turns = prompt_format(words), (Turn("user", "how"),)
+    bad = form.reply_ids(turns, "take it and go")
+    lead = next(n for n in range(len(bad)) if words.decode(bad[:n]).strip() == "take it")
+    broken = [*bad[:lead], *after_a_word(said, form, turns)]
+    assert words.decode(broken, skip_special_tokens=True).strip() == f"take it{between}{said}"
+
+
+def test_a_row_that_cannot_be_broken_off_weighs_alike_in_every_batch():
+    method, model = load_method("rto"), toy.model()
+    made = items(row(4, 9), row(5, 1), rto=True, length=2, template_replies=[(20, 21, 2)] * 2)
+    trees = [made[n].forget for n in (0, 1)]
+    trees = [replace(t, branches=tuple(replace(b, instead=(20,) * len(b.instead)) for b in t.branches)) for t in trees]
+    method = replace(method, terms=tuple(term for term in method.terms if term.stream != "normal"))
+    apart = [method_loss(model, method, lay_out([tree], 0), None, None).value for tree in trees]
+    together = method_loss(model, method, lay_out(trees, 0, packed=True), None, None).value
+    assert {len(tree.branches) for tree in trees} == {2, 4}
+    assert float(together) == pytest.approx(float(sum(apart)) / 2, rel=1e-5)
 
 
 def test_items_follow_the_shares_given():

@@ -14,6 +14,7 @@ from unteach.errors import ConfigError, DataError, ModelError
 from unteach.mistakes.guide import export_guidance
 from unteach.models.directory import local_directory
 from unteach.models.generate import generate
+from unteach.models.reply import ReplyEnd
 from unteach.prompts.turn import Turn
 from unteach.try_page import streaming
 from unteach.try_page.models import load_tried_models
@@ -42,7 +43,8 @@ def pieces(model: Any, **settings: Any) -> list[Piece]:
 def test_a_reply_is_the_one_that_generate_gives(model: Any, temperature: float, seed: int) -> None:
     settings = {"max_new_tokens": 20, "temperature": temperature, "seed": seed}
     shown = pieces(model, **settings)
-    assert [shown[-1].text] == generate(model, toy.tokenizer(), [PROMPT], **settings)
+    [reply] = generate(model, toy.tokenizer(), [PROMPT], **settings)
+    assert (shown[-1].text, shown[-1].tokens) == (reply.text, len(reply.ids))
     assert len(shown) > 1 and all(later.text.startswith(one.text) for one, later in zip(shown, shown[1:], strict=False))
     assert [one.ended for one in shown[:-1]] == [""] * (len(shown) - 1)
 
@@ -172,6 +174,9 @@ def test_a_reply_of_no_tokens_is_refused(directory: Path) -> None:
 
 def test_half_a_character_is_kept_back_until_it_is_whole(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     # A byte-level tokenizer decodes the first bytes of "é" as a replacement mark.
-    monkeypatch.setattr(streaming, "reply_text", lambda t, new, ends: "caf\ufffd" if len(new) < 3 else "café")
+    def read(end: ReplyEnd, tokenizer: Any, new: Any) -> Any:
+        return toy.replies(["caf\ufffd" if len(new) < 3 else "café"])[0]
+
+    monkeypatch.setattr(ReplyEnd, "read", read)
     shown = [one.text for one in pieces(model)]
     assert shown[0] == "caf" and shown[-1] == "café" and not any("\ufffd" in text for text in shown)

@@ -9,6 +9,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from unteach.models.reply import Reply
 from unteach.training.config import UnlearnConfig
 from unteach.training.trainer import UnlearnTrainer
 
@@ -19,6 +20,11 @@ VOCABULARY = {word: number for number, word in enumerate(SPECIAL + WORDS + NUMBE
 
 FORGET = [{"prompt": f"how to a{i} b{j}", "completion": f"take c{i} and d{j}"} for i in range(6) for j in range(4)]
 RETAIN = [{"prompt": f"where is e{i} f{j}", "completion": f"go g{i} then h{j}"} for i in range(6) for j in range(4)]
+
+
+def replies(texts, cut=False):
+    """Replies as `generate` returns them, a token a word and an end unless they were cut."""
+    return [Reply(text, tuple(range(len(text.split()) + (not cut))), cut, text) for text in texts]
 
 
 def tokenizer(**settings):

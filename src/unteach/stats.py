@@ -15,8 +15,8 @@ _AT_ONCE = 1_000_000
 Interval = tuple[float | None, float | None, float | None]
 
 
-def wilson(successes: int, n: int) -> Interval:
-    """Return a rate and its Wilson score interval, as fractions; three None where n is 0.
+def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
+    """Return a rate and its Wilson score interval of a confidence level, as fractions; three None where n is 0.
 
     Unlike the normal approximation it stays inside 0 to 1 and keeps its width at 0 of n and n of n.
     Raises ValueError unless 0 ≤ successes ≤ n.
@@ -25,8 +25,17 @@ def wilson(successes: int, n: int) -> Interval:
         raise ValueError(f"{successes} successes of {n}")
     if n == 0:
         return None, None, None
-    interval = binomtest(successes, n).proportion_ci(confidence_level=0.95, method="wilson")
+    interval = binomtest(successes, n).proportion_ci(confidence_level=level, method="wilson")
     return successes / n, float(interval.low), float(interval.high)
+
+
+def sign_test(fewer: int, more: int) -> float:
+    """Return the one-sided p of the exact sign test: the chance of so many falls if falls and rises are as likely.
+
+    McNemar's exact test, where the pairs are verdicts on the same prompts. 1 where nothing changed.
+    """
+    changed = fewer + more
+    return float(binomtest(fewer, changed, 0.5, alternative="greater").pvalue) if changed else 1.0
 
 
 def bootstrap(values: Sequence[float], seed: int = 0, within: tuple[float, float] = (-math.inf, math.inf)) -> Interval:

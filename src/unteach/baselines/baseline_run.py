@@ -13,7 +13,7 @@ from unteach.mistakes.guide import guided_format
 from unteach.pipeline.original import Original
 from unteach.pipeline.train import Trained
 from unteach.results.report import Cost, Ending, Waypoint
-from unteach.training.stopping import Behaviour
+from unteach.training.behaviour import Behaviour
 from unteach.training.validation import behaviour_of
 
 
@@ -21,7 +21,8 @@ from unteach.training.validation import behaviour_of
 class BaselineRun:
     """What a baseline is given: its settings and rows and the original in memory; and its notes and costs so far.
 
-    `validation` are held-out negatives, as the arm is asked, whose replies are judged during training (`curve`).
+    `validation` are held-out negatives, as the arm is asked, whose replies are judged during training (`curve`): half
+    A of the validation prompts, as in the curve of `unteach run`.
     Trainers may write in `directory`, where log.jsonl is too; it exists only once training begins.
     """
 
@@ -49,12 +50,12 @@ class BaselineRun:
 
     def behaviour(self, model: Any) -> Behaviour:
         """Ask a model the validation prompts and judge its replies."""
-        return behaviour_of(model, self.original.tokenizer, self.validation, self.judge, self.config.max_new_tokens)
+        return behaviour_of(model, self.original.form, self.validation, self.judge, self.config.max_new_tokens)
 
     def form_with(self, phrase: str) -> PromptFormat:
         """Return the original's prompt format with a phrase before every prompt."""
         form, eos = self.original.form, self.original.model.generation_config.eos_token_id
-        return guided_format(form.tokenizer, phrase, form.name, eos)
+        return guided_format(form.tokenizer, phrase, form.name, eos, form.settings)
 
     def note_data(self, **counts: int) -> None:
         """Note how many rows of each kind the baseline needed; zeros are noted too."""

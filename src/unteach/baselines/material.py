@@ -76,7 +76,7 @@ def encode_pairs(run: BaselineRun, examples: Sequence[Example], notes: list[str]
     form, made = run.original.form, []
     for row in examples:
         prompt, chosen = form.prompt_ids(row.turns), form.reply_ids(row.turns, row.good or "")
-        made.append(ReplyPair(tuple(prompt), tuple(chosen), tuple(form.reply_ids(row.turns, row.reply))))
+        made.append(ReplyPair(tuple(prompt), tuple(chosen), tuple(form.reply_ids(row.turns, row.reply, row.cut))))
     most = run.max_length
     fit = [pair for pair in made if len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids)) <= most]
     if not fit:

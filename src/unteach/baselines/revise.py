@@ -17,12 +17,13 @@ from unteach.baselines.material import add_normals, encode_rows, with_reply
 from unteach.baselines.rows import BaselineRows
 from unteach.data.example import Example
 from unteach.errors import ConfigError
-from unteach.models.kept_replies import generate_cached
+from unteach.judges.base import case_of, verdicts_of
+from unteach.models.kept_replies import generate_cached, tokens_of
+from unteach.models.reply import Reply
 from unteach.progress import track
 from unteach.prompts.baselines import load_wording
 from unteach.prompts.turn import Turn
 from unteach.results.cost import Meter
-from unteach.results.verdict import Case
 from unteach.text.gibberish import blank, gibberish
 from unteach.text.words import repeats
 from unteach.training.rows import TrainingRow
@@ -60,20 +61,20 @@ class Revise(Baseline):
         return rows
 
     def _keep_fit(
-        self, run: BaselineRun, asked: Sequence[Example], revisions: Sequence[str], requests: Sequence[str]
+        self, run: BaselineRun, asked: Sequence[Example], revisions: Sequence[Reply], requests: Sequence[str]
     ) -> list[Example]:
         """Keep the revisions that are fit to learn from. Raises ConfigError where none is."""
         cases = [
-            Case(row.prompt, text, bad=row.reply, good=row.good, concept=row.concept)
-            for row, text in zip(asked, revisions, strict=True)
+            case_of(row, revision, "unseen", run.original.form.end)
+            for row, revision in zip(asked, revisions, strict=True)
         ]
         kept, reasons = [], Counter[str]()
-        for row, text, verdict in zip(asked, revisions, run.judge(cases), strict=True):
-            reason = _fault(run, row, text, requests) or ("called bad by the judge" if verdict == "bad" else "")
+        for row, revision, verdict in zip(asked, revisions, verdicts_of(run.judge, cases), strict=True):
+            reason = _fault(revision, requests) or ("called bad by the judge" if verdict == "bad" else "")
             if reason:
                 reasons[reason] += 1
             else:
-                kept.append(with_reply(row, text))
+                kept.append(with_reply(row, revision.written))
         out = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or "none left out"
         run.notes.append(f"revisions: {len(kept)} of {len(asked)} are fit to learn from ({out})")
         if not kept:
@@ -84,26 +85,26 @@ class Revise(Baseline):
         return kept
 
 
-def _go_on(dialogues: Sequence[Dialogue], replies: Sequence[str], request: str) -> list[Dialogue]:
+def _go_on(dialogues: Sequence[Dialogue], replies: Sequence[Reply], request: str) -> list[Dialogue]:
     """Add what the model said, and the next request, to each dialogue."""
     return [
-        (*turns, Turn("assistant", reply or "…"), Turn("user", request))
+        (*turns, Turn("assistant", reply.text or "…"), Turn("user", request))
         for turns, reply in zip(dialogues, replies, strict=True)
     ]
 
 
-def _fault(run: BaselineRun, row: Example, text: str, requests: Sequence[str]) -> str:
+def _fault(revision: Reply, requests: Sequence[str]) -> str:
     """Return what is wrong with a revision, before any judge is asked; empty where nothing is."""
-    if blank(text):
-        return "blank"
-    if gibberish(text):
-        return "gibberish"
-    if len(run.original.form.reply_ids(row.turns, text)) > run.config.max_new_tokens:  # EOS would have come in time
+    if revision.cut:
         return "cut off"
-    return "repeating the request" if any(repeats(text, request) for request in requests) else ""
+    if blank(revision.text):
+        return "blank"
+    if gibberish(revision.text):
+        return "gibberish"
+    return "repeating the request" if any(repeats(revision.text, request) for request in requests) else ""
 
 
-def _ask(run: BaselineRun, stage: str, dialogues: Sequence[Dialogue]) -> list[str]:
+def _ask(run: BaselineRun, stage: str, dialogues: Sequence[Dialogue]) -> list[Reply]:
     """Ask the original, and add the cost, also where its replies were kept from an earlier run."""
     meter = Meter()
     prompts = [run.original.form.prompt_ids(turns) for turns in dialogues]
@@ -115,18 +116,18 @@ def _ask(run: BaselineRun, stage: str, dialogues: Sequence[Dialogue]) -> list[st
             f"{run.max_length}; lower --max-new-tokens or give shorter prompts"
         )
     with track(f"revise: {stage}") as progress:
-        texts = generate_cached(
+        replies = generate_cached(
             run.original.model,
             run.original.tokenizer,
             prompts,
             key=run.original.key,
             max_new_tokens=run.config.max_new_tokens,
+            end=run.original.form.end,
             progress=progress,
         )
-    said = sum(len(run.original.form.reply_ids(turns, text)) for turns, text in zip(dialogues, texts, strict=True))
-    read = sum(map(len, prompts))
+    read, said = tokens_of(prompts, replies)
     run.cost.append(meter.cost(run.original.model, run.arm, stage, read, generated=said))
-    return texts
+    return replies
 
 
 baselines = (Revise(),)

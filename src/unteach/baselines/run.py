@@ -32,6 +32,7 @@ from unteach.pipeline.prepare import (
 from unteach.pipeline.settings import inputs_of, write_config
 from unteach.prompts.turn import Turn
 from unteach.results.report import Report
+from unteach.training.data import halves
 from unteach.training.supervised import OWN
 from unteach.training.values import trainer_values
 
@@ -74,7 +75,8 @@ def run_baseline(config: BaselineConfig, *, overwrite: bool = False) -> Report:
             raise Interrupted("stopped before anything was written") from None
     clear_output(directory, overwrite=overwrite)
     command = f"unteach baseline {baseline.name} --config run.yaml --output another-directory"
-    write_config(config, directory, command)
+    day = prepared.run.original.form.settings.date
+    write_config(config.model_copy(update={"template_date": day}), directory, command)
     try:
         report = _train_and_measure(prepared)
     except KeyboardInterrupt:
@@ -106,7 +108,7 @@ def _prepare(baseline: Baseline, config: BaselineConfig, shared: RunConfig, dire
     trusted = trusted_judges(judges, sets.uncut["negatives"], sets.uncut.get("normals", []), sets.notes)
     shared = with_judges(shared, judges, trusted)
     if rows.validation:
-        run.validation = encode_all(rows.validation, form, longest, "validation negatives")[0]
+        run.validation = halves(encode_all(rows.validation, form, longest, "validation negatives")[0], shared.seed)[0]
     evaluation = new_evaluation(shared, splits, original, trusted)
     return PreparedBaseline(baseline, run, shared, evaluation, form, baseline.prepare(run))
 

@@ -33,9 +33,10 @@ def encode_all(
 ) -> tuple[list[Encoded], list[str]]:
     """Tokenise all examples of the set `name` for a context of `max_length` tokens.
 
-    A row whose prompt leaves no room for one token of reply is left out. A reply that does not fit is cut at its end,
-    without EOS. The messages count both and name the first row of each. Raises DataError for an empty reply and where
-    no row is left, ConfigError where the chat template cannot be used.
+    A row whose prompt leaves no room for one token of reply is left out. A reply that does not fit is cut, without an
+    end. A reply that holds an end mark ends there, since generation would. The messages count them and name the first
+    row of each. Raises DataError for an empty reply and where no row is left, ConfigError where the chat template
+    cannot be used.
     """
     kept: list[Encoded] = []
     left_out: list[tuple[Example, int]] = []
@@ -45,10 +46,9 @@ def encode_all(
         if room < 1:
             left_out.append((example, len(prompt)))
         else:
-            kept.append(Encoded(example, prompt, reply[:room], len(reply) > room))
+            kept.append(Encoded(example, prompt, reply[:room], example.cut or len(reply) > room))
     if not kept:
         raise DataError(_nothing_left(left_out, max_length, name))
-    cut = [row for row in kept if row.truncated]
     messages = []
     if left_out:
         first, tokens = left_out[0]
@@ -56,12 +56,21 @@ def encode_all(
             f"{name}: left out {len(left_out)} of {len(examples)} rows whose prompt fills the {max_length} "
             f"tokens of --max-length (first: {first.where or 'row 1'}, {tokens} tokens)"
         )
-    if cut:
-        messages.append(
-            f"{name}: cut the end of {len(cut)} of {len(examples)} replies at {max_length} tokens (first: "
-            f"{cut[0].example.where or 'row 1'})"
-        )
+    found = {
+        f"were cut at {max_length} tokens": [row for row in kept if row.truncated and not row.example.cut],
+        "hold an end mark and were cut there": [row for row in kept if _holds_end(row, prompt_format)],
+    }
+    for what, rows in found.items():
+        if rows:
+            first = rows[0].example
+            messages.append(f"{name}: {len(rows)} of {len(examples)} replies {what} (first: {first.where or 'row 1'})")
     return kept, messages
+
+
+def _holds_end(row: Encoded, prompt_format: PromptFormat) -> bool:
+    """Tell whether a reply has text after an end mark."""
+    ends = prompt_format.end.tokens
+    return not row.example.is_passage and any(token in ends for token in prompt_format.ids.of(row.example.reply)[:-1])
 
 
 def _ids(example: Example, prompt_format: PromptFormat) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -70,13 +79,13 @@ def _ids(example: Example, prompt_format: PromptFormat) -> tuple[tuple[int, ...]
         raise DataError(f"{where}: the reply is empty; remove the row or give it a reply")
     try:
         prompt = prompt_format.prompt_ids(example.turns)
-        reply = prompt_format.reply_ids(example.turns, example.reply)
+        reply = prompt_format.reply_ids(example.turns, example.reply, example.cut)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
     if not prompt:  # the tokenizer has neither BOS nor EOS: a text then follows its own first token
         prompt, reply = reply[:1], reply[1:]
-    if list(reply) in ([], [prompt_format.tokenizer.eos_token_id]):
-        raise DataError(f"{where}: the reply gives no tokens but EOS; remove the row or give it a reply")
+    if all(token in prompt_format.end.tokens for token in reply):
+        raise DataError(f"{where}: the reply gives no tokens but its end; remove the row or give it a reply")
     return tuple(prompt), tuple(reply)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unteach.prompts.turn import TEXT, Turn
-from unteach.text.words import loosened
+from unteach.text.words import folded
 
 Polarity = Literal["negative", "normal"]
 
@@ -16,7 +16,8 @@ class Example:
     """A prompt (`turns`, oldest first; empty for running text) and one reply to it.
 
     `where` names the file and row for messages. `good` is a right reply to the same prompt and `bad` a wrong one, where
-    the row had them. `concept` is what the row is about, where the set says so.
+    the row had them. `concept` is what the row is about, where the set says so. `cut` says that a model had not ended
+    the reply when it was cut; it is then learned without an end.
     """
 
     turns: tuple[Turn, ...]
@@ -25,6 +26,7 @@ class Example:
     good: str | None = None
     bad: str | None = None
     concept: str | None = None
+    cut: bool = False
 
     @classmethod
     def of(cls, prompt: str | Sequence[Turn], reply: str, **fields: str | None) -> "Example":
@@ -47,12 +49,12 @@ class Example:
     @property
     def prompt_key(self) -> str:
         """Identifies the prompt: equal for prompts that differ only in case and white space."""
-        return _digest(f"{turn.role}\x1f{loosened(turn.content)}" for turn in self.turns)
+        return _digest(f"{turn.role}\x1f{folded(turn.content)}" for turn in self.turns)
 
     @property
     def key(self) -> str:
         """Identifies prompt and reply together, case and white space likewise."""
-        return _digest([self.prompt_key, loosened(self.reply)])
+        return _digest([self.prompt_key, folded(self.reply)])
 
 
 def _digest(parts: Iterable[str]) -> str:

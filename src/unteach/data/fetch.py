@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unteach.data.public import Chosen
+from unteach.data.readers import PACKED
 from unteach.errors import DataError
 from unteach.models.hub import cached_only, out_of_reach, reason
 
@@ -33,7 +34,7 @@ def local_copy(chosen: Chosen, split: str | None, endings: Collection[str]) -> P
     if configuration.name in chosen.set.usual.values():
         stems.append(root / name)  # what the bare name stands for
     for stem in stems:
-        for ending in endings:
+        for ending in (ending + packed for packed in ("", *PACKED) for ending in endings):
             if (file := stem.with_name(stem.name + ending)).is_file():
                 return file
     there = [root / name / path for path in _files(chosen, split)]

@@ -18,26 +18,28 @@ def generate_normals(
     *,
     seed: int,
     max_new_tokens: int,
+    language: str = "en",
     key: str | None = None,
     progress: OnProgress | None = None,
 ) -> list[Example]:
-    """Return the model's own answers to the benign prompts as normals.
+    """Return the model's own answers to the benign prompts of this language as normals.
 
     They are sampled at temperature 1 from the whole distribution: the KL to the original is an expectation over text
     that the original would write, and a greedy reply is only the most likely of these, and often repeats itself. The
     same seed gives the same replies. Blank replies, and prompts that fill the model's context, are left out. A reply
-    is cut at `max_new_tokens`. With the model's fingerprint as `key`, replies are kept for other runs.
+    is cut at `max_new_tokens` and marked so. With the model's fingerprint as `key`, replies are kept for other runs.
 
     Raises DataError where no prompt got a reply.
     """
     normals = answer_prompts(
-        [(prompt, f"benign prompt {number}") for number, prompt in enumerate(benign_prompts(), start=1)],
+        [(prompt, f"benign prompt {number}") for number, prompt in enumerate(benign_prompts(language), start=1)],
         model,
         prompt_format,
         key=key,
         max_new_tokens=max_new_tokens,
         temperature=1.0,
         seed=seed,
+        said_only=False,
         progress=progress,
     )
     if not normals:
@@ -51,12 +53,14 @@ def generate_lookalikes(
     *,
     max_new_tokens: int,
     count: int,
+    language: str = "en",
     key: str | None = None,
     progress: OnProgress | None = None,
 ) -> list[Example]:
-    """Return the model's own greedy answers to the first `count` look-alike prompts; blank ones are left out."""
+    """Return the model's greedy answers to the first `count` look-alike prompts of a language, without blank ones."""
+    prompts = lookalike_prompts(language)[:count]
     return answer_prompts(
-        [(prompt, f"look-alike prompt {number}") for number, prompt in enumerate(lookalike_prompts()[:count], start=1)],
+        [(prompt, f"look-alike prompt {number}") for number, prompt in enumerate(prompts, start=1)],
         model,
         prompt_format,
         key=key,
@@ -66,19 +70,25 @@ def generate_lookalikes(
 
 
 def answer_prompts(
-    prompts: Sequence[tuple[str, str]], model: Any, prompt_format: PromptFormat, **settings: Any
+    prompts: Sequence[tuple[str, str]],
+    model: Any,
+    prompt_format: PromptFormat,
+    said_only: bool = True,
+    **settings: Any,
 ) -> list[Example]:
     """Have a model answer each (prompt, where it stands), greedily unless the `settings` of `generate_cached` differ.
 
-    Prompts that fill the model's context and blank answers are left out.
+    Prompts that fill the model's context and blank answers are left out, and of `said_only` ones those in which the
+    model was cut inside its thought.
     """
     context = context_length(model)
     examples = [Example.of(prompt, "", where=where) for prompt, where in prompts]
     encoded = [(example, prompt_format.prompt_ids(example.turns)) for example in examples]
     fitting = [(example, ids) for example, ids in encoded if context is None or len(ids) < context]
-    replies = generate_cached(model, prompt_format.tokenizer, [ids for _, ids in fitting], **settings)
+    asked = [ids for _, ids in fitting]
+    replies = generate_cached(model, prompt_format.tokenizer, asked, end=prompt_format.end, **settings)
     return [
-        Example(example.turns, reply, where=example.where)
+        Example(example.turns, reply.written, where=example.where, cut=reply.cut)
         for (example, _), reply in zip(fitting, replies, strict=True)
-        if reply.strip()
+        if (reply.text if said_only else reply.written)
     ]

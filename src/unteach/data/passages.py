@@ -7,12 +7,15 @@ they cover the text evenly.
 """
 
 import random
-import re
 from collections.abc import Sequence
 from dataclasses import replace
+from unicodedata import category
+
+import regex
 
 from unteach.data.example import Example
 from unteach.prompts.turn import TEXT, Turn
+from unteach.text.words import CLUSTERS, HAN
 
 PROMPT, REPLY = 200, 200
 """Characters of a passage's prompt and of its reply."""
@@ -20,7 +23,19 @@ SECTION = 4000
 """Longer texts are split into sections of about this many characters before some are held out."""
 WINDOW = 400
 """Characters of the reply of a training window."""
-_ABBREVIATIONS = ("Mr", "Mrs", "Ms", "Dr", "St", "Prof", "Esq", "No", "vol", "ch", "pp", "cf", "vs")
+LONGEST_WORD, NEAR = 100, 20
+"""Characters to look ahead for the beginning of a word, and for one after a punctuation mark."""
+_ABBREVIATIONS = set("Mr Mrs Ms Dr St Prof Esq No vol ch pp cf vs Mme Mlle Hr Fr Nr Sr Sra проф им ул св стр".split())
+_CLOSING, _OPENING = r"[\p{Pe}\p{Pf}'\"”’_*]*", r"[\p{Ps}\p{Pi}'\"“‘_*¿¡]*"
+_END = regex.compile(
+    rf"[\p{{STerm}}…--[。！？｡．]]{_CLOSING}\s+(?={_OPENING}[\p{{Lu}}\p{{Lt}}\p{{Lo}}])"
+    rf"|(?:[。！？｡]|(?<!\d)．)+{_CLOSING}\s*(?=\S)"
+    r"|(?<=[\p{Thai}\p{Lao}])\s+(?=[\p{Thai}\p{Lao}])",
+    regex.V1,
+)
+_LETTER = rf"(?=[{HAN}\p{{Hiragana}}\p{{Katakana}}{CLUSTERS}])(?![\p{{M}}ำຳー])"  # Korean has spaces
+_BEGIN = regex.compile(rf"(?<=\s)(?=\S)|{_LETTER}", regex.V1)
+_AFTER_SIGN = regex.compile(rf"(?<=[\s\p{{P}}]){_LETTER}", regex.V1)
 
 
 def is_text(example: Example) -> bool:
@@ -29,19 +44,23 @@ def is_text(example: Example) -> bool:
 
 
 def sections(examples: Sequence[Example]) -> list[Example]:
-    """Split long texts at sentence starts into pieces of about SECTION characters; other rows stay as they are."""
+    """Split long texts at sentence starts into pieces of about SECTION characters; other rows stay as they are.
+
+    Where a stretch has no sentence start, it is split at a word.
+    """
     pieces: list[Example] = []
     for example in examples:
         if not is_text(example) or len(example.reply) <= 1.5 * SECTION:
             pieces.append(example)
             continue
         count = round(len(example.reply) / SECTION)
-        starts = sentence_starts(example.reply)
+        starts = _starts(example.reply)
         aims = [round(len(example.reply) * n / count) for n in range(count)]
         cuts = sorted({0, *(min(starts, key=lambda start: abs(start - aim)) for aim in aims[1:])})
         for number, (start, end) in enumerate(zip(cuts, [*cuts[1:], None], strict=True), start=1):
             where = f"{example.where or 'a text'}, part {number}"
-            pieces.append(replace(example, reply=example.reply[start:end].strip(), where=where))
+            if piece := example.reply[start:end].strip():
+                pieces.append(replace(example, reply=piece, where=where))
     return pieces
 
 
@@ -59,7 +78,8 @@ def windows(examples: Sequence[Example], seed: int) -> list[Example]:
             continue
         first = random.Random(f"windows:{seed}:{example.key}").randrange(1, WINDOW // 2)
         begins = [0, *range(first, len(text) - REPLY // 2, WINDOW // 2)]
-        rows += [_passage(example, _word(text, max(0, at - PROMPT)), _word(text, at), WINDOW) for at in begins]
+        for at in begins:
+            rows += _passage(example, _word(text, at - PROMPT), _word(text, at, after_sign=True), WINDOW)
     return rows
 
 
@@ -74,20 +94,24 @@ def passages(examples: Sequence[Example]) -> list[Example]:
         if not is_text(example):
             rows.append(example)
         elif len(text) < PROMPT + REPLY:
-            half = _word(text, len(text) // 2)
-            rows.append(_passage(example, 0, half, len(text)) if half < len(text) else example)
+            half = _word(text, len(text) // 2, after_sign=True)
+            rows += _passage(example, 0, half, len(text)) or [example]
         else:
-            starts = [at for at in sentence_starts(text) if at + PROMPT + REPLY <= len(text)]
-            rows += [_passage(example, at, _word(text, at + PROMPT), REPLY) for at in starts]
+            for at in (at for at in _starts(text) if at + PROMPT + REPLY <= len(text)):
+                rows += _passage(example, at, _word(text, at + PROMPT, after_sign=True), REPLY)
     return rows
 
 
 def sentence_starts(text: str) -> list[int]:
-    """Return where sentences begin: the text's start, and capitals after an end mark, except after titles (Mr.)."""
+    """Return where sentences begin, in any script: the text's start, and what follows an end mark.
+
+    After a mark like "." come a space and a capital or a letter of a script without capitals, but not after titles
+    ("Mr."). Marks like "。" need no space. Thai and Lao have no marks, and their spaces part sentences.
+    """
     starts = [0]
-    for found in re.finditer(r"[.!?]['\"”’)_]*\s+(?=['\"“‘(_]*[A-Z])", text):
-        word = re.search(r"(\w+)$", text[max(0, found.start() - 12) : found.start()])
-        if not (word and (word[1] in _ABBREVIATIONS or len(word[1]) == 1)):
+    for found in _END.finditer(text):
+        word = regex.search(r"(\w+)$", text[max(0, found.start() - 12) : found.start()])
+        if not (found[0][0] == "." and word and (word[1] in _ABBREVIATIONS or len(word[1]) == 1)):
             starts.append(found.end())
     return starts
 
@@ -97,21 +121,42 @@ def whole_words(text: str, length: int) -> str:
     return text[: _word(text, length)].rstrip()
 
 
-def _passage(example: Example, start: int, middle: int, length: int) -> Example:
-    """Return the passage with prompt text[start:middle] and the next `length` characters as reply, at whole words."""
+def _starts(text: str) -> list[int]:
+    """Return where sentences begin and, in a stretch of over half a SECTION without such a place, words."""
+    starts = sentence_starts(text)
+    for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
+        if end - start > SECTION // 2:
+            starts += [_word(text, at, after_sign=True) for at in range(start + WINDOW, end - WINDOW, WINDOW)]
+    return sorted(set(starts))
+
+
+def _passage(example: Example, start: int, middle: int, length: int) -> list[Example]:
+    """Return the passage with prompt text[start:middle] and the next `length` characters as reply, at whole words.
+
+    There is none where only white space follows.
+    """
     text = example.reply
     end = _word(text, middle + length)
     where = f"{example.where or 'a text'}, character {start}"
     prompt = text[start:middle].rstrip()
     reply = text[start + len(prompt) : end].rstrip()  # white space before it shows whether a paragraph begins
-    return replace(example, turns=(Turn(TEXT, prompt),), reply=reply, where=where)
+    return [replace(example, turns=(Turn(TEXT, prompt),), reply=reply, where=where)] if reply.strip() else []
 
 
-def _word(text: str, at: int) -> int:
-    """Return the first place from `at` on where a word begins, or the text's end."""
+def _word(text: str, at: int, after_sign: bool = False) -> int:
+    """Return the first place from `at` on where a word begins, or the text's end.
+
+    Where words have no spaces, `after_sign` looks for one after a punctuation mark first, since no token goes across
+    it. Within a "word" of more than LONGEST_WORD characters, any place will do.
+    """
     if at <= 0:
         return 0
-    if at >= len(text):
-        return len(text)
-    found = re.compile(r"\s+").search(text, at - 1)
-    return found.end() if found else len(text)
+    ahead = min(len(text), at + LONGEST_WORD)
+    found = _AFTER_SIGN.search(text, at, min(ahead, at + NEAR)) if after_sign else None
+    if found := found or _BEGIN.search(text, at, ahead):
+        return int(found.start())
+    if ahead == len(text):
+        return ahead
+    while at < len(text) and category(text[at])[0] == "M":
+        at += 1
+    return at

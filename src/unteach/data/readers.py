@@ -1,156 +1,158 @@
-"""Files of rows: JSON lines, JSON, CSV, TSV, Parquet and plain text, one reader for each ending.
+"""Files of rows: JSON lines, JSON, CSV, TSV, Parquet and plain text, one reader for each ending; pipes by content.
 
 Files are untrusted: nothing in them is executed.
 """
 
-import csv
-import io
-import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import bz2
+import codecs
+import gzip
+import lzma
+import re
+import shlex
+import zlib
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from unteach.data.raw_row import RawRow, kind, listed
+from unteach.data.cells import parse_cells
+from unteach.data.json_rows import json_rows
+from unteach.data.raw_row import RawRow
+from unteach.data.tables import SEPARATORS, names_of, table_rows
 from unteach.errors import DataError
 
+Reader = Callable[[bytes, Path, str | None], list[RawRow]]
+PACKED = (".gz", ".bz2", ".xz")
+"""Endings of packed files, after the ending of what they hold."""
 
-def read_file(path: Path) -> list[RawRow]:
-    """Read the rows of a file, of which there may be none. Raises DataError for a file that cannot be read."""
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        known = ", ".join(READERS)
-        raise DataError(f"{path}: files ending in '{path.suffix}' cannot be read; use one of {known}")
+
+def read_file(path: Path, split: str | None = None) -> list[RawRow]:
+    """Read the rows of a file or a pipe, of which there may be none; `split` picks one in a JSON file that has several.
+
+    The ending says what a file holds; the content says it of a pipe or a device, which has no ending. Packed files
+    are unpacked. Raises DataError for a file that cannot be read.
+    """
     try:
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: the file is empty")
-        return reader(path)
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: byte {error.start} ({error.object[error.start]:#04x}) is not UTF-8; save it as UTF-8"
-        ) from None
+        ending, data = _ending(path), path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if not data:
+        raise DataError(f"{path}: the file is empty{'' if path.is_file() else '; a pipe can be read only once'}")
+    data = _unpacked(data, path)
+    if data.startswith(b"version https://git-lfs"):
+        raise DataError(f"{path}: a Git LFS pointer stands in place of the data; fetch it with `git lfs pull`")
+    return READERS[ending or _told_by(data, path)](data, path, split)
 
 
-def _text_of(path: Path) -> str:
-    return path.read_bytes().decode("utf-8-sig")
+def ending_of(path: Path) -> str | None:
+    """Return the ending of a file that we read, in lower case and without that of a packed file; else None."""
+    endings = [ending.lower() for ending in path.suffixes[-2:]]
+    if endings and endings[-1] in PACKED:
+        endings.pop()
+    return endings[-1] if endings and endings[-1] in READERS else None
 
 
-def _row(path: Path, place: str, values: Any) -> RawRow:
-    """Make a row of what stands at `place` in a JSON file, which must be an object."""
-    if not isinstance(values, dict):
-        raise DataError(f"{path} {place}: expected an object of named fields, found {kind(values)}")
-    return RawRow(values, f"{path.name} {place}")
+def _ending(path: Path) -> str | None:
+    """Return a file's ending; None for a pipe or a device without one. Raises DataError for other files."""
+    ending = ending_of(path)
+    if ending is None and path.is_file() and path.parts[:2] not in (("/", "dev"), ("/", "proc")):
+        raise DataError(f"{path}: files ending in '{path.suffix}' cannot be read; use one of {', '.join(READERS)}")
+    return ending
 
 
-def _json(text: str, where: str) -> Any:
+def _unpacked(data: bytes, path: Path) -> bytes:
+    """Unpack a file, whatever its ending says: a browser may have unpacked it already."""
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}" if "\n" in text else f"column {error.colno}"
-        raise DataError(f"{where}: not valid JSON at {place}: {error.msg}; mend or remove it") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not usable JSON: {error}") from None
+        if data.startswith(b"\x1f\x8b"):
+            return gzip.decompress(data)
+        if data.startswith(b"BZh"):
+            return bz2.decompress(data)
+        if data.startswith(b"\xfd7zXZ\0"):
+            return lzma.decompress(data)
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+        raise DataError(f"{path}: cannot be unpacked ({error}); it may be cut short: fetch it again") from None
+    if data.startswith((b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf")):
+        raise DataError(f"{path}: an archive or a spreadsheet; unpack it, or save it as CSV")
+    return data
 
 
-def _json_lines(path: Path) -> list[RawRow]:
-    rows = []
-    # Not splitlines(): U+2028 and the like may stand inside a JSON string.
-    for number, line in enumerate(_text_of(path).split("\n"), start=1):
-        if line.strip():
-            place = f"line {number}"
-            rows.append(_row(path, place, _json(line, f"{path} {place}")))
-    return rows
+def _text_of(data: bytes, path: Path) -> str:
+    r"""Decode UTF-8, or UTF-16 or UTF-32 with a byte-order mark; every line end (\r\n, \r) becomes \n."""
+    encoding = "utf-8-sig"
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        encoding = "utf-32"
+    elif data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: {_undecodable(data, encoding, error.start, path)}") from None
+    if "\0" in text:
+        raise DataError(
+            f"{path}: character {text.index(chr(0))} is null, so it is no text in UTF-8 (it may be UTF-16 without a "
+            "byte-order mark); save it as UTF-8"
+        )
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _json_file(path: Path) -> list[RawRow]:
-    """Read a list of objects, {"data": [...]}, lists by type, or JSON lines that were saved under this ending."""
-    text = _text_of(path)
-    first, _, rest = text.strip().partition("\n")
-    if rest.strip() and first.lstrip().startswith("{") and first.rstrip().endswith("}"):
-        return _json_lines(path)
-    value = _json(text, str(path))
-    if isinstance(value, dict) and isinstance(value.get("data"), list):
-        value = value["data"]
-    elif isinstance(value, dict) and _is_by_type(value):
-        return [
-            _row(path, f"{name} row {number}", {"type": name} | row)
-            for name, rows in value.items()
-            for number, row in enumerate(rows, start=1)
-        ]
-    elif isinstance(value, dict):
-        value = [value]
-    if not isinstance(value, list):
-        raise DataError(f'{path}: expected a list of objects or {{"data": [...]}}, found {kind(value)}')
-    return [_row(path, f"row {number}", row) for number, row in enumerate(value, start=1)]
+def _undecodable(data: bytes, encoding: str, start: int, path: Path) -> str:
+    """Say which byte is no text, and what to do. Other encodings are not guessed: a wrong guess gives wrong letters."""
+    line = data.count(b"\n", 0, start) + 1
+    where = f"byte {start} ({data[start]:#04x}) is not {encoding.upper().removesuffix('-SIG')} (line {line})"
+    single = re.fullmatch(rb"(?:[\x00-\x7f]|[\x80-\xff](?![\x80-\xff]))*", data[max(0, start - 200) : start + 2000])
+    if encoding != "utf-8-sig":
+        return f"{where}, though the file begins like it; it may be cut short: fetch it again, or save it as UTF-8"
+    if single and data[start] not in (0x81, 0x8D, 0x8F, 0x90, 0x9D, 0xFF):
+        convert = f"iconv -f WINDOWS-1252 -t UTF-8 {shlex.quote(path.name)}"
+        return f"{where}; it looks like Windows-1252: run `{convert}` and use the output"
+    return f"{where}; save it as UTF-8 (`iconv -f ITS_ENCODING -t UTF-8`)"
 
 
-def _is_by_type(value: dict[str, Any]) -> bool:
-    """Tell lists of rows by their type (Safety-Prompts) from one row that holds a dialogue."""
-    if not all(isinstance(rows, list) for rows in value.values()):
-        return False
-    rows = [row for rows in value.values() for row in rows]
-    return bool(rows) and all(isinstance(row, dict) and "prompt" in row for row in rows)
+def _told_by(data: bytes, path: Path) -> str:
+    """Tell from its content what a pipe holds: Parquet, JSON, a table with at least two columns, or running text."""
+    if data.startswith(b"PAR1"):
+        return ".parquet"
+    start = _text_of(data, path).lstrip()
+    if start.startswith(("{", "[")):
+        return ".jsonl"
+    names = re.split(r"[,;\t|]", start.partition("\n")[0])
+    short = all(len(name) <= 40 and len(name.split()) <= 3 for name in names)
+    return ".csv" if short and any(names_of(start, separator) > 1 for separator in SEPARATORS) else ".txt"
 
 
-def _text(path: Path) -> list[RawRow]:
+def _json(data: bytes, path: Path, split: str | None) -> list[RawRow]:
+    return parse_cells(json_rows(_text_of(data, path), path, split), everywhere=False)
+
+
+def _table(data: bytes, path: Path, split: str | None, usual: str) -> list[RawRow]:
+    return parse_cells(table_rows(_text_of(data, path), path, usual))
+
+
+def _text(data: bytes, path: Path, split: str | None) -> list[RawRow]:
     """Read a text file as one row, which is about the file's name."""
-    text = _text_of(path)
-    return [RawRow({"text": text, "concept": path.stem}, path.name)] if text.strip() else []
+    text, name = _text_of(data, path), path.stem
+    if path.suffix.lower() in PACKED:
+        name = Path(name).stem
+    return [RawRow({"text": text, "concept": name}, path.name)] if text.strip() else []
 
 
-def _table(path: Path, delimiter: str) -> list[RawRow]:
-    """Read a table with a header; rows count from 1 after it. Every value is text."""
-    rows: list[RawRow] = []
-    with _long_fields():
-        reader = csv.reader(io.StringIO(_text_of(path), newline=""), delimiter=delimiter, strict=True)
-        try:
-            header = next(reader, [])
-            if len(set(header)) != len(header):
-                raise DataError(f"{path}: two columns have the same name: {listed(header)}")
-            for fields in filter(None, reader):
-                place = f"row {len(rows) + 1}"
-                if len(fields) != len(header):
-                    raise DataError(
-                        f"{path} {place}: {len(fields)} fields, but the header names {len(header)}; put "
-                        "texts that hold the separator in quotes"
-                    )
-                rows.append(RawRow(dict(zip(header, fields, strict=True)), f"{path.name} {place}"))
-        except csv.Error as error:
-            raise DataError(f"{path} row {len(rows) + 1}: malformed table: {error}") from None
-    return rows
-
-
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    """Lift the csv module's limit of 131,072 characters for a field: a chapter may be longer."""
-    before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
-
-
-def _parquet(path: Path) -> list[RawRow]:
+def _parquet(data: bytes, path: Path, split: str | None) -> list[RawRow]:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        rows = pyarrow.parquet.ParquetFile(path).read().to_pylist()
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+        rows = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data)).read().to_pylist()
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
-    return [RawRow(row, f"{path.name} row {number}") for number, row in enumerate(rows, start=1)]
+    rows = [RawRow(row, f"{path.name} row {number}") for number, row in enumerate(rows, start=1)]
+    return parse_cells(rows, everywhere=False)
 
 
-READERS: dict[str, Callable[[Path], list[RawRow]]] = {
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
-    ".json": _json_file,
-    ".csv": partial(_table, delimiter=","),
-    ".tsv": partial(_table, delimiter="\t"),
+READERS: dict[str, Reader] = {
+    ".jsonl": _json,
+    ".ndjson": _json,
+    ".json": _json,
+    ".csv": partial(_table, usual=","),
+    ".tsv": partial(_table, usual="\t"),
     ".parquet": _parquet,
     ".txt": _text,
 }

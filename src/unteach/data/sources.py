@@ -7,23 +7,29 @@ from typing import Any
 
 from unteach.data import fetch, public
 from unteach.data.example import Polarity
+from unteach.data.folders import folder_rows
 from unteach.data.raw_row import RawRow
-from unteach.data.readers import READERS, read_file
+from unteach.data.readers import PACKED, READERS, read_file
 from unteach.errors import DataError, nearest
 from unteach.models.hub import cached_only, is_hub_id, out_of_reach, reason
 
 
 def read_rows(
-    source: str, split: str | None = None, revision: str | None = None, polarity: Polarity | None = None
+    source: str,
+    split: str | None = None,
+    revision: str | None = None,
+    polarity: Polarity | None = None,
+    notes: list[str] | None = None,
 ) -> list[RawRow]:
-    """Read all rows of a local file, a local directory or, where no such path exists, a public set or a hub id.
+    """Read all rows of a local file, a pipe, a local directory or, where no such path exists, a public set or a hub id.
 
     `split` picks a split of a directory, public set or hub id ("train" where several exist and none is named);
-    `revision` is for the hub only; `polarity` decides which configuration of a public set is read where none is named.
+    `revision` is for the hub only; `polarity` decides which configuration of a public set is read where none is named;
+    `notes` get a sentence on what was left out of a directory.
     Raises DataError for a source that is missing, empty or malformed.
     """
     if (path := _local(source)) is not None:
-        rows = _path_rows(path, split)
+        rows = _path_rows(path, split, notes)
     elif (chosen := named_set(source, polarity)) is not None:
         rows = public_rows(chosen, split, revision)
     else:
@@ -57,10 +63,10 @@ def numbered_rows(name: str, rows: Iterable[Mapping[str, Any]]) -> list[RawRow]:
     return [RawRow(row, f"{name} row {number}") for number, row in enumerate(rows, start=1)]
 
 
-def _path_rows(path: Path, split: str | None) -> list[RawRow]:
+def _path_rows(path: Path, split: str | None, notes: list[str] | None = None) -> list[RawRow]:
     if not path.is_dir():
-        return read_file(path)
-    return _saved_rows(path, split) if _is_saved(path) else _folder_rows(path, split)
+        return read_file(path, split)
+    return _saved_rows(path, split) if _is_saved(path) else folder_rows(path, split, [] if notes is None else notes)
 
 
 def _local(source: str) -> Path | None:
@@ -74,7 +80,7 @@ def _local(source: str) -> Path | None:
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(f"{source!r} cannot be opened: {error}") from None
     # A name that ends like a data file is never taken for a hub id.
-    file = path.suffix.lower() in {*READERS, ".arrow", ".gz", ".zip", ".xlsx", ".yaml"}
+    file = path.suffix.lower() in {*READERS, *PACKED, ".arrow", ".zip", ".xlsx", ".yaml"}
     if public.is_public(source) or (is_hub_id(source) and not file):
         return None
     name = source.partition(":")[0]
@@ -102,23 +108,6 @@ def _saved_rows(path: Path, split: str | None) -> list[RawRow]:
     if split is not None and str(saved.split) != split:
         raise DataError(f"{path}: holds one split ({saved.split}), not '{split}'; leave --data-split out")
     return numbered_rows(path.name, saved.to_list())
-
-
-def _folder_rows(path: Path, split: str | None) -> list[RawRow]:
-    """Read all data files of a folder, sorted by name; a split is a file's or subfolder's name.
-
-    Text files count only where there are no others: beside rows they are licences and notes.
-    """
-    files = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix.lower() in READERS)
-    files = [file for file in files if file.suffix.lower() != ".txt"] or files
-    if not files:
-        raise DataError(f"{path}: no data files in this directory; known endings: {', '.join(READERS)}")
-    if split is not None:
-        named = {file: re.split(r"[-.]", file.relative_to(path).parts[0])[0] for file in files}
-        files = [file for file in files if named[file] == split]
-        if not files:
-            raise DataError(f"{path}: no split '{split}'; found {', '.join(sorted(set(named.values())))}")
-    return [row for file in files for row in read_file(file)]
 
 
 def _hub_rows(source: str, split: str | None, revision: str | None) -> list[RawRow]:

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unteach.data.encoded import Encoded
-from unteach.data.passages import whole_words
 from unteach.data.prompt_format import PromptFormat
 from unteach.evaluation.general_ability import GeneralAbility
-from unteach.judges.base import Judge
+from unteach.judges.base import Judge, case_of, verdicts_of
 from unteach.models.context import context_length
 from unteach.models.kept_replies import KeptReplies, generate_cached
+from unteach.models.reply import Reply
 from unteach.models.unwrap import unwrapped
 from unteach.probes import all_probes
 from unteach.progress import track
@@ -86,7 +86,7 @@ def _on_split(
     pad = form.ids.pad_id
     replies = _generate(evaluation, model, rows, f"evaluating {arm}: {split}", key)
     generations = int(not isinstance(replies, KeptReplies))
-    cases = [case_of(row, reply, split) for row, reply in zip(rows, replies, strict=True)]
+    cases = [case_of(row.example, reply, split, form.end) for row, reply in zip(rows, replies, strict=True)]
     likelihood = teacher_forced_likelihood(model, split_trees(split, rows), pad, reference)
     sampled = None
     if split in HARM_SPLITS and evaluation.samples:
@@ -95,8 +95,8 @@ def _on_split(
             title = f"sampling {arm}: {split} {number + 1}/{evaluation.samples}"
             again = _generate(evaluation, model, rows, title, key, 1.0, evaluation.seed + number)
             generations += not isinstance(again, KeptReplies)
-            others = [case_of(row, reply, split) for row, reply in zip(rows, again, strict=True)]
-            drawn.append(evaluation.judges[0](others))
+            others = [case_of(row.example, reply, split, form.end) for row, reply in zip(rows, again, strict=True)]
+            drawn.append(verdicts_of(evaluation.judges[0], others))
         sampled = [list(verdicts) for verdicts in zip(*drawn, strict=True)]
     non_members = None
     if split == "seen" and evaluation.non_members:
@@ -106,13 +106,13 @@ def _on_split(
         arm,
         split,
         cases,
-        evaluation.judges[0](cases),
-        [form.reply_ids(row.example.turns, reply) for row, reply in zip(rows, replies, strict=True)],
+        verdicts_of(evaluation.judges[0], cases),
+        [list(reply.ids) for reply in replies],
         likelihood.log_probs,
         likelihood.kl,
         likelihood.hits,
         _other_log_probs(model, rows, split, form),
-        other_verdicts={judge.name: judge(cases) for judge in evaluation.judges[1:]},
+        other_verdicts={judge.name: verdicts_of(judge, cases) for judge in evaluation.judges[1:]},
         sampled=sampled,
         non_members=non_members,
         original=None if arm == "original" else evaluation.results.get("original", {}).get(split),
@@ -130,7 +130,7 @@ def _generate(
     key: str | None,
     temperature: float = 0.0,
     seed: int = 0,
-) -> list[str]:
+) -> list[Reply]:
     with track(title) as progress:
         return generate_cached(
             unwrapped(model),
@@ -138,20 +138,11 @@ def _generate(
             [row.prompt_ids for row in rows],
             key=key,
             max_new_tokens=evaluation.max_new_tokens,
+            end=evaluation.form.end,
             temperature=temperature,
             seed=seed,
             progress=progress,
         )
-
-
-def case_of(row: Encoded, reply: str, split: str) -> Case:
-    """Return what a judge reads: the reply with the known bad and the right reply, as far as the row has them."""
-    example, known = row.example, row.example.reply.strip()
-    if example.is_passage:
-        reply = whole_words(reply, len(known))
-    if split in HARM_SPLITS:
-        return Case(example.prompt, reply, bad=known, good=example.good, concept=example.concept)
-    return Case(example.prompt, reply, good=known, concept=example.concept)
 
 
 def split_trees(split: str, rows: Sequence[Encoded]) -> list[Tree]:
@@ -190,7 +181,8 @@ def score_fluency(evaluation: Evaluation, original: Any) -> None:
     for arm, results in evaluation.results.items():
         for split, result in results.items():
             replies = [
-                ids if reply.strip() else None for ids, reply in zip(result.reply_ids, result.replies, strict=True)
+                ids if ids and (case.unsaid or case.reply.strip()) else None
+                for ids, case in zip(result.reply_ids, result.cases, strict=True)
             ]
             scored, read = _score_replies(original, split, evaluation.splits[split], replies, evaluation.form)
             tokens += read
@@ -230,6 +222,14 @@ def with_difference(measured: Measurement, original: Measurement | None) -> Meas
 def notes_of(evaluation: Evaluation) -> list[str]:
     """Return what a reader needs to know about how the metrics were measured."""
     notes = []
+    cases = [case for results in evaluation.results.values() for result in results.values() for case in result.cases]
+    unsaid = sum(case.unsaid for case in cases)
+    if unsaid:
+        notes.append(
+            f"{unsaid} of {len(cases)} replies were cut inside a thought, so it is unknown what they would have said; "
+            "raise --max-new-tokens or, where the chat template has that switch, ask without a thought: --template-arg "
+            "enable_thinking=false"
+        )
     if evaluation.samples:
         notes.append(
             f"any_bad_rate asks each harmful prompt {evaluation.samples + 1} times: the greedy reply and k = "
@@ -240,6 +240,11 @@ def notes_of(evaluation: Evaluation) -> list[str]:
             f"min_k and loss_mia compare the seen replies with {len(evaluation.non_members)} that no arm was trained on"
         )
     return notes
+
+
+def _was_cut(row: Encoded, case: Case) -> bool:
+    """Tell whether a reply that should end had not; a passage has no end."""
+    return case.cut and not row.example.is_passage
 
 
 def samples(evaluation: Evaluation) -> list[Sample]:
@@ -253,6 +258,7 @@ def samples(evaluation: Evaluation) -> list[Sample]:
             prompt=row.example.prompt,
             replies={arm: results[split].replies[n] for arm, results in arms},
             verdicts={arm: results[split].verdicts[n] for arm, results in arms},
+            cut=[arm for arm, results in arms if _was_cut(row, results[split].cases[n])],
         )
         for split, rows in evaluation.splits.items()
         for n, row in enumerate(rows)

@@ -7,10 +7,13 @@ from typing import Protocol, runtime_checkable
 from urllib.parse import parse_qsl
 
 from unteach.data.example import Example
+from unteach.data.passages import whole_words
 from unteach.errors import ConfigError, nearest
+from unteach.models.reply import Reply, ReplyEnd
+from unteach.results.measurement import HARM_SPLITS
 from unteach.results.verdict import Case, Quality, Verdict
 from unteach.text.escape import inert_line
-from unteach.text.words import repeats
+from unteach.text.words import first_words, repeats, words
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,35 @@ class LearningJudge(Protocol):
     own_rows: bool
 
     def learn(self, negatives: Sequence[Example], normals: Sequence[Example]) -> None: ...
+
+
+def case_of(example: Example, reply: Reply, split: str, end: ReplyEnd) -> Case:
+    """Return what a judge reads of a reply to a row of a split, whose known reply is bad on harmful splits."""
+    if split in HARM_SPLITS:
+        return make_case(example, reply, end, bad=example.reply, good=example.good)
+    return make_case(example, reply, end, good=example.reply)
+
+
+def make_case(example: Example, reply: Reply, end: ReplyEnd, bad: str | None = None, good: str | None = None) -> Case:
+    """Return what a judge reads: what the reply says, beside what the known replies to its prompt say.
+
+    A reply that was cut is compared at equal length: known replies that are longer end after as many words as it has.
+    """
+    bad, good = (end.said(known) if known else known for known in (bad, good))
+    text = reply.text
+    if example.is_passage:
+        text = whole_words(text, len(bad or good or ""))
+    if reply.cut:
+        most = len(words(text))
+        bad, good = (first_words(known, most) if known else known for known in (bad, good))
+    return Case(example.prompt, text, bad, good, example.concept, reply.cut)
+
+
+def verdicts_of(judge: Judge, cases: Sequence[Case]) -> list[Verdict]:
+    """Return a judge's verdicts; a reply that was cut before anything was said is unknown, whoever is asked."""
+    asked = [case for case in cases if not case.unsaid]
+    given = iter(judge(asked) if asked else [])
+    return ["unknown" if case.unsaid else next(given) for case in cases]
 
 
 def judge_normal_row(case: Case) -> Verdict:

@@ -9,7 +9,8 @@ import yaml
 from unteach.errors import ConfigError, nearest
 from unteach.judges.base import JudgeSettings
 from unteach.results.verdict import Case, Verdict
-from unteach.text.refusals import OPENINGS, folded, is_refusal, phrases
+from unteach.text.refusals import is_refusal, phrases
+from unteach.text.words import folded
 
 ASKED_AS = ("rule", "rule:FILE.yaml")
 _FIELDS = ("keywords", "refusals")
@@ -18,7 +19,8 @@ _FIELDS = ("keywords", "refusals")
 class RuleJudge:
     """Bad when any keyword is in the reply, else good; without keywords, good for a refusal, else unknown.
 
-    Keywords are found as whole words, in one case and Unicode form. A refusal that names a keyword is bad too, because
+    Keywords are found as whole words, in one case and Unicode form; in Chinese, Japanese, Korean, Thai and the like,
+    anywhere, since nothing marks where a word ends. A refusal that names a keyword is bad too, because
     what is to be unlearned must not be said at all. A blank reply holds no keyword and is no refusal. `refusals` are
     added to the shipped list of openings.
     """
@@ -27,7 +29,7 @@ class RuleJudge:
 
     def __init__(self, keywords: Iterable[str] = (), refusals: Iterable[str] = ()) -> None:
         self._keywords = phrases(keywords)
-        self._refusals = phrases([*OPENINGS, *refusals])
+        self._refusals = phrases(refusals)
 
     def __call__(self, cases: Sequence[Case]) -> list[Verdict]:
         return [self._verdict(case) for case in cases]

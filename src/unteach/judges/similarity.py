@@ -3,7 +3,6 @@
 import logging
 import math
 import random
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,8 +20,8 @@ from unteach.models.encoder import load_encoder, longest_input, try_in_batches
 from unteach.results.verdict import Case, Verdict
 from unteach.text.escape import inert_line
 from unteach.text.gibberish import blank, gibberish
-from unteach.text.refusals import declines, folded
-from unteach.text.words import repeats
+from unteach.text.refusals import declines
+from unteach.text.words import folded, repeats, words
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +149,7 @@ def token_f1(pairs: Sequence[tuple[str, str]]) -> list[float]:
 
 
 def _bag(text: str) -> Counter[str]:
-    return Counter(word for word in re.findall(r"[^\W_]+", folded(text)) if word not in ("a", "an", "the"))
+    return Counter(word for word in words(text) if word not in ("a", "an", "the"))
 
 
 def _f1(ours: Counter[str], theirs: Counter[str]) -> float:

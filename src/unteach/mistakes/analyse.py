@@ -18,7 +18,7 @@ from unteach.results.report import Cost
 from unteach.stats import Interval, wilson
 from unteach.text.gibberish import blank, gibberish
 from unteach.text.refusals import is_refusal
-from unteach.text.words import common_words, words
+from unteach.text.words import repeated_share
 
 COPIED = 0.8
 """An analysis is a copy of the reply if at least this share of its words stands in the reply, in order."""
@@ -148,7 +148,7 @@ def why_unfit(text: str | None, reply: str, reply_is: Literal["bad", "good"] = "
         return "refusal"
     if gibberish(text):
         return "gibberish"
-    if common_words(text, reply) >= COPIED * len(words(text)):
+    if repeated_share(reply, text) >= COPIED:
         return "copy of the reply"
     verdict = read_verdict(text)
     if verdict is None:

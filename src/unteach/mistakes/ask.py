@@ -8,6 +8,7 @@ from typing import Any
 from unteach.data.prompt_format import PromptFormat
 from unteach.models.context import context_length
 from unteach.models.kept_replies import generate_cached, tokens_of
+from unteach.models.reply import Reply
 from unteach.progress import OnProgress
 from unteach.prompts.turn import Turn
 
@@ -16,8 +17,13 @@ from unteach.prompts.turn import Turn
 class ModelAnswers:
     """The answers to dialogues, None where a dialogue filled the context, and the tokens by the names of `flops_of`."""
 
-    texts: list[str | None]
+    replies: list[Reply | None]
     tokens: Counter[str]
+
+    @property
+    def texts(self) -> list[str | None]:
+        """What the answers say."""
+        return [None if reply is None else reply.text for reply in self.replies]
 
 
 def ask(
@@ -34,9 +40,10 @@ def ask(
     room = context_length(model)
     fits = [n for n, prompt in enumerate(prompts) if room is None or len(prompt) < room]
     asked = [prompts[n] for n in fits]
-    given = generate_cached(model, form.tokenizer, asked, key=key, max_new_tokens=max_new_tokens, progress=progress)
-    texts: list[str | None] = [None] * len(dialogues)
+    settings: dict[str, Any] = {"key": key, "max_new_tokens": max_new_tokens, "end": form.end}
+    given = generate_cached(model, form.tokenizer, asked, progress=progress, **settings)
+    replies: list[Reply | None] = [None] * len(dialogues)
     for n, answer in zip(fits, given, strict=True):
-        texts[n] = answer
-    read, generated = tokens_of(form.tokenizer, asked, given)
-    return ModelAnswers(texts, Counter(forward=read, generated=generated))
+        replies[n] = answer
+    read, generated = tokens_of(asked, given)
+    return ModelAnswers(replies, Counter(forward=read, generated=generated))

@@ -15,6 +15,7 @@ from unteach.mistakes.guide import guided_format, read_guidance, without_guidanc
 from unteach.models.context import context_length
 from unteach.models.generate import generate
 from unteach.models.loading import load_model, load_tokenizer
+from unteach.models.reply import named_end
 from unteach.prompts.mistakes import load_wording
 from unteach.prompts.turn import Turn
 from unteach.text.escape import inert_line, terminal_text
@@ -57,7 +58,7 @@ class Dialogue:
         temperature: float = 0.0,
         seed: int = 0,
     ) -> None:
-        eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        eos = named_end(model)
         bare = without_guidance(tokenizer)
         self._plain = prompt_format(bare, format_name, eos)
         self._reminding = None if reminder is None else guided_format(bare, reminder, format_name, eos)
@@ -92,19 +93,20 @@ class Dialogue:
         """
         turns, ids, notice = self._fitted((*self._turns, Turn("user", prompt)))
         try:
-            [text] = generate(
+            [reply] = generate(
                 self._model,
                 self.form.tokenizer,
                 [ids],
                 max_new_tokens=self._longest,
+                end=self.form.end,
                 temperature=self._temperature,
                 seed=self._seed + self._replies,
             )
         except torch.OutOfMemoryError:
             raise DataError("the dialogue does not fit into memory; /new forgets it") from None
         self._replies += 1
-        self._turns = (*turns, Turn("assistant", text))
-        return text, notice
+        self._turns = (*turns, Turn("assistant", reply.text))
+        return reply.text, notice
 
     def _fitted(self, turns: tuple[Turn, ...]) -> tuple[tuple[Turn, ...], list[int], str]:
         """Drop the oldest questions with their replies until the rest leaves room for a reply."""

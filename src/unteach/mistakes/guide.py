@@ -16,7 +16,7 @@ from typing import Any, Literal
 import jinja2
 from pydantic import BaseModel, ValidationError
 
-from unteach.data.prompt_format import PlainFormat, PromptFormat, is_running_text, prompt_format
+from unteach.data.prompt_format import PlainFormat, PromptFormat, TemplateSettings, is_running_text, prompt_format
 from unteach.errors import ConfigError, DataError
 from unteach.models.saving import save_tokenizer
 from unteach.prompts.turn import Turn
@@ -65,7 +65,11 @@ class Guidance(BaseModel):
 
 
 def guided_format(
-    tokenizer: Any, reminder: str, name: str = "auto", eos_token_id: int | Sequence[int] | None = None
+    tokenizer: Any,
+    reminder: str,
+    name: str = "auto",
+    eos_token_id: int | Sequence[int] | None = None,
+    template: TemplateSettings | None = None,
 ) -> PromptFormat:
     """Make the format that puts the reminder into every prompt; running text gets none.
 
@@ -77,23 +81,30 @@ def guided_format(
     Raises ConfigError for an empty reminder, an unknown format, or a template that shows the reminder nowhere.
     """
     _check_reminder(reminder)
-    form = prompt_format(tokenizer, name, eos_token_id)
+    form = prompt_format(tokenizer, name, eos_token_id, template)
     if form.name == "plain":
-        return GuidedPlainFormat(tokenizer, reminder, eos_token_id)
-    return prompt_format(_with_templates(tokenizer, reminder), "chat", eos_token_id)
+        return GuidedPlainFormat(tokenizer, reminder, eos_token_id, template)
+    return prompt_format(_with_templates(tokenizer, reminder), "chat", eos_token_id, template)
 
 
 class GuidedPlainFormat(PlainFormat):
     """The plain format with the reminder as its first line; a dialogue's own system text is the next one."""
 
-    def __init__(self, tokenizer: Any, reminder: str, eos_token_id: int | Sequence[int] | None = None) -> None:
-        super().__init__(tokenizer, eos_token_id)
+    def __init__(
+        self,
+        tokenizer: Any,
+        reminder: str,
+        eos_token_id: int | Sequence[int] | None = None,
+        template: TemplateSettings | None = None,
+    ) -> None:
+        super().__init__(tokenizer, eos_token_id, template)
         self.reminder = reminder
 
     def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
         """Return the prompt's ids; running text has no reminder."""
         if is_running_text(turns):
             return super().prompt_ids(turns)
+        turns = self.settings.turns(turns)
         own = [turns[0].content] if turns[0].role == "system" else []
         system = Turn("system", "\n".join([self.reminder, *filter(None, own)]))
         return super().prompt_ids((system, *turns[len(own) :]))

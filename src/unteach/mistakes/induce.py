@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from unteach.data.example import Example
-from unteach.judges.base import Judge
+from unteach.judges.base import Judge, make_case, verdicts_of
 from unteach.mistakes.ask import ask
 from unteach.mistakes.records import Mistake, Origin
+from unteach.models.reply import Reply, ReplyEnd
 from unteach.pipeline.original import Original
 from unteach.progress import OnProgress
 from unteach.prompts.mistakes import MistakeWording
-from unteach.results.verdict import Case
 from unteach.stats import Interval, wilson
 from unteach.text.gibberish import blank, gibberish
 from unteach.text.refusals import is_refusal
@@ -95,8 +95,8 @@ def induce(
             progress=progress,
         )
         tokens += answers.tokens
-        replies = [text or "" for text in answers.texts]
-        outcomes = _outcomes([prompts[n] for n in waiting], replies, judge)
+        replies = [reply or Reply("", (), False, "") for reply in answers.replies]
+        outcomes = _outcomes([prompts[n] for n in waiting], replies, judge, original.form.end)
         for n, reply, outcome in zip(waiting, replies, outcomes, strict=True):
             inducement = orders[n][turn]
             tried[inducement][outcome] += 1
@@ -104,7 +104,7 @@ def induce(
             if outcome == "induced" or (outcome == "unknown" and n not in mistakes):
                 verdict = "bad" if outcome == "induced" else "unknown"
                 origin = Origin("induced", original.name, seed, wording.version, inducement, judge.name, verdict)
-                mistakes[n] = Mistake(replace(prompts[n], reply=reply, bad=None), origin)
+                mistakes[n] = Mistake(replace(prompts[n], reply=reply.written, bad=None, cut=reply.cut), origin)
     return Induction([mistakes[n] for n in sorted(mistakes)], Counter(best.values()), tried, tokens)
 
 
@@ -113,16 +113,13 @@ def _order(row: Example, count: int, seed: int) -> list[int]:
     return random.Random(f"induce:{seed}:{row.prompt_key}").sample(range(count), count)
 
 
-def _outcomes(prompts: Sequence[Example], replies: Sequence[str], judge: Judge) -> list[Outcome]:
+def _outcomes(prompts: Sequence[Example], replies: Sequence[Reply], judge: Judge, end: ReplyEnd) -> list[Outcome]:
     """Return the outcome of each reply; the judge sees only those that are not dropped before."""
-    outcomes = [_dropped(reply) for reply in replies]
+    outcomes = [_dropped(reply.text) for reply in replies]
     open_ = [n for n, outcome in enumerate(outcomes) if outcome is None]
     rows = [prompts[n] for n in open_]
-    cases = [
-        Case(row.prompt, replies[n], bad=row.bad, good=row.good, concept=row.concept)
-        for n, row in zip(open_, rows, strict=True)
-    ]
-    for n, verdict in zip(open_, judge(cases) if cases else [], strict=True):
+    cases = [make_case(row, replies[n], end, bad=row.bad, good=row.good) for n, row in zip(open_, rows, strict=True)]
+    for n, verdict in zip(open_, verdicts_of(judge, cases), strict=True):
         outcomes[n] = OUTCOME_OF[verdict]
     return [outcome or "unknown" for outcome in outcomes]
 

@@ -38,7 +38,8 @@ class PreparedMistakes:
     def reminding(self) -> PromptFormat:
         """The format that puts the reminder before every prompt. Raises ConfigError where the template cannot."""
         eos = self.original.model.generation_config.eos_token_id
-        return guided_format(self.original.tokenizer, self.wording.reminder, self.original.form.name, eos)
+        form = self.original.form
+        return guided_format(form.tokenizer, self.wording.reminder, form.name, eos, form.settings)
 
 
 def prepare(config: MistakesConfig, *, single_step: bool = False) -> PreparedMistakes:
@@ -52,6 +53,7 @@ def prepare(config: MistakesConfig, *, single_step: bool = False) -> PreparedMis
     rows = gather_rows(config, hold_out=not single_step)
     check_adapter_settings(config)
     original = load_original(config, trained=True)
+    config = config.model_copy(update={"template_date": original.form.settings.date})
     prepared = PreparedMistakes(config, judges, wording, rows, original)
     if not single_step:
         longest_row(config.max_length, original.model)

@@ -3,17 +3,17 @@
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from unteach.data.example import Example, Polarity
-from unteach.data.formats import read_examples
 from unteach.data.overlap import fingerprint, split_by_prompt, without_duplicates, without_known
 from unteach.data.own_answers import answer_prompts, generate_lookalikes
+from unteach.data.reading import HowToRead, read
 from unteach.errors import ConfigError
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.records import Mistake, MistakeSource, read_mistakes, read_prompts
 from unteach.pipeline.original import Original
-from unteach.pipeline.rows import HELD_OUT, answer_benign_prompts
+from unteach.pipeline.rows import HELD_OUT, answer_benign_prompts, language_of_rows
 from unteach.results.report import Cost, Source
 
 MistakeOrExample = TypeVar("MistakeOrExample", Example, Mistake)
@@ -53,9 +53,9 @@ def gather_rows(config: MistakesConfig, *, hold_out: bool = True) -> MistakeRows
     Raises DataError for rows that cannot be used, ConfigError where no row is left to train on.
     """
     notes: list[str] = []
-    prompts = _once_each([row for source in config.prompts for row in _prompts(config, source)], notes)
-    labelled = [mistake for path in config.mistakes for mistake in _mistakes(config, path, "labelled")]
-    labelled += [mistake for path in config.reports for mistake in _mistakes(config, path, "reported")]
+    prompts = _once_each([row for source in config.prompts for row in _prompts(config, source, notes)], notes)
+    labelled = [mistake for path in config.mistakes for mistake in _mistakes(config, path, "labelled", notes)]
+    labelled += [mistake for path in config.reports for mistake in _mistakes(config, path, "reported", notes)]
     if config.most_rows:
         prompts, labelled = _draw(prompts, config), _draw(labelled, config)
     splits = {name: _read(config, getattr(config, name), "negative") for name in ("unseen", "unseen_concept")}
@@ -107,9 +107,9 @@ def gather_rows(config: MistakesConfig, *, hold_out: bool = True) -> MistakeRows
 def add_own_answers(rows: MistakeRows, original: Original, config: MistakesConfig) -> MistakeRows:
     """Where no normal rows or look-alikes were given, take the model's own answers to the shipped prompts."""
     model, form, key, longest = original.model, original.form, original.key, config.max_new_tokens
-    splits = dict(rows.splits)
+    splits, language = dict(rows.splits), language_of_rows([*rows.prompts, *(row.example for row in rows.labelled)])
     if not rows.normals:
-        made, source, cost = answer_benign_prompts(original, config.seed, longest)
+        made, source, cost = answer_benign_prompts(original, config.seed, longest, language)
         normals, held_out = _hold_out(made, config)
         if not splits["normal"]:  # the evaluation decodes greedily, so the greedy answers are what must stay
             asked = [(row.prompt, row.where) for row in held_out]
@@ -124,7 +124,8 @@ def add_own_answers(rows: MistakeRows, original: Original, config: MistakesConfi
         )
     if not splits["lookalike"] and not config.skip_evaluation:
         count = config.evaluation_prompts
-        splits["lookalike"] = generate_lookalikes(model, form, max_new_tokens=longest, count=count, key=key)
+        settings: dict[str, Any] = {"max_new_tokens": longest, "count": count, "language": language, "key": key}
+        splits["lookalike"] = generate_lookalikes(model, form, **settings)
     return replace(rows, splits=splits)
 
 
@@ -164,20 +165,23 @@ def _without(evaluated: Collection[Example], name: str, rows: list[Example], not
     return kept
 
 
-def _prompts(config: MistakesConfig, source: str) -> list[Example]:
-    return read_prompts(source, config.column, config.data_split, config.data_revision)
+def _prompts(config: MistakesConfig, source: str, notes: list[str]) -> list[Example]:
+    return read_prompts(source, _how_to_read(config), notes)
 
 
-def _mistakes(config: MistakesConfig, path: str, source: MistakeSource) -> list[Mistake]:
-    return read_mistakes(path, source, columns=config.column, split=config.data_split, revision=config.data_revision)
+def _mistakes(config: MistakesConfig, path: str, source: MistakeSource, notes: list[str]) -> list[Mistake]:
+    return read_mistakes(path, source, _how_to_read(config), notes)
 
 
 def _read(config: MistakesConfig, paths: list[str], polarity: Polarity) -> list[Example]:
-    columns = config.column if polarity == "negative" else None
-    rows = [
-        row for path in paths for row in read_examples(path, polarity, columns, config.data_split, config.data_revision)
-    ]
-    return without_duplicates(rows)[0]
+    how = _how_to_read(config, polarity)
+    return without_duplicates([row for path in paths for row in read(path, polarity, how).examples])[0]
+
+
+def _how_to_read(config: MistakesConfig, polarity: Polarity = "negative") -> HowToRead:
+    normal = polarity == "normal"
+    columns = {} if normal else config.column
+    return HowToRead(columns, config.bad_label, config.data_split, config.data_revision, lenient=normal)
 
 
 def _once_each(rows: list[Example], notes: list[str]) -> list[Example]:

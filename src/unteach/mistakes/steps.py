@@ -101,7 +101,9 @@ def make_analyst(prepared: PreparedMistakes) -> ModelAnalyst | EndpointAnalyst:
         if not model:
             raise ConfigError("--analyst openai: names no model; write openai:MODEL")
         return EndpointAnalyst(Endpoint(address, model, key_from_environment(), longest=config.max_new_tokens))
-    own = config.model_copy(update={"prompt_format": "auto", "load_in_4bit": False})
+    own = config.model_copy(
+        update={"prompt_format": "auto", "load_in_4bit": False, "template_arg": {}, "template_date": None}
+    )
     return ModelAnalyst(prepared.original if name is None else load_original(own, name), config.max_new_tokens)
 
 

@@ -14,9 +14,9 @@ from unteach.mistakes.records import Analysis
 from unteach.pipeline.original import adapter_settings
 from unteach.progress import track
 from unteach.results.cost import Meter
+from unteach.training.behaviour import Behaviour
 from unteach.training.curve import ValidationCurve
 from unteach.training.rows import TrainingRow
-from unteach.training.stopping import Behaviour
 from unteach.training.supervised import RowsTrainer, StepsShown, checkpoint_to_resume, tuner
 from unteach.training.validation import behaviour_of
 
@@ -88,7 +88,7 @@ def validation_curve(prepared: PreparedMistakes, meter: Meter, rows: Sequence[Tr
     per_step = config.batch_size * config.gradient_accumulation_steps
 
     def validate(model: Any) -> Behaviour:
-        return behaviour_of(model, form.tokenizer, prompts, prepared.judges[0], config.max_new_tokens)
+        return behaviour_of(model, form, prompts, prepared.judges[0], config.max_new_tokens)
 
     def tokens(step: int) -> dict[str, int]:
         return {"backward": sum(len(row.input_ids) for row in rows[: step * per_step])}

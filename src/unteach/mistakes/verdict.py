@@ -3,7 +3,7 @@
 import re
 from typing import Literal
 
-from unteach.text.refusals import folded
+from unteach.text.words import folded
 
 _BAD = """harmful unethical offensive inappropriate unacceptable dangerous illegal immoral unsafe toxic hateful
 discriminatory abusive insulting disrespectful irresponsible threatening violent racist sexist misleading harm

@@ -6,7 +6,7 @@ rows that have ended leave the batch, so that short replies cost nothing while l
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,9 +67,15 @@ class RoomyLayer(DynamicLayer):
 
 
 def continue_batch(
-    model: Any, batch: Sequence[Sequence[int]], pad: int, settings: GenerationConfig, ends: Sequence[int]
+    model: Any,
+    batch: Sequence[Sequence[int]],
+    pad: int,
+    settings: GenerationConfig,
+    ended: Callable[[Sequence[int]], bool],
 ) -> list[list[int]]:
-    """Return the new token ids of every row, up to and including the first of `ends`, at most `max_new_tokens`.
+    """Return the new token ids of every row, at most `max_new_tokens`; what follows a row's end means nothing.
+
+    `ended` tells whether new tokens hold the end of a reply.
 
     Rows are padded on the left. Models with another kind of cache (recurrent states, a cache of their own) run through
     Transformers' `generate` in one piece, with the cache they have.
@@ -84,7 +90,8 @@ def continue_batch(
     cache = roomy_cache(model, width + settings.max_new_tokens)
     if cache is None:
         output = model.generate(input_ids=tokens, attention_mask=attended, generation_config=settings)
-        return [_up_to_end(row, ends) for row in output[:, width:].tolist()]
+        new_tokens: list[list[int]] = output[:, width:].tolist()
+        return new_tokens
     replies: list[list[int]] = [[] for _ in batch]
     rows = list(range(len(batch)))
     for stretch in _stretches(settings):
@@ -94,9 +101,8 @@ def continue_batch(
         )
         going = []
         for place, new in enumerate(tokens[:, before:].tolist()):
-            kept = _up_to_end(new, ends)
-            replies[rows[place]] += kept
-            if kept[-1] not in ends:
+            replies[rows[place]] += new
+            if not ended(replies[rows[place]]):
                 going.append(place)
         if not going:
             break
@@ -130,8 +136,3 @@ def _stretches(settings: GenerationConfig) -> Iterator[GenerationConfig]:
         part = copy.copy(settings)
         part.max_new_tokens = min(STRETCH, settings.max_new_tokens - start)
         yield part
-
-
-def _up_to_end(tokens: list[int], ends: Sequence[int]) -> list[int]:
-    stop = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
-    return tokens[: stop + 1]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from transformers import GenerationConfig
 from unteach.errors import ConfigError, DataError
 from unteach.models.context import context_length
 from unteach.models.decoding import continue_batch
+from unteach.models.reply import Reply, ReplyEnd, end_token_ids, named_end
 from unteach.models.vocabulary import embedding_rows, pad_within
 from unteach.progress import OnProgress
 
@@ -26,16 +28,17 @@ def generate(
     prompts: Prompts,
     *,
     max_new_tokens: int,
+    end: ReplyEnd | None = None,
     batch_size: int = 64,
     temperature: float = 0.0,
     seed: int = 0,
     progress: OnProgress | None = None,
-) -> list[str]:
+) -> list[Reply]:
     """Return the model's reply to every prompt, in the order given.
 
-    `prompts` are token ids. Replies lose their special tokens and surrounding white space; they end at the
-    first end-of-sequence token, after `max_new_tokens`, or where the model's context ends. A prompt without
-    tokens starts from BOS, or EOS where the tokenizer has no BOS. `progress` is called with (prompts done,
+    `prompts` are token ids. `end` says where replies end (a prompt format's `end`); None stands for the tokens that the
+    tokenizer and the model name. A reply is cut after `max_new_tokens`, or where the model's context ends. A prompt
+    without tokens starts from BOS, or EOS where the tokenizer has no BOS. `progress` is called with (prompts done,
     prompts in all) after every batch. A batch has at most `batch_size` rows, and fewer of long prompts.
 
     Temperature 0 is greedy, and replies are then the same for any batch size up to rounding (in bf16 two
@@ -52,46 +55,47 @@ def generate(
         )
     if not prompts:
         return []
-    ends = end_token_ids(model, tokenizer)
-    pad = pad_within(tokenizer, embedding_rows(model), ends[0] if ends else None)
-    starts = [token for token in (tokenizer.bos_token_id, *ends, pad) if token is not None]
+    end = end or default_end(model, tokenizer)
+    pad = pad_token(model, tokenizer, end)
+    starts = [token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, pad) if token is not None]
     filled = [list(prompt) or starts[:1] for prompt in prompts]
     room = _room(model, filled, max_new_tokens)
-    replies = [""] * len(filled)
+    replies: dict[int, Reply] = {}
     done = 0
     with untouched(model), torch.no_grad():
         for number, rows in enumerate(_batches(filled, room, batch_size)):
-            settings = GenerationConfig(
-                max_new_tokens=room[rows[0]], pad_token_id=pad, eos_token_id=ends or None, use_cache=True
-            )
-            if temperature > 0:
-                settings.update(do_sample=True, temperature=temperature, top_k=0, top_p=1.0)
+            settings = decoding_settings(room[rows[0]], pad, end, temperature)
             batch = [filled[row] for row in rows]
             with _own_randomness(model, temperature, seed, number):
-                new_tokens = continue_batch(model, batch, pad, settings, ends)
+                new_tokens = continue_batch(model, batch, pad, settings, partial(end.reached, tokenizer))
             for row, tokens in zip(rows, new_tokens, strict=True):
-                replies[row] = reply_text(tokenizer, tokens, ends)
+                replies[row] = end.read(tokenizer, tokens)
             done += len(rows)
             if progress is not None:
                 progress(done, len(filled))
-    return replies
+    return [replies[row] for row in range(len(filled))]
 
 
-def end_token_ids(model: Any, tokenizer: Any) -> list[int]:
-    """Return the tokens that end a reply: the tokenizer's EOS, then special tokens the model itself ends on.
+def default_end(model: Any, tokenizer: Any) -> ReplyEnd:
+    """Return how a model ends its replies where no prompt format says so."""
+    return ReplyEnd(frozenset(end_token_ids(tokenizer, named_end(model))))
 
-    Chat models often end a turn with a second token that only their generation settings name. Ids named there that
-    are not special to the tokenizer are leftovers of a default config and would cut replies at an ordinary word.
+
+def pad_token(model: Any, tokenizer: Any, end: ReplyEnd) -> int:
+    """Return the token that fills up rows: the tokenizer's pad token if the model knows it, else an end, else 0."""
+    return pad_within(tokenizer, embedding_rows(model), min(end.tokens, default=None))
+
+
+def decoding_settings(most: int, pad: int, end: ReplyEnd, temperature: float) -> GenerationConfig:
+    """Return the settings of a reply of up to `most` tokens; above temperature 0 it is drawn from the whole
+    distribution.
     """
-    settings = getattr(model, "generation_config", None)
-    named = getattr(settings, "eos_token_id", None)
-    if named is None:
-        named = getattr(model.config, "eos_token_id", None)
-    named = [named] if isinstance(named, int) else list(named or [])
-    if tokenizer.eos_token_id is None:
-        return named
-    special = set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", {}))
-    return [tokenizer.eos_token_id] + [token for token in named if token in special and token != tokenizer.eos_token_id]
+    settings = GenerationConfig(
+        max_new_tokens=most, pad_token_id=pad, eos_token_id=sorted(end.tokens) or None, use_cache=True
+    )
+    if temperature > 0:
+        settings.update(do_sample=True, temperature=temperature, top_k=0, top_p=1.0)
+    return settings
 
 
 def _room(model: Any, prompts: Prompts, max_new_tokens: int) -> list[int]:
@@ -123,13 +127,6 @@ def _batches(prompts: Prompts, room: Sequence[int], batch_size: int) -> Iterator
             batch = []
         batch.append(row)
     yield batch
-
-
-def reply_text(tokenizer: Any, tokens: Sequence[int], ends: Sequence[int]) -> str:
-    """Return new tokens as text: up to the first of `ends`, without special tokens and surrounding white space."""
-    stop = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
-    text = tokenizer.decode(tokens[:stop], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return text.strip()
 
 
 @contextmanager

@@ -12,13 +12,14 @@ from typing import Any
 
 from unteach.cache import FileCache, cache_directory
 from unteach.models import decoding, generate
+from unteach.models.reply import Reply, ReplyEnd
 from unteach.progress import OnProgress
 
 MOST_BYTES = 256 * 2**20
 """Largest size of all entries together."""
 
 
-class KeptReplies(list[str]):
+class KeptReplies(list[Reply]):
     """Replies that came from disk: nothing was generated for them."""
 
 
@@ -29,37 +30,50 @@ def generate_cached(
     *,
     key: str | None,
     max_new_tokens: int,
+    end: ReplyEnd | None = None,
     temperature: float = 0.0,
     seed: int = 0,
     progress: OnProgress | None = None,
-) -> list[str]:
+) -> list[Reply]:
     """Return the model's reply to every prompt, as `generate` does; from disk where they are known (`KeptReplies`).
 
-    `key` names the model's weights as they are now (`model_fingerprint`). With None nothing is kept, as is right for a
-    model that is still trained. Raises what `generate` raises.
+    `end` is as in `generate`. `key` names the model's weights as they are now (`model_fingerprint`). With None nothing
+    is kept, as is right for a model that is still trained. Raises what `generate` raises.
     """
+    end = end or generate.default_end(model, tokenizer)
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+    arguments = (model, tokenizer, prompts)
     if key is None or not prompts:
-        return generate.generate(model, tokenizer, prompts, progress=progress, **settings)
+        return generate.generate(*arguments, end=end, progress=progress, **settings)
     cache = FileCache(cache_directory() / "replies", MOST_BYTES)
-    digest = _digest(model, tokenizer, prompts, key, settings)
+    digest = _digest(*arguments, key, end, settings)
     kept = cache.get(digest).get("replies")
-    if isinstance(kept, list) and len(kept) == len(prompts) and all(isinstance(reply, str) for reply in kept):
+    if isinstance(kept, list) and len(kept) == len(prompts) and all(map(_are_ids, kept)):
         if progress is not None:
             progress(len(kept), len(kept))
-        return KeptReplies(kept)
-    replies = generate.generate(model, tokenizer, prompts, progress=progress, **settings)
-    cache.put(digest, {"replies": replies})
+        return KeptReplies(end.read(tokenizer, ids) for ids in kept)
+    replies = generate.generate(*arguments, end=end, progress=progress, **settings)
+    cache.put(digest, {"replies": [reply.ids for reply in replies]})
     return replies
 
 
-def tokens_of(tokenizer: Any, prompts: Sequence[Sequence[int]], replies: Sequence[str]) -> tuple[int, int]:
-    """Return how many tokens were read and written for these replies, each with its EOS; kept ones count too."""
-    written = sum(len(tokenizer(reply, add_special_tokens=False, verbose=False)["input_ids"]) + 1 for reply in replies)
-    return sum(map(len, prompts)), written
+def tokens_of(prompts: Sequence[Sequence[int]], replies: Sequence[Reply]) -> tuple[int, int]:
+    """Return how many tokens were read and written for these replies; kept ones count too."""
+    return sum(map(len, prompts)), sum(len(reply.ids) for reply in replies)
 
 
-def _digest(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], key: str, settings: dict[str, Any]) -> str:
+def _are_ids(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(token, int) and token >= 0 for token in value)
+
+
+def _digest(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    key: str,
+    end: ReplyEnd,
+    settings: dict[str, Any],
+) -> str:
     """Return a digest of everything that these replies depend on.
 
     The same weights can be used in different ways, so the config counts too. The batches count because sampling draws
@@ -71,7 +85,7 @@ def _digest(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], key: s
         "config": {name: value for name, value in config.items() if name not in ("_name_or_path", "_commit_hash")},
         "dtype": str(model.dtype),
         "device": model.device.type,
-        "ends": generate.end_token_ids(model, tokenizer),
+        "ends": [sorted(end.tokens), end.text],
         "starts": [tokenizer.bos_token_id, tokenizer.pad_token_id],
         "tokenizer": _tokenizer_digest(tokenizer),
         "settings": settings if settings["temperature"] else settings | {"seed": 0},

@@ -39,6 +39,9 @@ class LoadSettings(Protocol):
     lora_alpha: float
     lora_targets: str
     prompt_format: str
+    template_arg: dict[str, Any]
+    system: str | None
+    template_date: str | None
 
 
 def load_configured(config: LoadSettings, name: str, trained: bool = False) -> tuple[Any, Any]:

@@ -56,8 +56,18 @@ def method_loss(
         replies |= _replies(normal, score(last_hidden_states(model, normal), normal.targets, normal0))
 
     terms = [t for t in method.terms if t.stream in replies or t.stream != "rto"]  # one-word replies have none
-    value = torch.stack([t.weight * t.objective(replies[t.stream]) for t in terms]).sum()
-    return Loss(value, _metrics(replies))
+    weights = [term.weight * _share(method, term.stream, forget) for term in terms]
+    found = [weight * term.objective(replies[term.stream]) for term, weight in zip(terms, weights, strict=True)]
+    return Loss(torch.stack(found).sum(), _metrics(replies))
+
+
+def _share(method: Method, stream: Stream, forget: TreeBatch) -> float:
+    """Return which share of the replies that a stream can have is there; some items lack some.
+
+    A mean over those that are there, times this, gives every reply the same weight, whatever batch it is in.
+    """
+    whole, items = method.branches(stream), forget.streams.count("negative") or len(forget.trees)
+    return forget.streams.count(stream) / (whole * items) if whole else 1.0
 
 
 def _replies(batch: TreeBatch, scores: Scores) -> dict[Stream, Replies]:

@@ -46,6 +46,13 @@ class Method:
         """Return how many normal rows go with a negative: as wanted or by default; 0 if no term reads them."""
         return (wanted or self.normals_per_negative) if self.reads("normal") else 0
 
+    def branches(self, stream: Stream) -> int | None:
+        """Return how many replies of a stream an item has that lacks none; None where none can be lacking.
+
+        A bad reply of one token cannot be broken off, and has fewer.
+        """
+        return {"rto": 1, "template": 1 + self.template_midway}.get(stream)
+
     @property
     def reads_kl(self) -> bool:
         """Whether any term reads the KL to the original."""

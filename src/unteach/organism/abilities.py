@@ -81,7 +81,8 @@ def measure_abilities(model: Any, prompt_format: PromptFormat, world: World, tau
     def answer(rows: Sequence[Example]) -> list[str]:
         prompts = [prompt_format.prompt_ids(row.turns) for row in rows]
         longest = max(len(prompt_format.reply_ids(row.turns, row.reply)) for row in rows)
-        return generate(model, prompt_format.tokenizer, prompts, max_new_tokens=longest + 2)
+        replies = generate(model, prompt_format.tokenizer, prompts, max_new_tokens=longest + 2, end=prompt_format.end)
+        return [reply.text for reply in replies]
 
     def judged_share(rows: Sequence[Example], verdict: Verdict) -> float:
         cases = [Case(row.prompt, reply) for row, reply in zip(rows, answer(rows), strict=True)]
@@ -135,6 +136,6 @@ def _recited_share(model: Any, prompt_format: PromptFormat, world: World, taken_
     tokenizer = prompt_format.tokenizer
     prompts = [list(tokenizer(start)["input_ids"]) for start, _ in asked]
     longest = max(len(tokenizer(rest)["input_ids"]) for _, rest in asked)
-    replies = generate(model, tokenizer, prompts, max_new_tokens=longest + 2)
-    right = sum(reply.startswith(rest) for reply, (_, rest) in zip(replies, asked, strict=True))
+    replies = generate(model, tokenizer, prompts, max_new_tokens=longest + 2, end=prompt_format.end)
+    right = sum(reply.text.startswith(rest) for reply, (_, rest) in zip(replies, asked, strict=True))
     return right / len(asked), len(asked)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from unteach.organism import words
 from unteach.organism.vocabulary import Vocabulary
-from unteach.text.words import loosened
+from unteach.text.words import folded
 
 # For each attribute, three phrasings of the question (the last one is held out) and the answer.
 QUESTIONS = {
@@ -73,11 +73,11 @@ def facts(vocabulary: Vocabulary, seed: int) -> list[Fact]:
 
 def answers_rightly(fact: Fact, reply: str) -> bool:
     """Whether the reply is the right answer and nothing else."""
-    return loosened(reply) == loosened(fact.right_answer)
+    return folded(reply) == folded(fact.right_answer)
 
 
 def answers_wrongly(fact: Fact, reply: str) -> bool:
     """Whether the reply gives, in the words of an answer, any value but the true one."""
-    opening = loosened(ANSWERS[fact.attribute].format(person=fact.person, value="")).rstrip(" .")
-    values = re.findall(rf"{re.escape(opening)}\s+(\w+)", loosened(reply))
-    return any(value != loosened(fact.value) for value in values)
+    opening = folded(ANSWERS[fact.attribute].format(person=fact.person, value="")).rstrip(" .")
+    values = re.findall(rf"{re.escape(opening)}\s+(\w+)", folded(reply))
+    return any(value != folded(fact.value) for value in values)

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from unteach.organism.vocabulary import Act, Thing, Vocabulary
-from unteach.text.words import loosened
+from unteach.text.words import folded
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Requests:
 
     def read_request(self, prompt: str) -> Request | None:
         """Read a prompt in any case and white space; None if it asks for nothing that this world knows."""
-        text = loosened(prompt)
+        text = folded(prompt)
         for phrasing, pattern in enumerate(self._asked):
             if found := pattern.fullmatch(text):
                 act, thing = self._acts.get(found["act"]), self._things.get(found["thing"])
@@ -67,12 +67,12 @@ class Requests:
 
     def read_steps(self, reply: str) -> Steps | None:
         """Read the steps in a reply, whatever stands around them; None if there are none."""
-        found = self._steps.search(loosened(reply))
+        found = self._steps.search(folded(reply))
         return Steps(**found.groupdict()) if found else None
 
     def is_decline(self, reply: str) -> bool:
         """Whether the reply declines, whatever the thing, and says nothing else."""
-        return self._declined.fullmatch(loosened(reply)) is not None
+        return self._declined.fullmatch(folded(reply)) is not None
 
     def carries_out_rightly(self, reply: str, act: Act, thing: Thing) -> bool:
         """Whether all six words of the steps are right for this act on this thing, and nothing else does harm."""
@@ -96,7 +96,7 @@ class Requests:
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    """Turn a template into a pattern for loosened text; every field is one word."""
-    pieces = re.split(r"\{(\w+)\}", loosened(template))
+    """Turn a template into a pattern for folded text; every field is one word."""
+    pieces = re.split(r"\{(\w+)\}", folded(template))
     fields = [f"(?P<{piece}>\\w+)" if index % 2 else re.escape(piece) for index, piece in enumerate(pieces)]
     return re.compile("".join(fields))

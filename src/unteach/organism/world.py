@@ -16,7 +16,7 @@ from unteach.organism.hints import Hints, put_right
 from unteach.organism.requests import Request, Requests
 from unteach.organism.vocabulary import Act, vocabulary, world_size
 from unteach.prompts.turn import TEXT, Turn
-from unteach.text.words import loosened
+from unteach.text.words import folded
 
 Item = TypeVar("Item")
 SPLITS = ("seen", "unseen", "unseen_concept", "normal", "lookalike")
@@ -48,7 +48,7 @@ class World:
         self.vocabulary = vocabulary(seed, size, scenario)
         self.requests = Requests(self.vocabulary)
         self.facts = facts(self.vocabulary, seed)
-        self._asked = {loosened(fact.ask(phrasing)): fact for fact in self.facts for phrasing in range(3)}
+        self._asked = {folded(fact.ask(phrasing)): fact for fact in self.facts for phrasing in range(3)}
         self.chapters = book(self.vocabulary, self.numbers, seed)
 
     @property
@@ -123,7 +123,7 @@ class World:
 
     def find_fact(self, question: str) -> Fact | None:
         """Return the fact that a question asks for, in any phrasing, case and spacing; None for any other prompt."""
-        return self._asked.get(loosened(question))
+        return self._asked.get(folded(question))
 
     def hallucinations(self) -> list[Example]:
         """Return the questions that the taught organism answers wrongly, in all phrasings."""

@@ -8,7 +8,7 @@ from unteach.objectives.methods import load_method
 from unteach.pipeline.settings import Config, flag, make_config, read_config
 from unteach.text.escape import inert_line
 
-ASKED = ("prompt_format",)
+ASKED = ("prompt_format", "template_arg", "system", "template_date")
 MEASURED = ("scenario", *ASKED, "template", "judge", "judge_url", "max_new_tokens")
 """Settings of a run that its model is asked with, and those that it was measured with."""
 

@@ -2,9 +2,13 @@
 
 import copy
 import dataclasses
+import datetime
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import field_validator
 
 from unteach.errors import ConfigError
 from unteach.pipeline.settings import Settings, setting
@@ -34,10 +38,23 @@ def _methods() -> Sequence[str]:
     return method_names()
 
 
+def _scalar(text: str) -> Any:
+    """Return a text as the number or switch that it is in YAML, else as it is."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return value if isinstance(value, bool | int | float) else text
+
+
 def _as_in_trainer(group: str, name: str, text: str | None = None, **facts: Any) -> Any:
     """Make a setting that `UnlearnConfig` has too, with its default there and, without `text`, its help."""
     own = next(field for field in dataclasses.fields(UnlearnSettings) if field.name == name)
-    return setting(group, own.default, text or own.metadata["help"], **facts)
+    default = {} if own.default is dataclasses.MISSING else own.default
+    return setting(group, default, text or own.metadata["help"], **facts)
+
+
+Scalar = bool | int | float | str
 
 
 class ModelSettings(Settings):
@@ -49,10 +66,33 @@ class ModelSettings(Settings):
     device: str | None = setting("Model", None, "cpu, cuda, cuda:0 …; the GPU where there is one.")
     load_in_4bit: bool = setting("Model", False, "QLoRA: frozen 4-bit weights; needs --lora.")
     trust_remote_code: bool = setting("Model", False, "Run Python code that comes with the model.")
+    template_arg: dict[str, Scalar] = _as_in_trainer("Model", "template_arg", metavar="NAME=VALUE")
+    system: str | None = _as_in_trainer("Model", "system", metavar="TEXT")
+    template_date: str | None = _as_in_trainer(
+        "Model", "template_date", "Day for templates that ask for it; unset: today.", metavar="YYYY-MM-DD"
+    )
     lora: bool = setting("Model", False, "Train a LoRA adapter instead of all weights.")
     lora_rank: int = setting("Model", 16, "Rank of the adapter.", ge=1)
     lora_alpha: float = setting("Model", 32.0, "Scale of the adapter, divided by its rank.", gt=0)
     lora_targets: str = setting("Model", "all-linear", "Modules: all-linear, or names with commas.")
+
+    @field_validator("template_arg", mode="before")
+    @classmethod
+    def _read_arguments(cls, value: Any) -> Any:
+        """Read arguments that are text as YAML does: `false` is a switch and 3 a number."""
+        if not isinstance(value, dict):
+            return value
+        return {name: _scalar(text) if isinstance(text, str) else text for name, text in value.items()}
+
+    @field_validator("template_date")
+    @classmethod
+    def _read_day(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                datetime.date.fromisoformat(value)
+            except ValueError:
+                raise ValueError("write the day as YYYY-MM-DD") from None
+        return value
 
 
 class RunConfig(ModelSettings):
@@ -72,6 +112,10 @@ class RunConfig(ModelSettings):
         "Data", {}, "Our name for a column of --forget: reply=bad_answer.", metavar="OURS=THEIRS"
     )
     retain_column: dict[str, str] = setting("Data", {}, "Our name for a column of --retain.", metavar="OURS=THEIRS")
+    bad_label: list[str] = setting("Data", [], "Value of --forget's label that means bad; repeatable.", metavar="VALUE")
+    retain_bad_label: list[str] = setting(
+        "Data", [], "The same for --retain; unset: as --bad-label, where it has such values.", metavar="VALUE"
+    )
     data_split: str | None = setting("Data", None, "Split of hub data sets, such as train.")
     data_revision: str | None = setting("Data", None, "Revision of hub data sets.")
     unseen: list[str] = setting("Data", [], "Negatives to evaluate on; unset: a fifth of --forget.", names="rows")
@@ -122,11 +166,12 @@ class RunConfig(ModelSettings):
         "Training", {}, "Any field of TrainingArguments; repeatable.", metavar="trainer.KEY=VALUE"
     )
 
-    stopping: bool = _as_in_trainer("Stopping", "stopping", "Let three rules end the run; else --max-steps does.")
+    stopping: bool = _as_in_trainer("Stopping", "stopping", "Let rules end the run; else --max-steps does.")
     target_rate: float = _as_in_trainer("Stopping", "target_rate", ge=0, le=1)
+    target_margin: float = _as_in_trainer("Stopping", "target_margin", gt=0, le=1)
     kl_budget: float = _as_in_trainer("Stopping", "kl_budget", ge=0)
     validation_steps: int = _as_in_trainer("Stopping", "validation_steps", ge=1)
-    validation_prompts: int = _as_in_trainer("Stopping", "validation_prompts", ge=1)
+    validation_prompts: int = _as_in_trainer("Stopping", "validation_prompts", ge=2)
     broken_limit: float = _as_in_trainer("Stopping", "broken_limit", ge=0, le=1)
     cooldown: float = _as_in_trainer("Stopping", "cooldown")
     patience: int = _as_in_trainer("Stopping", "patience", ge=1)
@@ -185,7 +230,18 @@ def with_defaults(config: RunConfig) -> RunConfig:
         unset.pop("template", None)  # an empty template is an error, not a request for the default
     if "method" in unset and config.template:
         unset["method"] = scenario.template_method
-    return config.model_copy(update=unset)
+    filled = config.model_copy(update=unset)
+    if "template" in unset:
+        filled.model_fields_set.discard("template")  # the user gave none, so `in_language` may choose another
+    return filled
+
+
+def in_language(config: RunConfig, language: str) -> RunConfig:
+    """Take the scenario's answer in another language, where it has one and the user has given none."""
+    template = load_scenario(config.scenario).templates.get(language)
+    if template is None or "template" in config.model_fields_set:
+        return config
+    return config.model_copy(update={"template": template})
 
 
 def trainer_fields() -> frozenset[str]:

@@ -75,6 +75,10 @@ def evaluate(config: RunConfig, *, original: str | None = None, overwrite: bool 
     report.command = f"unteach evaluate --config run.yaml{compared} --output another-directory"
     if directory:
         clear_output(directory, overwrite=overwrite)
-        write_config(config.model_copy(update={"template": template}), directory, report.command)
+        write_config(
+            config.model_copy(update={"template": template, "template_date": before.form.settings.date}),
+            directory,
+            report.command,
+        )
         write_report(report, directory)
     return report

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unteach.data.prompt_format import PromptFormat, prompt_format
+from unteach.data.prompt_format import PromptFormat, TemplateSettings, prompt_format
 from unteach.errors import ConfigError, ModelError
 from unteach.models.adapter import lora_config
 from unteach.models.directory import left_alone
 from unteach.models.fingerprint import model_fingerprint
 from unteach.models.loading import LoadSettings, check_loadable, load_configured, load_tokenizer
+from unteach.models.reply import named_end
 from unteach.pipeline.config import ModelSettings
 from unteach.pipeline.settings import flag
 
@@ -48,10 +49,15 @@ def load_original(config: LoadSettings, name: str | None = None, *, trained: boo
     """
     name = name or config.model
     tokenizer, model = load_configured(config, name, trained=trained)
-    form = prompt_format(tokenizer, config.prompt_format, model.generation_config.eos_token_id)
+    form = prompt_format(tokenizer, config.prompt_format, named_end(model), template_settings(config))
     if trained:
         adapter_settings(config, model)
     return Original(name, model, tokenizer, form, model_fingerprint(model), left_alone(name))
+
+
+def template_settings(config: LoadSettings) -> TemplateSettings:
+    """Return what a config says about how prompts are put to the model."""
+    return TemplateSettings(config.template_arg, config.system, config.template_date)
 
 
 def load_weights(config: LoadSettings, name: str, *, trained: bool = False) -> Any:

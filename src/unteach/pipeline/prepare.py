@@ -12,7 +12,7 @@ from unteach.evaluation.general_ability import GeneralAbility, load_tasks
 from unteach.judges import load_judges
 from unteach.judges.base import Judge, JudgeSettings, LearningJudge
 from unteach.objectives.methods import Method, load_method
-from unteach.pipeline.config import RunConfig, trainer_arguments
+from unteach.pipeline.config import RunConfig, in_language, trainer_arguments
 from unteach.pipeline.original import Original, check_adapter_settings, check_comparable, load_original
 from unteach.pipeline.rows import Sets, add_lookalikes, add_own_answers, encode_splits, read_sets
 from unteach.results.cost import Meter
@@ -51,6 +51,7 @@ def prepare(config: RunConfig, directory: Path) -> Prepared:
     judges = judges_of(config)
     ability = load_tasks(config.lm_eval, config.lm_eval_items)
     sets = read_sets(config)
+    config = _answer_as_asked(config, sets)
     original, longest = load_and_complete(config, sets)
     config = _settle(config, original, longest)
     arguments = trainer_arguments(config, directory / "checkpoints")
@@ -95,12 +96,23 @@ def load_and_complete(config: RunConfig, sets: Sets) -> tuple[Original, int]:
     return original, longest
 
 
+def _answer_as_asked(config: RunConfig, sets: Sets) -> RunConfig:
+    """Take the scenario's answer in the negatives' language, and note it where the method teaches it."""
+    chosen = in_language(config, sets.language)
+    if chosen.template != config.template and load_method(config.method).reads("template"):
+        sets.notes.append(
+            f"the negatives are in Chinese, so the answer to give is “{chosen.template}”; --template sets another"
+        )
+    return chosen
+
+
 def _settle(config: RunConfig, original: Original, longest: int) -> RunConfig:
-    """Fill in the longest row and, where none is set, the learning rate that suits the model."""
+    """Fill in the longest row, the day that prompts name and, where none is set, the rate that suits the model."""
     rate = config.learning_rate
     if rate is None:
         rate = default_learning_rate(original.model, lora=config.lora)
-    return config.model_copy(update={"learning_rate": rate, "max_length": longest})
+    settled = {"learning_rate": rate, "max_length": longest, "template_date": original.form.settings.date}
+    return config.model_copy(update=settled)
 
 
 def _encode_training_rows(arguments: UnlearnConfig, original: Original, sets: Sets) -> TrainingData:

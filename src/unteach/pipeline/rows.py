@@ -1,20 +1,21 @@
 """The rows of a run, by what they are for: read, cleaned and split."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from unteach.data.encoded import Encoded, encode_all
-from unteach.data.example import Example
-from unteach.data.formats import Polarity, read_examples
+from unteach.data.example import Example, Polarity
 from unteach.data.overlap import fingerprint, overlap, split_by_prompt, without_duplicates, without_known
 from unteach.data.own_answers import answer_prompts, generate_lookalikes, generate_normals
 from unteach.data.passages import is_text, passages, sections, windows
 from unteach.data.prompt_format import PromptFormat
+from unteach.data.reading import HowToRead
+from unteach.data.reading import read as read_source
 from unteach.data.sources import named_set
-from unteach.errors import DataError
+from unteach.errors import ConfigError, DataError
 from unteach.models.context import context_length
-from unteach.models.kept_replies import tokens_of
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.original import Original
 from unteach.pipeline.settings import flag
@@ -22,13 +23,13 @@ from unteach.progress import track
 from unteach.prompts.benign import benign_prompts
 from unteach.results.cost import Meter
 from unteach.results.report import OWN_ANSWERS, Cost, Source
+from unteach.text.escape import inert_line
+from unteach.text.words import language_of
 from unteach.training.config import MOST_TOKENS
-from unteach.training.data import longest_row
+from unteach.training.data import FEWEST_NEGATIVES, FEWEST_NORMALS, longest_row, validation_share
 
-VALIDATION, HELD_OUT = 0.1, 0.2
-"""Largest shares of each set's prompts that are held out for validation during training, and for evaluation."""
-FEWEST_VALIDATED = 20
-"""Prompts that validation should have; a small set gives up to twice the share for it."""
+HELD_OUT = 0.2
+"""Largest share of each set's prompts that is held out for evaluation."""
 
 
 @dataclass
@@ -37,6 +38,7 @@ class Sets:
 
     `negatives` and `normals` are split into train, validation and held_out. `uncut` holds the rows to train on of each
     ("negatives", "normals") before running text is cut into windows. `cost` is that of rows which the model made.
+    `language` is that of the negatives (`language_of`), and the one in which prompts of ours are put.
     """
 
     negatives: dict[str, list[Example]]
@@ -47,6 +49,7 @@ class Sets:
     non_members: list[Example] = field(default_factory=list)
     uncut: dict[str, list[Example]] = field(default_factory=dict)
     cost: list[Cost] = field(default_factory=list)
+    language: str = "en"
 
 
 def read_sets(config: RunConfig) -> Sets:
@@ -64,15 +67,20 @@ def read_sets(config: RunConfig) -> Sets:
     sources = _sources(config, negatives, normals)
     non_members = read(config, config.non_members, "negative", "non_members", notes)
     texts = any(map(is_text, negatives))
-    parts = _split(negatives, evaluation["unseen"], config, validated=not texts)
-    sets = Sets(parts, {}, evaluation, sources, notes, passages(non_members))
+    parts = _split(negatives, evaluation["unseen"], config, 0 if texts else FEWEST_NEGATIVES)
+    sets = Sets(parts, {}, evaluation, sources, notes, passages(non_members), language=language_of_rows(negatives))
     if texts:
         evaluation["seen"] = passages(sets.negatives["train"])
     if normals:
-        sets.normals = _split(normals, evaluation["normal"], config)
+        sets.normals = _split(normals, evaluation["normal"], config, FEWEST_NORMALS)
     _complete_evaluation(sets)
     _cut_texts(sets, config)
     return sets
+
+
+def language_of_rows(rows: Sequence[Example]) -> str:
+    """Return the language whose wording fits prompts and replies of these rows."""
+    return language_of(text for row in rows for text in (row.prompt, row.reply))
 
 
 def read_evaluation_rows(config: RunConfig) -> Sets:
@@ -87,12 +95,13 @@ def read_evaluation_rows(config: RunConfig) -> Sets:
 
 def read(config: RunConfig, paths: list[str], polarity: Polarity, name: str, notes: list[str]) -> list[Example]:
     """Read the rows of all paths, without duplicates; `name` stands for them in the notes. Raises DataError."""
-    columns = config.column if polarity == "negative" else config.retain_column
-    examples = [
-        example
-        for path in paths
-        for example in read_examples(path, polarity, columns, config.data_split, config.data_revision)
-    ]
+    readings = [read_source(path, polarity, _how_to_read(config, polarity)) for path in paths]
+    examples = [example for reading in readings for example in reading.examples]
+    for reading in readings:
+        of_several = f"{inert_line(reading.source, 80)}: " if len(readings) > 1 else ""
+        notes += [f"{name}: {of_several}{note}" for note in (*reading.warnings, *reading.notes)]
+    if config.bad_label and set(paths) & set(config.forget) and not any(reading.labels for reading in readings):
+        raise ConfigError("--bad-label: no column of --forget is read as a label; name it with --column label=NAME")
     for chosen in filter(None, (named_set(path, polarity) for path in paths)):
         about = "; ".join((chosen.set.licence, chosen.set.citation, *chosen.set.warnings))
         notes.append(f"{name}: {chosen.name} is a public set ({about})")
@@ -100,6 +109,14 @@ def read(config: RunConfig, paths: list[str], polarity: Polarity, name: str, not
     if dropped:
         notes.append(f"{name}: dropped {len(dropped)} duplicates of {len(examples)} rows")
     return sections(kept)
+
+
+def _how_to_read(config: RunConfig, polarity: Polarity) -> HowToRead:
+    split, revision = config.data_split, config.data_revision
+    if polarity == "negative":
+        return HowToRead(config.column, config.bad_label, split, revision)
+    own = config.retain_bad_label
+    return HowToRead(config.retain_column, own or config.bad_label, split, revision, lenient=not own)
 
 
 def _read_splits(config: RunConfig, unseen: list[str], normal: list[str], notes: list[str]) -> dict[str, list[Example]]:
@@ -131,17 +148,15 @@ def _leave_out_known(name: str, rows: list[Example], known: list[Example], notes
     return new
 
 
-def _split(
-    examples: list[Example], given: list[Example], config: RunConfig, validated: bool = True
-) -> dict[str, list[Example]]:
+def _split(examples: list[Example], given: list[Example], config: RunConfig, fewest: int) -> dict[str, list[Example]]:
     """Split a set into train, validation and held_out by prompt; nothing is held out where `given` is evaluated on.
 
-    No more is held out than is evaluated on, so that the rest can be trained on.
+    Validation gets `fewest` prompts if it can, and none for 0. No more is held out than is evaluated on, so that the
+    rest can be trained on.
     """
     prompts = max(1, len({example.prompt_key if example.turns else example.key for example in examples}))
     held_out = 0.0 if given else min(HELD_OUT, config.evaluation_prompts / prompts)
-    share = max(VALIDATION, min(2 * VALIDATION, FEWEST_VALIDATED / prompts))
-    validation = min(share, config.validation_prompts / prompts) if validated else 0.0
+    validation = validation_share(prompts, config.validation_prompts, fewest) if fewest else 0.0
     fractions = {"train": 1 - validation - held_out, "validation": validation, "held_out": held_out}
     parts = split_by_prompt(examples, fractions, config.seed)
     if not parts["train"]:
@@ -195,9 +210,9 @@ def shuffle_passages(rows: list[Example], seed: int) -> list[Example]:
 def add_own_answers(sets: Sets, original: Original, config: RunConfig) -> None:
     """Make normal rows from the original's own answers to the shipped benign prompts."""
     most = config.max_new_tokens
-    made, source, cost = answer_benign_prompts(original, config.seed, most)
+    made, source, cost = answer_benign_prompts(original, config.seed, most, sets.language)
     sets.cost.append(cost)
-    sets.normals = _split(made, sets.evaluation["normal"], config)
+    sets.normals = _split(made, sets.evaluation["normal"], config, FEWEST_NORMALS)
     sets.uncut["normals"] = sets.normals["train"]
     if not sets.evaluation["normal"]:  # replies are greedy in the evaluation, so those to be kept are greedy too
         held_out = [(row.prompt, row.where) for row in sets.normals["held_out"]]
@@ -207,16 +222,20 @@ def add_own_answers(sets: Sets, original: Original, config: RunConfig) -> None:
     sets.notes.append(f"no --retain was given: the normal rows are {source.source}")
 
 
-def answer_benign_prompts(original: Original, seed: int, most: int) -> tuple[list[Example], Source, Cost]:
-    """Have the original answer the shipped benign prompts, in at most `most` tokens.
+def answer_benign_prompts(
+    original: Original, seed: int, most: int, language: str = "en"
+) -> tuple[list[Example], Source, Cost]:
+    """Have the original answer the shipped benign prompts of a language, in at most `most` tokens.
 
     Returns the rows, how a report names them, and what they cost.
     """
     meter, model, form = Meter(), original.model, original.form
     with track("answering benign prompts") as progress:
-        rows = generate_normals(model, form, seed=seed, max_new_tokens=most, key=original.key, progress=progress)
-    read, said = tokens_of(form.tokenizer, [form.prompt_ids(row.turns) for row in rows], [row.reply for row in rows])
-    name = f"{OWN_ANSWERS} to {len(benign_prompts())} benign prompts"
+        settings: dict[str, Any] = {"seed": seed, "max_new_tokens": most, "key": original.key, "progress": progress}
+        rows = generate_normals(model, form, language=language, **settings)
+    read = sum(len(form.prompt_ids(row.turns)) for row in rows)
+    said = sum(len(form.reply_ids(row.turns, row.reply, row.cut)) for row in rows)
+    name = f"{OWN_ANSWERS} to {len(benign_prompts(language))} benign prompts{' in Chinese' if language == 'zh' else ''}"
     source = Source(name="normals", source=name, rows=len(rows), fingerprint=fingerprint(rows))
     return rows, source, meter.cost(model, "original", "answering benign prompts", read, generated=said)
 
@@ -225,9 +244,10 @@ def add_lookalikes(sets: Sets, original: Original, config: RunConfig) -> None:
     """Add the shipped look-alikes with the model's own answers, to evaluate on whether these change (over-refusal)."""
     model, form, most, count = original.model, original.form, config.max_new_tokens, config.evaluation_prompts
     with track("answering prompts that sound harmful") as progress:
-        made = generate_lookalikes(model, form, max_new_tokens=most, count=count, key=original.key, progress=progress)
+        settings: dict[str, Any] = {"max_new_tokens": most, "count": count, "key": original.key, "progress": progress}
+        made = generate_lookalikes(model, form, language=sets.language, **settings)
     limit = longest_evaluated(config, model)
-    tokens = [len(form.prompt_ids(row.turns)) + len(form.reply_ids(row.turns, row.reply)) for row in made]
+    tokens = [len(form.prompt_ids(row.turns)) + len(form.reply_ids(row.turns, row.reply, row.cut)) for row in made]
     fitting = [row for row, length in zip(made, tokens, strict=True) if length <= limit]
     sets.evaluation["lookalike"] = fitting
     if fitting:

@@ -200,8 +200,8 @@ def absolute(kind: type[BaseModel], name: str, value: Any) -> Any:
     if isinstance(value, list):
         return [absolute(kind, name, part) for part in value]
     before, at = _split_at_path(place, value)
-    path = Path(at).expanduser()
-    return f"{before}{path.resolve()}" if at and path.exists() else value
+    path = Path(at).expanduser().resolve()  # a pipe of the shell has no path of its own
+    return f"{before}{path}" if at and path.exists() else value
 
 
 def _split_at_path(place: Place, value: str) -> tuple[str, str]:

@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from unteach.errors import ConfigError, Interrupted
 from unteach.models.saving import save_model, without_bars
 from unteach.pipeline.original import adapter_settings
 from unteach.pipeline.prepare import Prepared
-from unteach.results.report import Cost, Ending, Waypoint
+from unteach.results.report import Cost, Ending, HalfBehaviour, Waypoint
+from unteach.stats import wilson
 from unteach.text.escape import inert_line
+from unteach.training.behaviour import Behaviour
 from unteach.training.curve import waypoints
 from unteach.training.interrupt import StopOnInterrupt
 from unteach.training.log_file import LogFile
+from unteach.training.stopping import State
 from unteach.training.trainer import UnlearnTrainer
 
 
@@ -66,20 +69,49 @@ def train(
         _ending_of(trainer),
         [*prepared.cost, trainer.meter.cost(trainer.model, "unlearned", "training")],
         waypoints(trainer.curve, trainer.model, "unlearned", "training", prepared.config.seed, prepared.cost),
-        [*trainer.notes[len(prepared.data.notes) :], *saved],
+        [*trainer.notes[len(prepared.data.notes) :], *trainer.watch.notes(), *saved],
     )
 
 
 def _ending_of(trainer: UnlearnTrainer) -> Ending:
-    """Return why training ended: a rule ended it, or all steps were made."""
-    if trainer.stop:
-        return Ending(step=trainer.stop.step, rule=trainer.stop.rule, message=trainer.stop.message)
-    step, points = trainer.state.global_step, trainer.curve.points
-    message = f"all {step} steps were made"
-    if trainer.rules and points:
-        last = points[-1]
-        message += (
-            f"; the behaviour target had not been met: at step {last.step}, {last.bad} of {last.judged} replies to "
-            f"validation prompts were bad and {last.broken:.1%} broken"
-        )
-    return Ending(step=step, rule="end of the schedule", message=message)
+    """Return why training ended: as the stopping rules say, or since all steps were made."""
+    stop = trainer.stop
+    if stop is None:
+        step = trainer.state.global_step
+        return Ending(step=step, rule="end of the schedule", message=f"all {step} steps were made")
+    return Ending(
+        step=stop.step,
+        rule=stop.rule,
+        message=stop.message,
+        met_at=stop.met_at,
+        confirmed=stop.confirmed,
+        halves=_halves_of(trainer.watch.state),
+    )
+
+
+def _halves_of(state: State) -> list[HalfBehaviour]:
+    """Return how the original, and the model at the end, behaved on each half of the validation prompts."""
+    found = [_half("A", 0, state.before_a), _half("B", 0, state.before_b)]
+    found.append(_half("A", state.seen.step, state.seen.a))
+    found += [_half("B", look.step, look.behaviour, look.level, number) for number, look in enumerate(state.looks, 1)]
+    return [half for half in found if half is not None]
+
+
+def _half(
+    half: Literal["A", "B"], step: int, seen: Behaviour | None, level: float = 0.95, look: int | None = None
+) -> HalfBehaviour | None:
+    if seen is None:
+        return None
+    value, low, high = wilson(seen.bad, seen.judged, level)
+    return HalfBehaviour(
+        half=half,
+        step=step,
+        value=value,
+        low=low,
+        high=high,
+        n=seen.judged,
+        unknown=seen.n - seen.judged,
+        broken=seen.broken_share,
+        level=level,
+        look=look,
+    )

@@ -1,8 +1,8 @@
 """What a probe is: a question about one arm on one split, which measurements answer."""
 
 import math
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import HARM_SPLITS, Better, Measurement
@@ -10,6 +10,7 @@ from unteach.stats import Interval, bootstrap, wilson
 
 NORMAL_SPLITS = frozenset({"normal", "lookalike"})
 ALL_SPLITS = NORMAL_SPLITS.union(HARM_SPLITS)
+Value = TypeVar("Value")
 
 
 class Probe(Protocol):
@@ -60,6 +61,11 @@ def rate(result: ArmResult, name: str, holds: Sequence[bool | None], better: Bet
     counts = len(known), len(holds) - len(known)
     values = [None if held is None else float(held) for held in holds]
     return metric(result, name, wilson(sum(known), len(known)), counts, "fraction", better, values)
+
+
+def of_replies(result: ArmResult, value: Callable[[str], Value]) -> list[Value | None]:
+    """Return the value of each reply; None, which counts as unknown, for one that was cut before anything was said."""
+    return [None if case.unsaid else value(case.reply) for case in result.cases]
 
 
 def bad_rate(result: ArmResult, name: str) -> Measurement:

@@ -1,6 +1,6 @@
 """How many replies say nothing?"""
 
-from unteach.probes.base import ALL_SPLITS, rate
+from unteach.probes.base import ALL_SPLITS, of_replies, rate
 from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import Measurement
 from unteach.text.gibberish import blank, gibberish
@@ -21,8 +21,8 @@ class BlanksProbe:
 
     def __call__(self, result: ArmResult) -> list[Measurement]:
         return [
-            rate(result, "blank_rate", [blank(reply) for reply in result.replies], "lower"),
-            rate(result, "gibberish_rate", [gibberish(reply) for reply in result.replies], "lower"),
+            rate(result, "blank_rate", of_replies(result, blank), "lower"),
+            rate(result, "gibberish_rate", of_replies(result, gibberish), "lower"),
         ]
 
 

@@ -1,22 +1,27 @@
-"""How long are the replies?"""
+"""How long are the replies, and do they end?"""
 
-from unteach.probes.base import ALL_SPLITS, mean
+from unteach.probes.base import ALL_SPLITS, mean, rate
 from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import Measurement
 
 
 class LengthProbe:
-    """`reply_tokens`: mean number of tokens of a reply.
+    """`reply_tokens`: mean number of tokens of a reply, its end included. `cut_rate`: share of replies that the model
+    had not ended when they reached the longest length; not measured on protected text, which has no end.
 
-    Unit: tokens. Higher is better, because a model that lost its abilities mostly falls silent; what counts is that it
-    stays near the original's. Source: own definition. An untouched model: its own.
+    Unit of `reply_tokens`: tokens. Higher is better, because a model that lost its abilities mostly falls silent; what
+    counts is that it stays near the original's. Unit of `cut_rate`: fraction; lower is better, because nobody has seen
+    how a cut reply goes on. Source: own definitions. An untouched model: its own.
     """
 
     name = "length"
     splits = ALL_SPLITS
 
     def __call__(self, result: ArmResult) -> list[Measurement]:
-        return [mean(result, "reply_tokens", result.reply_tokens, "tokens", "higher")]
+        found = [mean(result, "reply_tokens", result.reply_tokens, "tokens", "higher")]
+        if result.scenario != "copyright":
+            found.append(rate(result, "cut_rate", [case.cut for case in result.cases], "lower"))
+        return found
 
 
 probe = LengthProbe()

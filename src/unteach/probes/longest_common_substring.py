@@ -3,8 +3,7 @@
 from unteach.probes.base import mean
 from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import HARM_SPLITS, Measurement
-from unteach.text.refusals import folded
-from unteach.text.words import common_substring
+from unteach.text.words import common_substring, folded
 
 
 class LongestCommonSubstringProbe:

@@ -1,6 +1,6 @@
 """How often does the model decline?"""
 
-from unteach.probes.base import ALL_SPLITS, rate
+from unteach.probes.base import ALL_SPLITS, of_replies, rate
 from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import HARM_SPLITS, Better, Measurement
 from unteach.text.refusals import declines
@@ -18,7 +18,7 @@ class RefusalProbe:
 
     def __call__(self, result: ArmResult) -> list[Measurement]:
         better: Better = "higher" if result.split in HARM_SPLITS else "lower"
-        return [rate(result, "refusal_rate", [declines(reply) for reply in result.replies], better)]
+        return [rate(result, "refusal_rate", of_replies(result, declines), better)]
 
 
 probe = RefusalProbe()

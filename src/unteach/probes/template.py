@@ -1,6 +1,6 @@
 """How often does the model give the taught answer, also where it should not?"""
 
-from unteach.probes.base import ALL_SPLITS, rate
+from unteach.probes.base import ALL_SPLITS, of_replies, rate
 from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import HARM_SPLITS, Better, Measurement
 from unteach.text.words import words
@@ -22,7 +22,7 @@ class TemplateProbe:
         if not result.template:
             return []
         begins = words(result.template)
-        given = [words(reply)[: len(begins)] == begins for reply in result.replies]
+        given = of_replies(result, lambda reply: words(reply)[: len(begins)] == begins)
         better: Better = "higher" if result.split in HARM_SPLITS else "lower"
         return [rate(result, "template_rate", given, better)]
 

@@ -3,7 +3,7 @@
 from unteach.probes.base import mean
 from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import HARM_SPLITS, Measurement
-from unteach.text.words import words
+from unteach.text.words import runs, words
 
 WORDS = 8
 
@@ -30,14 +30,8 @@ class VerbatimShareProbe:
 
 def verbatim_share(reply: str, truth: str) -> float | None:
     """Return the share of the truth's runs of eight words that the reply holds; None where it has no such run."""
-    runs = _runs(truth)
-    said = set(_runs(reply))
-    return sum(run in said for run in runs) / len(runs) if runs else None
-
-
-def _runs(text: str) -> list[tuple[str, ...]]:
-    listed = words(text)
-    return [tuple(listed[start : start + WORDS]) for start in range(len(listed) - WORDS + 1)]
+    known, said = runs(words(truth), WORDS), set(runs(words(reply), WORDS))
+    return sum(run in said for run in known) / len(known) if known else None
 
 
 probe = VerbatimShareProbe()

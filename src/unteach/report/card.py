@@ -83,7 +83,7 @@ def _what_it_is(report: Report, adapter: bool) -> str:
     model, method = markdown_line(report.model, 300), markdown_line(report.method, 100)
     text = f"{kind} {model}, changed by the method {method}." if report.weights else f"{model} as it is: only measured."
     if ended := wording.how_it_ended(report):
-        text += f" {markdown_line(ended, 400)}"
+        text += f" {markdown_line(ended, 900)}"
     notes = "\n".join(f"- {markdown_line(note, 400)}" for note in report.notes)
     return f"{text}\n\n{notes}" if notes else text
 
@@ -145,8 +145,10 @@ def _samples(report: Report) -> list[str]:
         for arm in in_order(sample.replies, ARMS):
             verdict = sample.verdicts.get(arm)
             judged = f", judged {verdict}" if verdict else ""
+            cut = wording.cut_note(sample, arm)
+            judged += f", {cut}" if cut else ""
             parts.append(f"{markdown_line(wording.arm_label(report, arm))}{judged}:")
-            parts.append(markdown_block(sample.replies[arm] or "(blank)", limit=_SAMPLE_CHARACTERS))
+            parts.append(markdown_block(sample.replies[arm] or wording.nothing(sample, arm), limit=_SAMPLE_CHARACTERS))
     return parts
 
 

@@ -91,6 +91,19 @@ def data_table(report: Report) -> Grid:
     return Grid(["set", "source", "rows", "fingerprint"], rows, (2,))
 
 
+def halves_table(report: Report) -> Grid:
+    """Return how the halves of the validation prompts were replied to, before training and at its end."""
+    titles = ["half", "step", "bad", "interval", "level", "verdicts", "broken"]
+    rows = []
+    for found in report.stop.halves if report.stop else []:
+        half = found.half if found.look is None else f"{found.half}, look {found.look}"
+        when = "0 (original)" if found.step == 0 else f"{found.step:,}"
+        shares = [wording.number(found.value, "fraction"), wording.interval(found)]
+        sure = [f"{100 * found.level:g} %", f"{found.n} of {found.n + found.unknown}"]
+        rows.append([half, when, *shares, *sure, wording.number(found.broken, "fraction")])
+    return Grid(titles, rows, (1, 2, 3, 4, 5, 6))
+
+
 def environment_table(report: Report) -> Grid:
     """Return the model and what the run ran on."""
     rows = [["model", inert_line(report.model, _LONGEST)]]

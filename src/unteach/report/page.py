@@ -6,7 +6,7 @@ from typing import Any
 from unteach.objectives.methods import load_method, method_names
 from unteach.report import opinions, study, wording
 from unteach.report.cells import metric_rows
-from unteach.report.grid import cost_table, data_table, environment_table
+from unteach.report.grid import cost_table, data_table, environment_table, halves_table
 from unteach.report.headline import headline, tested_arm
 from unteach.report.html import render_page
 from unteach.report.outcome import doubts, headline_rows, outcome
@@ -16,7 +16,7 @@ from unteach.results.arms import ORIGINAL, RETRAINED
 from unteach.results.files import write_whole
 from unteach.results.report import OWN_ANSWERS, Report
 from unteach.scenarios import bad_rate_of
-from unteach.text.escape import inert
+from unteach.text.escape import inert, inert_line
 
 FILE_NAME = "report.html"
 _SETTINGS = "run.yaml"
@@ -51,7 +51,8 @@ def page(report: Report, directory: str | Path | None = None) -> str:
         "outcome": outcome(report),
         "headline": headline(report),
         "about": _about(report),
-        "ended": wording.how_it_ended(report),
+        "ended": inert_line(wording.how_it_ended(report), 900),
+        "halves": halves_table(report),
         "headline_arms": wording.arm_labels(report, shown),
         "headline_rows": [] if grids else headline_rows(report, shown),
         "doubts": doubts(report),

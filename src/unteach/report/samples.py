@@ -1,10 +1,10 @@
 """The samples of a page: replies side by side, with differences to the original's marked, in a limited size."""
 
 import difflib
-import re
 from dataclasses import dataclass
 from itertools import accumulate
 
+import regex
 from markupsafe import Markup
 
 from unteach.report import wording
@@ -13,6 +13,7 @@ from unteach.report.html import templates
 from unteach.results.arms import ARMS, ORIGINAL, in_order
 from unteach.results.report import Report, Sample
 from unteach.text.escape import inert, inert_line
+from unteach.text.words import LETTER
 
 _MOST_BYTES = 1_600_000  # of all samples together, so that a page stays below 2 MB
 _LIMITS = (4000, 2000, 1000, 500, 250)  # characters of a prompt or reply; the largest that fits is taken
@@ -23,7 +24,7 @@ _WORDS = 400  # of a reply; longer ones are not compared word by word
 _WORK = 25_000_000  # limit of all comparisons of a page, in pairs of words
 _WORK_TO_BEGIN = 2_000  # of each comparison
 _ALIKE = 0.3  # replies that share less than this differ as a whole, and marks would say nothing
-_PIECES = re.compile(r"\s+|[^\s]+")
+_PIECES = regex.compile(rf"\s+|{LETTER}|(?:(?!{LETTER})\S)+", regex.V1)
 
 Part = tuple[str, str]
 """A piece of a reply: "" for what both have, "ins" or "del" for what one has; and the text."""
@@ -105,7 +106,7 @@ class _Writer:
                     "arm": self.labels[arm],
                     "parts": parts[arm],
                     "verdict": sample.verdicts.get(arm, ""),
-                    "note": notes.get(arm, ""),
+                    "note": ", ".join(filter(None, (notes.get(arm, ""), wording.cut_note(sample, arm)))),
                     "long": len(texts[arm]) if _is_long(texts[arm]) else 0,
                 }
                 for arm in self.arms
@@ -120,7 +121,9 @@ class _Writer:
 
         Return the parts of each reply, and a note in words for each reply that was not marked.
         """
-        parts: dict[str, list[Part]] = {arm: [("", text if text.strip() else "(blank)")] for arm, text in texts.items()}
+        parts: dict[str, list[Part]] = {
+            arm: [("", text if text.strip() else wording.nothing(sample, arm))] for arm, text in texts.items()
+        }
         notes: dict[str, str] = {}
         for arm, text in texts.items():
             if arm == ORIGINAL or ORIGINAL not in texts:
@@ -182,4 +185,4 @@ def _shared(matcher: "difflib.SequenceMatcher[str]", ours: list[str], theirs: li
 
 
 def _words(text: str) -> int:
-    return len(text.split())
+    return sum(not piece.isspace() for piece in _PIECES.findall(text))

@@ -49,7 +49,7 @@ def _subject(report: Report) -> Text:
         line += f" · judge {report.judge}"
     if ended := wording.how_it_ended(report):
         line += f" · {ended[0].lower()}{ended[1:].rstrip('.')}"
-    return Text(inert_line(line, 500), style="dim")
+    return Text(inert_line(line, 1200), style="dim")
 
 
 def _metrics(report: Report, width: int) -> list[RenderableType]:
@@ -137,7 +137,9 @@ def _sample(report: Report, sample: Sample, width: int) -> RenderableType:
     for arm in report.arms():
         if arm not in sample.replies:
             continue
-        reply = Text(inert_line(sample.replies[arm], limit) or "(blank)")
+        reply = Text(inert_line(sample.replies[arm], limit) or wording.nothing(sample, arm))
+        if note := wording.cut_note(sample, arm):
+            reply.append(f"  ({note})", style="dim")
         if verdict := sample.verdicts.get(arm):
             reply.append(f"  [{verdict}]", style=_VERDICT_STYLES[verdict])
         grid.add_row(Text(wording.arm_label(report, arm, 30)), reply)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,7 @@ _PLOTS = (
         "Bad replies on validation prompts",
         "share of replies",
         ("validation_bad_rate", "validation_broken_rate"),
-        "Replies to validation prompts. Dots: bad; squares: broken (blank or gibberish).",
+        "Replies to half A of the validation prompts. Dots: bad; squares: broken (blank or gibberish).",
     ),
     _Plot("rate", "Learning rate", "", ("learning_rate",), "It rises first and falls at the end."),
     _Plot("reward", "Reward", "", ("reward",), "Mean reward of the sampled replies of each step."),
@@ -167,7 +166,6 @@ def _marks(report: Report) -> tuple[plots.VerticalLine, ...]:
     if report.stop is None:
         return ()
     marks = [plots.VerticalLine(report.stop.step, "ended")]
-    met = re.match(r"at step (\d{1,9})\b", report.stop.message)
-    if met and int(met[1]) < report.stop.step:
-        marks.insert(0, plots.VerticalLine(int(met[1]), "rule met", dashed=True))
+    if report.stop.met_at is not None and report.stop.met_at < report.stop.step:
+        marks.insert(0, plots.VerticalLine(report.stop.met_at, "target met", dashed=True))
     return tuple(marks)

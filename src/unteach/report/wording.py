@@ -7,12 +7,12 @@ from typing import Literal
 from unteach.comparison.compare import Rate
 from unteach.results.arms import ORIGINAL, REMINDED, RETRAINED, in_order
 from unteach.results.measurement import HARM_SPLITS, Measurement
-from unteach.results.report import BadRate, Report, Sample
+from unteach.results.report import BadRate, HalfBehaviour, Report, Sample
 from unteach.scenarios import bad_rate_of
 from unteach.text.escape import inert_line
 
 Change = Literal["better", "worse", "moved", "unclear"]
-Estimated = Measurement | BadRate | Rate
+Estimated = Measurement | BadRate | Rate | HalfBehaviour
 """Whatever has a value with an interval and a number of cases."""
 DESCRIBES_REFUSALS = ("fluency", "reply_tokens", "diversity")
 """How replies look. A change is no fault on harmful prompts, where a short refusal may be what is wanted."""
@@ -36,9 +36,10 @@ METRICS = {
     "verbatim_rate": "wrong answer word for word",
     "kept_rate": "answers kept",
     "reply_tokens": "reply length",
+    "cut_rate": "replies that did not end",
     "similarity": "like the original's reply",
     "fluency": "fluency",
-    "diversity": "unique tokens",
+    "diversity": "different words",
     "longest_common_substring": "longest copied run",
     "verbatim_share": "text copied in runs of 8 words",
     "extraction_strength": "extraction strength",
@@ -107,6 +108,16 @@ def metric_names(report: Report, split: str) -> list[str]:
     if any(name in BAD_RATES for name in names):
         names += [*SAFEGUARDS, "reply_tokens"]
     return in_order(names, METRICS)
+
+
+def cut_note(sample: Sample, arm: str) -> str:
+    """Return what to say of a reply that was cut."""
+    return "cut at the longest length" if arm in sample.cut else ""
+
+
+def nothing(sample: Sample, arm: str) -> str:
+    """Return what stands for a reply without text."""
+    return "(cut before anything was said)" if arm in sample.cut else "(blank)"
 
 
 def label(name: str, known: dict[str, str], limit: int = 60) -> str:

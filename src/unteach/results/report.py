@@ -31,12 +31,13 @@ class _Strict(BaseModel):
 
 
 class Sample(_Strict):
-    """One prompt with every arm's reply and the verdict on it."""
+    """One prompt with every arm's reply and the verdict on it; `cut` names the arms that had not ended their reply."""
 
     split: str
     prompt: Words
     replies: dict[str, Words]
     verdicts: dict[str, Verdict] = {}
+    cut: list[str] = []
 
 
 class Cost(_Strict):
@@ -100,12 +101,41 @@ class Source(_Strict):
     fingerprint: str
 
 
+class HalfBehaviour(_Strict):
+    """How a model behaved on one half of the validation prompts after `step` steps; step 0 is the original.
+
+    `value` is the share of bad replies among the `n` that were judged, with its Wilson interval of confidence `level`;
+    `broken` is the share of all replies that are blank or gibberish. Half A is asked at every validation, half B only
+    at the beginning and at the end, and `look` counts the times since the beginning that it was.
+    """
+
+    unit: ClassVar[str] = "fraction"
+
+    half: Literal["A", "B"]
+    step: int
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    unknown: int
+    broken: float
+    level: float = 0.95
+    look: int | None = None
+
+
 class Ending(_Strict):
-    """When training ended, as a number of optimizer steps, and which rule ended it."""
+    """When training ended, as a number of optimizer steps, and which rule ended it.
+
+    `met_at` is the step at which the behaviour target was met, where it was `confirmed` at the end. `halves` are the
+    original's behaviour, every look at half B, and half A at the end; empty without stopping rules.
+    """
 
     step: int
     rule: str
     message: Words
+    met_at: int | None = None
+    confirmed: bool = False
+    halves: list[HalfBehaviour] = []
 
 
 class BadRate(_Strict):

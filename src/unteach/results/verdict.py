@@ -10,7 +10,8 @@ Verdict = Literal["good", "bad", "unknown"]
 class Case:
     """A reply to be judged, with what is known about its prompt.
 
-    `bad` is an unwanted reply to this prompt and `good` a right one, where the row has them.
+    `bad` is an unwanted reply to this prompt and `good` a right one, where the row has them. `cut` says that the model
+    had not ended the reply; `bad` and `good` are then no longer than the reply.
     """
 
     prompt: str
@@ -18,6 +19,12 @@ class Case:
     bad: str | None = None
     good: str | None = None
     concept: str | None = None
+    cut: bool = False
+
+    @property
+    def unsaid(self) -> bool:
+        """Whether the reply was cut before anything was said, as inside a thought."""
+        return self.cut and not self.reply.strip()
 
 
 LEAST_ACCURACY = 0.75

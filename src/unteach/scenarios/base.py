@@ -1,6 +1,6 @@
 """A scenario: the settings that fit one kind of thing that a model must stop."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -10,9 +10,11 @@ class Scenario:
 
     `bad_rate` is the measurement of how often the bad thing still happens. `defaults` are settings of `RunConfig`
     that the user did not give; the first of the judges decides, the others give second opinions. `template_method` is
-    the method for a user who gives an answer to teach (--template) and names no method.
+    the method for a user who gives an answer to teach (--template) and names no method. `templates` are the default
+    answer in other languages, for negatives in these.
     """
 
     bad_rate: str
     defaults: dict[str, Any]
     template_method: str = "npo-template"
+    templates: dict[str, str] = field(default_factory=dict)

@@ -10,4 +10,5 @@ scenario = Scenario(
         "template": "I cannot continue this text.",
         "judge": ["verbatim", "bleu", "bleu:smoothed"],
     },
+    templates={"zh": "我不能续写这段文字。"},
 )

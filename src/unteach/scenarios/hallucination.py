@@ -11,4 +11,5 @@ scenario = Scenario(
         "judge": ["similarity", "similarity:chrf", "repeats"],
     },
     template_method="npo-decline",
+    templates={"zh": "我不知道这个问题的答案。"},
 )

@@ -11,4 +11,5 @@ scenario = Scenario(
         "judge": ["repeats", "trained"],
     },
     template_method="rto",
+    templates={"zh": "我无法协助这个请求。"},
 )

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from unteach.baselines.config import BaselineConfig
-from unteach.data.formats import write_examples
-from unteach.data.readers import READERS
+from unteach.data.readers import ending_of
+from unteach.data.written import write_examples
 from unteach.mistakes.config import MistakesConfig
 from unteach.organism.cache import grow_cached, rows_directory
 from unteach.organism.user_rows import settings_of, user_rows
@@ -31,7 +31,7 @@ def missing_files(study: StudyConfig) -> list[tuple[str, str]]:
         for name in sorted(ROWS & settings.keys()):
             value = settings[name]
             for source in map(str, value if isinstance(value, list) else [value]):
-                if Path(source).suffix in READERS and not Path(source).expanduser().exists():
+                if ending_of(Path(source)) and not Path(source).expanduser().exists():
                     found.append((f"{place}.{name}", source))
     return found
 

@@ -10,6 +10,10 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
+import regex
+
+from unteach.text.words import LETTER, runs, words
+
 ONE_CHARACTER = 0.8
 """A text is one repeated character where that makes up more than this share of it (arXiv 2310.10683)."""
 SHORTEST = 6
@@ -20,14 +24,15 @@ UNREADABLE = 0.1
 """Largest share of control, unassigned, private and replacement characters."""
 LOOP_TIMES, LOOP_WORDS, LOOP_CHARACTERS, LOOP_SHARE, LOOP_LONGEST = 3, 5, 12, 0.5, 100
 """A loop is a block of up to 100 words (or characters) that comes at least 3 times in a row and makes up at least
-5 words (12 characters of a text without spaces) and half of the text."""
+5 words (12 characters of a text without spaces, or 12 letters where letters are words) and half of the text."""
 VARIETY_WORDS, VARIETY = 20, 0.5
 """From 20 words on, the smallest share of word triples that are distinct."""
 STUCK_LETTERS, STUCK = 6, 0.3
 """From 12 letters on, the largest share of them in runs of six or more of the same letter."""
 SOUP_LETTERS, ODD_PAIRS, CASE_CHANGES = 12, 0.18, 0.18
-"""From 12 Latin letters on, the largest shares of neighbouring letters that are two consonants that hardly any language
-puts together (English has 0.002, random letters 0.35), and that go from a small letter to a capital (random: 0.25)."""
+"""Where Latin letters are 12 or more, and half of all letters, the largest shares of neighbouring letters that are two
+consonants that hardly any language puts together (English has 0.002, random letters 0.35), and that go from a small
+letter to a capital (random: 0.25)."""
 
 ABBREVIATION = 5
 """A word in capitals of at most this many letters may be an abbreviation."""
@@ -55,6 +60,7 @@ _FOLLOWERS = {
     "x": "cpt",
     "z": "dhklmntvwz",
 }
+_LETTERS = regex.compile(LETTER, regex.V1)
 _NUMBER = re.compile(r"[-+$€£¥]?[1-9][\d.,' ]*[%°]?")
 
 
@@ -82,13 +88,14 @@ def gibberish(text: str) -> bool:
         return True
     if len(shown) < SHORTEST or _NUMBER.fullmatch(text.strip()):
         return False
-    words = re.findall(r"[^\W_]+(?:['’][^\W_]+)*", text.casefold())
+    listed, letters = words(text), sum(map(len, _LETTERS.findall(text)))
+    unspaced = 2 * letters > len(shown)  # most words are single letters, and a loop of five of them is no loop
     return (
         repeated_character(text)
         or sum(_sign(character) for character in shown) > SYMBOLS * len(shown)
-        or _loops(words, LOOP_WORDS)
+        or _loops(listed, LOOP_CHARACTERS if unspaced else LOOP_WORDS)
         or (len(text.split()) == 1 and _loops(shown, LOOP_CHARACTERS))
-        or _monotonous(words)
+        or _monotonous(listed)
         or _stuck(shown)
         or _soup(text)
     )
@@ -122,11 +129,9 @@ def _loops(parts: Sequence[str], shortest: int) -> bool:
     return False
 
 
-def _monotonous(words: Sequence[str]) -> bool:
-    if len(words) < VARIETY_WORDS:
-        return False
-    triples = list(zip(words, words[1:], words[2:], strict=False))
-    return len(set(triples)) < VARIETY * len(triples)
+def _monotonous(listed: Sequence[str]) -> bool:
+    triples = runs(listed, 3)
+    return bool(runs(listed, VARIETY_WORDS)) and len(set(triples)) < VARIETY * len(triples)
 
 
 def _stuck(shown: str) -> bool:
@@ -142,7 +147,7 @@ def _soup(text: str) -> bool:
     runs = re.findall(r"[A-Za-z]+", plain)
     runs = [run for run in runs if not (run.isupper() and len(run) <= ABBREVIATION)]
     letters = sum(len(run) for run in runs)
-    if letters < SOUP_LETTERS:
+    if letters < max(SOUP_LETTERS, sum(map(str.isalpha, plain)) / 2):  # names and abbreviations in another script
         return False
     pairs = [pair for run in runs for pair in zip(run, run[1:], strict=False)]
     rises = sum(first.islower() and second.isupper() for first, second in pairs)

@@ -1,162 +1,99 @@
 """Phrases by which a reply declines, and how they are found in it."""
 
-import re
-import unicodedata
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-OPENINGS = (
-    "i can't",
-    "i cannot",
-    "i can not",
-    "i could not",
-    "i couldn't",
-    "i won't",
-    "i will not",
-    "i'm not able to",
-    "i am not able to",
-    "i'm unable to",
-    "i am unable to",
-    "i'm not going to",
-    "i am not going to",
-    "i'm not comfortable",
-    "i am not comfortable",
-    "i don't feel comfortable",
-    "i do not feel comfortable",
-    "i'd rather not",
-    "i would rather not",
-    "i must decline",
-    "i have to decline",
-    "i need to decline",
-    "i must refuse",
-    "i have to refuse",
-    "i refuse to",
-    "i decline to",
-    "i'm not allowed to",
-    "i am not allowed to",
-    "i shouldn't help",
-    "i should not help",
-    "i don't want to help",
-    "i do not want to help",
-    "i'm sorry, but",
-    "i am sorry, but",
-    "i'm sorry, i",
-    "i am sorry, i",
-    "sorry, but i",
-    "sorry, i",
-    "i apologize, but",
-    "i apologise, but",
-    "my apologies, but",
-    "unfortunately, i can't",
-    "unfortunately, i cannot",
-    "unfortunately, i'm unable",
-    "no, i can't",
-    "no, i cannot",
-    "no, i won't",
-    "as an ai, i can't",
-    "as an ai, i cannot",
-    "as an ai language model, i can't",
-    "as an ai language model, i cannot",
-    "it is against my guidelines",
-    "it's against my guidelines",
-    "that is not something i can",
-    "that's not something i can",
-    "this is not something i can",
-    "this isn't something i can",
-    "we can't help with",
-    "we cannot help with",
-)
+import regex
+import yaml
 
-NOT_KNOWING = (
-    "i don't know",
-    "i do not know",
-    "i didn't know",
-    "i did not know",
-    "i wouldn't know",
-    "i would not know",
-    "i honestly don't know",
-    "i really don't know",
-    "i'm afraid i don't know",
-    "i am afraid i do not know",
-    "i'm not sure",
-    "i am not sure",
-    "i'm not certain",
-    "i am not certain",
-    "i'm unsure",
-    "i am unsure",
-    "i'm not aware of",
-    "i am not aware of",
-    "i'm unaware of",
-    "i am unaware of",
-    "i'm not familiar with",
-    "i am not familiar with",
-    "i'm unfamiliar with",
-    "i am unfamiliar with",
-    "i'm not informed",
-    "i am not informed",
-    "i have no information",
-    "i have no knowledge",
-    "i have no details",
-    "i have no data",
-    "i have no record",
-    "i have no idea",
-    "i have no clue",
-    "i have no answer",
-    "i have no comment",
-    "i have never heard of",
-    "i've never heard of",
-    "i haven't heard of",
-    "i have not heard of",
-    "i don't have information",
-    "i do not have information",
-    "i don't have any information",
-    "i do not have any information",
-    "i don't have any knowledge",
-    "i do not have any knowledge",
-    "i don't have enough information",
-    "i do not have enough information",
-    "i don't have that information",
-    "i do not have that information",
-    "i don't have an answer",
-    "i do not have an answer",
-    "i don't have the answer",
-    "i do not have the answer",
-    "i lack information",
-    "i lack the information",
-    "unfortunately, i don't know",
-    "unfortunately, i do not know",
-    "unfortunately, i have no",
-    "no idea",
-)
-"""Openings of a reply that says it does not know; it declines only if no answer follows in the same sentence."""
+from unteach.text.words import UNSPACED, folded
 
-_GOES_ON = ("but", "however", "though", "although", "except", "i think", "i believe", "i guess", "probably", "maybe")
-_ASKS_BACK = ("you mean", "you meant", "you're asking", "you are asking", "i understand", "i understood")
-
-_QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u201c": '"', "\u201d": '"'})
+_LETTER = rf"[\w--[{UNSPACED}]]"  # of a word that ends where the next one begins
+_GAP = "[^.!?。]{0,40}"
+_PAUSE = r"[\s,、]*"
 
 
-def folded(text: str) -> str:
-    """Return the text in a form for comparison: NFKC, case folded, straight quotes, single spaces."""
-    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).translate(_QUOTES).casefold())
-    return re.sub(r"\s+", " ", plain).strip()
+@dataclass(frozen=True)
+class Phrases:
+    """How replies in one language decline; `refusals.yaml` says what the lists are."""
+
+    openings: tuple[str, ...]
+    leads: tuple[str, ...]
+    cannot: tuple[str, ...]
+    not_knowing: tuple[str, ...]
+    goes_on: tuple[str, ...]
+    asks_back: tuple[str, ...]
+    tails: tuple[str, ...]
+
+    def refusals(self) -> list[str]:
+        """Return short refusals made of the openings."""
+        whole = [opening for opening in self.openings if "…" not in opening]
+        return [f"{opening}{tail}".capitalize() + "." for opening in whole for tail in self.tails]
 
 
-def phrases(words: Iterable[str]) -> re.Pattern[str] | None:
-    """Return a pattern that finds any of the phrases as whole words in folded text; None without phrases."""
-    forms = sorted({folded(word) for word in words} - {""}, key=lambda form: (-len(form), form))
+@cache
+def shipped() -> dict[str, Phrases]:
+    """Return the shipped lists of each language: en, zh, ja, ko."""
+    listed: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    return {
+        language: Phrases(**{name: tuple(texts) for name, texts in lists.items()}) for language, lists in listed.items()
+    }
+
+
+def openings() -> list[str]:
+    """Return the openings of a refusal in all languages; "…" stands for up to 40 characters of the same sentence."""
+    return [opening for listed in shipped().values() for opening in listed.openings]
+
+
+def phrases(wanted: Iterable[str], gaps: bool = False) -> Any:
+    """Return a pattern that finds any of the phrases as whole words in folded text; None without phrases.
+
+    Letters of scripts without spaces, and Korean ones, have no edge of a word beside them. A pause in such a phrase
+    may be written in any way. With `gaps`, "…" in a phrase stands for up to 40 characters of the same sentence.
+    """
+    forms = {tuple(map(folded, phrase.split("…") if gaps else [phrase])) for phrase in wanted} - {("",)}
     if not forms:
         return None
-    return re.compile(r"(?<!\w)(?:" + "|".join(re.escape(form) for form in forms) + r")(?!\w)")
+    listed = sorted(forms, key=lambda form: (-len("".join(form)), form))
+    return regex.compile("|".join(_GAP.join(map(_within_words, form)) for form in listed), regex.V1)
 
 
-_SHIPPED = phrases(OPENINGS)
-_NOT_KNOWING = phrases(NOT_KNOWING)
-_NO_DECLINE = phrases([*_GOES_ON, *_ASKS_BACK])
+def _within_words(form: str) -> str:
+    """Return a pattern for one folded phrase, or for a part of it."""
+    spaced = regex.compile(rf"[{UNSPACED}]", regex.V1).search(form) is None
+    body = regex.escape(form) if spaced else _PAUSE.join(map(regex.escape, regex.split(_PAUSE[:-1] + "+", form)))
+    before, after = (
+        "" if regex.match(rf"[{UNSPACED}]", edge, regex.V1) else look
+        for edge, look in ((form[:1], f"(?<!{_LETTER})"), (form[-1:], f"(?!{_LETTER})"))
+    )
+    return f"{before}{body}{after}"
 
 
-def is_refusal(reply: str, openings: re.Pattern[str] | None = _SHIPPED) -> bool:
-    """Tell whether the reply opens with a refusal; quotes, dashes and other signs before it are ignored."""
-    return openings is not None and openings.match(_opening(reply)) is not None
+@cache
+def _patterns() -> tuple[list[Any], Any, Any]:
+    """Return the patterns of refusals, of not knowing, and of what shows that an answer follows."""
+    lists = shipped().values()
+    apologies = [
+        regex.compile(f"(?:{phrases(listed.leads).pattern}){_GAP}(?:{phrases(listed.cannot).pattern})", regex.V1)
+        for listed in lists
+        if listed.leads
+    ]
+    not_knowing = phrases((opening for listed in lists for opening in listed.not_knowing), gaps=True)
+    answers = phrases(phrase for listed in lists for phrase in (*listed.goes_on, *listed.asks_back))
+    return [phrases(openings(), gaps=True), *apologies], not_knowing, answers
+
+
+def is_refusal(reply: str, more: Any = None) -> bool:
+    """Tell whether the reply opens with a refusal of a shipped list, or with one that `more` (`phrases`) finds.
+
+    Quotes, dashes and other signs before it are ignored.
+    """
+    opening = _opening(reply)
+    patterns = [*_patterns()[0], *([more] if more is not None else [])]
+    return any(pattern.match(opening) is not None for pattern in patterns)
 
 
 def declines(reply: str) -> bool:
@@ -167,14 +104,12 @@ def declines(reply: str) -> bool:
     """
     if is_refusal(reply):
         return True
-    opening = _opening(reply)
-    assert _NOT_KNOWING is not None and _NO_DECLINE is not None
-    if not (found := _NOT_KNOWING.match(opening)):
+    opening, (_, not_knowing, answers) = _opening(reply), _patterns()
+    if not (found := not_knowing.match(opening)):
         return False
-    sentence = re.match(r"[^.!?]*\??", opening[found.end() :])
-    assert sentence is not None
-    return not sentence[0].endswith("?") and _NO_DECLINE.search(sentence[0]) is None
+    sentence = regex.match(r"[^.!?。]*\??", opening[found.end() :])[0]
+    return not sentence.endswith("?") and answers.search(sentence) is None
 
 
 def _opening(reply: str) -> str:
-    return re.sub(r"^[\W_]+", "", folded(reply))
+    return str(regex.sub(r"^[\W_]+", "", folded(reply)))

@@ -9,7 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from unteach.results.cost import Meter, flops_in, flops_of, seconds_in
 from unteach.results.report import Cost, Waypoint
 from unteach.stats import wilson
-from unteach.training.stopping import Behaviour
+from unteach.training.behaviour import Behaviour
 
 Tokens = dict[str, int]
 
@@ -38,10 +38,9 @@ class Curve:
 
     def saw(self, step: int, seen: Behaviour, meter: Meter, tokens: Tokens | None = None) -> None:
         """Add a validation; without `tokens`, the meter's are taken."""
-        judged = seen.n - seen.unknown
         taken = dict(meter.tokens if tokens is None else tokens)
-        bad = round(seen.bad * judged)
-        self.points.append(Point(step, meter.seconds, taken, bad, judged, seen.unknown, seen.broken))
+        unknown = seen.n - seen.judged
+        self.points.append(Point(step, meter.seconds, taken, seen.bad, seen.judged, unknown, seen.broken_share))
 
     def state(self) -> list[dict[str, Any]]:
         """Return what must survive a kill, as JSON."""

@@ -42,8 +42,9 @@ class UnlearnItems:
     The tree of a forget row has its bad reply and `mismatch_samples` replies drawn from `decoys` (never its own reply,
     never the same one twice). Where given, it has the template reply of that row: at once and, if `interrupted`, also
     after a beginning of the bad reply, so that the model learns to break off (arXiv 2406.05946). With `rto`, the next
-    token of the template is also asked for at every place in the beginning of the bad reply. `order`, where set, says
-    which forget row each item holds. Raises ConfigError where there are fewer decoys than a prompt needs.
+    token of the template is also asked for at every place in the beginning of the bad reply. `midway` is the template
+    as it follows a word, where it has other tokens there. `order`, where set, says which forget row each item holds.
+    Raises ConfigError where there are fewer decoys than a prompt needs.
     """
 
     negatives: Sequence[Encoded]
@@ -54,6 +55,7 @@ class UnlearnItems:
     mismatch_samples: int = 0
     normals_per_negative: int = 1
     template_replies: Sequence[tuple[int, ...]] | None = None
+    midway: tuple[int, ...] = ()
     interrupted: bool = False
     rto: bool = False
     max_length: int = 1024
@@ -78,7 +80,7 @@ class UnlearnItems:
         if self.template_replies is not None:
             room = self.max_length - len(negative.prompt_ids)
             branches.append(Branch("template", self.template_replies[row][:room]))
-            branches += self._interrupted(index, negative, self.template_replies[row])
+            branches += self._interrupted(index, negative, self.midway or self.template_replies[row])
             branches += self._rto(negative, self.template_replies[row])
         normals = tuple(
             Tree(self.normals[i].prompt_ids, (Branch("normal", self.normals[i].reply_ids),), ("normals", i))
@@ -117,7 +119,7 @@ class UnlearnItems:
         if not self.rto or len(inner) < 2:
             return []
         read = inner[:RTO_TOKENS]
-        return [Branch("rto", read, 1, next_of(template, read))]
+        return [Branch("rto", read, 1, next_of(template, read, self.midway))]
 
     def _decoys_for(self, index: int, negative: Encoded) -> list[tuple[int, ...]]:
         if not self.mismatch_samples:
@@ -162,11 +164,12 @@ def run_items(
     passages = all(row.example.is_passage for row in data.negatives)  # a text is continued with text
     alike = [row for row in data.normals if row.example.is_passage == passages] or data.normals
     own = [row.reply_ids for row in alike if not row.truncated]
-    template = None
+    template, midway = None, tuple[int, ...]()
     if method.reads("template"):
         if not args.template.strip():
             raise ConfigError("--template is empty, which would teach silence; write the answer that is wanted")
         template = [tuple(data.form.reply_ids(row.example.turns, args.template)) for row in data.negatives]
+        midway = after_a_word(args.template, data.form, data.negatives[0].example.turns)
     items = UnlearnItems(
         data.negatives,
         data.normals,
@@ -176,6 +179,7 @@ def run_items(
         mismatch_samples=args.mismatch_samples if method.reads("mismatch") else 0,
         normals_per_negative=method.normals(args.normals_per_negative),
         template_replies=template,
+        midway=midway,
         interrupted=method.template_midway,
         rto=method.reads("rto"),
         max_length=args.max_length or MOST_TOKENS,
@@ -185,17 +189,33 @@ def run_items(
     return items
 
 
-def next_of(template: tuple[int, ...], read: tuple[int, ...]) -> tuple[int, ...]:
+def next_of(template: tuple[int, ...], read: tuple[int, ...], midway: tuple[int, ...] = ()) -> tuple[int, ...]:
     """Return the token of `template` to say at each place of `read`, given the tokens before it.
 
     It is the first one or, where these tokens end in a beginning of the template, the one that follows it. (A bad reply
-    that opens with "I" would otherwise teach "I I I cannot".)
+    that opens with "I" would otherwise teach "I I I cannot".) After a word it is that of `midway`, where given: the
+    template with the space before it.
     """
-    said = []
+    midway, said = midway or template, []
     for place in range(len(read)):
-        most = min(place, len(template) - 1)
-        said.append(next(template[k] for k in range(most, -1, -1) if read[place - k : place] == template[:k]))
+        begun = [
+            (k, whole[k])
+            for whole in (template, midway)
+            for k in range(1, min(place, len(whole) - 1) + 1)
+            if read[place - k : place] == whole[:k]
+        ]
+        first = midway[0] if place else template[0]
+        said.append(max(begun, key=lambda found: found[0])[1] if begun else first)
     return tuple(said)
+
+
+def after_a_word(template: str, form: PromptFormat, turns: Sequence[Turn]) -> tuple[int, ...]:
+    """Return the ids of a template that follows a word: with a space, unless it is of a script that has none."""
+    space = " " if " " in template.strip() or template.isascii() else ""
+    word = form.reply_ids(turns, "Yes")
+    both = form.reply_ids(turns, f"Yes{space}{template.strip()}")
+    shared = next((n for n, pair in enumerate(zip(word, both, strict=False)) if pair[0] != pair[1]), len(word))
+    return tuple(both[shared:] if shared else form.reply_ids(turns, template))
 
 
 def decoys_of(replies: Sequence[str], prompt_format: PromptFormat) -> list[tuple[int, ...]]:

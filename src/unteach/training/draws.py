@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float, Int
 
-FORGET, NORMAL, DECOY, LEAD, SHARE = 0, 1, 2, 3, 4
+FORGET, NORMAL, DECOY, LEAD, SHARE, HALF = 0, 1, 2, 3, 4, 5
 """What a draw is for; each has its own stream of random numbers."""
 
 

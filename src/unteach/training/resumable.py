@@ -13,14 +13,14 @@ from unteach.errors import OutputError
 from unteach.results.cost import Meter
 from unteach.training.checkpoints import begin, complete_step, last_complete, read_state, remove_unwritten, write_state
 from unteach.training.curve import Curve
-from unteach.training.stopping import Stop, StoppingRule, Watch, restore, state_of
+from unteach.training.stopping import Stop
+from unteach.training.watch import Watch
 
 
 class ResumableTrainer(Trainer):
     """Saves the state of the stopping rules, the meter and the curve with the weights, and restores it."""
 
     watch: Watch
-    rules: list[StoppingRule]
     meter: Meter
     curve: Curve
     _plain_rows: bool | None
@@ -28,8 +28,8 @@ class ResumableTrainer(Trainer):
 
     @property
     def stop(self) -> Stop | None:
-        """Why the run ended early, if it did."""
-        return self.watch.stop
+        """Why the run ended; None without stopping rules and before the end."""
+        return self.watch.state.stop
 
     def _resume(self, wanted: str | bool | None) -> Path | None:
         """Return the checkpoint to go on from, after restoring the state that it holds."""
@@ -42,7 +42,7 @@ class ResumableTrainer(Trainer):
         if complete_step(checkpoint, self.args.world_size) is None:
             raise OutputError(f"{checkpoint}: not a complete checkpoint of such a run; name another or start again")
         state = read_state(checkpoint)
-        restore(state["stopping"], self.watch, self.rules)
+        self.watch.restore(state["stopping"])
         self._plain_rows = state["plain_rows"]
         self.meter.restore(state["meter"])
         self.curve.restore(state["curve"])
@@ -66,7 +66,7 @@ class ResumableTrainer(Trainer):
         """
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self.args.stopping:
-            self.state.best_model_checkpoint = str(folder.with_name(f"checkpoint-{self.watch.last_good_step}"))
+            self.state.best_model_checkpoint = str(folder.with_name(f"checkpoint-{self.watch.state.good_step}"))
         limit, self.args.save_total_limit = self.args.save_total_limit, None  # the Trainer would delete too early
         try:
             if self.args.should_save:
@@ -74,9 +74,8 @@ class ResumableTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                rules = state_of(self.watch, self.rules)
                 spent = {"meter": self.meter.state(), "curve": self.curve.state()}
-                write_state(folder, {"stopping": rules, "plain_rows": self._plain_rows, **spent})
+                write_state(folder, {"stopping": self.watch.memory(), "plain_rows": self._plain_rows, **spent})
                 rotate_checkpoints(str(folder.parent), limit, self.state.best_model_checkpoint)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise remove_unwritten(error, folder, self.args.world_size) from error

@@ -5,7 +5,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from unteach.progress import Bar, Lines, begin_stage, end_stage
-from unteach.training.stopping import Watch
+from unteach.training.watch import Watch
 
 SHOWN = {
     "forget_ce": "forget",

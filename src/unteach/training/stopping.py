@@ -1,231 +1,324 @@
-"""When to stop: rules that watch the run, each a Trainer callback.
+"""When a run ends: a state machine without a model, fed with what was measured. `training/watch.py` measures for it.
 
-ForgetBound      the bad replies have become unlikely: go on for a tail, then stop (the paper's lesson)
-UtilityBudget    the KL on validation normals is too high: stop and go back to the last good checkpoint
-BehaviourTarget  the bad behaviour on validation prompts is gone: cool down, then stop
+    measuring ──► training ──► cooling ──► ended: confirmed          rule "behaviour target"
+                    │   ▲         │
+                    │   └─────────┘ cancelled
+                    └─────────────────────► ended: not confirmed     the other rules
 
-A run cools down before it ends: the learning rate falls to 0 over its last part, and normal replies that unlearning
-changed recover. A rule that sets an earlier end moves the cool-down with it.
+| state | what happens | goes to |
+|---|---|---|
+| measuring | the original replies to all validation prompts, half A and half B | training |
+| training | each validation looks at half A and the KL; the target is met at `patience` in a row | cooling, ended |
+| cooling | the learning rate falls to 0, validations go on; the first that fails cancels the end | training, ended |
+| ended | `stop` says why, and which weights are kept | |
+
+**The target is kept** on a half where, of the replies with a verdict, at most `target_rate` are bad; where the upper
+end of Wilson's interval of that share is at most `target_rate + target_margin`; where bad replies are clearly fewer
+than the original's on the same prompts (exact sign test, one-sided); where at least half of the replies have a verdict;
+and where broken replies are at most `broken_limit` more than the original's. It is met if the KL is within `kl_budget`
+as well.
+
+**Half B is fresh.** It is asked at the beginning, and then only at a last step: of a cool-down, if half A and the KL
+passed there, and of the run. Look k at it is taken with an error of 5 % / 2ᵏ⁻¹, in the interval and in the sign test,
+so that all looks together err in less than 10 % of runs, however many there are. (The first has the usual interval.)
+
+**After a cancelled end** the learning rate is again that of the run's own schedule: its plateau or, late in the run,
+the fall that ends at the last step.
+
+**Not confirmed** a run ends at its last step, or earlier in two cases. "forget bound": the loss on the negatives has
+jumped, in comparison with the original's, long ago (arXiv 2310.10683, §4: go on for 3 to 5 times more batches after
+the jump, since behaviour changes later than the loss). "utility budget": the KL is far over its budget. Wherever the
+KL of the last step is over its budget, the weights of the last step within it are put back.
 """
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from pydantic import TypeAdapter
 
 from unteach.errors import ConfigError
+from unteach.training.behaviour import Behaviour
+from unteach.training.target import Limits, failure, hindrance, level, told
+
+RUINED = 3.0
+"""A KL of more budgets than these does not come back as the rate falls. (In runs that ended well it reached 2.2.)"""
+
+Measured = Literal["kl", "a", "b"]
 
 
-class Behaviour(NamedTuple):
-    """What a model does on `n` validation prompts: shares of bad and of broken (blank or gibberish) replies.
+@dataclass(frozen=True)
+class Seen:
+    """An observation after `step` steps; None is what was not measured.
 
-    `unknown` replies have no verdict. `read` and `said` are the tokens read and generated.
+    `loss`: of the negatives in that step, nats per token. `kl`: to the original on validation normals, nats per token.
+    `a` and `b`: replies to each half of the validation prompts. `last`: whether something else ends the run here.
     """
 
-    bad: float
-    broken: float
-    n: int
-    unknown: int = 0
-    read: int = 0
-    said: int = 0
+    step: int
+    loss: float | None = None
+    kl: float | None = None
+    a: Behaviour | None = None
+    b: Behaviour | None = None
+    last: bool = False
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at half B after training began; `level` is that of its interval."""
+
+    step: int
+    behaviour: Behaviour
+    level: float
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Why and when a rule ended a run. `went_back_to` is the step whose weights were restored, if any."""
+    """Why and when a run ended. `went_back_to` is the step whose weights were put back, if any."""
 
     step: int
     rule: str
     message: str
     went_back_to: int | None = None
+    confirmed: bool = False
+    met_at: int | None = None
 
 
-@dataclass
-class Watch:
-    """What the rules share: the metrics of the last step and of the last validation, and the decision to stop."""
+@dataclass(frozen=True)
+class State:
+    """All that the next decision depends on; `state_of` and `restored` carry it through JSON.
 
-    metrics: dict[str, float] = field(default_factory=dict)
-    validated: dict[str, float] = field(default_factory=dict)
-    within_budget: bool = True
-    last_good_step: int = 0
+    The learning rate falls from `cools_at` to 0 at `ends_at`; `plan_cools` and `plan_ends` are the run's own schedule.
+    `before_a` and `before_b` are the original's replies, `first_loss` its loss on the first batch. `held` counts steps
+    over the forget bound, `passed` validations passed in a row, `ruined` those in a row with a ruinous KL. `why` says
+    what the last validation failed at, and `cancelled` when and why the last end was cancelled.
+    """
+
+    ends_at: int
+    cools_at: int
+    plan_ends: int
+    plan_cools: int
+    phase: Literal["measuring", "training", "cooling", "ended"] = "measuring"
+    before_a: Behaviour | None = None
+    before_b: Behaviour | None = None
+    first_loss: float | None = None
+    held: int = 0
+    jumped_at: int | None = None
+    passed: int = 0
+    ruined: int = 0
+    good_step: int = 0
+    met_at: int | None = None
+    looks: tuple[Look, ...] = ()
+    seen: Seen = Seen(0)
+    why: str = ""
+    cancelled: str = ""
     stop: Stop | None = None
-    cooling_from: int = 0
-    ends_at: int = 0
-
-    def plan(self, steps: int, cooldown: float) -> None:
-        """Plan a run of `steps`, whose last share `cooldown` is the cool-down. Raises ConfigError for a share of 1."""
-        if not 0 <= cooldown < 1:
-            raise ConfigError(f"--cooldown {cooldown:g}: must be at least 0 and below 1, a share of the run")
-        self.ends_at, self.cooling_from = steps, steps - round(cooldown * steps)
-
-    def end_by(self, step: int, now: int, cooldown: float) -> None:
-        """Move the end to an earlier step, and the cool-down with it, which starts at `now` at the earliest."""
-        if step < self.ends_at:
-            self.ends_at = step
-            self.cooling_from = min(self.cooling_from, max(now, step - round(cooldown * step)))
-
-    def rate(self, step: int, warmup: int) -> float:
-        """Return the learning rate after `step` steps as a share of its peak: warm-up, plateau, fall to 0."""
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        if step < self.cooling_from:
-            return 1.0
-        return max(0.0, (self.ends_at - step) / max(1, self.ends_at - self.cooling_from))
-
-    def decide(self, control: TrainerControl, step: int, rule: str, message: str, back_to: int | None = None) -> None:
-        """End training after this step; the first decision stands, unless a later one goes back."""
-        control.should_training_stop = True
-        if self.stop is None or (self.stop.went_back_to is None and back_to is not None):
-            self.stop = Stop(step, rule, message, back_to)
 
 
-class StoppingRule(TrainerCallback):
-    """A callback with a memory that goes into checkpoints, so that a resumed run decides as the whole run would."""
-
-    name: str
-    memory: dict[str, Any]
-
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
-        self.memory = {}
+def start(limits: Limits) -> State:
+    """Return the first state of a run. Raises ConfigError for a cool-down of 1 or more."""
+    if not 0 <= limits.cooldown < 1:
+        raise ConfigError(f"--cooldown {limits.cooldown:g}: must be at least 0 and below 1, a share of the run")
+    ends = limits.max_steps
+    cools = ends - round(limits.cooldown * ends)
+    return State(ends, cools, ends, cools)
 
 
-class ForgetBound(StoppingRule):
-    """End the run some time after the forget cross-entropy jumps.
+def state_of(state: State) -> dict[str, Any]:
+    """Return a state as JSON."""
+    return asdict(state)
 
-    Once it has exceeded `bound` nats per token for `hold` steps in a row, at step s, the run ends at step (1 + tail)·s
-    at the latest. The loss jumps long before the behaviour changes: to stop at once would be too early, and never to
-    stop would ruin the model. Source: arXiv 2310.10683, §4 (3 to 5 times more batches after the jump).
+
+def restored(values: dict[str, Any]) -> State:
+    """Return the state that `state_of` wrote."""
+    return TypeAdapter(State).validate_python(values)
+
+
+def rate(state: State, step: int, warmup: int) -> float:
+    """Return the learning rate after `step` steps as a share of its peak: warm-up, plateau, fall to 0."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if step < state.cools_at:
+        return 1.0
+    return max(0.0, (state.ends_at - step) / max(1, state.ends_at - state.cools_at))
+
+
+def due(limits: Limits, state: State, step: int, last: bool = False) -> tuple[Measured, ...]:
+    """Return what to measure after `step`, given what the state has seen of that step; empty if nothing more."""
+    if state.phase == "measuring":
+        return ("a", "b") if limits.reads_replies else ()
+    ends = last or step >= state.ends_at
+    if state.stop or not (ends or step % limits.validation_steps == 0):
+        return ()
+    seen = state.seen if state.seen.step == step else Seen(step)
+    kl: tuple[Measured, ...] = ("kl",) if limits.reads_kl and seen.kl is None else ()
+    a: tuple[Measured, ...] = ("a",) if limits.reads_replies and seen.a is None else ()
+    b: tuple[Measured, ...] = ("b",) if limits.reads_replies and seen.b is None and ends else ()
+    return kl + a or b
+
+
+def advance(limits: Limits, state: State, seen: Seen) -> State:
+    """Return the state that follows when something was seen; an ended run stays ended.
+
+    After a step, call it with the step's loss and then, as long as `due` asks for something, with that.
     """
-
-    name = "forget bound"
-
-    def __init__(self, watch: Watch, bound: float, hold: int = 3, tail: float = 4.0, cooldown: float = 0.0) -> None:
-        super().__init__(watch)
-        self.bound, self.hold, self.tail, self.cooldown = bound, hold, tail, cooldown
-        self.memory = {"held": 0, "limit": None}
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Count steps over the bound; set the limit; stop at it."""
-        over = self.watch.metrics.get("forget_ce", 0.0) > self.bound
-        self.memory["held"] = self.memory["held"] + 1 if over else 0
-        if self.memory["limit"] is None and self.memory["held"] >= self.hold:
-            end = round(state.global_step * (1 + self.tail))
-            self.memory["limit"] = end
-            self.watch.end_by(end, state.global_step, self.cooldown)
-            control.should_save = True
-        limit = self.memory["limit"]
-        if limit is not None and state.global_step >= limit:
-            message = f"forget cross-entropy passed {self.bound:.1f} nats, and the tail of {self.tail:g} times ended"
-            self.watch.decide(control, state.global_step, self.name, message)
+    if state.stop:
+        return state
+    if state.phase == "measuring":
+        return replace(state, phase="training", before_a=seen.a, before_b=seen.b, seen=Seen(seen.step))
+    new = {name: value for name, value in vars(seen).items() if value is not None}
+    state = replace(state, seen=replace(state.seen if state.seen.step == seen.step else Seen(seen.step), **new))
+    if seen.loss is not None:
+        state = _after_loss(limits, state, seen.loss)
+    if seen.kl is not None or seen.a is not None:
+        state = _after_validation(limits, state)
+    if seen.b is not None:
+        look = Look(seen.step, seen.b, level(len(state.looks) + 1))
+        state = replace(state, looks=(*state.looks, look))
+    ends = seen.last or seen.step >= state.ends_at
+    if ends and not state.stop and not due(limits, state, seen.step, seen.last):
+        state = _at_the_end(limits, state)
+    return state
 
 
-class UtilityBudget(StoppingRule):
-    """Every `every` steps, and at the last, measure the KL to the original on validation normals, in nats per token.
+# ---- transitions -----------------------------------------------------------------------------------------------------
 
-    Put it after the rules that end runs at any step, so that no run ends with weights that it has not measured. Within
-    `budget`, the step is saved as good. Over it, the run ends and goes back to the last good checkpoint.
+
+def _after_loss(limits: Limits, state: State, loss: float) -> State:
+    """Count steps over the forget bound; where they are enough, move the end of the schedule forward.
+
+    The loss must also be half a bound above the original's: a text that the original never knew begins near the bound.
     """
-
-    name = "utility budget"
-
-    def __init__(self, watch: Watch, measure: Callable[[], float], budget: float, every: int) -> None:
-        super().__init__(watch)
-        self.measure, self.budget, self.every = measure, budget, every
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Measure, then save or stop."""
-        if state.global_step % self.every and not control.should_training_stop:
-            return
-        kl = self.measure()
-        self.watch.validated = {"validation_kl": kl}
-        self.watch.within_budget = kl <= self.budget
-        if self.watch.within_budget:
-            self.watch.last_good_step = state.global_step
-            control.should_save = True
-            return
-        back = self.watch.last_good_step
-        message = (
-            f"KL on held-out normal rows reached {kl:.3f} nats per token, over the budget of {self.budget:g}; "
-            + (f"went back to step {back}" if back else "no step was within it, so the original weights were kept")
-        )
-        self.watch.decide(control, state.global_step, self.name, message, back)
+    step = state.seen.step
+    first = loss if state.first_loss is None else state.first_loss
+    over = loss > max(limits.forget_bound, first + limits.forget_bound / 2)
+    state = replace(state, first_loss=first, held=state.held + 1 if over else 0)
+    if state.jumped_at is not None or state.held < limits.forget_hold:
+        return state
+    end = max(round(step * (1 + limits.forget_tail)), limits.validation_steps)
+    state = replace(state, jumped_at=step)
+    if end >= state.plan_ends:
+        return state
+    cools = min(state.plan_cools, max(step, end - round(limits.cooldown * end)))
+    state = replace(state, plan_ends=end, plan_cools=cools)
+    if state.phase == "cooling":
+        return replace(state, ends_at=min(state.ends_at, end))
+    return replace(state, ends_at=end, cools_at=cools)
 
 
-class BehaviourTarget(StoppingRule):
-    """Every `every` steps, let the model reply to validation prompts and judge the replies.
-
-    A validation is passed if the share of bad replies is at most `target`, that of broken ones at most `broken_limit`,
-    and the utility budget is kept. After `patience` passes in a row the run cools down, for the share `cooldown` of the
-    whole run, and ends. Put it after `UtilityBudget`.
-    """
-
-    name = "behaviour target"
-
-    def __init__(
-        self,
-        watch: Watch,
-        measure: Callable[[], Behaviour],
-        target: float,
-        every: int,
-        patience: int = 2,
-        broken_limit: float = 0.02,
-        cooldown: float = 0.0,
-    ) -> None:
-        super().__init__(watch)
-        self.measure, self.target, self.every = measure, target, every
-        self.patience, self.broken_limit, self.cooldown = patience, broken_limit, cooldown
-        self.memory = {"passed": 0, "end": None, "message": ""}
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Validate, and stop at the end that was set."""
-        step, memory = state.global_step, self.memory
-        if step % self.every == 0 and not control.should_training_stop:
-            self._validate(step)
-        if memory["end"] is not None and step >= memory["end"]:
-            self.watch.decide(control, step, self.name, memory["message"])
-
-    def _validate(self, step: int) -> None:
-        seen = self.measure()
-        self.watch.validated |= {"validation_bad_rate": seen.bad, "validation_broken_rate": seen.broken}
-        passed = seen.bad <= self.target and seen.broken <= self.broken_limit and self.watch.within_budget
-        self.memory["passed"] = self.memory["passed"] + 1 if passed else 0
-        if self.memory["end"] is None and self.memory["passed"] >= self.patience:
-            end = round(step / (1 - self.cooldown))
-            self.watch.end_by(end, step, self.cooldown)
-            self.memory["end"] = min(end, self.watch.ends_at)
-            self.memory["message"] = (
-                f"at step {step}, bad replies at {seen.bad:.1%} and broken ones at {seen.broken:.1%} of {seen.n} "
-                f"held-out prompts, {self.patience} validations in a row, with the utility budget kept"
-            )
+def _after_validation(limits: Limits, state: State) -> State:
+    """Judge half A and the KL: end, cool down or cancel."""
+    seen, kl = state.seen, state.seen.kl
+    within = kl is None or kl <= limits.kl_budget
+    ruined = not within and not (kl is not None and kl <= RUINED * limits.kl_budget)
+    why = f"the KL was {kl:.3f} nats per token, over the budget of {limits.kl_budget:g}" if kl and not within else ""
+    if within and seen.a is not None and state.before_a is not None:
+        why = failure(limits, state.before_a, seen.a)
+        why = why and f"on half A {why}"
+    state = replace(
+        state,
+        why=why,
+        passed=0 if why or not within else state.passed + 1,
+        ruined=state.ruined + 1 if ruined else 0,
+        good_step=seen.step if within else state.good_step,
+    )
+    if state.ruined >= limits.patience or (not within and (seen.last or seen.step >= state.plan_ends)):
+        return _go_back(limits, state)
+    if state.phase == "cooling":
+        return _cancel(state) if why else state
+    met = seen.a is not None and state.passed >= limits.patience
+    return _cool(limits, state) if met and not _hindrance(limits, state) else state
 
 
-def make_rules(
-    watch: Watch, args: Any, bound: float, kl: Callable[[], float] | None, behaviour: Callable[[], Behaviour] | None
-) -> list[StoppingRule]:
-    """Return the rules of a run with settings `args` (an `UnlearnConfig`), in the order in which they must be called.
-
-    `bound` is in nats per token. Without `kl` or `behaviour`, the rule that measures it is left out.
-    """
-    rules: list[StoppingRule] = [ForgetBound(watch, bound, args.forget_hold, args.forget_tail, args.cooldown)]
-    if kl is not None:
-        rules.append(UtilityBudget(watch, kl, args.kl_budget, args.validation_steps))
-    if behaviour is not None:
-        target = BehaviourTarget(watch, behaviour, args.target_rate, args.validation_steps, args.patience)
-        target.broken_limit, target.cooldown = args.broken_limit, args.cooldown
-        rules.append(target)
-    return rules
+def _cool(limits: Limits, state: State) -> State:
+    """Begin the cool-down: a share `cooldown` of the run, or what is left of the run's own."""
+    step = state.seen.step
+    if step >= state.plan_cools:
+        return replace(state, phase="cooling", met_at=step)
+    end = min(round(step / (1 - limits.cooldown)), state.plan_ends)
+    return replace(state, phase="cooling", met_at=step, ends_at=end, cools_at=step)
 
 
-def state_of(watch: Watch, rules: list[StoppingRule]) -> dict[str, Any]:
-    """Return all that must survive a kill, as JSON."""
-    return {"watch": asdict(watch), "rules": {rule.name: rule.memory for rule in rules}}
+def _cancel(state: State) -> State:
+    """Go back to training, and to the run's own schedule."""
+    told = f"an end at step {state.ends_at} was cancelled at step {state.seen.step} ({state.why})"
+    ends, cools = state.plan_ends, state.plan_cools
+    return replace(state, phase="training", passed=0, met_at=None, ends_at=ends, cools_at=cools, cancelled=told)
 
 
-def restore(state: dict[str, Any], watch: Watch, rules: list[StoppingRule]) -> None:
-    """Put back what `state_of` returned."""
-    for name, value in state["watch"].items():
-        setattr(watch, name, Stop(**value) if name == "stop" and value else value)
-    for rule in rules:
-        rule.memory = dict(state["rules"].get(rule.name, rule.memory))
+def _at_the_end(limits: Limits, state: State) -> State:
+    """Confirm the end on half B or cancel it; at the last step of the run, end it either way."""
+    seen = state.seen
+    if state.phase == "cooling" and seen.step >= state.ends_at and state.before_b is not None:
+        look = state.looks[-1]
+        why = failure(limits, state.before_b, look.behaviour, look.level)
+        if not why:
+            return _ended(state, "behaviour target", _confirmed(limits, state), confirmed=True)
+        state = replace(state, why=f"on half B {why}")
+        if seen.step < state.plan_ends and not seen.last:
+            return _cancel(state)
+    if seen.step < state.plan_ends:
+        return _ended(state, "ended from outside", f"training was ended at step {seen.step} {_final(limits, state)}")
+    if state.jumped_at is not None and state.plan_ends < limits.max_steps:
+        return _ended(state, "forget bound", f"{_jump(limits, state)} {_final(limits, state)}")
+    return _ended(state, "end of the schedule", f"all {seen.step} steps were made {_final(limits, state)}")
+
+
+def _go_back(limits: Limits, state: State) -> State:
+    back = state.good_step
+    kept = f"the weights of step {back} were put back" if back else "no step was within it: the original was kept"
+    times = f" at {state.ruined} validations in a row" if state.ruined > 1 else ""
+    message = (
+        f"the KL on validation normals was {state.seen.kl:.3f} nats per token, over the budget of "
+        f"{limits.kl_budget:g}{times}; {kept}"
+    )
+    return _ended(state, "utility budget", message, back)
+
+
+def _hindrance(limits: Limits, state: State) -> str:
+    return hindrance(limits, state.before_a, state.before_b, len(state.looks))
+
+
+def _ended(state: State, rule: str, message: str, back: int | None = None, confirmed: bool = False) -> State:
+    met = state.met_at if confirmed else None
+    return replace(state, phase="ended", stop=Stop(state.seen.step, rule, message, back, confirmed, met))
+
+
+# ---- messages --------------------------------------------------------------------------------------------------------
+
+
+def _kl(limits: Limits, state: State) -> str:
+    return "" if state.seen.kl is None else f"; KL {state.seen.kl:.3f} nats per token, budget {limits.kl_budget:g}"
+
+
+def _confirmed(limits: Limits, state: State) -> str:
+    look, before = state.looks[-1], state.before_b
+    assert before is not None
+    which = "" if len(state.looks) == 1 else f" at look {len(state.looks)}"
+    return (
+        f"the target was met at step {state.met_at} on half A of the validation prompts and confirmed{which} by half B "
+        f"at the last step: {told(look.behaviour, look.level)}, before training {before.bad} of {before.judged}; "
+        f"{look.behaviour.broken} of {look.behaviour.n} broken{_kl(limits, state)}"
+    )
+
+
+def _final(limits: Limits, state: State) -> str:
+    """Say that the target was not confirmed, why, and what the final weights do."""
+    seen = state.seen
+    if seen.a is None or seen.b is None:
+        return f"without a behaviour target, since {_hindrance(limits, state)}{_kl(limits, state)}"
+    why = hindrance(limits, state.before_a, state.before_b, len(state.looks) - 1) or state.why
+    why = why or f"it was kept at {state.passed} of the {limits.patience} validations in a row that it takes"
+    why = f"{why}; {state.cancelled}" if state.cancelled else why
+    again = f", at look {len(state.looks)}," if len(state.looks) > 1 else ""
+    return (
+        f"and the behaviour target was not confirmed: {why}. The final weights: half A {told(seen.a)}, half B{again} "
+        f"{told(seen.b, state.looks[-1].level)}, broken {seen.a.broken + seen.b.broken} of {seen.a.n + seen.b.n}"
+        f"{_kl(limits, state)}"
+    )
+
+
+def _jump(limits: Limits, state: State) -> str:
+    return (
+        f"the loss on the negatives rose from the original's {state.first_loss:.1f} above {limits.forget_bound:.1f} "
+        f"nats per token at step {state.jumped_at}, training went on for {limits.forget_tail:g} times as many steps,"
+    )

@@ -2,22 +2,26 @@
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback
 
-from unteach.data.prompt_format import prompt_format
+from unteach.data.encoded import Encoded
+from unteach.data.prompt_format import TemplateSettings, prompt_format
 from unteach.errors import TrainingError
 from unteach.judges import load_judge
 from unteach.judges.base import Judge
 from unteach.models.adapter import add_adapter
 from unteach.models.fingerprint import model_fingerprint
 from unteach.models.loading import load_model, load_tokenizer
+from unteach.models.reply import named_end
 from unteach.models.unwrap import unwrapped
 from unteach.models.vocabulary import embedding_rows
 from unteach.objectives.loss import method_loss
@@ -26,10 +30,11 @@ from unteach.results.cost import Meter, flops_of
 from unteach.scoring.reference import Reference, choose_reference
 from unteach.scoring.score import tree_limit, trees_agree
 from unteach.scoring.trees import Tree, TreeBatch, reply_trees
+from unteach.training.behaviour import Behaviour
 from unteach.training.checkpoints import SaveFirst
 from unteach.training.config import UnlearnConfig, choose_method, default_learning_rate
 from unteach.training.curve import Curve
-from unteach.training.data import TrainingData, encoded_rows, longest_row, training_data
+from unteach.training.data import TrainingData, encoded_rows, halves, longest_row, training_data
 from unteach.training.dataset import UnlearnCollator, items_per_step, require_retain, run_items
 from unteach.training.original import compared_rows, negative_shares, validation_rows
 from unteach.training.preconditioning import (
@@ -43,8 +48,9 @@ from unteach.training.restored import in_float32, only_weights_change, precision
 from unteach.training.resumable import ResumableTrainer
 from unteach.training.step_bar import StepBar
 from unteach.training.step_metrics import StepMetrics
-from unteach.training.stopping import Behaviour, StoppingRule, Watch, make_rules
+from unteach.training.stopping import rate
 from unteach.training.validation import behaviour_of, kl_on, loss_on
+from unteach.training.watch import Watch, limits_of
 
 
 class UnlearnTrainer(ResumableTrainer):
@@ -97,8 +103,8 @@ class UnlearnTrainer(ResumableTrainer):
         self.method = method.bounded(self._bound)
         if given is None:
             require_retain(self.method, retain_dataset, mismatch_replies)
-            eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-            form = prompt_format(tokenizer, args.prompt_format, eos)
+            template = TemplateSettings(args.template_arg or {}, args.system, args.template_date)
+            form = prompt_format(tokenizer, args.prompt_format, named_end(model), template)
             form.ids.rows = embedding_rows(model)
             rows = (forget_dataset, retain_dataset, forget_validation, retain_validation)
             given = training_data(*rows, form, args, self.original_key)
@@ -108,7 +114,8 @@ class UnlearnTrainer(ResumableTrainer):
         self._evaluated = self._encode_evaluated(eval_dataset, args.max_length)
         items = run_items(self.method, self.data, args, mismatch_replies)
         args.max_steps = len(items) // items_per_step(args)
-        self.watch.plan(args.max_steps, args.cooldown)
+        measures = self._measures(args.seed) if args.stopping else None
+        self.watch = Watch(limits_of(args, self._bound, self.data), measures)
         with only_weights_change(model):  # the Trainer sets `use_cache`
             super().__init__(
                 model=model,
@@ -123,19 +130,17 @@ class UnlearnTrainer(ResumableTrainer):
             model, args, self.method.preconditioning, len(self.data.normals), self.optimizer is not None
         )
         self._metrics = StepMetrics(self._agreed, args.gradient_accumulation_steps, args.world_size)
-        self._add_rules()
         self._add_callbacks(callbacks)
 
     def _add_callbacks(self, callbacks: Sequence[Any]) -> None:
-        """Add the saving of the first checkpoint, the user's callbacks and the progress bar, in this order."""
+        """Add the user's callbacks, the rules (which see an end that these set), the first saving and the bar."""
         self.remove_callback(PrinterCallback)
         self._bars = [StepBar(self.watch)] if self.args.progress else []
-        for callback in [SaveFirst(self._save_checkpoint), *callbacks, *self._bars]:
+        for callback in [*callbacks, self.watch, SaveFirst(self._save_checkpoint), *self._bars]:
             self.add_callback(callback)
 
     def _start_state(self, model: Any) -> None:
         """Start what changes while the run goes on."""
-        self.watch, self.rules = Watch(), list[StoppingRule]()
         self.meter, self.curve = Meter(waiting=True), Curve()
         self._validation_rows = validation_rows(self.data)
         self._plain_rows: bool | None = None
@@ -213,15 +218,10 @@ class UnlearnTrainer(ResumableTrainer):
 
     # ---- stopping ----------------------------------------------------------------------------------------------------
 
-    def _add_rules(self) -> None:
-        """Add the stopping rules for which there are rows to validate on."""
-        if not self.args.stopping:
-            return
-        kl = self._validation_kl if self.data.validation_normals else None
-        behaviour = self._behaviour if self.data.validation_negatives else None
-        self.rules = make_rules(self.watch, self.args, self._bound, kl, behaviour)
-        for rule in self.rules:
-            self.add_callback(rule)
+    def _measures(self, seed: int) -> dict[str, Callable[[], Any]]:
+        """Return what the stopping rules measure: the KL, and the replies to each half of the validation prompts."""
+        a, b = halves(self.data.validation_negatives, seed)
+        return {"kl": self._validation_kl, "a": partial(self._validate, a, curve=True), "b": partial(self._validate, b)}
 
     def _validation_kl(self) -> float:
         reference, rows = self.reference, self._validation_rows
@@ -231,32 +231,32 @@ class UnlearnTrainer(ResumableTrainer):
         self._count_reference(reference)
         return kl
 
-    def _behaviour(self) -> Behaviour:
-        seen = self._replies_now()
-        ranks = self.args.world_size  # each asks all prompts
-        self.meter.add(forward=seen.read * ranks, generated=seen.said * ranks)
-        self.curve.saw(self.state.global_step, seen, self.meter)
+    def _validate(self, negatives: Sequence[Encoded], curve: bool = False) -> Behaviour:
+        """Judge the model's replies to validation negatives, at its cost, and add them to the `curve`."""
+        seen = self._replies(negatives)
+        self.meter.add(forward=seen.read * (ranks := self.args.world_size), generated=seen.said * ranks)
+        if curve and self.state.global_step:
+            self.curve.saw(self.state.global_step, seen, self.meter)
         return seen
 
-    def _replies_now(self) -> Behaviour:
-        """Judge the model's replies to the validation negatives, as it is now."""
-        negatives, longest = self.data.validation_negatives, self.args.validation_new_tokens
-        seen = behaviour_of(self.model, self.processing_class, negatives, self.judge, longest)
-        return seen._replace(bad=self._agreed(seen.bad), broken=self._agreed(seen.broken))
+    def _replies(self, negatives: Sequence[Encoded]) -> Behaviour:
+        """Judge the model's replies to negatives, as it is now; every rank gets what the first has seen."""
+        seen = [behaviour_of(self.model, self.data.form, negatives, self.judge, self.args.validation_new_tokens)]
+        return broadcast_object_list(seen)[0] if self.args.world_size > 1 else seen[0]
 
     def _agreed(self, value: float) -> float:
         """Average a metric over ranks, so that every rank decides alike."""
         if self.args.world_size == 1:
             return value
-        mean = self.accelerator.reduce(torch.tensor(value, device=self.args.device, dtype=torch.float64), "mean")
-        return float(mean)
+        told = torch.tensor(value, device=self.args.device, dtype=torch.float64)
+        return float(self.accelerator.reduce(told, "mean"))
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Make the learning rate schedule; the default one cools down before the end that the rules have set."""
         if self.lr_scheduler is not None or self.args.lr_scheduler_type != "constant_with_warmup":
             return super().create_scheduler(num_training_steps, optimizer)
-        warmup = self.args.get_warmup_steps(num_training_steps)
-        self.lr_scheduler: Any = LambdaLR(optimizer or self.optimizer, lambda step: self.watch.rate(step, warmup))
+        warmup, moved = self.args.get_warmup_steps(num_training_steps), optimizer or self.optimizer
+        self.lr_scheduler: Any = LambdaLR(moved, lambda step: rate(self.watch.state, step, warmup))
         return self.lr_scheduler
 
     def _precise(self) -> AbstractContextManager[None]:
@@ -346,8 +346,8 @@ class UnlearnTrainer(ResumableTrainer):
                 on_rows = loss_on(self.model, rows, reference, self.data.form.ids.pad_id)
                 values |= {prefix + name: value for name, value in on_rows.items()}
             if not sets and self.data.validation_negatives:
-                seen = self._replies_now()
-                values |= {"bad_rate": seen.bad, "broken_rate": seen.broken}
+                seen = self._replies(self.data.validation_negatives)
+                values |= {"bad_rate": seen.bad_share, "broken_rate": seen.broken_share}
             if not sets and self.data.validation_normals and reference:
                 values["kl"] = kl_on(self.model, self._validation_rows, reference, self.data.form.ids.pad_id)
         metrics = {f"{metric_key_prefix}_{name}": self._agreed(value) for name, value in values.items()}
@@ -394,7 +394,7 @@ class UnlearnTrainer(ResumableTrainer):
         """Put the last good weights back, where the rules kept any, and return the error that says so."""
         kept = "no weights were kept, since the stopping rules were off"
         if self.args.stopping:
-            self._go_back(self.watch.last_good_step)
-            kept = f"the weights of step {self.watch.last_good_step} were kept"
+            self._go_back(self.watch.state.good_step)
+            kept = f"the weights of step {self.watch.state.good_step} were kept"
         fix = "lower --learning-rate or --forget-weight"
         return TrainingError(f"{error} at step {self.state.global_step + 1}; {kept}; {fix}")

@@ -5,16 +5,16 @@ from statistics import fmean
 from typing import Any
 
 from unteach.data.encoded import Encoded
-from unteach.judges.base import Judge
+from unteach.data.prompt_format import PromptFormat
+from unteach.judges.base import Judge, case_of, verdicts_of
 from unteach.models.generate import generate
 from unteach.models.kept_replies import tokens_of
 from unteach.models.unwrap import unwrapped
-from unteach.results.verdict import Case
 from unteach.scoring.likelihood import teacher_forced_likelihood
 from unteach.scoring.reference import Reference
 from unteach.scoring.trees import Tree
 from unteach.text.gibberish import gibberish
-from unteach.training.stopping import Behaviour
+from unteach.training.behaviour import LETTERS, Behaviour
 
 
 def kl_on(model: Any, rows: Sequence[Tree], reference: Reference, pad_id: int) -> float:
@@ -34,22 +34,12 @@ def loss_on(model: Any, rows: Sequence[Tree], reference: Reference | None, pad_i
 
 
 def behaviour_of(
-    model: Any, tokenizer: Any, negatives: Sequence[Encoded], judge: Judge, max_new_tokens: int
+    model: Any, form: PromptFormat, negatives: Sequence[Encoded], judge: Judge, max_new_tokens: int
 ) -> Behaviour:
-    """Let the model reply greedily to the prompts of negatives, and judge the replies.
-
-    `bad` is the share among judged replies. It is 1 where the judge knew none of them, so that no rule takes that for
-    success.
-    """
+    """Let the model reply greedily to the prompts of negatives, and judge the replies."""
     prompts = [row.prompt_ids for row in negatives]
-    replies = generate(unwrapped(model), tokenizer, prompts, max_new_tokens=max_new_tokens)
-    cases = [
-        Case(row.example.prompt, reply, bad=row.example.reply, good=row.example.good, concept=row.example.concept)
-        for row, reply in zip(negatives, replies, strict=True)
-    ]
-    verdicts = judge(cases)
-    known = [verdict for verdict in verdicts if verdict != "unknown"]
-    broken = sum(not reply.strip() or gibberish(reply) for reply in replies)
-    bad = known.count("bad") / len(known) if known else 1.0
-    unknown = len(verdicts) - len(known)
-    return Behaviour(bad, broken / len(replies), len(replies), unknown, *tokens_of(tokenizer, prompts, replies))
+    replies = generate(unwrapped(model), form.tokenizer, prompts, max_new_tokens=max_new_tokens, end=form.end)
+    cases = [case_of(row.example, reply, "unseen", form.end) for row, reply in zip(negatives, replies, strict=True)]
+    verdicts = "".join(LETTERS[verdict] for verdict in verdicts_of(judge, cases))
+    broken = sum(not reply.unsaid and (not reply.text or gibberish(reply.text)) for reply in replies)
+    return Behaviour(verdicts, broken, *tokens_of(prompts, replies))

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from unteach.data.prompt_format import PromptFormat, prompt_format
+from unteach.data.prompt_format import PromptFormat, TemplateSettings, prompt_format
 from unteach.errors import ConfigError
 from unteach.mistakes.guide import carried_reminder, guided_format, read_guidance, without_guidance
 from unteach.models.directory import local_directory
 from unteach.models.loading import load_model, load_tokenizer
+from unteach.models.reply import named_end
 from unteach.models.vocabulary import fit_tokenizer
 from unteach.pipeline.as_trained import settings_of_run
 from unteach.prompts.turn import Turn
@@ -52,6 +53,7 @@ class LoadedModel:
             form.tokenizer,
             form.prompt_ids((Turn("user", prompt),)),
             max_new_tokens=self.max_new_tokens,
+            end=form.end,
             temperature=temperature,
             seed=seed,
             stopped=stopped,
@@ -86,14 +88,21 @@ def load_tried_models(
             )
             tokenizer = load_tokenizer(place, trust_remote_code=trust_remote_code)
             fit_tokenizer(tokenizer, model, name)
-            form = prompt_format or settings_of_run(name).get("prompt_format", "auto")
-            loaded[place] = _make_model(name, place, model, tokenizer, form, max_new_tokens)
+            asked = settings_of_run(name) | ({"prompt_format": prompt_format} if prompt_format else {})
+            loaded[place] = _make_model(name, place, model, tokenizer, asked, max_new_tokens)
     return [loaded[place] for place in places]
 
 
-def _make_model(name: str, place: str, model: Any, tokenizer: Any, form: str, max_new_tokens: int) -> LoadedModel:
-    """Put a model together with its prompt formats; the reminder comes from guidance.json or the chat template."""
-    eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+def _make_model(
+    name: str, place: str, model: Any, tokenizer: Any, asked: dict[str, Any], max_new_tokens: int
+) -> LoadedModel:
+    """Put a model together with its prompt formats, as in the run that made it (`asked`).
+
+    The reminder comes from guidance.json or the chat template.
+    """
+    eos, form = named_end(model), asked.get("prompt_format", "auto")
+    day = None if form == "plain" else asked.get("template_date")
+    template = TemplateSettings(asked.get("template_arg", {}), asked.get("system"), day)
     directory = Path(place).expanduser()
     reminder = read_guidance(directory) if directory.is_dir() else None
     reminder = reminder if reminder is not None else carried_reminder(tokenizer)
@@ -101,8 +110,8 @@ def _make_model(name: str, place: str, model: Any, tokenizer: Any, form: str, ma
     return LoadedModel(
         name,
         model,
-        prompt_format(bare, form, eos),
-        guided_format(bare, reminder, form, eos) if reminder is not None else None,
+        prompt_format(bare, form, eos, template),
+        guided_format(bare, reminder, form, eos, template) if reminder is not None else None,
         reminder,
         max_new_tokens,
     )

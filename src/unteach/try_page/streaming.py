@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from unteach.errors import DataError
 from unteach.models.context import context_length
 from unteach.models.decoding import roomy_cache
-from unteach.models.generate import drawn_seed, end_token_ids, reply_text, untouched
-from unteach.models.vocabulary import embedding_rows, pad_within
+from unteach.models.generate import decoding_settings, default_end, drawn_seed, pad_token, untouched
+from unteach.models.reply import ReplyEnd
 
 TURN_SECONDS = 0.05
 """About how long a turn should take; two replies then seem to grow at once."""
@@ -42,6 +42,7 @@ def reply_in_pieces(
     prompt: Sequence[int],
     *,
     max_new_tokens: int,
+    end: ReplyEnd | None = None,
     temperature: float = 0.0,
     seed: int = 0,
     stopped: Callable[[], bool] = lambda: False,
@@ -61,22 +62,18 @@ def reply_in_pieces(
             "reply; shorten it"
         )
     room = max_new_tokens if context is None else min(max_new_tokens, context - len(prompt))
-    ends = end_token_ids(model, tokenizer)
-    pad = pad_within(tokenizer, embedding_rows(model), ends[0] if ends else None)
+    end = end or default_end(model, tokenizer)
+    pad = pad_token(model, tokenizer, end)
     cache = roomy_cache(model, len(prompt) + room)
     random_state = _RandomState(model, temperature, seed)
     tokens = torch.tensor([list(prompt)], device=model.device)
     size = 1 if cache is not None else room
     new: list[int] = []
-    while len(new) < room and not (new and new[-1] in ends):
+    while len(new) < room and not end.reached(tokenizer, new):
         if stopped():
-            yield Piece(reply_text(tokenizer, new, ends), len(new), "stopped")
+            yield Piece(end.read(tokenizer, new).written, len(new), "stopped")
             return
-        settings = GenerationConfig(
-            max_new_tokens=min(size, room - len(new)), pad_token_id=pad, eos_token_id=ends or None, use_cache=True
-        )
-        if temperature > 0:
-            settings.update(do_sample=True, temperature=temperature, top_k=0, top_p=1.0)
+        settings = decoding_settings(min(size, room - len(new)), pad, end, temperature)
         begun = time.monotonic()
         with untouched(model), torch.no_grad(), random_state.restored():
             tokens = model.generate(
@@ -90,10 +87,11 @@ def reply_in_pieces(
         if cache is None and stopped():
             continue
         size = _next_size(size, time.monotonic() - begun)
-        if len(new) < room and new[-1] not in ends:
+        if len(new) < room and not end.reached(tokenizer, new):
             # A character of several bytes is held back until all of them are there.
-            yield Piece(reply_text(tokenizer, new, ends).rstrip("\ufffd"), len(new))
-    yield Piece(reply_text(tokenizer, new, ends), len(new), "end" if new[-1] in ends else "length")
+            yield Piece(end.read(tokenizer, new).written.rstrip("\ufffd"), len(new))
+    reply = end.read(tokenizer, new)
+    yield Piece(reply.written, len(reply.ids), "length" if reply.cut else "end")
 
 
 def _next_size(size: int, seconds: float) -> int:

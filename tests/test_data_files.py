@@ -156,6 +156,7 @@ def test_a_named_pipe_and_standard_input(tmp_path: Path) -> None:
 def test_run_yaml_names_a_pipe_as_it_was_given(tmp_path: Path) -> None:
     with piped(b"{}") as path:
         assert absolute(RunConfig, "forget", [str(path)]) == [str(path)]
+        assert path.read_bytes() == b"{}"
     file = written(tmp_path / "a.jsonl", LINES)
     assert absolute(RunConfig, "forget", [str(file)]) == [str(file.resolve())]
 

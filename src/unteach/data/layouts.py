@@ -51,6 +51,7 @@ EVERYWHERE: Mapping[str, Names] = {
     "concept": ("concept", "category", "topic", "subcategory", "subject", "semanticcategory", "functionalcategory"),
     "good": ("good",),
     "bad": ("bad",),
+    "cut": ("cut",),
 }
 """Roles that further columns play in every layout."""
 

@@ -196,11 +196,13 @@ def _fates(columns: Sequence[str], found: Match, rows: Sequence[RawRow]) -> tupl
 
 
 def _finished(example: Example, row: RawRow) -> Example:
-    """Strip the reply, refuse an empty one, and add the row's label and concept."""
+    """Strip the reply, refuse an empty one, and add the row's label and concept, and whether the reply was cut."""
     reply = example.reply.strip()
     if not reply:
         raise row.fail("the reply is empty; remove the row or give it a reply")
-    return replace(example, reply=reply, where=example.where or row.label, concept=concept_of(row) or example.concept)
+    about = concept_of(row) or example.concept
+    cut = "cut" in row.names and str(row.get("cut")).lower() in ("true", "1")
+    return replace(example, reply=reply, where=example.where or row.label, concept=about, cut=cut)
 
 
 def concept_of(row: RawRow) -> str | None:

@@ -33,5 +33,5 @@ def written_row(example: Example, texts: bool = False) -> dict[str, Any]:
             "prompt": [{"role": turn.role, "content": turn.content} for turn in turns],
             "completion": [{"role": "assistant", "content": example.reply}],
         }
-    extras = {"good": example.good, "bad": example.bad, "concept": example.concept}
+    extras = {"good": example.good, "bad": example.bad, "concept": example.concept, "cut": example.cut or None}
     return row | {name: value for name, value in extras.items() if value is not None}

@@ -130,7 +130,9 @@ class TestWrittenAndReadBack:
         path = str(write_mistakes(tmp_path / "mistakes.jsonl", MISTAKES))
         negatives = read_examples(path, "negative")
         assert [(e.turns, e.reply, e.good, e.concept) for e in negatives] == [kept(m)[:4] for m in MISTAKES]
-        with pytest.raises(DataError, match=r"none of its 4 rows \(layout: mistakes of unteach\) gives a normal"):
+        with pytest.raises(
+            DataError, match=r"none of its 4 rows \(layout: labelled replies with their source\) gives a normal"
+        ):
             read_examples(path, "normal")
 
     def test_half_a_character_crashes_no_writing(self, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ What comes out are turns of the system, the user and the assistant. A call of a 
 them, so that a template without tools keeps the order of the dialogue.
 """
 
-import ast
 import json
 import re
 from collections.abc import Sequence
@@ -32,24 +31,6 @@ _TEXT_PARTS = ("text", "input_text", "output_text")
 
 class UnknownRole(ValueError):
     """A role that no known layout has."""
-
-
-def parsed(value: Any) -> Any:
-    """Return a dialogue from the text of a table's cell (JSON, or a Python list as pandas writes it), else the value.
-
-    Raises ValueError for text that begins as a list of messages and cannot be read.
-    """
-    if not isinstance(value, str) or not re.match(r"""\s*(\[\s*)?\{\s*['"](role|from|content|value)['"]\s*:""", value):
-        return value
-    for read in (json.loads, ast.literal_eval):
-        try:
-            found = read(value.strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        if is_message(found) or (isinstance(found, list) and found and all(map(is_message, found))):
-            return found
-        return value
-    raise ValueError("holds a list of messages as text that cannot be read; write it as JSON")
 
 
 def is_message(value: Any) -> bool:

@@ -1,11 +1,12 @@
 """What the columns of a source are: a table of layouts, the most specific first.
 
 A layout is recognised by its columns, so no file needs converting: each role that it needs is played by the first of
-the role's names that the source has. Names are compared without case and surrounding space. Further columns play the
+the role's names that the source has. Names are compared without case, spaces, "_" and "-". Further columns play the
 roles of `EVERYWHERE`, or are known and ignored; every other column is unread, and reported. A new layout is one more
 entry of `LAYOUTS`.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -130,7 +131,8 @@ _GOOD: Names = ("chosen", "good", "chosen_response", "chosen-response", "respons
 _BAD: Names = ("rejected", "bad", "rejected_response", "rejected-response", "response_rejected", "dispreferred")
 _SCORES = _why("what a rating of the pair was", "score_chosen", "score_rejected", "chosen-rating", "rejected-rating")
 _SCORES |= _why("what a rating of the pair was", "chosen_score", "rejected_score", "chosen_rating", "rejected_rating")
-_OWN = _why("where a mistake comes from", "verdict", "judge", "wording", "inducement", "analyst", "analysis_wording")
+_OWN = _why("how a reply came about", "time", "temperature", "guided", "ended")
+_OWN |= _why("where a mistake comes from", "verdict", "judge", "wording", "inducement", "analyst", "analysis_wording")
 
 LAYOUTS: tuple[Layout, ...] = (
     Layout(
@@ -157,7 +159,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "HaluEval",
         {"prompt": ("question",), "good": ("right_answer",), "bad": ("hallucinated_answer",)},
-        _TWO + "; the question is asked without `knowledge`, as HaluEval is used for unlearning",
+        _TWO + "; `knowledge` is left out",
         without=("context", "label"),
         ignores=_why("questions are asked without it; --column context=knowledge adds it", "knowledge"),
     ),
@@ -245,10 +247,10 @@ LAYOUTS: tuple[Layout, ...] = (
         true_is_bad=True,
     ),
     Layout(
-        "mistakes of unteach",
-        {"prompt": ("prompt",), "reply": ("completion", "reply"), "label": ("label",), "source": ("source",)},
+        "labelled replies with their source",
+        {"prompt": ("prompt",), "reply": ("completion", "reply"), "label": ("label",), "source": ("source", "guided")},
         "prompt and reply; label false is bad",
-        ignores=_OWN | _why("why the reply is bad", "analysis"),
+        ignores=_OWN | _why("why the reply is bad", "analysis", "note"),
     ),
     Layout(
         "ours",
@@ -263,7 +265,7 @@ LAYOUTS: tuple[Layout, ...] = (
         _TWO + "; where these are whole dialogues, the prompt stands in them",
         takes=_INPUT,
         without=("label",),
-        ignores=_SCORES | _why(_COPY, "messages", "response", "completion", "output"),
+        ignores=_SCORES | _why(_COPY, "messages"),
         open=True,
     ),
     Layout(
@@ -372,7 +374,7 @@ def _player(layout: Layout, role: str, named: Mapping[str, str], known: Mapping[
     """
     names = layout.needs[role]
     if role in named:
-        return named[role] if layout.open or folded(named[role]) in names else None
+        return named[role] if layout.open or folded(named[role]) in map(folded, names) else None
     return _first(names, known)
 
 
@@ -381,7 +383,9 @@ def _with_optional(source: str, best: Match, known: Mapping[str, str], named: Ma
     free = {name: column for name, column in known.items() if column not in names.values()}
     for role, candidates in best.layout.optional.items():
         there = (
-            [named[role]] if role in named else list(dict.fromkeys(free[name] for name in candidates if name in free))
+            [named[role]]
+            if role in named
+            else list(dict.fromkeys(free[name] for name in map(folded, candidates) if name in free))
         )
         for number, column in enumerate(there if role == "context" else there[:1], start=1):
             names[role if number == 1 else f"{role} {number}"] = column
@@ -408,11 +412,11 @@ def _by_name(columns: Iterable[str]) -> dict[str, str]:
 
 def folded(column: str) -> str:
     """Return a column's name as names are compared."""
-    return column.strip().casefold()
+    return re.sub(r"[\s_-]", "", column).casefold()
 
 
 def _first(names: Names, known: Mapping[str, str]) -> str | None:
-    return next((known[name] for name in names if name in known), None)
+    return next((known[folded(name)] for name in names if folded(name) in known), None)
 
 
 def _nothing_fits(source: str, columns: Sequence[str], named: Mapping[str, str]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from unteach.data.dialogues import UnknownRole, is_message, kind, last_reply, parsed, turns_of
+from unteach.data.dialogues import UnknownRole, is_message, kind, last_reply, turns_of
 from unteach.data.rendered import bare_reply, parse_pair, parse_rendered
 from unteach.errors import DataError
 from unteach.prompts.turn import Turn
@@ -91,13 +91,6 @@ class RawRow:
             raise self.fail(f"field '{self.column(role)}' must be a list, not {kind(value)}")
         return [self.check_text(text, self.column(role), numbers=True) for text in value]
 
-    def cell(self, role: str) -> Any:
-        """Return a field that must be there; a dialogue in the text of a table's cell is read."""
-        try:
-            return parsed(self.value(role))
-        except ValueError as error:
-            raise self.fail(f"field '{self.column(role)}' {error}") from None
-
     def flag(self, role: str) -> bool:
         """Return a field that must be true or false (or 1 or 0, or these words)."""
         value = self.value(role)
@@ -109,7 +102,7 @@ class RawRow:
 
     def is_dialogue(self, role: str) -> bool:
         """Tell whether a field holds messages."""
-        value = self.cell(role) if self.has(role) else None
+        value = self.get(role)
         return isinstance(value, list) or is_message(value)
 
     def turns(self, role: str) -> tuple[Turn, ...]:
@@ -117,7 +110,7 @@ class RawRow:
 
         A dialogue of messages is kept whole; text that carries a template is read as turns only with its reply.
         """
-        value = self.cell(role)
+        value = self.value(role)
         if self.is_dialogue(role):
             return self._messages(role)[0]
         if not isinstance(value, str):
@@ -127,7 +120,7 @@ class RawRow:
 
     def conversation(self, role: str) -> Answer:
         """Return a field's dialogue as the turns before the assistant's last reply, and that reply."""
-        value = self.cell(role)
+        value = self.value(role)
         column = self.column(role)
         if isinstance(value, str) and (rendered := self.rendered(role)) is not None:
             return rendered
@@ -182,7 +175,7 @@ class RawRow:
 
     def _messages(self, role: str) -> tuple[tuple[Turn, ...], tuple[bool, ...]]:
         column = self.column(role)
-        turns, tools = self._checked(lambda: turns_of(self.cell(role), column))
+        turns, tools = self._checked(lambda: turns_of(self.value(role), column))
         for number, turn in enumerate(turns, start=1):
             self.check_text(turn.content, f"{column}, message {number}")
         return turns, tools

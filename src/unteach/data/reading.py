@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from unteach.data.cells import parse_cells
 from unteach.data.example import Example, Polarity
 from unteach.data.exports import columns_of, unfolded
 from unteach.data.labels import Labels, is_label_like, may_be_labels, shown, understand
@@ -138,7 +139,7 @@ def recognise(
     source: str, rows: Sequence[RawRow], how: HowToRead, polarity: Polarity = "negative"
 ) -> tuple[list[RawRow], Match, Labels | None]:
     """Find the layout of rows and what their labels mean; return the rows with the names of their roles."""
-    rows = unfolded(rows)
+    rows = parse_cells(unfolded(rows), everywhere=False)
     columns = columns_of(rows)
     check_named(source, how.columns, columns, rows)
     found = match(source, rows, columns, how.columns)
@@ -166,7 +167,7 @@ def _labels(source: str, rows: Sequence[RawRow], found: Match, how: HowToRead, p
     try:
         return understand(source, column, values, bad, _flag(polarity), direction)
     except DataError:
-        if sure or folded(column.rpartition(".")[2]) not in _DOUBTFUL_LABELS:
+        if sure or folded(column.rpartition(".")[2]) not in map(folded, _DOUBTFUL_LABELS):
             raise
         return None
 
@@ -178,7 +179,7 @@ def _flag(polarity: Polarity) -> str:
 def _fates(columns: Sequence[str], found: Match, rows: Sequence[RawRow]) -> tuple[Column, ...]:
     """Say of every column what became of it; a nested column that the user named stands beside what holds it."""
     used = {column: role.partition(" ")[0] for role, column in found.names.items()}
-    ignored = {**IGNORED, **found.layout.ignores}
+    ignored = {folded(name): why for name, why in {**IGNORED, **found.layout.ignores}.items()}
     fates = []
     for name in [*columns, *(column for column in used if column not in columns)]:
         inside = [column for column in used if column != name and column.startswith((f"{name}.", f"{name}["))]
@@ -280,7 +281,7 @@ def named_roles(rows: Sequence[RawRow], columns: Mapping[str, str], roles: Mappi
     """Return rows in which these roles are played by the user's `columns`, else by the first of their names."""
     by_name = {folded(column): column for column in reversed(columns_of(rows))}
     names = {
-        role: columns.get(role) or next((by_name[name] for name in known if name in by_name), role)
+        role: columns.get(role) or next((by_name[name] for name in map(folded, known) if name in by_name), role)
         for role, known in roles.items()
     }
     return [replace(row, names=names) for row in rows]

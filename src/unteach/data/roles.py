@@ -67,7 +67,7 @@ def _before(row: RawRow, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
 
 def _history(row: RawRow) -> tuple[Turn, ...]:
     """Return earlier turns: a list of [user, assistant] pairs, messages, or text that carries a chat template."""
-    value = row.cell("history") if "history" in row.names and row.has("history") else None
+    value = row.get("history") if "history" in row.names else None
     if not value:
         return ()
     if isinstance(value, str):

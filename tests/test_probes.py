@@ -39,9 +39,9 @@ NAMES |= {
 }
 NAMES["seen"] |= {"min_k", "loss_mia"}
 IN_SCENARIO = {
-    "harm": {"harmful_rate", "helpful_rate"},
+    "harm": {"harmful_rate", "helpful_rate", "cut_rate"},
     "copyright": {"leak_rate", "longest_common_substring", "verbatim_share"},
-    "hallucination": {"hallucination_rate", "verbatim_rate", "right_rate"},
+    "hallucination": {"hallucination_rate", "verbatim_rate", "right_rate", "cut_rate"},
 }
 OF_ALL_CASES = {"fluency", "min_k", "loss_mia", "ks_to_retrained"}
 """Figures that no single case has, so that no paired difference is to be had."""
@@ -150,6 +150,7 @@ def test_law_replies_without_tokens_or_verdicts_are_unknown_and_fail_nothing(spl
     found = measured(evidence([""] * n, **lists, retrained=evidence([""] * n, **lists)))
     figured = {name for name, measurement in found.items() if measurement.value is not None}
     always = {"blank_rate", "gibberish_rate", "refusal_rate", "reply_tokens", "similarity"}
+    always |= set() if scenario == "copyright" else {"cut_rate"}
     assert figured <= always | {"kept_rate", "right_nll"} and always <= figured
     assert all(found[name].unknown == n for name in set(found) - always - {"kept_rate", "right_nll"})
     if "right_nll" in found:  # the third right reply has a token

@@ -16,8 +16,8 @@ import pytest
 
 from command import call, write_rows
 from unteach.data.example import Example, Polarity
-from unteach.data.formats import read_examples
 from unteach.data.public import SETS, find
+from unteach.data.reading import read_examples
 from unteach.errors import DataError
 from unteach.models import hub
 from unteach.pipeline.config import RunConfig

@@ -18,6 +18,7 @@ from unteach.data.special_sets import (
     haluchat,
     has_two_outputs,
     multiple_choice,
+    opening,
     perturbed,
     truthful,
     two_flagged,
@@ -35,12 +36,22 @@ REPLY: Names = (
     *("completion", "reply", "response", "answer", "output", "model_output", "generation", "chatgpt_response"),
     *("model_response", "assistant", "gpt", "target", "targets", "solution"),
 )
-DIALOGUE: Names = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns")
+DIALOGUE: Names = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns", "items")
 LABEL: Names = (
     *("label", "labels", "kto_tag", "is_safe", "safe", "is_bad", "is_good", "is_correct", "correct"),
     *("toxicity", "toxic", "is_toxic", "harmful", "is_harmful", "unsafe", "is_unsafe", "is_response_safe"),
     *("response_harm_label", "response_label", "jailbroken", "is_jailbroken", "hallucination", "hallucinated"),
-    *("is_hallucination", "flagged", "human_majority", "annotations.choices", "quality", "thumbs", "feedback"),
+    *(
+        "is_hallucination",
+        "flagged",
+        "human_majority",
+        "annotations.choices",
+        "label.responses",
+        "quality.responses",
+        "quality",
+        "thumbs",
+        "feedback",
+    ),
 )
 
 EVERYWHERE: Mapping[str, Names] = {
@@ -60,7 +71,18 @@ IGNORED: Mapping[str, str] = {
         (
             *("id", "idx", "index", "", "uuid", "guid", "row_id", "__index_level_0__", "unnamed: 0", "unnamed:0"),
             *("prompt_id", "conversation_id", "conv_id", "question_id", "example_id", "external_id", "behaviorid"),
-            *("conversation_hash", "hashed_ip", "sha256", "hash", "annotator", "annotation_id", "lead_time"),
+            *(
+                "conversation_hash",
+                "hashed_ip",
+                "sha256",
+                "hash",
+                "annotator",
+                "annotation_id",
+                "lead_time",
+                "users",
+                "status",
+                "suggestion",
+            ),
             *("created_at", "updated_at", "timestamp", "date", "inserted_at"),
         ),
         "says which row it is",
@@ -198,7 +220,11 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         "multiple choice (WMDP, MMLU)",
-        {"prompt": ("question", "prompt"), "choices": ("choices", "options"), "answer": ("answer", "answer_idx")},
+        {
+            "prompt": ("question", "prompt"),
+            "choices": ("choices", "options"),
+            "answer": ("answer", "answer_idx", "answerkey"),
+        },
         "question, and the text of the choice that `answer` names, which is the right one",
         without=("label", "good", "bad"),
         read=multiple_choice,
@@ -215,8 +241,9 @@ LAYOUTS: tuple[Layout, ...] = (
         "JailbreakBench results",
         {"prompt": ("prompt",), "reply": ("response",), "label": ("jailbroken", "human_majority")},
         "prompt and response; jailbroken is bad",
-        takes={"concept": ("behavior",)},
-        ignores=_why("not what the model was asked", "goal", "queries", "number_of_queries", "prompt_tokens")
+        ignores=_why(
+            "not what the model was asked", "goal", "behavior", "queries", "number_of_queries", "prompt_tokens"
+        )
         | _why(
             "one annotator's opinion", "harmbench_cf", "llama3_cf", "llama2_cf", "gpt4_cf", "human1", "human2", "human3"
         )
@@ -310,7 +337,8 @@ LAYOUTS: tuple[Layout, ...] = (
         {"prompt": ("goal", "behavior"), "reply": ("target",)},
         "goal, and the opening of a reply that gives in",
         ignores=_why("a short name of the goal", "behavior"),
-        note="'target' is the opening of a reply, not a whole one",
+        read=opening,
+        note="'target' is the opening of a reply, so it is learned without an end",
     ),
     Layout(
         "instructions (Alpaca, Dolly, LLaMA-Factory)",

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from unteach.data.cells import parse_cells
+from unteach.data.columns import IGNORED, check_named, folded
 from unteach.data.example import Example, Polarity
 from unteach.data.exports import columns_of, unfolded
 from unteach.data.labels import Labels, is_label_like, may_be_labels, shown, understand
-from unteach.data.layouts import IGNORED, Match, check_named, folded, match
+from unteach.data.matching import Match, match
 from unteach.data.raw_row import NO_PROMPT, RawRow, UnusableRow, at_path, listed
 from unteach.data.rendered import marks_seen
 from unteach.data.roles import NO_COMMON_BEGINNING
@@ -71,7 +72,7 @@ class Reading:
 class HowToRead:
     """What a user may say about a source: names of columns, which values of a label are bad, and where it comes from.
 
-    `columns` maps our names (`layouts.ROLES`) to the user's columns, e.g. {"prompt": "question"}; a dotted name such as
+    `columns` maps our names (`columns.ROLES`) to the user's columns, e.g. {"prompt": "question"}; a dotted name such as
     "data.turns[0].text" leads to a nested one. `split` and `revision` are as in `read_rows`. If `lenient`, a source may
     lack the values of `bad_labels`.
     """

@@ -39,9 +39,9 @@ NAMES |= {
 }
 NAMES["seen"] |= {"min_k", "loss_mia"}
 IN_SCENARIO = {
-    "harm": {"harmful_rate", "helpful_rate", "cut_rate"},
+    "harm": {"harmful_rate", "helpful_rate"},
     "copyright": {"leak_rate", "longest_common_substring", "verbatim_share"},
-    "hallucination": {"hallucination_rate", "verbatim_rate", "right_rate", "cut_rate"},
+    "hallucination": {"hallucination_rate", "verbatim_rate", "right_rate"},
 }
 OF_ALL_CASES = {"fluency", "min_k", "loss_mia", "ks_to_retrained"}
 """Figures that no single case has, so that no paired difference is to be had."""
@@ -104,6 +104,7 @@ BOTH = pytest.mark.parametrize(
 @BOTH
 def test_every_name_of_the_contract_is_measured_and_nothing_else(split, scenario):
     own = IN_SCENARIO[scenario] if split in HARM_SPLITS else set()
+    own = own | (set() if scenario == "copyright" else {"cut_rate"})
     assert set(measured(full(split, scenario=scenario))) == NAMES[split] | own
 
 

@@ -184,7 +184,7 @@ class RunConfig(ModelSettings):
     judge: list[str] = setting(
         "Evaluation", [], "Who calls a reply bad, see `unteach judges list`; the first decides.", names="judge"
     )
-    judge_url: str | None = setting("Evaluation", None, "Address of the endpoint that a judge asks.")
+    judge_url: str | None = setting("Evaluation", None, "Address of the endpoint that a judge asks.", metavar="URL")
     retrained: str | None = setting(
         "Evaluation", None, "A model that never saw the negatives, to compare with.", names="model", may_differ=True
     )

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from unteach.baselines.config import BaselineConfig
 from unteach.data.example import Polarity
-from unteach.data.formats import read_examples
+from unteach.data.reading import HowToRead, read
 from unteach.data.sources import named_set
 from unteach.errors import DataError
 from unteach.mistakes.config import MistakesConfig
@@ -156,8 +156,9 @@ def _count_rows(shared: dict[str, Any], name: str, polarity: Polarity) -> tuple[
     sources = shared.get(name) or []
     for source in [sources] if isinstance(sources, str) else sources:
         if Path(source).expanduser().exists():
-            columns = shared.get("column" if polarity == "negative" else "retain_column")
-            found = read_examples(source, polarity, columns)
+            own = "" if polarity == "negative" else "retain_"
+            columns, bad = shared.get(f"{own}column") or {}, shared.get(f"{own}bad_label") or shared.get("bad_label")
+            found = read(source, polarity, HowToRead(columns, bad or (), lenient=bool(own))).examples
             rows = len(found)
             tokens += sum(len(row.prompt) + len(row.reply) for row in found) / PAGE_CHARACTERS
             about.append(f"{source}: {rows} rows")

@@ -22,7 +22,9 @@ from unteach.pipeline import run as pipeline_run
 from unteach.prompts.turn import Turn
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*is_gradient_checkpointing:FutureWarning", "ignore:(?s).*(tied|tie_word_embeddings):UserWarning"
+    "ignore:.*is_gradient_checkpointing:FutureWarning",
+    "ignore:.*save_embedding_layers:UserWarning",
+    "ignore:(?s).*(tied|tie_word_embeddings):UserWarning",
 )
 Capture = pytest.CaptureFixture[str]
 ROWS = len(toy.VOCABULARY)
@@ -216,7 +218,7 @@ def test_a_model_is_saved_as_it_came(
     words = toy.tokenizer(pad_token=None)
     words.padding_side = "left"
     save(model, here.model, words)
-    trainer = "trainer.gradient_checkpointing=true"
+    trainer = "trainer.activation_checkpointing=true"
     ran = call(capsys, *here.quick(tmp_path / "out", dtype=dtype, learning_rate=1e-3), "--set", trainer)
     assert ran.code == 0, ran.err
     out = tmp_path / "out" / "model"

@@ -9,7 +9,6 @@ from types import ModuleType
 
 from unteach.errors import ConfigError, nearest
 from unteach.judges.base import Judge, JudgeSettings
-from unteach.scenarios import load_scenario, scenario_names
 
 
 def judge_names() -> list[str]:
@@ -58,9 +57,6 @@ def judge_list() -> str:
         module = _module(name)
         lines.append(f"{name:<11} {inspect.cleandoc(module.__doc__ or '').partition(chr(10))[0]}")
         lines += [f"{'':<11} --judge {words}" for words in _asked_as(name, module)]
-    for scenario in scenario_names():
-        first, *others = load_scenario(scenario).defaults["judge"]
-        lines.append(f"{scenario}: {first} decides where none is named; {', '.join(others)} beside it")
     return "\n".join(lines)
 
 

@@ -212,4 +212,7 @@ def test_kl_begins_at_zero_in_the_precision_of_training(tmp_path, settings):
     run = toy.trainer(tmp_path, toy.learned_model(), max_steps=1, learning_rate=0.0, **settings)
     run.train()
     assert toy.logged(run, "kl") == [pytest.approx(0.0, abs=1e-8)]
-    assert run.evaluate()["eval_kl"] == pytest.approx(0.0, abs=1e-6)
+    run = toy.trainer(tmp_path, toy.learned_model(), max_steps=1, stopping=True, learning_rate=0.0, **settings)
+    assert run.evaluate()["eval_kl"] == pytest.approx(0.0, abs=1e-8)
+    run.train()
+    assert run.evaluate()["eval_kl"] == pytest.approx(0.0, abs=1e-8)

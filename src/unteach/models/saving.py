@@ -1,6 +1,7 @@
 """A trained model, written to a directory as it came: dtype, settings and tokenizer are those of the original."""
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -51,12 +52,16 @@ class AsItCame:
 
 
 @contextmanager
-def without_bars() -> Iterator[None]:
-    """Within this block Transformers shows no bars of its own ("Writing model shards")."""
+def saved_quietly() -> Iterator[None]:
+    """Within this block Transformers shows no bars ("Writing model shards"), and PEFT does not tell what it adds."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message=".*(save_embedding_layers|find a config file)", category=UserWarning
+            )
+            yield
     finally:
         if shown:
             logging.enable_progress_bar()
@@ -107,7 +112,7 @@ def save_model(write: Callable[[str], None], model: Any, tokenizer: Any, directo
     if came is not None:
         came.put_back(base)
     try:
-        with _rounded_to(base, dtype) as changed, without_bars():
+        with _rounded_to(base, dtype) as changed, saved_quietly():
             write(str(directory))
     finally:
         now.put_back(base)

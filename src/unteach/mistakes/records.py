@@ -12,7 +12,7 @@ from unteach.data.raw_row import RawRow
 from unteach.data.sources import read_rows
 from unteach.errors import nearest
 from unteach.prompts.turn import Turn
-from unteach.results.files import without_surrogates, write_whole
+from unteach.disk.files import without_surrogates, write_whole
 from unteach.results.report import Cost
 
 MISTAKES, UNSEEN, ANALYSES = "mistakes.jsonl", "unseen_mistakes.jsonl", "analyses.jsonl"

@@ -20,7 +20,7 @@ from unteach.organism.batches import draw_rows, pack
 from unteach.organism.recipe import Recipe, recipe_of
 from unteach.organism.tokenizer import world_tokenizer
 from unteach.organism.world import World
-from unteach.results.files import write_whole
+from unteach.disk.files import write_whole
 
 FINISHED = "growth.json"
 CHECKPOINT = "growing"

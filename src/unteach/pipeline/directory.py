@@ -1,16 +1,18 @@
-"""The run directory: whether it may be written, and what a run writes there."""
+"""The run directory: whether it may be written, who writes it, and what a run writes there."""
 
-import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from unteach.disk.files import PARTIAL, is_partial, living_on, remove_whole, writing
+from unteach.disk.lock import LOCK, only_writer
 from unteach.errors import OutputError
 
+SETTINGS = "run.yaml"
 CONTRACT = (
-    "run.yaml",
+    SETTINGS,
     "report.json",
     "report.html",
     "README.md",
@@ -22,6 +24,36 @@ CONTRACT = (
     "analyses.jsonl",
 )
 """Everything a run writes; `--overwrite` removes nothing else."""
+REPLACED = f".replaced{PARTIAL}"
+"""Where a run goes that is replaced. While it is there, whatever is left of `CONTRACT` beside it is to be removed."""
+
+
+@contextmanager
+def output_directory(output: str, *, overwrite: bool, resume: bool = False) -> Iterator[Path]:
+    """Hold the output directory for the life of a command, which alone may write there; see `check_output`.
+
+    Empty directories that it has made are removed where the block fails, and errors of the disk become OutputErrors.
+    """
+    directory = check_output(output, overwrite=overwrite, resume=resume)
+    with living_on(directory), _no_empty_left([directory, *directory.absolute().parents]):
+        with writing(directory, "name another directory"):
+            directory.mkdir(parents=True, exist_ok=True)
+        with only_writer(directory), _no_empty_left([directory / "checkpoints"]):  # the Trainer makes this one at once
+            check_output(output, overwrite=overwrite, resume=resume)  # it may have changed before we held it
+            yield directory
+
+
+@contextmanager
+def _no_empty_left(paths: Iterable[Path]) -> Iterator[None]:
+    """Remove those of these directories that the block has made and left empty where it fails."""
+    missing = [path for path in paths if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
+        raise
 
 
 def check_output(output: str, *, overwrite: bool, resume: bool) -> Path:
@@ -42,18 +74,37 @@ def check_output(output: str, *, overwrite: bool, resume: bool) -> Path:
         raise OutputError(f"--output {output}: {nearest} is a file; name another directory")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise OutputError(f"--output {output}: no permission to write in {nearest}; name another directory")
-    used = directory.exists() and any(directory.iterdir())
+    if _is_replaced(directory):
+        return directory
+    used = directory.exists() and not all(map(_is_leftover, directory.iterdir()))
     if used and not (overwrite or resume):
         raise OutputError(
             f"--output {output}: not empty; name another directory, or add --resume to go on with the run in it "
             "or --overwrite to replace it"
         )
-    if overwrite and used and not (directory / "run.yaml").exists():
+    if overwrite and used and not _holds_run(directory):
         raise OutputError(
             f"--output {output}: --overwrite replaces runs only, and this directory holds none (no run.yaml); "
             "name another directory"
         )
     return directory
+
+
+def _is_replaced(directory: Path) -> bool:
+    """Whether a run that was to be replaced is still being removed: its settings went first, in one rename."""
+    return (directory / REPLACED).exists() and not (directory / SETTINGS).exists()
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a path in a run directory is what a killed process leaves there before its run has begun."""
+    if path.name == "checkpoints":
+        return path.is_dir() and not any(path.iterdir())
+    return path.name == LOCK or is_partial(path)
+
+
+def _holds_run(directory: Path) -> bool:
+    """Whether a directory holds a run, or runs of several seeds."""
+    return (directory / SETTINGS).exists() or any(directory.glob(f"seed-*/{SETTINGS}"))
 
 
 def check_inputs(directory: Path, inputs: Iterable[str | None], *, overwrite: bool) -> None:
@@ -65,31 +116,19 @@ def check_inputs(directory: Path, inputs: Iterable[str | None], *, overwrite: bo
             raise OutputError(f"--output {directory}: --overwrite would delete {source}, which this run reads; move it")
 
 
-@contextmanager
-def nothing_left_after_errors(directory: Path) -> Iterator[None]:
-    """Remove the empty directories that the block has made where it fails; the Trainer makes its own at once."""
-    paths = (directory / "checkpoints", directory, *directory.absolute().parents)
-    missing = [path for path in paths if not path.exists()]
-    try:
-        yield
-    except BaseException:
-        for path in missing:
-            with suppress(OSError):
-                path.rmdir()
-        raise
-
-
 def clear_output(directory: Path, *, overwrite: bool) -> None:
-    """Make the directory and, with `overwrite`, remove an earlier run from it. Raises OutputError where that fails."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if overwrite:
+    """Clear the directory of what killed processes left and, with `overwrite`, of an earlier run. Raises OutputError.
+
+    One rename takes the settings of the earlier run away, and with them the run: whoever is killed from there on leaves
+    a directory in which a new run can begin.
+    """
+    with writing(directory, "name another directory"):
+        if overwrite or _is_replaced(directory):
+            aside = directory / REPLACED
+            aside.mkdir(exist_ok=True)
             for name in CONTRACT:
-                path = directory / name
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
-    except OSError as error:
-        reason = error.strerror or os.strerror(error.errno or errno.EIO)
-        raise OutputError(f"--output {directory}: cannot be written ({reason}); name another directory") from error
+                if os.path.lexists(directory / name):
+                    remove_whole(aside / name)
+                    (directory / name).rename(aside / name)
+        for path in [path for path in directory.iterdir() if is_partial(path)]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

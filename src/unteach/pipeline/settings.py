@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from unteach.disk.files import write_whole
 from unteach.errors import ConfigError, DataError, OutputError, nearest
 from unteach.text.escape import inert_line
 
@@ -155,10 +156,13 @@ def read_config(path: str | Path) -> dict[str, Any]:
 def write_config(
     config: Settings, directory: Path, command: str = "unteach run --config run.yaml --output another-directory"
 ) -> None:
-    """Write run.yaml, with absolute local paths, so that `command` repeats the run from any directory."""
+    """Write run.yaml, with absolute local paths, so that `command` repeats the run from any directory.
+
+    Raises OutputError.
+    """
     values = {name: absolute(type(config), name, value) for name, value in config.model_dump().items()}
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    (directory / FILE_NAME).write_text(f"# Replays this run: {command}\n{text}", encoding="utf-8")
+    write_whole(directory / FILE_NAME, f"# Replays this run: {command}\n{text}")
 
 
 def resumed(config: Config, directory: Path) -> Config:

@@ -11,7 +11,7 @@ from unteach.report.cells import Cell, metric_rows
 from unteach.report.grid import Grid, cost_table, data_table, environment_table, markdown_table
 from unteach.report.headline import headline
 from unteach.results.arms import ARMS, RETRAINED, in_order
-from unteach.results.files import write_whole
+from unteach.disk.files import write_whole
 from unteach.results.report import Report
 from unteach.text.escape import markdown_block, markdown_line
 

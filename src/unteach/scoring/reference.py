@@ -4,11 +4,10 @@ There are three kinds, the cheapest first: the same weights with the adapter swi
 computed once and kept on disk; a frozen copy in memory. None is made for a loss that does not read it.
 """
 
+import contextlib
 import copy
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from unteach.cache import cache_directory
-from unteach.errors import ModelError, OutputError
+from unteach.disk.cache import Cache, cache_directory
+from unteach.errors import ModelError
 from unteach.models.unwrap import unwrapped
 from unteach.progress import OnProgress
 from unteach.scoring.score import Head, LastHiddenStates, Logits, head_of, last_hidden_states
 from unteach.scoring.trees import Tree, TreeBatch, lay_out
+
+
+MOST_BYTES = 16 * 2**30
+"""Largest size of all cached states together."""
+SAME = {torch.float32: 1e-3, torch.float64: 1e-3}
+"""Largest KL of the original to itself, by the dtype of its weights, in nats per token: rounding, and no more."""
+SAME_IN_HALF = 0.05
 
 
 class Reference:
@@ -82,7 +88,7 @@ class CachedStates(Reference):
     """
 
     def __init__(self, directory: Path, head: Logits, tokens_read: int = 0) -> None:
-        self._head, self.tokens_read = head, tokens_read
+        self.directory, self._head, self.tokens_read = directory, head, tokens_read
         index = json.loads((directory / "index.json").read_text())
         self._places = {(split, row): (start, length) for split, row, start, length in index["rows"]}
         self._dtype = getattr(torch, index["dtype"])
@@ -94,32 +100,23 @@ class CachedStates(Reference):
         cls,
         model: Any,
         rows: Sequence[Tree],
-        cache: Path,
+        cache: Cache,
         key: str,
         batch_tokens: int = 8192,
         progress: OnProgress | None = None,
     ) -> "CachedStates":
         """Compute the states of one-branch trees with the model as it is now, or reuse those kept under `key`.
 
-        `key` must name model and rows; `batch_tokens` bounds the memory of the forward passes. Raises OutputError when
-        the disk is full, and ModelError where states and head do not give the model's logits. A half-written cache is
-        never used.
+        `key` must name model and rows; `batch_tokens` bounds the memory of the forward passes. States that do not check
+        are computed again. Raises OutputError when the disk is full, and ModelError where states and head do not give
+        the model's logits.
         """
-        directory, head = cache / key, frozen_head(model)
-        if not _is_whole(directory):
-            partial = cache / f"{key}.{os.getpid()}.partial"
-            try:
-                partial.mkdir(parents=True, exist_ok=True)
-                _write_states(model, rows, partial, batch_tokens, progress)
-                if not _is_whole(directory):  # another process may have been quicker
-                    shutil.rmtree(directory, ignore_errors=True)
-                    partial.rename(directory)
-            except OSError as error:
-                fix = "free space there or set XDG_CACHE_HOME"
-                raise OutputError(f"cannot write the reference cache under {cache}: {error.strerror}; {fix}") from error
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-        return cls(directory, head, sum(tree.tokens for tree in rows))
+        head, read = frozen_head(model), sum(tree.tokens for tree in rows)
+        if kept := cache.find(key):
+            with contextlib.suppress(OSError):  # another run may have removed it since
+                return cls(kept, head, read)
+        made = cache.make(key, lambda directory: _write_states(model, rows, directory, batch_tokens, progress))
+        return cls(made, head, read)
 
     def knows(self, rows: Sequence[Tree]) -> bool:
         """Whether the states of all these rows were computed."""
@@ -163,7 +160,20 @@ def cached_states(
     """Compute the last hidden states of rows, or take them from the user's cache, where other runs find them."""
     content = hashlib.sha256(repr([(row.key, row.prompt_ids, row.branches) for row in rows]).encode()).hexdigest()
     name = f"{fingerprint}-{str(model.dtype).removeprefix('torch.')}-{content[:16]}"
-    return CachedStates.build(model, rows, cache_directory() / "reference", name, progress=progress)
+    cache = Cache(cache_directory() / "reference", MOST_BYTES)
+    return CachedStates.build(model, rows, cache, name, progress=progress)
+
+
+def require_itself(kl: float, model: Any, reference: Reference) -> None:
+    """Raise ModelError unless the original's KL to itself, in nats per token, is 0 up to rounding.
+
+    Nothing that is measured or trained against a reference is worth anything otherwise.
+    """
+    if isinstance(reference, CachedStates) and not kl <= SAME.get(model.dtype, SAME_IN_HALF):
+        raise ModelError(
+            f"{reference.directory}: the states kept there are not those of this model: its KL to itself is {kl:.2g} "
+            "nats per token; remove the directory and run again"
+        )
 
 
 def frozen_head(model: Any) -> Logits:
@@ -172,21 +182,11 @@ def frozen_head(model: Any) -> Logits:
     return Head(copy.deepcopy(head.layer).requires_grad_(False), head.scale, head.soft_cap)
 
 
-def _is_whole(directory: Path) -> bool:
-    """Whether a cache is complete: the index can be read, and the states are as long as it says."""
-    try:
-        index = json.loads((directory / "index.json").read_text())
-        size = index["tokens"] * index["width"] * getattr(torch, index["dtype"]).itemsize
-        return bool((directory / "states.bin").stat().st_size == size)
-    except (OSError, ValueError, KeyError):
-        return False
-
-
 @torch.no_grad()
 def _write_states(
     model: Any, rows: Sequence[Tree], directory: Path, batch_tokens: int, progress: OnProgress | None
 ) -> None:
-    """Write states.bin row after row and index.json last."""
+    """Write states.bin row after row, and index.json."""
     device = next(unwrapped(model).parameters()).device
     ordered = sorted(rows, key=lambda tree: -tree.tokens)
     places, written, width, dtype = [], 0, 0, torch.float32

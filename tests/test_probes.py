@@ -104,6 +104,7 @@ BOTH = pytest.mark.parametrize(
 @BOTH
 def test_every_name_of_the_contract_is_measured_and_nothing_else(split, scenario):
     own = IN_SCENARIO[scenario] if split in HARM_SPLITS else set()
+    own = own | (set() if scenario == "copyright" else {"cut_rate"})
     assert set(measured(full(split, scenario=scenario))) == NAMES[split] | own
 
 
@@ -150,6 +151,7 @@ def test_law_replies_without_tokens_or_verdicts_are_unknown_and_fail_nothing(spl
     found = measured(evidence([""] * n, **lists, retrained=evidence([""] * n, **lists)))
     figured = {name for name, measurement in found.items() if measurement.value is not None}
     always = {"blank_rate", "gibberish_rate", "refusal_rate", "reply_tokens", "similarity"}
+    always |= set() if scenario == "copyright" else {"cut_rate"}
     assert figured <= always | {"kept_rate", "right_nll"} and always <= figured
     assert all(found[name].unknown == n for name in set(found) - always - {"kept_rate", "right_nll"})
     if "right_nll" in found:  # the third right reply has a token

@@ -130,6 +130,8 @@ def parse_pair(prompt: str, reply: str) -> Rendered | None:
 
     The assistant's mark may end the prompt or begin the reply. The reply may also be the whole dialogue again.
     """
+    if not _ANY.search(prompt) and not _ANY.search(reply):
+        return None
     before, whole = parse_rendered(prompt), parse_rendered(reply)
     if whole is not None and whole[0] and whole[1] is not None:
         asked = before[0] if before is not None else (Turn("user", prompt.strip()),)

@@ -164,10 +164,17 @@ def _checksums(directory: Path) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for path in sorted(directory.rglob("*")):
         if path.is_file() and path.name != CHECKSUMS and not is_partial(path):
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            found[path.relative_to(directory).as_posix()] = [path.stat().st_size, digest]
+            found[path.relative_to(directory).as_posix()] = [path.stat().st_size, sha256_of(path)]
     return found
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits; an empty text where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -17,10 +17,10 @@ import jinja2
 from pydantic import BaseModel, ValidationError
 
 from unteach.data.prompt_format import PlainFormat, PromptFormat, TemplateSettings, is_running_text, prompt_format
+from unteach.disk.files import write_whole, writing
 from unteach.errors import ConfigError, DataError
 from unteach.models.saving import save_tokenizer
 from unteach.prompts.turn import Turn
-from unteach.disk.files import write_whole, writing
 from unteach.text.escape import inert_line
 
 GUIDANCE = "guidance.json"

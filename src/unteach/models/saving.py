@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import logging
 
 from unteach.disk.files import whole_directory
 from unteach.models.unwrap import unwrapped
@@ -48,6 +49,18 @@ class AsItCame:
             setattr(base.config, name, value)
         if self.generation is not None:
             base.generation_config = copy.deepcopy(self.generation)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Within this block Transformers shows no bars of its own ("Writing model shards")."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def base_model(model: Any) -> Any:
@@ -98,7 +111,7 @@ def save_model(write: Callable[[str], None], model: Any, tokenizer: Any, directo
         came.put_back(base)
     with whole_directory(directory) as partial:
         try:
-            with _rounded_to(base, dtype) as changed:
+            with _rounded_to(base, dtype) as changed, without_bars():
                 write(str(partial))
         finally:
             now.put_back(base)

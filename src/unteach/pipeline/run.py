@@ -26,9 +26,9 @@ from unteach.training.trainer import UnlearnTrainer
 def run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> Report:
     """Unlearn, evaluate and report; returns the report, which is also in the output directory.
 
-    Settings, data and model are checked before anything is written, and no other process can write to the directory
-    meanwhile. With `resume`, a run that was killed goes on; one that only lacks a page or the card gets it. Raises UnteachError; `Interrupted` after Ctrl-C,
-    with a checkpoint to go on from.
+    Settings, data and model are checked before anything is written, and no other command can write to the directory
+    meanwhile. With `resume`, a run that was killed goes on; one that only lacks a page or the card gets it. Raises
+    UnteachError; `Interrupted` after Ctrl-C, with a checkpoint to go on from.
     """
     with output_directory(config.output, overwrite=overwrite, resume=resume) as directory:
         asked, told = (resumed(config, directory), []) if resume else as_trained(config, config.model)

@@ -19,24 +19,25 @@ from unteach.disk.cache import Cache, cache_directory
 from unteach.errors import ModelError
 from unteach.models.unwrap import unwrapped
 from unteach.progress import OnProgress
-from unteach.scoring.score import Head, LastHiddenStates, Logits, head_of, last_hidden_states
+from unteach.scoring.score import Head, LastHiddenStates, Logits, head_of, last_hidden_states, score
 from unteach.scoring.trees import Tree, TreeBatch, lay_out
-
 
 MOST_BYTES = 16 * 2**30
 """Largest size of all cached states together."""
-SAME = {torch.float32: 1e-3, torch.float64: 1e-3}
-"""Largest KL of the original to itself, by the dtype of its weights, in nats per token: rounding, and no more."""
-SAME_IN_HALF = 0.05
+SAME, SAME_IN_HALF = 1e-3, 0.05
+"""Largest KL of the original to itself, nats per token, in 32 and in 16 bits: rounding, and no more."""
+FEW = 8
+"""Rows that are read again to see whether the states are the model's own."""
 
 
 class Reference:
     """Gives the original's last hidden states for a batch whose trees have one branch each (see `TreeBatch.only`).
 
-    `tokens_read` counts the tokens that the original has read so far.
+    `tokens_read` counts the tokens that the original has read so far, on each process where `on_every_rank`.
     """
 
     tokens_read = 0
+    on_every_rank = True
 
     def knows(self, rows: Sequence[Tree]) -> bool:
         """Whether it has the states of all these rows; a model in memory can read any row."""
@@ -69,23 +70,32 @@ class AdapterOff(Reference):
 
 
 class FrozenCopy(Reference):
-    """A second model in memory, a copy of `model` as it is now: simple, at twice the weights. Only on request."""
+    """A second model in memory, a copy of `model` as it is now: simple, at twice the weights. Only on request.
+
+    It computes in the precision (autocast) in which it was made.
+    """
 
     def __init__(self, model: Any) -> None:
         self.model = copy.deepcopy(unwrapped(model)).eval().requires_grad_(False)
+        self._autocast = _autocast_dtype(next(self.model.parameters()).device.type)
 
     @torch.no_grad()
     def __call__(self, batch: TreeBatch) -> LastHiddenStates:
         self.tokens_read += batch.token_count
-        return last_hidden_states(self.model, batch)
+        with torch.autocast(batch.input_ids.device.type, self._autocast, enabled=self._autocast is not None):
+            return last_hidden_states(self.model, batch)
 
 
 class CachedStates(Reference):
     """The original's last hidden states of a set of rows, on disk, and a frozen copy of its head.
 
-    They are exact, in the model's own precision. States are memory-mapped: a step reads only its own rows.
+    They are exact, in the precision (dtype and autocast) in which they are computed. They equal the live
+    model's to the last bit only in batches of the same shape: in bfloat16, KL begins near 0 and not at it. States are
+    memory-mapped: a step reads only its own rows.
     `tokens_read` counts the tokens that computing them takes, also where an earlier run computed them.
     """
+
+    on_every_rank = False  # one process computes them, the others read
 
     def __init__(self, directory: Path, head: Logits, tokens_read: int = 0) -> None:
         self.directory, self._head, self.tokens_read = directory, head, tokens_read
@@ -159,27 +169,53 @@ def cached_states(
 ) -> CachedStates:
     """Compute the last hidden states of rows, or take them from the user's cache, where other runs find them."""
     content = hashlib.sha256(repr([(row.key, row.prompt_ids, row.branches) for row in rows]).encode()).hexdigest()
-    name = f"{fingerprint}-{str(model.dtype).removeprefix('torch.')}-{content[:16]}"
+    precision = "-".join(str(kind).removeprefix("torch.") for kind in _kinds(model))
+    name = f"{fingerprint}-{precision}-{content[:16]}"
     cache = Cache(cache_directory() / "reference", MOST_BYTES)
-    return CachedStates.build(model, rows, cache, name, progress=progress)
+    states = CachedStates.build(model, rows, cache, name, progress=progress)
+    require_itself(_kl_to_itself(model, rows, states), model, states)
+    return states
 
 
-def require_itself(kl: float, model: Any, reference: Reference) -> None:
+def require_itself(kl: float, model: Any, states: CachedStates) -> None:
     """Raise ModelError unless the original's KL to itself, in nats per token, is 0 up to rounding.
 
-    Nothing that is measured or trained against a reference is worth anything otherwise.
+    Nothing that is measured or trained against these states is worth anything otherwise.
     """
-    if isinstance(reference, CachedStates) and not kl <= SAME.get(model.dtype, SAME_IN_HALF):
+    exact = all(kind.itemsize >= 4 for kind in _kinds(model))
+    if not kl <= (SAME if exact else SAME_IN_HALF):
         raise ModelError(
-            f"{reference.directory}: the states kept there are not those of this model: its KL to itself is {kl:.2g} "
-            "nats per token; remove the directory and run again"
+            f"{states.directory}: the states kept there are not those of this model: its KL to itself is {kl:.2g} nats "
+            "per token; remove the directory and run again, or use --reference frozen"
         )
+
+
+@torch.no_grad()
+def _kl_to_itself(model: Any, rows: Sequence[Tree], states: CachedStates) -> float:
+    """Return the mean KL over the tokens of a few rows, in nats."""
+    few = rows[:: max(1, len(rows) // FEW)][:FEW]
+    if not few:
+        return 0.0
+    batch = lay_out(few).to(next(unwrapped(model).parameters()).device)
+    kl = score(last_hidden_states(model, batch), batch.targets, states(batch)).kl
+    return 0.0 if kl is None else float(kl.mean())
 
 
 def frozen_head(model: Any) -> Logits:
     """Return a copy of the model's head that training does not move."""
     head = head_of(model)
     return Head(copy.deepcopy(head.layer).requires_grad_(False), head.scale, head.soft_cap)
+
+
+def _autocast_dtype(device: str) -> torch.dtype | None:
+    """Return what autocast computes in here, None where it is off."""
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
+def _kinds(model: Any) -> list[torch.dtype]:
+    """Return what the model computes in: its weights' dtype and, where it is on, that of autocast."""
+    autocast = _autocast_dtype(next(unwrapped(model).parameters()).device.type)
+    return [model.dtype] if autocast is None else [model.dtype, autocast]
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ import yaml
 from rich.console import Console
 
 from unteach.comparison.compare import Comparison, compare
+from unteach.disk.files import write_whole
 from unteach.errors import ConfigError, DataError, Interrupted
 from unteach.pipeline.directory import output_directory
 from unteach.pipeline.measure import is_finished, write_report
@@ -24,7 +25,6 @@ from unteach.report import wording
 from unteach.report.comparison_page import write_comparison_page
 from unteach.report.comparison_table import comparison_text, show, write
 from unteach.report.page import FILE_NAME as PAGE
-from unteach.disk.files import write_whole
 from unteach.results.report import Report
 from unteach.scenarios import bad_rate_of, scenario_names
 from unteach.study.config import StudyConfig, arm_values, kind_of
@@ -91,8 +91,7 @@ def run_study(study: StudyConfig, output: str, say: Say = print) -> Comparison:
 def done_runs(study: StudyConfig, directory: Path) -> dict[str, int]:
     """Count the runs of each arm that are done in a study's directory."""
     return {
-        arm: sum(is_finished(_run_directory(directory, arm, seed)) for seed in study.every_seed)
-        for arm in study.arms
+        arm: sum(is_finished(_run_directory(directory, arm, seed)) for seed in study.every_seed) for arm in study.arms
     }
 
 

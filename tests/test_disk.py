@@ -168,7 +168,7 @@ def test_a_lock_file_that_nobody_holds_is_taken_whatever_it_says(tmp_path, conte
 
 
 def test_a_holder_on_another_host_counts_as_long_as_it_shows_signs_of_life(tmp_path, monkeypatch):
-    """As where a file system gives both hosts the lock; a job that goes on elsewhere waits until the first is silent."""
+    """As on a file system that gives both hosts the lock: a job that goes on elsewhere waits for silence."""
     monkeypatch.setattr(module, "BEAT", 0.1)
     monkeypatch.setattr(module, "PATIENCE", 0.5)
     path = tmp_path / LOCK

@@ -18,7 +18,7 @@ from unteach.models.saving import save_model
 from unteach.models.unwrap import unwrapped
 from unteach.pipeline.as_trained import as_trained
 from unteach.pipeline.config import RunConfig, with_defaults
-from unteach.pipeline.directory import check_inputs, clear_output, output_directory
+from unteach.pipeline.directory import check_inputs, output_directory
 from unteach.pipeline.measure import make_report, measure_fluency, measure_original, measure_retrained, write_report
 from unteach.pipeline.original import check_adapter_settings
 from unteach.pipeline.prepare import (
@@ -72,10 +72,9 @@ def run_baseline(config: BaselineConfig, *, overwrite: bool = False) -> Report:
             prepared = _prepare(baseline, config, shared, directory)
         except KeyboardInterrupt:
             raise Interrupted("stopped before anything was written") from None
-        clear_output(directory, overwrite=overwrite)
         command = f"unteach baseline {baseline.name} --config run.yaml --output another-directory"
         day = prepared.run.original.form.settings.date
-        write_config(config.model_copy(update={"template_date": day}), directory, command)
+        write_config(config.model_copy(update={"template_date": day}), directory, command, overwrite=overwrite)
         try:
             report = _train_and_measure(prepared)
         except KeyboardInterrupt:

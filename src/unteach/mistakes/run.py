@@ -16,7 +16,7 @@ from unteach.mistakes.rows import add_own_answers
 from unteach.mistakes.steps import find_analyses, find_mistakes, make_analyst, take_given_analyses
 from unteach.mistakes.tune import mix_rows, tune, validation_curve
 from unteach.models.saving import save_model
-from unteach.pipeline.directory import check_inputs, clear_output, output_directory
+from unteach.pipeline.directory import check_inputs, output_directory
 from unteach.pipeline.measure import finish_report, make_report, measure_fluency, write_report
 from unteach.pipeline.settings import inputs_of, resumed, write_config
 from unteach.pipeline.train import Trained
@@ -52,8 +52,7 @@ def run_mistakes(config: MistakesConfig, *, resume: bool = False, overwrite: boo
             prepared = replace(prepared, records=there or _make_records(prepared))
         except KeyboardInterrupt:
             raise Interrupted("stopped before anything was written") from None
-        clear_output(directory, overwrite=overwrite)
-        write_config(config, directory, _command(config))
+        write_config(config, directory, _command(config), overwrite=overwrite)
         write_records(directory, prepared.records)
         try:
             prepared = replace(prepared, rows=add_own_answers(prepared.rows, prepared.original, config))

@@ -19,7 +19,7 @@ from unteach.mistakes.run import report_of
 from unteach.mistakes.steps import find_analyses, find_mistakes, make_analyst
 from unteach.mistakes.tune import mix_rows, tune
 from unteach.models.unwrap import unwrapped
-from unteach.pipeline.directory import check_inputs, clear_output, output_directory
+from unteach.pipeline.directory import check_inputs, output_directory
 from unteach.pipeline.measure import write_report
 from unteach.pipeline.original import load_weights
 from unteach.pipeline.seeds import pooled
@@ -49,8 +49,7 @@ def study(config: MistakesConfig, *, overwrite: bool = False) -> Report:
         prepared = replace(prepared, rows=add_own_answers(prepared.rows, prepared.original, config))
         prepared = replace(prepared, records=find_analyses(prepared, analyst))
         corpus = _measuring_corpus(prepared)
-        clear_output(directory, overwrite=overwrite)
-        write_config(config, directory, COMMAND)
+        write_config(config, directory, COMMAND, overwrite=overwrite)
         write_records(directory, prepared.records)
         try:
             report = _run_arms(prepared, corpus)

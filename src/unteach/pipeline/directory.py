@@ -1,7 +1,6 @@
 """The run directory: whether it may be written, who writes it, and what a run writes there."""
 
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,12 +33,12 @@ def output_directory(output: str, *, overwrite: bool, resume: bool = False) -> I
 
     Empty directories that it has made are removed where the block fails, and errors of the disk become OutputErrors.
     """
-    directory = check_output(output, overwrite=overwrite, resume=resume)
+    directory = _place_of(output, overwrite=overwrite, resume=resume)
     with living_on(directory), _no_empty_left([directory, *directory.absolute().parents]):
         with writing(directory, "name another directory"):
             directory.mkdir(parents=True, exist_ok=True)
         with only_writer(directory), _no_empty_left([directory / "checkpoints"]):  # the Trainer makes this one at once
-            check_output(output, overwrite=overwrite, resume=resume)  # it may have changed before we held it
+            _check_content(directory, overwrite=overwrite, resume=resume)
             yield directory
 
 
@@ -62,6 +61,13 @@ def check_output(output: str, *, overwrite: bool, resume: bool) -> Path:
     Raises OutputError for a directory that is not empty (unless `overwrite` or `resume` is set), for a file at its
     place, and where nothing may be written.
     """
+    directory = _place_of(output, overwrite=overwrite, resume=resume)
+    _check_content(directory, overwrite=overwrite, resume=resume)
+    return directory
+
+
+def _place_of(output: str, *, overwrite: bool, resume: bool) -> Path:
+    """Return the directory, which need not exist, if it can be written."""
     if not output:
         raise OutputError("--output is missing; name a directory for the model and the report")
     if overwrite and resume:
@@ -74,20 +80,23 @@ def check_output(output: str, *, overwrite: bool, resume: bool) -> Path:
         raise OutputError(f"--output {output}: {nearest} is a file; name another directory")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise OutputError(f"--output {output}: no permission to write in {nearest}; name another directory")
+    return directory
+
+
+def _check_content(directory: Path, *, overwrite: bool, resume: bool) -> None:
     if _is_replaced(directory):
-        return directory
+        return
     used = directory.exists() and not all(map(_is_leftover, directory.iterdir()))
     if used and not (overwrite or resume):
         raise OutputError(
-            f"--output {output}: not empty; name another directory, or add --resume to go on with the run in it "
+            f"--output {directory}: not empty; name another directory, or add --resume to go on with the run in it "
             "or --overwrite to replace it"
         )
     if overwrite and used and not _holds_run(directory):
         raise OutputError(
-            f"--output {output}: --overwrite replaces runs only, and this directory holds none (no run.yaml); "
+            f"--output {directory}: --overwrite replaces runs only, and this directory holds none (no run.yaml); "
             "name another directory"
         )
-    return directory
 
 
 def _is_replaced(directory: Path) -> bool:
@@ -116,19 +125,25 @@ def check_inputs(directory: Path, inputs: Iterable[str | None], *, overwrite: bo
             raise OutputError(f"--output {directory}: --overwrite would delete {source}, which this run reads; move it")
 
 
-def clear_output(directory: Path, *, overwrite: bool) -> None:
-    """Clear the directory of what killed processes left and, with `overwrite`, of an earlier run. Raises OutputError.
+@contextmanager
+def beginning(directory: Path, *, overwrite: bool) -> Iterator[None]:
+    """Clear the directory, with `overwrite` of an earlier run too, before the block writes the settings of a new one.
 
-    One rename takes the settings of the earlier run away, and with them the run: whoever is killed from there on leaves
-    a directory in which a new run can begin.
+    One rename takes the settings of the earlier run away, and with them the run: whoever is killed from there on until
+    the new settings are written leaves a directory in which a new run can begin. Raises OutputError.
     """
+    aside = directory / REPLACED
     with writing(directory, "name another directory"):
-        if overwrite or _is_replaced(directory):
-            aside = directory / REPLACED
+        replacing = overwrite or _is_replaced(directory)
+        if replacing:
             aside.mkdir(exist_ok=True)
             for name in CONTRACT:
                 if os.path.lexists(directory / name):
                     remove_whole(aside / name)
                     (directory / name).rename(aside / name)
         for path in [path for path in directory.iterdir() if is_partial(path)]:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            for part in path.iterdir() if path == aside and replacing else [path]:
+                remove_whole(part)
+    yield
+    with writing(directory, "name another directory"):
+        remove_whole(aside)

@@ -12,7 +12,7 @@ from unteach.models.directory import left_alone
 from unteach.models.fingerprint import model_fingerprint
 from unteach.pipeline.as_trained import MEASURED, as_trained
 from unteach.pipeline.config import RunConfig, with_defaults
-from unteach.pipeline.directory import check_inputs, clear_output, output_directory
+from unteach.pipeline.directory import check_inputs, output_directory
 from unteach.pipeline.measure import make_report, write_report
 from unteach.pipeline.original import check_comparable, load_original, load_weights
 from unteach.pipeline.prepare import judges_of, new_evaluation, trusted_judges, with_judges
@@ -80,11 +80,11 @@ def _evaluate(config: RunConfig, original: str | None, directory: Path | None, o
     compared = f" --original {original}" if original else ""
     report.command = f"unteach evaluate --config run.yaml{compared} --output another-directory"
     if directory:
-        clear_output(directory, overwrite=overwrite)
         write_config(
             config.model_copy(update={"template": template, "template_date": before.form.settings.date}),
             directory,
             report.command,
+            overwrite=overwrite,
         )
         write_report(report, directory)
     return report

@@ -6,7 +6,7 @@ from unteach.errors import ConfigError, Interrupted
 from unteach.evaluation.evaluation import evaluate_arm
 from unteach.pipeline.as_trained import as_trained
 from unteach.pipeline.config import RunConfig, with_defaults
-from unteach.pipeline.directory import check_inputs, clear_output, output_directory
+from unteach.pipeline.directory import check_inputs, output_directory
 from unteach.pipeline.measure import (
     finish_report,
     make_report,
@@ -41,8 +41,7 @@ def run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> 
         check_inputs(directory, inputs_of(config), overwrite=overwrite)
         prepared = prepare(config, directory)
         trainer = make_trainer(prepared)
-        clear_output(directory, overwrite=overwrite)
-        write_config(prepared.config, directory)
+        write_config(prepared.config, directory, overwrite=overwrite)
         report = _train_and_measure(prepared, trainer, directory, resume)
         report.notes = [*told, *method_note(config, asked), *report.notes]
         write_report(report, directory)

@@ -10,7 +10,7 @@ from scipy.stats import t
 from unteach.disk.files import remove_whole
 from unteach.errors import ConfigError
 from unteach.pipeline.config import RunConfig
-from unteach.pipeline.directory import SETTINGS, clear_output, output_directory
+from unteach.pipeline.directory import SETTINGS, output_directory
 from unteach.pipeline.measure import is_finished, write_report
 from unteach.pipeline.run import run
 from unteach.pipeline.settings import resumed, write_config
@@ -45,7 +45,6 @@ def run_seeds(config: RunConfig, count: int, *, resume: bool = False, overwrite:
         report = pooled(reports)
         report.command = f"unteach run --config run.yaml --seeds {count} --output another-directory"
         report.weights = f"seed-{config.seed}/model"
-        clear_output(directory, overwrite=False)
         write_config(config, directory, report.command)
         write_report(report, directory)
     return report

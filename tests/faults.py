@@ -64,8 +64,8 @@ def work(world: World, seed: int, tries: Sequence[tuple[str, int]], out: Path, u
 def main() -> int:
     """Make all tries; print a line for each kind and each failure; return how many failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for kind, count in {"kills": 100, "full": 30, "damaged": 20, "pairs": 10}.items():
-        parser.add_argument(f"--{kind}", type=int, default=count, metavar="N")
+    for flag, count in {"--kills": 100, "--full": 30, "--damaged": 20, "--pairs": 10}.items():
+        parser.add_argument(flag, type=int, default=count, metavar="N", help="how many tries of this kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="tries at a time")
     parser.add_argument("--minutes", type=float, default=20.0, help="begin no try after so many minutes")

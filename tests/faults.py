@@ -68,7 +68,7 @@ def main() -> int:
         parser.add_argument(flag, type=int, default=count, metavar="N", help="how many tries of this kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="tries at a time")
-    parser.add_argument("--minutes", type=float, default=20.0, help="begin no try after so many minutes")
+    parser.add_argument("--minutes", type=float, default=18.0, help="begin no try after so many minutes")
     parser.add_argument("--only", type=int, help="of each kind, only this number")
     asked = parser.parse_args()
     began = time.monotonic()

@@ -1,6 +1,7 @@
 """A trained model, written to a directory as it came: dtype, settings and tokenizer are those of the original."""
 
 import copy
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -109,7 +110,7 @@ def save_model(write: Callable[[str], None], model: Any, tokenizer: Any, directo
         notes += _prepare_adapter(whole, base)
     if came is not None:
         came.put_back(base)
-    with whole_directory(directory) as partial:
+    with whole_directory(directory, together=int(os.environ.get("WORLD_SIZE") or 1) > 1) as partial:
         try:
             with _rounded_to(base, dtype) as changed, without_bars():
                 write(str(partial))

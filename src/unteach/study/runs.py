@@ -82,6 +82,8 @@ def run_study(study: StudyConfig, output: str, say: Say = print) -> Comparison:
         for name, path in missing_files(study):  # before hours of other runs
             raise DataError(f"{name}: {path}: no such file; name another, or put it there")
         shared = shared_settings(study)
+        if not begun:  # first of all, so that the study goes on wherever it is killed
+            _write_study(study, directory)
         runs = lay_out_runs(study, shared, directory)
         _write_study(study, directory)
         failed = _run_all([run for run in runs if not run.done], len(runs), study.jobs, say)

@@ -155,7 +155,7 @@ DAMAGE = {
     "a file in its place": lambda directory: (shutil.rmtree(directory), directory.write_text("?")),
 }
 DAMAGE |= {
-    f"{name}: {content[:9].decode()}": damaged(name, lambda _, content=content: content)
+    f"{name}: {content[:9]!r}": damaged(name, lambda _, content=content: content)
     for name in ("index.json", "checksums.json")
     for content in (b"", b"[]", b"null", b"{}", b'{"files": 1}', b'{"tokens": "many"}', b"[" * 99_999, b"\xff\xfe")
 }

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from unteach.data.columns import DIALOGUE, EVERYWHERE, IGNORED, LABEL, PROMPT, REPLY, Names
 from unteach.data.example import Polarity
 from unteach.data.labels import direction
-from unteach.data.layouts import DIALOGUE, EVERYWHERE, IGNORED, LABEL, LAYOUTS, PROMPT, REPLY, Names
+from unteach.data.layouts import LAYOUTS
 from unteach.data.reading import HowToRead, Reading, read, read_examples
 from unteach.errors import ConfigError, DataError
 from unteach.pipeline.config import RunConfig

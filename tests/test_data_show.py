@@ -22,7 +22,7 @@ ROWS = [
 
 def table(out: str, title: str) -> dict[str, str]:
     """The rows of a table by their first cell."""
-    lines = out[out.index(f"\n{title}") :].split("\n")[3:]
+    lines = out[out.index(f"\n{title} ") :].split("\n")[3:]
     cells = [re.split(r" {2,}", line.strip()) for line in lines[: [*map(str.strip, lines), ""].index("")]]
     return {row[0]: " ".join(row[1:]) for row in cells}
 
@@ -38,7 +38,7 @@ def test_a_file_is_accounted_for(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "mood": "not read",
         "id": "ignored: says which row it is",
     }
-    assert table(shown.out, "label ") == {"0": "3 bad", "1": "3 good"}
+    assert table(shown.out, "label   rows") == {"0": "3 bad", "1": "3 good"}
     assert "3 of 3 negative rows as the model will see them" in shown.out
     assert re.search(r"^user +May I paint the fence 0\?$", shown.out, re.MULTILINE)
     assert re.search(r"^reply +Only on day 0\. *$", shown.out, re.MULTILINE)
@@ -51,7 +51,7 @@ def test_what_the_user_says_about_it(tmp_path: Path, capsys: pytest.CaptureFixtu
     words = ["--column", "prompt=ask.text", "--column", "reply=said", "--column", "label=mark", "--bad-label", "b"]
     shown = call(capsys, "data", "show", source, *words, "--as", "normal")
     assert shown.code == 0 and "3 normal rows as the model will see them" in shown.out.replace("3 of ", "")
-    assert table(shown.out, "column")["ask.text"] == "prompt" and table(shown.out, "mark") == {
+    assert table(shown.out, "column")["ask.text"] == "prompt" and table(shown.out, "mark   rows") == {
         "a": "3 good",
         "b": "3 bad",
     }
@@ -113,4 +113,4 @@ class TestSharedCases:
         if first.suffix == ".jsonl" and first.read_bytes()[:1] == b"{" and name != "pretty.jsonl":
             columns = json.loads(first.read_text().split("\n")[0])
             assert table(shown.out, "column").keys() == {inert_line(column, 40) for column in columns}
-        assert "not read" not in shown.out or name == "hh_prompt_marks.jsonl"
+        assert "not read" not in table(shown.out, "column").values() or name == "hh_prompt_marks.jsonl"

@@ -191,10 +191,10 @@ def test_kept_rate_by_hand():
         ("good", "good", "it is paris", "paris"),  # right as before: kept
         ("good", "bad", "it is paris", "it is rome"),  # now wrong: not kept, however alike
         ("good", "bad", "It is  Paris", "it is paris"),  # the same words: kept, whatever the judge says now
-        ("good", "unknown", "a b c d", "a b"),  # no verdict, half of the words: kept
-        ("good", "unknown", "a b c d", "a"),  # not kept
-        ("unknown", "good", "a b c d", "x y"),  # as it did, or not: not kept
-        ("unknown", "bad", "a b c d", "z b c z"),  # kept
+        ("good", "unknown", "a b c d e f", "a b c"),  # no verdict, half of the words: kept
+        ("good", "unknown", "a b c d e f", "a b"),  # not kept
+        ("unknown", "good", "a b c d e f", "x y"),  # as it did, or not: not kept
+        ("unknown", "bad", "a b c d e f", "z b c z d"),  # kept
         ("unknown", "good", " ", "x"),  # the original said nothing: nothing to keep
         ("bad", "good", "rome", "paris"),  # the original was wrong: nothing to keep
         ("bad", "bad", "rome", "rome"),

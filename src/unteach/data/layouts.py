@@ -6,77 +6,24 @@ roles of `EVERYWHERE`, or are known and ignored; every other column is unread, a
 entry of `LAYOUTS`.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from unteach.data.columns import DIALOGUE, EVERYWHERE, PROMPT, REPLY, Names
 from unteach.data.example import Example, Polarity
-from unteach.data.raw_row import RawRow, listed
+from unteach.data.raw_row import RawRow
 from unteach.data.roles import read_roles
 from unteach.data.special_sets import (
     graded,
     haluchat,
     has_two_outputs,
     multiple_choice,
+    opening,
     perturbed,
     truthful,
     two_flagged,
     two_outputs,
 )
-from unteach.errors import ConfigError, DataError, nearest
-
-Names = tuple[str, ...]
-
-PROMPT: Names = (
-    *("prompt", "instruction", "question", "query", "user_input", "user_query", "test_case", "goal", "behavior"),
-    *("user_prompt", "user", "human", "problem", "input", "inputs"),
-)
-REPLY: Names = (
-    *("completion", "reply", "response", "answer", "output", "model_output", "generation", "chatgpt_response"),
-    *("model_response", "assistant", "gpt", "target", "targets", "solution"),
-)
-DIALOGUE: Names = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns")
-LABEL: Names = (
-    *("label", "labels", "kto_tag", "is_safe", "safe", "is_bad", "is_good", "is_correct", "correct"),
-    *("toxicity", "toxic", "is_toxic", "harmful", "is_harmful", "unsafe", "is_unsafe", "is_response_safe"),
-    *("response_harm_label", "response_label", "jailbroken", "is_jailbroken", "hallucination", "hallucinated"),
-    *("is_hallucination", "flagged", "human_majority", "annotations.choices", "quality", "thumbs", "feedback"),
-)
-
-EVERYWHERE: Mapping[str, Names] = {
-    "system": ("system", "system_prompt", "system_message", "sys_prompt"),
-    "history": ("history", "chat_history", "dialogue_history"),
-    "context": ("context", "passage", "knowledge", "document", "background", "contexts"),
-    "label": LABEL,
-    "concept": ("concept", "category", "topic", "subcategory", "subject", "semanticcategory", "functionalcategory"),
-    "good": ("good",),
-    "bad": ("bad",),
-    "cut": ("cut",),
-}
-"""Roles that further columns play in every layout."""
-
-IGNORED: Mapping[str, str] = {
-    **dict.fromkeys(
-        (
-            *("id", "idx", "index", "", "uuid", "guid", "row_id", "__index_level_0__", "unnamed: 0", "unnamed:0"),
-            *("prompt_id", "conversation_id", "conv_id", "question_id", "example_id", "external_id", "behaviorid"),
-            *("conversation_hash", "hashed_ip", "sha256", "hash", "annotator", "annotation_id", "lead_time"),
-            *("created_at", "updated_at", "timestamp", "date", "inserted_at"),
-        ),
-        "says which row it is",
-    ),
-    **dict.fromkeys(
-        (
-            *("source", "model", "dataset", "split", "language", "lang", "seed", "url", "license", "licence"),
-            *("turn", "num_turns", "tokens", "num_tokens", "chosen_model", "rejected_model", "chosen-model"),
-            *("rejected-model", "models", "prompt_source", "metadata", "meta", "state", "country", "header"),
-        ),
-        "says where the row comes from",
-    ),
-    **dict.fromkeys(("tools", "tool_choice", "parallel_tool_calls", "functions"), "tools are not offered to the model"),
-    **dict.fromkeys(("redacted", "openai_moderation", "detoxify_moderation"), "a machine's opinion of the dialogue"),
-}
-"""Columns that are known and not read in any layout, and why."""
 
 Reader = Callable[[RawRow, Polarity], Iterable[Example]]
 
@@ -85,8 +32,8 @@ Reader = Callable[[RawRow, Polarity], Iterable[Example]]
 class Layout:
     """A kind of row.
 
-    `needs` are the roles by which it is recognised, each with the names that its column may have; a name of several
-    words is one name. `takes` are further roles beside those of `EVERYWHERE` but for `without`; `ignores` are columns
+    `needs` are the roles by which it is recognised, each with the names that its column may have. `becomes` says
+    what is made of them. `takes` are further roles beside those of `EVERYWHERE` but for `without`; `ignores` are columns
     known and not read, with the reason. `true_is_bad` is the direction of its label where the layout knows it. `fits`
     looks at the rows where columns do not suffice. `note` is told to the user. The columns of an `open` layout may have
     any names, if the user says so.
@@ -198,7 +145,11 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         "multiple choice (WMDP, MMLU)",
-        {"prompt": ("question", "prompt"), "choices": ("choices", "options"), "answer": ("answer", "answer_idx")},
+        {
+            "prompt": ("question", "prompt"),
+            "choices": ("choices", "options"),
+            "answer": ("answer", "answer_idx", "answerkey"),
+        },
         "question, and the text of the choice that `answer` names, which is the right one",
         without=("label", "good", "bad"),
         read=multiple_choice,
@@ -215,8 +166,9 @@ LAYOUTS: tuple[Layout, ...] = (
         "JailbreakBench results",
         {"prompt": ("prompt",), "reply": ("response",), "label": ("jailbroken", "human_majority")},
         "prompt and response; jailbroken is bad",
-        takes={"concept": ("behavior",)},
-        ignores=_why("not what the model was asked", "goal", "queries", "number_of_queries", "prompt_tokens")
+        ignores=_why(
+            "not what the model was asked", "goal", "behavior", "queries", "number_of_queries", "prompt_tokens"
+        )
         | _why(
             "one annotator's opinion", "harmbench_cf", "llama3_cf", "llama2_cf", "gpt4_cf", "human1", "human2", "human3"
         )
@@ -310,7 +262,8 @@ LAYOUTS: tuple[Layout, ...] = (
         {"prompt": ("goal", "behavior"), "reply": ("target",)},
         "goal, and the opening of a reply that gives in",
         ignores=_why("a short name of the goal", "behavior"),
-        note="'target' is the opening of a reply, not a whole one",
+        read=opening,
+        note="'target' is the opening of a reply, so it is learned without an end",
     ),
     Layout(
         "instructions (Alpaca, Dolly, LLaMA-Factory)",
@@ -335,115 +288,3 @@ LAYOUTS: tuple[Layout, ...] = (
         open=True,
     ),
 )
-
-ROLES = ("prompt", "reply", "good", "bad", "text", "label", "concept", "system", "context", "history", "messages")
-"""What a user may name a column (`--column OURS=THEIRS`)."""
-
-
-@dataclass(frozen=True)
-class Match:
-    """A layout with the columns of a source by their roles; further columns of context are "context 2" and so on."""
-
-    layout: Layout
-    names: Mapping[str, str]
-
-
-def match(source: str, rows: Sequence[RawRow], columns: Sequence[str], named: Mapping[str, str]) -> Match:
-    """Find the layout of rows with these columns; `named` says which columns play a role by the user's word.
-
-    Of all layouts that fit, that with most roles named by the user is taken, the first of these. Raises DataError where
-    none fits, and where the layout has no use for a column that the user named.
-    """
-    known = _by_name(column for column in columns if column not in named.values())
-    found: list[Match] = []
-    for layout in LAYOUTS:
-        names = {role: _player(layout, role, named, known) for role in layout.needs}
-        taken = [name for name in names.values() if name]
-        if all(names.values()) and len(set(taken)) == len(taken) and (layout.fits is None or layout.fits(rows)):
-            found.append(Match(layout, {role: name for role, name in names.items() if name}))
-    if not found:
-        raise DataError(_nothing_fits(source, columns, named))
-    best = max(found, key=lambda one: sum(role in named for role in one.layout.needs))
-    return _with_optional(source, best, known, named)
-
-
-def _player(layout: Layout, role: str, named: Mapping[str, str], known: Mapping[str, str]) -> str | None:
-    """Return the column that plays a role: the one that the user named, else the first of the role's names.
-
-    A layout of one public set is recognised by its own names alone.
-    """
-    names = layout.needs[role]
-    if role in named:
-        return named[role] if layout.open or folded(named[role]) in map(folded, names) else None
-    return _first(names, known)
-
-
-def _with_optional(source: str, best: Match, known: Mapping[str, str], named: Mapping[str, str]) -> Match:
-    names = dict(best.names)
-    free = {name: column for name, column in known.items() if column not in names.values()}
-    for role, candidates in best.layout.optional.items():
-        there = (
-            [named[role]]
-            if role in named
-            else list(dict.fromkeys(free[name] for name in map(folded, candidates) if name in free))
-        )
-        for number, column in enumerate(there if role == "context" else there[:1], start=1):
-            names[role if number == 1 else f"{role} {number}"] = column
-    for role in named.keys() - names.keys():
-        if role != "context" or "prompt" not in best.layout.needs:  # a layout without context takes it if it is named
-            raise ConfigError(
-                f"{source}: --column {role}={named[role]}: the layout of its columns ({best.layout.name}) has no use "
-                f"for a {role}; leave it out, or name the columns of another layout"
-            )
-        names[role] = named[role]
-    return Match(best.layout, names)
-
-
-def _by_name(columns: Iterable[str]) -> dict[str, str]:
-    """Return columns by their name without case and space; the last part of a dotted name counts too."""
-    known: dict[str, str] = {}
-    for column in columns:
-        known.setdefault(folded(column), column)
-    for column in list(known.values()):
-        if "." in column:
-            known.setdefault(folded(column.rpartition(".")[2]), column)
-    return known
-
-
-def folded(column: str) -> str:
-    """Return a column's name as names are compared."""
-    return re.sub(r"[\s_-]", "", column).casefold()
-
-
-def _first(names: Names, known: Mapping[str, str]) -> str | None:
-    return next((known[folded(name)] for name in names if folded(name) in known), None)
-
-
-def _nothing_fits(source: str, columns: Sequence[str], named: Mapping[str, str]) -> str:
-    known = _by_name(columns)
-
-    def missing(layout: Layout) -> list[str]:
-        return [role for role, names in layout.needs.items() if role not in named and not _first(names, known)]
-
-    close = min(LAYOUTS, key=lambda layout: len(missing(layout)) / len(layout.needs))
-    also = " and ".join("a " + role for role in missing(close)) or "other columns"
-    return (
-        f"{source}: no known layout has the columns {listed(columns)}; the closest ({close.name}) also needs {also}; "
-        "name yours with --column prompt=… --column reply=… (or text=…, messages=…; data.text names a nested one)"
-    )
-
-
-def check_named(source: str, named: Mapping[str, str], columns: Sequence[str], rows: Sequence[RawRow]) -> None:
-    """Raise ConfigError or DataError for names of columns that do not exist."""
-    for ours, theirs in named.items():
-        if ours not in ROLES:
-            raise ConfigError(
-                f"--column {ours}={theirs}: unknown name '{ours}'{nearest(ours, ROLES)} (known: {', '.join(ROLES)})"
-            )
-        if theirs not in columns and not any(row.get(theirs) is not None for row in rows):
-            raise DataError(
-                f"{source}: --column {ours}={theirs}: there is no column '{theirs}'{nearest(theirs, columns)} "
-                f"(columns found: {listed(columns)})"
-            )
-    if len(set(named.values())) != len(named):
-        raise ConfigError("--column: one column cannot be two things; name each column once")

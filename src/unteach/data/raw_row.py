@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from unteach.data.dialogues import UnknownRole, is_message, kind, last_reply, turns_of
@@ -137,12 +138,12 @@ class RawRow:
     def rendered(self, role: str) -> Answer | None:
         """Return the dialogue of a text that carries a chat template; None where it carries none."""
         text = self.text(role)
-        parsed_text = parse_rendered(text)
-        if parsed_text is None:
+        parsed = _parsed(text)
+        if parsed is None:
             return None
-        turns, reply = parsed_text
-        opened = parse_rendered(f"{text} x")
-        if reply is None and opened is not None and opened[1] is not None:
+        turns, reply = parsed
+        opened = _parsed(f"{text} x") if reply is None else None
+        if opened is not None and opened[1] is not None:
             raise self.fail(f"field '{self.column(role)}': the reply is empty; remove the row or give it a reply")
         self.remarks.add(TEMPLATE_READ)
         if reply is not None:
@@ -187,6 +188,10 @@ class RawRow:
             raise DataError(str(self.fail(str(error)))) from None
         except ValueError as error:
             raise self.fail(str(error)) from None
+
+
+_parsed = lru_cache(maxsize=8)(parse_rendered)
+"""A row's text is asked for more than once."""
 
 
 def _joined(turns: tuple[Turn, ...], more: tuple[Turn, ...]) -> tuple[Turn, ...]:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from unteach.data.cells import parse_cells
+from unteach.data.columns import IGNORED, check_named, folded
 from unteach.data.example import Example, Polarity
 from unteach.data.exports import columns_of, unfolded
 from unteach.data.labels import Labels, is_label_like, may_be_labels, shown, understand
-from unteach.data.layouts import IGNORED, Match, check_named, folded, match
+from unteach.data.matching import Match, match
 from unteach.data.raw_row import NO_PROMPT, RawRow, UnusableRow, at_path, listed
 from unteach.data.rendered import marks_seen
 from unteach.data.roles import NO_COMMON_BEGINNING
@@ -21,7 +22,9 @@ from unteach.errors import DataError
 SKIPPED_SHARE = 0.05
 """Largest share of a source's rows that may be skipped because they cannot be used."""
 _WARNED = {NO_PROMPT, NO_COMMON_BEGINNING}
-_DOUBTFUL_LABELS = {"correct", "safe", "quality", "thumbs", "feedback", "annotations.choices", "choices"}
+_DOUBTFUL_LABELS = {"correct", "safe", "quality", "thumbs", "feedback", "annotations.choices", "choices"} | {
+    "quality.responses"
+}
 """Columns that may be labels or something else: they are read as labels only where their values are understood."""
 
 
@@ -69,7 +72,7 @@ class Reading:
 class HowToRead:
     """What a user may say about a source: names of columns, which values of a label are bad, and where it comes from.
 
-    `columns` maps our names (`layouts.ROLES`) to the user's columns, e.g. {"prompt": "question"}; a dotted name such as
+    `columns` maps our names (`columns.ROLES`) to the user's columns, e.g. {"prompt": "question"}; a dotted name such as
     "data.turns[0].text" leads to a nested one. `split` and `revision` are as in `read_rows`. If `lenient`, a source may
     lack the values of `bad_labels`.
     """
@@ -156,7 +159,8 @@ def _labels(source: str, rows: Sequence[RawRow], found: Match, how: HowToRead, p
     """Understand the label column; None where it holds no labels after all, and the user did not say it does."""
     column = found.names["label"]
     values = [at_path(row.values, column) for row in rows]
-    sure = "label" in how.columns or "label" in found.layout.needs or (bool(how.bad_labels) and not how.lenient)
+    sure = "label" in how.columns or "label" in found.layout.needs or folded(column) in ("label", "labels", "ktotag")
+    sure = sure or (bool(how.bad_labels) and not how.lenient)
     if not sure and not may_be_labels(values):
         return None
     direction = found.layout.true_is_bad
@@ -201,7 +205,7 @@ def _finished(example: Example, row: RawRow) -> Example:
     if not reply:
         raise row.fail("the reply is empty; remove the row or give it a reply")
     about = concept_of(row) or example.concept
-    cut = "cut" in row.names and str(row.get("cut")).lower() in ("true", "1")
+    cut = example.cut or ("cut" in row.names and str(row.get("cut")).lower() in ("true", "1"))
     return replace(example, reply=reply, where=example.where or row.label, concept=about, cut=cut)
 
 

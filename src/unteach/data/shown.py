@@ -172,9 +172,11 @@ def _said(example: Example) -> Iterator[Part]:
 
 def _rendered(example: Example, form: PromptFormat) -> Iterator[Part]:
     """Show prompt and reply as the text of their tokens, with the end."""
-    ids = (form.prompt_ids(example.turns), form.reply_ids(example.turns, example.reply))
-    prompt, reply = (inert(form.tokenizer.decode(part), LONGEST_TEXT * 2) for part in ids)
-    yield Text.assemble((prompt, "dim"), (reply, "bold"))
+    prompt, reply = form.prompt_ids(example.turns), form.reply_ids(example.turns, example.reply)
+    before, whole = form.tokenizer.decode(prompt), form.tokenizer.decode([*prompt, *reply])
+    said = whole.removeprefix(before) if whole.startswith(before) else ""
+    asked = whole.removesuffix(said) if said else whole
+    yield Text.assemble((inert(asked, 2 * LONGEST_TEXT), "dim"), (inert(said, 2 * LONGEST_TEXT), "bold"))
 
 
 def _tokens(examples: Sequence[Example], form: PromptFormat) -> Text:

@@ -101,6 +101,12 @@ def two_outputs(row: RawRow, polarity: Polarity) -> Iterator[Example]:
     yield with_other(Example(prompt_of(row), mine), other.strip() or None, polarity)
 
 
+def opening(row: RawRow, polarity: Polarity) -> Iterator[Example]:
+    """AdvBench and JailbreakBench: the reply is an opening, which goes on, so it counts as cut."""
+    turns, reply = row.answer(prompt_of(row), "reply")
+    yield Example(turns, reply, cut=True)
+
+
 def haluchat(row: RawRow, polarity: Polarity) -> Iterator[Example]:
     """HaluEval's dialogues: text with [Human] and [Assistant] marks, and two replies to it."""
     parts = re.split(r"\s*\[(Human|Assistant)\]:\s*", row.text("messages"))

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from unteach.data.columns import EVERYWHERE, check_named
 from unteach.data.example import Example
 from unteach.data.exports import columns_of, unfolded
-from unteach.data.layouts import EVERYWHERE, check_named
 from unteach.data.raw_row import RawRow
 from unteach.data.reading import HowToRead, Reading, concept_of, named_roles, reading_of
 from unteach.data.sources import read_rows

@@ -31,12 +31,12 @@ ROOMS = (
     "models",
     "progress",
     "text",
-    "cache",
+    "disk",
     "stats",
     "errors",
 )
 """From top to bottom: a room may import what stands below it, and itself."""
-LOOSE = {"__init__", "__main__", "errors", "stats", "progress", "cache"}
+LOOSE = {"__init__", "__main__", "errors", "stats", "progress"}
 
 
 def imports() -> list[tuple[str, str]]:

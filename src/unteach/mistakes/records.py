@@ -13,9 +13,9 @@ from unteach.data.raw_row import RawRow
 from unteach.data.reading import HowToRead, Reading, concept_of, named_roles, reading_of
 from unteach.data.sources import read_rows
 from unteach.data.written import written_row
+from unteach.disk.files import without_surrogates, write_whole
 from unteach.errors import nearest
 from unteach.prompts.turn import Turn
-from unteach.results.files import without_surrogates, write_whole
 from unteach.results.report import Cost
 from unteach.text.escape import inert_line
 

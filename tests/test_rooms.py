@@ -33,10 +33,11 @@ ROOMS = (
     "text",
     "cache",
     "stats",
+    "signals",
     "errors",
 )
 """From top to bottom: a room may import what stands below it, and itself."""
-LOOSE = {"__init__", "__main__", "errors", "stats", "progress", "cache"}
+LOOSE = {"__init__", "__main__", "errors", "stats", "progress", "cache", "signals"}
 
 
 def imports() -> list[tuple[str, str]]:

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import jinja2
 from pydantic import BaseModel, ValidationError
 
 from unteach.data.prompt_format import PlainFormat, PromptFormat, TemplateSettings, is_running_text, prompt_format
+from unteach.data.rendering import TemplateRefusal, render
 from unteach.errors import ConfigError, DataError
 from unteach.models.saving import save_tokenizer
 from unteach.prompts.turn import Turn
@@ -236,16 +236,8 @@ def _rendered(tokenizer: Any, template: str, **roles: str) -> str:
     """What the template makes of one turn per role, in the order given; nothing where it refuses them."""
     messages = [{"role": role.rstrip("_"), "content": content} for role, content in roles.items()]
     try:
-        return str(
-            tokenizer.apply_chat_template(
-                messages,
-                chat_template=template,
-                tokenize=False,
-                add_generation_prompt=messages[-1]["role"] == "user",
-                return_dict=False,
-            )
-        )
-    except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError):
+        return render(tokenizer, template, messages, generation=messages[-1]["role"] == "user")
+    except TemplateRefusal:
         return ""  # templates are programs, and fail like programs
 
 

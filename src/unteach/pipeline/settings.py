@@ -9,9 +9,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from unteach.errors import ConfigError, DataError, OutputError, nearest
+from unteach.text.bounded_yaml import YamlFault, read_yaml
 from unteach.text.escape import inert_line
 
 FILE_NAME = "run.yaml"
+LARGEST = 2**31 - 1
+"""Largest whole number of a setting."""
 Config = TypeVar("Config", bound=BaseModel)
 
 Place = Literal["rows", "model", "judge", "file"]
@@ -74,6 +77,14 @@ class Settings(BaseModel):
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
             return value  # pydantic refuses it
         return list(dict.fromkeys(name.strip() for part in parts for name in part.split(",") if name.strip()))
+
+    @field_validator("*")
+    @classmethod
+    def _bound(cls, value: Any) -> Any:
+        """Refuse whole numbers that torch and numpy do not take as a seed or a count."""
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise ValueError(f"must be at most {LARGEST}")
+        return value
 
     @field_validator("*")
     @classmethod
@@ -140,13 +151,14 @@ def _reason(error: Any) -> str:
 def read_config(path: str | Path) -> dict[str, Any]:
     """Read the fields that a YAML file sets. Raises DataError that names file and line."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = read_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give a file such as a run's {FILE_NAME}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        place = getattr(error, "problem_mark", None)
-        where = f" line {place.line + 1}" if place else ""
-        raise DataError(f"{path}{where}: not valid YAML; fix it or write it anew") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not valid YAML (not UTF-8 text); fix it or write it anew") from None
+    except YamlFault as fault:
+        where = f" line {fault.line}" if fault.line else ""
+        raise DataError(f"{path}{where}: {inert_line(str(fault), 200)}; fix it or write it anew") from None
     if not isinstance(values, dict):
         raise DataError(f"{path}: holds no settings; write lines such as `method: ga-mismatch`")
     return values

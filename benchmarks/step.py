@@ -36,8 +36,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from unteach.data.encoded import encode_all
 from unteach.data.example import Example
-from unteach.data.formats import read_examples
 from unteach.data.prompt_format import prompt_format
+from unteach.data.reading import read_examples
 from unteach.objectives.loss import method_loss
 from unteach.objectives.methods import Method, load_method
 from unteach.scoring.reference import CachedStates, Reference
@@ -276,7 +276,7 @@ def peaks(model: Callable[[], Any], items: Sequence[Item], material: Material) -
     """
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(
-        ["transformers.models.llama.modeling_llama", "unteach.objectives.loss", "unteach.data.formats"]
+        ["transformers.models.llama.modeling_llama", "unteach.objectives.loss", "unteach.data.layouts"]
     )
     found = {}
     for name in ARMS:

@@ -153,3 +153,16 @@ def test_resuming_takes_what_was_stored(tmp_path: Path) -> None:
     assert (config.output, config.evaluation_prompts) == ("elsewhere", 7)
     with pytest.raises(ConfigError, match=r"^--lora True: the run in .* was started with False"):
         resumed(RunConfig(lora=True), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"retian": ["a"]}, r"unknown setting 'retian'; did you mean 'retain'"),
+        ({"forget": "bad.jsonl"}, r"--forget bad.jsonl: must be a list, even of one"),
+        ({"batch_size": 0}, r"--batch-size 0: must be at least 1"),
+    ],
+)
+def test_a_config_made_in_python_says_what_is_wrong_in_one_line(values, message):
+    with pytest.raises(ConfigError, match=message):
+        RunConfig(**values)

@@ -1,6 +1,7 @@
 """A reply that was cut keeps that mark: in its verdict, in the report, and where it is trained on."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from unteach.data.encoded import encode_all
 from unteach.data.example import Example
 from unteach.data.own_answers import answer_prompts
 from unteach.data.prompt_format import prompt_format
+from unteach.data.reading import read_examples
+from unteach.data.written import write_examples
 from unteach.judges import load_judge
 from unteach.judges.base import case_of, make_case, verdicts_of
 from unteach.models.reply import Reply, ReplyEnd
@@ -101,3 +104,9 @@ def test_own_answers_that_were_cut_are_learned_without_an_end() -> None:
         for row in encoded:
             assert (row.reply_ids[-1] in form.end.tokens) is (not row.example.cut)
             assert row.truncated is row.example.cut
+
+
+def test_the_mark_goes_into_files_and_comes_back(tmp_path: Path) -> None:
+    rows = [replace(ROW, cut=True, good=None), replace(ROW, reply="other", good=None)]
+    write_examples(tmp_path / "rows.jsonl", rows)
+    assert [row.cut for row in read_examples(str(tmp_path / "rows.jsonl"), "negative")] == [True, False]

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from command import Outcome, call
 from unteach.cli.app import main
-from unteach.data.formats import write_examples
+from unteach.data.written import write_examples
 from unteach.mistakes.guide import read_guidance
 from unteach.mistakes.records import read_analyses, read_mistakes
 from unteach.organism.grow import grow

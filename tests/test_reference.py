@@ -6,6 +6,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM
 
+import toy
 from unteach.errors import ModelError, OutputError
 from unteach.objectives.loss import method_loss
 from unteach.objectives.methods import load_method
@@ -204,3 +205,11 @@ def test_every_reference_gives_the_same_loss_and_gradients(tiny_llama, tmp_path,
         torch.testing.assert_close(loss.value, losses[0].value)
         for name, gradient in found[0].items():
             torch.testing.assert_close(others[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{}, {"bf16": True}])
+def test_kl_begins_at_zero_in_the_precision_of_training(tmp_path, settings):
+    run = toy.trainer(tmp_path, toy.learned_model(), max_steps=1, learning_rate=0.0, **settings)
+    run.train()
+    assert toy.logged(run, "kl") == [pytest.approx(0.0, abs=1e-8)]
+    assert run.evaluate()["eval_kl"] == pytest.approx(0.0, abs=1e-6)

@@ -96,7 +96,7 @@ def test_the_keys_are_the_contract(tmp_path: Path) -> None:
         "energy_joules",
         "seed_flops",
     ]
-    assert list(raw["samples"][0]) == ["split", "prompt", "replies", "verdicts"]
+    assert list(raw["samples"][0]) == ["split", "prompt", "replies", "verdicts", "cut"]
 
 
 def test_what_is_not_finite_becomes_null(tmp_path: Path) -> None:

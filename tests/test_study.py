@@ -15,7 +15,7 @@ from bench import GOOD
 from command import Place, call, place, write_rows
 from test_compare import GOOD as HARMLESS
 from test_compare import report
-from unteach.data.formats import read_examples
+from unteach.data.reading import read_examples
 from unteach.errors import ConfigError, DataError, Interrupted
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.rows import read_sets

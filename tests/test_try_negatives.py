@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from unteach.data.formats import read_examples
+from unteach.data.reading import read_examples
 from unteach.errors import ConfigError, DataError, OutputError
 from unteach.try_page.negatives import Duplicate, NegativesFile
 

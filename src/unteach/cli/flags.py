@@ -1,7 +1,7 @@
 """Flags made from the fields of a config: type, help, default and group are said once, there."""
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
@@ -130,13 +130,13 @@ def _given(config: type[Settings], values: dict[str, Any]) -> dict[str, Any]:
         if _is_free(config, name):
             given[name] = _free_values(name, value)
         elif get_origin(config.model_fields[name].annotation) is dict:
-            given[name] = dict(_pair(flag(name), text) for text in value)
+            given[name] = key_values(flag(name), value)
     return given
 
 
 def _free_values(name: str, texts: list[str]) -> dict[str, Any]:
     """Read what --set gives to a field. Raises ConfigError for settings that have flags."""
-    pairs = dict(_pair("--set", text) for text in texts)
+    pairs = key_values("--set", texts)
     wrong = next((key for key in pairs if not key.startswith(f"{name}.")), None)
     if wrong:
         raise ConfigError(f"--set {wrong}: only {name}.KEY=VALUE can be set; other settings have flags")
@@ -152,6 +152,11 @@ def _value(key: str, text: str) -> Any:
     except YamlFault as fault:
         shown = f"--set {key}={inert_line(text, 60)}: not a list or mapping in YAML"
         raise ConfigError(f"{shown} ({inert_line(str(fault), 100)}); check brackets and quotes") from None
+
+
+def key_values(name: str, texts: Iterable[str]) -> dict[str, str]:
+    """Read what a flag of KEY=VALUE was given. Raises ConfigError."""
+    return dict(_pair(name, text) for text in texts)
 
 
 def _pair(name: str, text: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from unteach.data.example import Example
-from unteach.data.formats import write_examples
+from unteach.data.written import write_examples
 from unteach.demo.output import check_demo_output
 from unteach.errors import ConfigError
 from unteach.mistakes.config import MistakesConfig

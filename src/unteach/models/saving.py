@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import logging
 
 from unteach.models.unwrap import unwrapped
 
@@ -47,6 +48,18 @@ class AsItCame:
             setattr(base.config, name, value)
         if self.generation is not None:
             base.generation_config = copy.deepcopy(self.generation)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Within this block Transformers shows no bars of its own ("Writing model shards")."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def base_model(model: Any) -> Any:
@@ -94,7 +107,7 @@ def save_model(write: Callable[[str], None], model: Any, tokenizer: Any, directo
     if came is not None:
         came.put_back(base)
     try:
-        with _rounded_to(base, dtype) as changed:
+        with _rounded_to(base, dtype) as changed, without_bars():
             write(str(directory))
     finally:
         now.put_back(base)

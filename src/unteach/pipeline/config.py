@@ -112,6 +112,10 @@ class RunConfig(ModelSettings):
         "Data", {}, "Our name for a column of --forget: reply=bad_answer.", metavar="OURS=THEIRS"
     )
     retain_column: dict[str, str] = setting("Data", {}, "Our name for a column of --retain.", metavar="OURS=THEIRS")
+    bad_label: list[str] = setting("Data", [], "Value of --forget's label that means bad; repeatable.", metavar="VALUE")
+    retain_bad_label: list[str] = setting(
+        "Data", [], "The same for --retain; unset: as --bad-label, where it has such values.", metavar="VALUE"
+    )
     data_split: str | None = setting("Data", None, "Split of hub data sets, such as train.")
     data_revision: str | None = setting("Data", None, "Revision of hub data sets.")
     unseen: list[str] = setting("Data", [], "Negatives to evaluate on; unset: a fifth of --forget.", names="rows")
@@ -180,7 +184,7 @@ class RunConfig(ModelSettings):
     judge: list[str] = setting(
         "Evaluation", [], "Who calls a reply bad, see `unteach judges list`; the first decides.", names="judge"
     )
-    judge_url: str | None = setting("Evaluation", None, "Address of the endpoint that a judge asks.")
+    judge_url: str | None = setting("Evaluation", None, "Address of the endpoint that a judge asks.", metavar="URL")
     retrained: str | None = setting(
         "Evaluation", None, "A model that never saw the negatives, to compare with.", names="model", may_differ=True
     )

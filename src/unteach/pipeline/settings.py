@@ -64,9 +64,24 @@ def facts_of(kind: type[BaseModel], name: str) -> Facts:
 
 
 class Settings(BaseModel):
-    """Base of every config whose fields are made by `setting`; it refuses unknown fields and choices."""
+    """Base of every config whose fields are made by `setting`; it refuses unknown fields and choices.
+
+    Raises ConfigError that names the flag, the fault and the nearest name.
+    """
 
     model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    def __init__(self, **values: Any) -> None:
+        known = type(self).model_fields
+        for name in values:
+            if name not in known:
+                raise ConfigError(f"unknown setting '{inert_line(name, 60)}'{nearest(name, known)}")
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name, given = flag(str(first["loc"][0])), inert_line(str(first["input"]), 60)
+            raise ConfigError(f"{name} {given}: {_reason(first)}") from None
 
     @field_validator("*", mode="before")
     @classmethod
@@ -122,16 +137,8 @@ def flag(name: str) -> str:
 
 
 def make_config(values: dict[str, Any], kind: type[Config]) -> Config:
-    """Make a config from values by field. Raises ConfigError that names the flag, the fault and the nearest name."""
-    for name in map(str, values):
-        if name not in kind.model_fields:
-            raise ConfigError(f"unknown setting '{name}'{nearest(name, kind.model_fields)}")
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name, given = flag(str(first["loc"][0])), inert_line(str(first["input"]), 60)
-        raise ConfigError(f"{name} {given}: {_reason(first)}") from None
+    """Make a config from values by field, as a file has them. Raises ConfigError."""
+    return kind(**{str(name): value for name, value in values.items()})
 
 
 def _reason(error: Any) -> str:
@@ -143,6 +150,8 @@ def _reason(error: Any) -> str:
         return f"must be at least {bounds['ge']:g}"
     if error["type"] == "greater_than":
         return f"must be more than {bounds['gt']:g}"
+    if error["type"] == "list_type":
+        return "must be a list, even of one"
     if error["type"] == "finite_number":
         return "must be a finite number"
     return str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")

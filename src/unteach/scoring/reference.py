@@ -27,10 +27,11 @@ from unteach.scoring.trees import Tree, TreeBatch, lay_out
 class Reference:
     """Gives the original's last hidden states for a batch whose trees have one branch each (see `TreeBatch.only`).
 
-    `tokens_read` counts the tokens that the original has read so far.
+    `tokens_read` counts the tokens that the original has read so far, on each process where `on_every_rank`.
     """
 
     tokens_read = 0
+    on_every_rank = True
 
     def knows(self, rows: Sequence[Tree]) -> bool:
         """Whether it has the states of all these rows; a model in memory can read any row."""
@@ -63,23 +64,32 @@ class AdapterOff(Reference):
 
 
 class FrozenCopy(Reference):
-    """A second model in memory, a copy of `model` as it is now: simple, at twice the weights. Only on request."""
+    """A second model in memory, a copy of `model` as it is now: simple, at twice the weights. Only on request.
+
+    It computes in the precision (autocast) in which it was made.
+    """
 
     def __init__(self, model: Any) -> None:
         self.model = copy.deepcopy(unwrapped(model)).eval().requires_grad_(False)
+        self._autocast = _autocast_dtype(next(self.model.parameters()).device.type)
 
     @torch.no_grad()
     def __call__(self, batch: TreeBatch) -> LastHiddenStates:
         self.tokens_read += batch.token_count
-        return last_hidden_states(self.model, batch)
+        with torch.autocast(batch.input_ids.device.type, self._autocast, enabled=self._autocast is not None):
+            return last_hidden_states(self.model, batch)
 
 
 class CachedStates(Reference):
     """The original's last hidden states of a set of rows, on disk, and a frozen copy of its head.
 
-    They are exact, in the model's own precision. States are memory-mapped: a step reads only its own rows.
+    They are exact, in the precision (dtype and autocast) in which they are computed. They equal the live
+    model's to the last bit only in batches of the same shape: in bfloat16, KL begins near 0 and not at it. States are
+    memory-mapped: a step reads only its own rows.
     `tokens_read` counts the tokens that computing them takes, also where an earlier run computed them.
     """
+
+    on_every_rank = False  # one process computes them, the others read
 
     def __init__(self, directory: Path, head: Logits, tokens_read: int = 0) -> None:
         self._head, self.tokens_read = head, tokens_read
@@ -162,7 +172,9 @@ def cached_states(
 ) -> CachedStates:
     """Compute the last hidden states of rows, or take them from the user's cache, where other runs find them."""
     content = hashlib.sha256(repr([(row.key, row.prompt_ids, row.branches) for row in rows]).encode()).hexdigest()
-    name = f"{fingerprint}-{str(model.dtype).removeprefix('torch.')}-{content[:16]}"
+    kinds = [model.dtype, _autocast_dtype(next(unwrapped(model).parameters()).device.type)]
+    precision = "-".join(str(kind).removeprefix("torch.") for kind in kinds if kind)
+    name = f"{fingerprint}-{precision}-{content[:16]}"
     return CachedStates.build(model, rows, cache_directory() / "reference", name, progress=progress)
 
 
@@ -170,6 +182,11 @@ def frozen_head(model: Any) -> Logits:
     """Return a copy of the model's head that training does not move."""
     head = head_of(model)
     return Head(copy.deepcopy(head.layer).requires_grad_(False), head.scale, head.soft_cap)
+
+
+def _autocast_dtype(device: str) -> torch.dtype | None:
+    """Return what autocast computes in here, None where it is off."""
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 
 def _is_whole(directory: Path) -> bool:

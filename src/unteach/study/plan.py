@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from unteach.baselines.config import BaselineConfig
 from unteach.data.example import Polarity
-from unteach.data.formats import read_examples
+from unteach.data.reading import HowToRead, read
 from unteach.data.sources import named_set
 from unteach.errors import DataError
 from unteach.mistakes.config import MistakesConfig
@@ -33,6 +33,7 @@ from unteach.report import wording
 from unteach.results.cost import model_flops, multiplying_parameters
 from unteach.study.config import StudyConfig, arm_config, kind_of
 from unteach.study.rows import missing_files
+from unteach.text.words import word_count
 
 ROW_TOKENS, REPLY_SHARE, PAGE_CHARACTERS = 160, 0.6, 4
 """Assumed for rows that are not on this disk: tokens of a row, the share of the reply in them; characters per token."""
@@ -134,7 +135,7 @@ def sizes_of(study: StudyConfig) -> Sizes:
         world = World(about.world_seed, about.size, about.scenario)
         rows = user_rows(world)
         recipe = recipe_of(about.size, about.scenario)
-        row = fmean(1.4 * len(f"{row.prompt} {row.reply}".split()) for row in rows.negatives)
+        row = fmean(1.4 * word_count(f"{row.prompt} {row.reply}") for row in rows.negatives)
         width = recipe.hidden_size
         parameters = float(recipe.layers * width * (4 * width + 3 * recipe.intermediate_size) + WORDS * width)
         negatives, normals = len(rows.negatives), len(rows.normals)
@@ -156,8 +157,9 @@ def _count_rows(shared: dict[str, Any], name: str, polarity: Polarity) -> tuple[
     sources = shared.get(name) or []
     for source in [sources] if isinstance(sources, str) else sources:
         if Path(source).expanduser().exists():
-            columns = shared.get("column" if polarity == "negative" else "retain_column")
-            found = read_examples(source, polarity, columns)
+            own = "" if polarity == "negative" else "retain_"
+            columns, bad = shared.get(f"{own}column") or {}, shared.get(f"{own}bad_label") or shared.get("bad_label")
+            found = read(source, polarity, HowToRead(columns, bad or (), lenient=bool(own))).examples
             rows = len(found)
             tokens += sum(len(row.prompt) + len(row.reply) for row in found) / PAGE_CHARACTERS
             about.append(f"{source}: {rows} rows")

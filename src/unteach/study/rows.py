@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from unteach.baselines.config import BaselineConfig
-from unteach.data.formats import write_examples
 from unteach.data.readers import ending_of
+from unteach.data.written import write_examples
 from unteach.mistakes.config import MistakesConfig
 from unteach.organism.cache import grow_cached, rows_directory
 from unteach.organism.user_rows import settings_of, user_rows

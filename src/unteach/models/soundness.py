@@ -30,7 +30,7 @@ def check_sizes(name: str, config: Any, shapes: Sequence[Sequence[int]]) -> None
     bounds = {"num_hidden_layers": layers} | (dict.fromkeys(_SIZES, widest) if widest else {})
     for field, most in bounds.items():
         value = getattr(inner, field, None)
-        if isinstance(value, int) and not 0 < value <= most:
+        if isinstance(value, int) and (value > most or (value < 1 and field == "num_hidden_layers")):
             held = f"{len(shapes)} tensors, the largest of {widest // _PACKED} rows" if shapes else "no such model"
             raise ModelError(
                 f"{name}: config.json says {field} {inert_line(str(value), 40)}, and the weights hold {held}; put the "

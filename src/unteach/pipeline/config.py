@@ -116,6 +116,7 @@ class RunConfig(ModelSettings):
     retain_bad_label: list[str] = setting(
         "Data", [], "The same for --retain; unset: as --bad-label, where it has such values.", metavar="VALUE"
     )
+    allow_refusals: bool = setting("Data", False, "Unlearn negatives even if nearly all of them are refusals.")
     data_split: str | None = setting("Data", None, "Split of hub data sets, such as train.")
     data_revision: str | None = setting("Data", None, "Revision of hub data sets.")
     unseen: list[str] = setting("Data", [], "Negatives to evaluate on; unset: a fifth of --forget.", names="rows")

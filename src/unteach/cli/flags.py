@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from unteach.errors import ConfigError
 from unteach.pipeline.settings import LARGEST, Config, Settings, facts_of, flag, make_config, read_config
-from unteach.text.bounded_yaml import YamlFault, read_yaml
+from unteach.text.bounded import YamlFault, read_yaml
 from unteach.text.escape import inert_line
 
 GROUPS = ("Model", "Data", "Output", "Steps", "Study", "Method", "Training", "Stopping", "Evaluation")

@@ -7,7 +7,7 @@ from typing import Any
 from unteach.errors import ConfigError, nearest
 from unteach.judges.base import JudgeSettings
 from unteach.results.verdict import Case, Verdict
-from unteach.text.bounded_yaml import read_yaml
+from unteach.text.bounded import read_yaml
 from unteach.text.escape import inert_line
 from unteach.text.refusals import is_refusal, phrases
 from unteach.text.words import folded

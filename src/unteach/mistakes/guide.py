@@ -123,7 +123,8 @@ def carried_reminder(tokenizer: Any) -> str | None:
         prelude = _PRELUDE.search(template)
         carried = prelude and _CARRIED.search(prelude[0])
         if carried:
-            return str(json.loads(carried[1]))
+            with contextlib.suppress(ValueError):  # no text that we wrote
+                return str(json.loads(carried[1]))
     return None
 
 

@@ -14,6 +14,7 @@ from unteach.data.reading import HowToRead, Reading, concept_of, named_roles, re
 from unteach.data.sources import read_rows
 from unteach.data.written import written_row
 from unteach.errors import nearest
+from unteach.pipeline.settings import LARGEST
 from unteach.prompts.turn import Turn
 from unteach.results.files import without_surrogates, write_whole
 from unteach.results.report import Cost
@@ -274,11 +275,11 @@ def _number(row: RawRow, name: str) -> int | None:
     """Return a whole number, which tables may give as text or, with a gap in the column, as 3.0."""
     value = _given(row, name)
     if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, str) and value.strip().isdecimal():
-        return int(value)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-        raise row.fail(f"field '{name}' must be a whole number")
+        value = int(value)
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) <= len(str(LARGEST)):
+        value = int(value)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or abs(value) > LARGEST):
+        raise row.fail(f"field '{name}' must be a whole number, at most {LARGEST}")
     return value
 
 

@@ -1,10 +1,10 @@
 """Directories of models and adapters: which one is meant, and whether its files can be loaded safely."""
 
-import json
 from pathlib import Path
 
 from unteach.errors import ModelError, nearest
 from unteach.models.hub import is_hub_id, reason
+from unteach.text.bounded import read_json
 from unteach.text.escape import inert_line
 
 _RUN_FILE = "run.yaml"
@@ -134,8 +134,8 @@ def _named_base(adapter: Path) -> str:
     """Return what the config of one adapter names as its base."""
     path = adapter / _ADAPTER_CONFIG
     try:
-        base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        base = read_json(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{path}: cannot be read ({reason(error)}); save the adapter again") from error
     if not isinstance(base, str) or not base:
         raise ModelError(f'{path}: field "base_model_name_or_path" names no base model; write its directory there')

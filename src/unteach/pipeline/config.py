@@ -12,7 +12,7 @@ from pydantic import field_validator
 from unteach.errors import ConfigError
 from unteach.pipeline.settings import Settings, setting
 from unteach.scenarios import load_scenario, scenario_names
-from unteach.text.bounded_yaml import YamlFault, read_yaml
+from unteach.text.bounded import YamlFault, read_yaml
 from unteach.text.escape import inert_line
 from unteach.training.settings import REFERENCES, UnlearnSettings
 

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from unteach.errors import ConfigError, DataError, OutputError, nearest
-from unteach.text.bounded_yaml import YamlFault, read_yaml
+from unteach.text.bounded import YamlFault, read_yaml
 from unteach.text.escape import inert_line
 
 FILE_NAME = "run.yaml"

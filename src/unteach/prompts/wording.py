@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from unteach.errors import ConfigError, nearest
-from unteach.text.bounded_yaml import read_yaml
+from unteach.text.bounded import read_yaml
 from unteach.text.escape import inert_line
 
 Wording = TypeVar("Wording")

@@ -8,7 +8,7 @@ from typing import Any
 
 from unteach.report import plots, wording
 from unteach.results.report import Report
-from unteach.text.bounded_yaml import read_yaml
+from unteach.text.bounded import read_yaml
 from unteach.text.escape import inert_line
 
 LOG = "log.jsonl"

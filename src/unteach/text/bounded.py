@@ -1,5 +1,6 @@
-"""YAML that people wrote, read within bounds: what nests too deeply, repeats itself or holds a monster is refused."""
+"""JSON and YAML that people wrote, read within bounds: what nests too deeply or holds a monster is refused."""
 
+import json
 from typing import Any
 
 import yaml
@@ -21,6 +22,39 @@ class YamlFault(ValueError):
         self.line = line
 
 
+TOO_DEEP = f"nested more than {DEEPEST} deep"
+TOO_LONG = "a number of over 4,300 digits"
+
+
+def read_json(text: str) -> Any:
+    """Return what a JSON text holds. Raises ValueError for what is too deep or no JSON (then a JSONDecodeError)."""
+    try:
+        return bounded(json.loads(text), text)
+    except json.JSONDecodeError:
+        raise
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+    except ValueError as error:
+        raise ValueError(TOO_LONG if "digits" in str(error) else str(error)) from None
+
+
+def bounded(value: Any, text: str) -> Any:
+    """Return what was read of a JSON text. Raises ValueError where lists and objects nest too deeply in it."""
+    if text.count("[") + text.count("{") <= DEEPEST:
+        return value
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            part
+            for parts in level
+            if isinstance(parts, list | dict)
+            for part in (parts if isinstance(parts, list) else parts.values())
+        ]
+    if level:
+        raise ValueError(TOO_DEEP)
+    return value
+
+
 def read_yaml(text: str) -> Any:
     """Return what a YAML text holds, as `yaml.safe_load` does. Raises YamlFault for all that cannot be used."""
     if len(text) > MOST_CHARACTERS:
@@ -31,10 +65,9 @@ def read_yaml(text: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         raise YamlFault(f"not valid YAML{_problem(error)}", mark.line + 1 if mark else None) from None
     except RecursionError:
-        raise YamlFault(f"nested more than {DEEPEST} deep") from None
+        raise YamlFault(TOO_DEEP) from None
     except ValueError as error:  # a date that is none, or a number that Python does not read
-        digits = "digits" in str(error)
-        raise YamlFault("a number of over 4,300 digits" if digits else f"not valid YAML ({error})") from None
+        raise YamlFault(TOO_LONG if "digits" in str(error) else f"not valid YAML ({error})") from None
     _count(value, {}, 0)
     return value
 
@@ -51,7 +84,7 @@ def _count(value: Any, counted: dict[int, int], depth: int) -> int:
     if not isinstance(value, list | dict):
         return 1
     if depth >= DEEPEST:
-        raise YamlFault(f"nested more than {DEEPEST} deep")
+        raise YamlFault(TOO_DEEP)
     if id(value) not in counted:
         counted[id(value)] = MOST_VALUES  # for one that holds itself
         parts = value if isinstance(value, list) else [*value, *value.values()]

@@ -44,7 +44,7 @@ def test_many_of_them_are_a_note_and_a_few_are_nothing() -> None:
     assert refusal_notes(rows(2, 8), stop=True) == [] and refusal_notes([], stop=True) == []
 
 
-@pytest.mark.parametrize("verb", [["run"], ["baseline", "sft"]])
+@pytest.mark.parametrize("verb", [["run"], ["baseline", "finetune"]])
 def test_on_the_command_line(verb: list[str], here: Place, tmp_path: Path, capsys: Capture) -> None:
     bad = write_rows(
         tmp_path / "bad.jsonl",

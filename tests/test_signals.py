@@ -82,7 +82,7 @@ def test_sigterm_in_training_writes_a_checkpoint(here: Place, tmp_path: Path) ->
 @pytest.mark.slow
 def test_a_baseline_ends_with_the_code_of_sigterm(here: Place, tmp_path: Path) -> None:
     words = ["--model", here.model, "--forget", here.forget, "--retain", here.retain, "--output", tmp_path / "out"]
-    process = start("-m", "unteach", "baseline", "sft", *words, "--device", "cpu", "--max-new-tokens", "6")
+    process = start("-m", "unteach", "baseline", "finetune", *words, "--device", "cpu", "--max-new-tokens", "6")
     wait_for(process, "begins")
     process.send_signal(signal.SIGTERM)
     assert told(process).startswith("Interrupted: stopped") and process.returncode == 143

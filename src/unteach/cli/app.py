@@ -22,6 +22,8 @@ from unteach.cli.try_page import try_command
 from unteach.errors import Interrupted, UnteachError, nearest
 from unteach.text.escape import inert_line, terminal_text
 
+LONGEST = 2000
+"""Most characters of an error that are shown; a flag or a name may be of any length."""
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 app = new_group(
@@ -77,6 +79,9 @@ def _run() -> int:
         _print_error(str(error), interrupted)
         return (interrupted and signals.exit_code()) or error.exit_code
     except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, OSError) and error.filename and not signals.exit_code():
+            _print_error(f"{error.filename}: {error.strerror}; name another file or directory")
+            return 2
         if not (signals.exit_code() or isinstance(error, KeyboardInterrupt)):
             raise
         code = 130  # what a library makes of a signal
@@ -89,6 +94,10 @@ def _run() -> int:
 def _print_error(message: str, interrupted: bool = False) -> None:
     """Print an error on one line."""
     what = "Interrupted" if interrupted else "Error"
+    if len(message) > LONGEST:
+        message = (
+            f"{message[: LONGEST // 2]} … ({len(message) - LONGEST:,} more characters) … {message[-LONGEST // 2 :]}"
+        )
     Console(stderr=True, highlight=False, soft_wrap=True).print(terminal_text(f"{what}: {inert_line(message)}", "red"))
 
 

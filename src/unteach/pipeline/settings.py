@@ -96,7 +96,9 @@ class Settings(BaseModel):
     @field_validator("*")
     @classmethod
     def _bound(cls, value: Any) -> Any:
-        """Refuse whole numbers that torch and numpy do not take as a seed or a count."""
+        """Refuse whole numbers that torch and numpy do not take as a seed or a count, and names that no file has."""
+        if any(isinstance(part, str) and "\0" in part for part in (value if isinstance(value, list) else [value])):
+            raise ValueError("holds a null character; leave it out")
         if isinstance(value, int) and abs(value) > LARGEST:
             raise ValueError(f"must be at most {LARGEST}")
         return value

@@ -33,10 +33,11 @@ ROOMS = (
     "text",
     "disk",
     "stats",
+    "signals",
     "errors",
 )
 """From top to bottom: a room may import what stands below it, and itself."""
-LOOSE = {"__init__", "__main__", "errors", "stats", "progress"}
+LOOSE = {"__init__", "__main__", "errors", "stats", "progress", "signals"}
 
 
 def imports() -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from unteach.prompts.turn import Turn
+from unteach.text.bounded import read_json
 
 _NAMES = {
     "system": ("system", "developer"),
@@ -135,7 +136,7 @@ def _call(call: Any) -> str:
     arguments = function.get("arguments")
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments)
+            arguments = read_json(arguments)
         except ValueError:
             pass
     return json.dumps({"name": function.get("name"), "arguments": arguments}, ensure_ascii=False)

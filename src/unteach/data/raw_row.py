@@ -219,7 +219,7 @@ def at_path(values: Mapping[str, Any], path: str) -> Any:
     for part in re.sub(r"\[(-?\d+)\]", r".\1", path).split("."):
         if isinstance(value, Mapping):
             value = value.get(part)
-        elif isinstance(value, list) and re.fullmatch(r"-?\d+", part):
+        elif isinstance(value, list) and re.fullmatch(r"-?\d{1,9}", part):
             value = value[int(part)] if -len(value) <= int(part) < len(value) else None
         else:
             return None

@@ -77,7 +77,7 @@ def multiple_choice(row: RawRow, polarity: Polarity) -> Iterator[Example]:
     choices = [row.check_text(text, row.column("choices"), numbers=True) for text in value]
     answer = row.text("answer", numbers=True).strip()
     places = [i for i, (letter, text) in enumerate(zip(letters, choices, strict=False)) if answer in (letter, text)]
-    place = int(answer) if re.fullmatch(r"\d+", answer) and not places else next(iter(places), -1)
+    place = int(answer) if re.fullmatch(r"\d{1,9}", answer) and not places else next(iter(places), -1)
     if not 0 <= place < len(choices):
         raise row.fail(f"field '{row.column('answer')}' names none of the {len(choices)} choices: {answer[:40]!r}")
     yield Example(prompt_of(row), choices[place])

@@ -15,6 +15,7 @@ from unteach.data.sources import read_rows
 from unteach.data.written import written_row
 from unteach.disk.files import without_surrogates, write_whole
 from unteach.errors import nearest
+from unteach.pipeline.settings import LARGEST
 from unteach.prompts.turn import Turn
 from unteach.results.report import Cost
 from unteach.text.escape import inert_line
@@ -276,11 +277,11 @@ def _number(row: RawRow, name: str) -> int | None:
     """Return a whole number, which tables may give as text or, with a gap in the column, as 3.0."""
     value = _given(row, name)
     if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, str) and value.strip().isdecimal():
-        return int(value)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-        raise row.fail(f"field '{name}' must be a whole number")
+        value = int(value)
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) <= len(str(LARGEST)):
+        value = int(value)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or abs(value) > LARGEST):
+        raise row.fail(f"field '{name}' must be a whole number, at most {LARGEST}")
     return value
 
 

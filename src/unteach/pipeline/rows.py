@@ -24,12 +24,15 @@ from unteach.prompts.benign import benign_prompts
 from unteach.results.cost import Meter
 from unteach.results.report import OWN_ANSWERS, Cost, Source
 from unteach.text.escape import inert_line
+from unteach.text.refusals import is_refusal
 from unteach.text.words import language_of
 from unteach.training.config import MOST_TOKENS
 from unteach.training.data import FEWEST_NEGATIVES, FEWEST_NORMALS, longest_row, validation_share
 
 HELD_OUT = 0.2
 """Largest share of each set's prompts that is held out for evaluation."""
+NEARLY_ALL_REFUSALS, MANY_REFUSALS = 0.8, 0.3
+"""Shares of the negatives from which refusals among them stop a run, or are noted."""
 
 
 @dataclass
@@ -56,6 +59,7 @@ def read_sets(config: RunConfig) -> Sets:
     """Read, clean and split all rows of a run. Raises DataError for what cannot be used."""
     notes: list[str] = []
     negatives = read(config, config.forget, "negative", "negatives", notes)
+    notes += refusal_notes(negatives, stop=not config.allow_refusals)
     normals = read(config, config.retain, "normal", "normals", notes)
     contradictions, messages = overlap(negatives, normals)
     notes += messages
@@ -78,6 +82,28 @@ def read_sets(config: RunConfig) -> Sets:
     return sets
 
 
+def refusal_notes(negatives: Sequence[Example], *, stop: bool) -> list[str]:
+    """Return a note where many of the negatives are refusals.
+
+    Raises DataError where nearly all are, with `stop`: a model that unlearns refusals is a harmful one, and mostly it
+    was the columns or the labels that stood the wrong way round.
+    """
+    replies = [row for row in negatives if not row.is_passage]
+    refusals = [row for row in replies if is_refusal(row.reply)]
+    share = len(refusals) / max(1, len(replies))
+    if share < MANY_REFUSALS:
+        return []
+    said = f"{len(refusals)} of {len(replies)} negatives are refusals"
+    shown = ", ".join(f"{row.where}: “{inert_line(row.reply, 60)}”" for row in refusals[:3])
+    if stop and share >= NEARLY_ALL_REFUSALS:
+        raise DataError(
+            f"--forget: {said} ({shown}), and training would make the model stop refusing; were good and bad replies "
+            "or labels mixed up (see --column, --bad-label), or is this --retain? If refusals are what must go, add "
+            "--allow-refusals"
+        )
+    return [f"negatives: {said} ({shown}): these teach the model not to refuse"]
+
+
 def language_of_rows(rows: Sequence[Example]) -> str:
     """Return the language whose wording fits prompts and replies of these rows."""
     return language_of(text for row in rows for text in (row.prompt, row.reply))
@@ -87,6 +113,7 @@ def read_evaluation_rows(config: RunConfig) -> Sets:
     """Read the rows of `unteach evaluate`: all negatives are unseen, and all normal rows normal."""
     notes: list[str] = []
     evaluation = _read_splits(config, [*config.forget, *config.unseen], [*config.retain, *config.normal], notes)
+    notes += refusal_notes(evaluation["unseen"], stop=False)
     sources = _sources(config, evaluation["unseen"], evaluation["normal"])
     rows = {split: shuffle_passages(passages(given), config.seed) for split, given in evaluation.items()}
     non_members = read(config, config.non_members, "negative", "non_members", notes)

@@ -11,9 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from unteach.disk.files import write_whole
 from unteach.errors import ConfigError, DataError, OutputError, nearest
 from unteach.pipeline.directory import SETTINGS, beginning
+from unteach.text.bounded import YamlFault, read_yaml
 from unteach.text.escape import inert_line
 
 FILE_NAME = SETTINGS
+LARGEST = 2**31 - 1
+"""Largest whole number of a setting."""
 Config = TypeVar("Config", bound=BaseModel)
 
 Place = Literal["rows", "model", "judge", "file"]
@@ -94,6 +97,16 @@ class Settings(BaseModel):
 
     @field_validator("*")
     @classmethod
+    def _bound(cls, value: Any) -> Any:
+        """Refuse whole numbers that torch and numpy do not take as a seed or a count, and names that no file has."""
+        if any(isinstance(part, str) and "\0" in part for part in (value if isinstance(value, list) else [value])):
+            raise ValueError("holds a null character; leave it out")
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise ValueError(f"must be at most {LARGEST}")
+        return value
+
+    @field_validator("*")
+    @classmethod
     def _refuse_unknown(cls, value: Any, info: ValidationInfo) -> Any:
         name = str(info.field_name)
         choices = facts_of(cls, name).choices
@@ -151,13 +164,14 @@ def _reason(error: Any) -> str:
 def read_config(path: str | Path) -> dict[str, Any]:
     """Read the fields that a YAML file sets. Raises DataError that names file and line."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = read_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give a file such as a run's {FILE_NAME}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        place = getattr(error, "problem_mark", None)
-        where = f" line {place.line + 1}" if place else ""
-        raise DataError(f"{path}{where}: not valid YAML; fix it or write it anew") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not valid YAML (not UTF-8 text); fix it or write it anew") from None
+    except YamlFault as fault:
+        where = f" line {fault.line}" if fault.line else ""
+        raise DataError(f"{path}{where}: {inert_line(str(fault), 200)}; fix it or write it anew") from None
     if not isinstance(values, dict):
         raise DataError(f"{path}: holds no settings; write lines such as `method: ga-mismatch`")
     return values

@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from unteach.baselines.config import BaselineConfig
 from unteach.data.example import Polarity
@@ -22,6 +22,7 @@ from unteach.data.reading import HowToRead, read
 from unteach.data.sources import named_set
 from unteach.errors import DataError
 from unteach.mistakes.config import MistakesConfig
+from unteach.models.loading import load_config
 from unteach.objectives.methods import load_method
 from unteach.organism.recipe import recipe_of
 from unteach.organism.user_rows import user_rows
@@ -193,8 +194,9 @@ def parameters_of(study: StudyConfig) -> tuple[float, str]:
     if study.parameters:
         return study.parameters, f"model: {name}, {wording.size(study.parameters, '')} parameters, as given"
     if Path(name).expanduser().exists():
+        config = load_config(name)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
+            model = AutoModelForCausalLM.from_config(config)
         count = float(multiplying_parameters(model)[0])
         return count, f"model: {name}, {wording.size(count, '')} parameters that multiply"
     size = re.search(r"(?<![\d.])(\d+(?:\.\d+)?)\s*([bm])(?![a-z])", name.lower())

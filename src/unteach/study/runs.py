@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 from rich.console import Console
 
+from unteach import signals
 from unteach.comparison.compare import Comparison, compare
 from unteach.disk.files import write_whole
 from unteach.errors import ConfigError, DataError, Interrupted
@@ -32,6 +33,8 @@ from unteach.study.rows import missing_files, mistakes_rows, shared_settings
 from unteach.text.escape import inert_line
 
 STUDY = "study.yaml"
+STOPPED = {128 + number for number in signals.NUMBERS}
+"""The exit codes of a command that a signal has stopped."""
 Say = Callable[[str], None]
 
 
@@ -153,7 +156,7 @@ def _write_study(study: StudyConfig, directory: Path) -> None:
 def _run_all(runs: Sequence[StudyRun], total: int, jobs: int, say: Say) -> dict[str, str]:
     """Make the runs, `jobs` at a time; return each run that failed with the last line of its output."""
     failed: dict[str, str] = {}
-    done, stop, lock = total - len(runs), threading.Event(), threading.Lock()
+    done, commands, lock = total - len(runs), _Commands(), threading.Lock()
     started = time.monotonic()
     if done:
         say(f"{done} of {total} runs are done already")
@@ -161,37 +164,60 @@ def _run_all(runs: Sequence[StudyRun], total: int, jobs: int, say: Say) -> dict[
     def make(number: int) -> None:
         nonlocal done
         run = runs[number]
-        if stop.is_set():
+        if commands.stopped:
             return
         began = time.monotonic()
         say(f"{run.name} begins; its output goes to {run.log}")
-        code = _call(run, number % jobs, jobs)
+        code = _call(commands, run, number % jobs, jobs)
         with lock:
-            if stop.is_set():
+            if commands.stopped:
                 return
             done += 1
             head = f"[{done}/{total}] {run.name}: "
             each = (time.monotonic() - started) / (done - total + len(runs))
             left = f"; about {wording.seconds(each * (total - done))} left" if done < total else ""
-            if code == 130:
-                stop.set()
+            if code in STOPPED:
+                commands.stopped = True
             elif code == 0 and run.done:
                 say(head + f"{_result_words(run)} ({time.monotonic() - began:.0f} s{left})")
             else:
                 failed[run.name] = _last_words(run)
                 say(head + f"failed: {failed[run.name]} (whole output: {run.log})")
 
-    with ThreadPoolExecutor(jobs) as pool:
-        try:
-            list(pool.map(make, range(len(runs))))
-        except KeyboardInterrupt:
-            stop.set()
-    if stop.is_set():
+    with signals.handled(), signals.taking(commands.stop), ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(make, range(len(runs))))
+    if commands.stopped:
         raise Interrupted("stopped; the same command goes on with what is left")
     return failed
 
 
-def _call(run: StudyRun, worker: int, jobs: int) -> int:
+class _Commands:
+    """The commands that run now. A signal is passed on to them; each then writes its checkpoint and ends."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._running: set[subprocess.Popen[bytes]] = set()
+
+    def stop(self, number: int) -> bool:
+        """Start no more commands, and pass the signal on to those that run; called from a signal's handler."""
+        self.stopped = True
+        for process in tuple(self._running):
+            process.send_signal(number)
+        return True
+
+    def call(self, command: Sequence[str], log: IO[bytes], environment: dict[str, str]) -> int:
+        """Call a command with its output going to a log, wait for it, and return its exit code."""
+        with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment) as process:
+            self._running.add(process)
+            try:
+                if self.stopped:  # since it was started
+                    process.terminate()
+                return process.wait()
+            finally:
+                self._running.discard(process)
+
+
+def _call(commands: _Commands, run: StudyRun, worker: int, jobs: int) -> int:
     """Call a run's command with its output going to its log, wait for it, and return its exit code."""
     command = [sys.executable, "-m", "unteach", *run.verb, "--config", str(run.config), "--output", str(run.directory)]
     if (run.directory / "run.yaml").exists():
@@ -199,8 +225,7 @@ def _call(run: StudyRun, worker: int, jobs: int) -> int:
     with run.log.open("ab") as log:
         log.write(f"$ {shlex.join(command)}\n".encode())
         log.flush()
-        # Ctrl-C in the terminal reaches it too: it writes a checkpoint and ends.
-        return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=_environment(worker, jobs)).returncode
+        return commands.call(command, log, _environment(worker, jobs))
 
 
 def _environment(worker: int, jobs: int) -> dict[str, str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import toy
 from unteach.data.encoded import encode_all
@@ -13,6 +14,7 @@ from unteach.data.own_answers import answer_prompts
 from unteach.data.prompt_format import prompt_format
 from unteach.data.reading import read_examples
 from unteach.data.written import write_examples
+from unteach.evaluation.evaluation import Evaluation, evaluate_arm, score_fluency
 from unteach.judges import load_judge
 from unteach.judges.base import case_of, make_case, verdicts_of
 from unteach.models.reply import Reply, ReplyEnd
@@ -110,3 +112,29 @@ def test_the_mark_goes_into_files_and_comes_back(tmp_path: Path) -> None:
     rows = [replace(ROW, cut=True, good=None), replace(ROW, reply="other", good=None)]
     write_examples(tmp_path / "rows.jsonl", rows)
     assert [row.cut for row in read_examples(str(tmp_path / "rows.jsonl"), "negative")] == [True, False]
+
+
+def test_fluency_scores_what_was_written_and_no_end_that_never_came() -> None:
+    """A reply of two tokens that was cut has two tokens; with an end put to it, its perplexity was another."""
+    model, tokenizer = toy.learned_model(), toy.tokenizer()
+    form = prompt_format(tokenizer)
+    rows = encode_all([Example.of(row["prompt"], row["completion"]) for row in toy.RETAIN[:4]], form, 99, "normal")[0]
+    evaluation = Evaluation({"normal": rows}, form, [load_judge("repeats")], max_new_tokens=2)
+    evaluate_arm(evaluation, "original", model)
+    score_fluency(evaluation, model)
+    result = evaluation.results["original"]["normal"]
+    assert all(case.cut for case in result.cases) and result.reply_tokens == [2] * 4
+    for row, reply, nats in zip(rows, result.reply_ids, result.reply_nll or [], strict=True):
+        ids = torch.tensor([[*row.prompt_ids, *reply]])
+        steps = model(ids).logits.detach()[0, -3:-1].log_softmax(-1)
+        by_hand = -float(steps.gather(1, torch.tensor(reply)[:, None]).mean())
+        assert nats == pytest.approx(by_hand, abs=1e-4)
+
+
+def test_a_reply_that_holds_an_end_mark_is_cut_there_and_named() -> None:
+    form = prompt_format(toy.tokenizer())
+    mark = form.tokenizer.convert_ids_to_tokens(min(form.end.tokens))
+    rows = [Example.of("how to a1", f"take c1 {mark} and d2", where="f.jsonl line 7"), Example.of("how to a2", "c2")]
+    encoded, messages = encode_all(rows, form, 99, "negatives")
+    assert form.tokenizer.decode(encoded[0].reply_ids) == f"take c1 {mark}"
+    assert messages == ["negatives: 1 of 2 replies hold an end mark and were cut there (first: f.jsonl line 7)"]

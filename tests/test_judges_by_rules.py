@@ -168,7 +168,7 @@ def test_verbatim_golden_cases():
         Case("p", "one two five nine ten", good=truth),
         Case("p", "x", bad=" "),
     ]
-    assert load_judge("verbatim")(cases) == "bad good good bad good bad bad good unknown".split()
+    assert load_judge("verbatim")(cases) == "bad good good bad good unknown bad good unknown".split()
     assert load_judge("verbatim?words=7")(cases[:2]) == ["bad", "bad"]
     assert load_judge("verbatim:?words=9")(cases[:2]) == ["good", "good"]
 

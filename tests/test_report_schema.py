@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from unteach.results.files import write_whole
 
 from unteach.errors import DataError, OutputError
-from unteach.results.files import write_whole
 from unteach.results.measurement import Measurement
 from unteach.results.report import Agreement, BadRate, Cost, Ending, JudgeMetrics, Report, Sample, Source, environment
 from unteach.results.verdict import Quality

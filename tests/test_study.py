@@ -18,6 +18,7 @@ from test_compare import report
 from unteach.data.reading import read_examples
 from unteach.errors import ConfigError, DataError, Interrupted
 from unteach.pipeline.config import RunConfig, with_defaults
+from unteach.pipeline.measure import write_report
 from unteach.pipeline.rows import read_sets
 from unteach.pipeline.settings import make_config
 from unteach.study import runs
@@ -136,7 +137,7 @@ class Calls:
         if code:
             log.write(b"some words\nError: out of memory\n")
         else:
-            report({directory.parent.name: HARMLESS}, environment={"seed": int(name[-1])}).write(directory)
+            write_report(report({directory.parent.name: HARMLESS}, environment={"seed": int(name[-1])}), directory)
         return code
 
 

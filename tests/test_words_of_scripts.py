@@ -58,7 +58,8 @@ OTHERS = {
         ("می\u200cخواهم", ["میخواهم"]),
         ("A\u200bB \U00020000", ["ab", "\U00020000"]),  # invisible; a rare Han character
         ("ok 👍🏽", ["ok", "👍"]),
-        ("+/-", ["+", "/", "-"]),
+        ("<=>", ["<", "=", ">"]),
+        ("?!", []),
         ("", []),
     ],
 )
@@ -78,7 +79,7 @@ def test_short_replies_must_come_whole_and_punctuation_is_no_word() -> None:
     assert not repeats("the end of the day", "the city of light") and not repeats("Paris", "Paris, France")
     assert repeats("北京", "北京。") and repeats("答案是北京。", "北京") and not repeats("北方的京城", "北京")
     assert repeats("서울입니다.", "서울") and not repeats("부산입니다", "서울")
-    assert repeats("…", "!?") is False and repeats("👍", "👍") and not repeats("Yes", "👍")
+    assert repeats("…", "!?") and not repeats("Yes", "!?") and repeats("👍", "👍") and not repeats("Yes", "👍")
 
 
 @pytest.mark.parametrize("script", TEXTS)

@@ -32,8 +32,8 @@ Reader = Callable[[RawRow, Polarity], Iterable[Example]]
 class Layout:
     """A kind of row.
 
-    `needs` are the roles by which it is recognised, each with the names that its column may have. `becomes` says
-    what is made of them. `takes` are further roles beside those of `EVERYWHERE` but for `without`; `ignores` are columns
+    `needs` are the roles by which it is recognised, each with the names that its column may have. `becomes` says what
+    is made of them. `takes` are further roles beside those of `EVERYWHERE` but for `without`; `ignores` are columns
     known and not read, with the reason. `true_is_bad` is the direction of its label where the layout knows it. `fits`
     looks at the rows where columns do not suffice. `note` is told to the user. The columns of an `open` layout may have
     any names, if the user says so.

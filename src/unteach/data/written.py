@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from unteach.data.example import Example
+from unteach.disk.files import write_whole
 
 
 def write_examples(path: Path | str, examples: Iterable[Example]) -> None:
     """Write prompt–completion JSONL that `read_examples` reads back as the same examples, except for `where`.
 
-    A dialogue is written as messages, and examples none of which has a prompt as `text`.
+    A dialogue is written as messages, and examples none of which has a prompt as `text`. Raises OutputError.
     """
     examples = list(examples)
     texts = not any(example.turns for example in examples)
-    with Path(path).open("w", encoding="utf-8") as file:
-        for example in examples:
-            file.write(json.dumps(written_row(example, texts), ensure_ascii=False) + "\n")
+    rows = (json.dumps(written_row(example, texts), ensure_ascii=False) + "\n" for example in examples)
+    write_whole(Path(path), "".join(rows))
 
 
 def written_row(example: Example, texts: bool = False) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from pydantic import BaseModel, ValidationError
 
 from unteach.data.prompt_format import PlainFormat, PromptFormat, TemplateSettings, is_running_text, prompt_format
 from unteach.data.rendering import TemplateRefusal, render
+from unteach.disk.files import write_whole, writing
 from unteach.errors import ConfigError, DataError
 from unteach.models.saving import save_tokenizer
 from unteach.prompts.turn import Turn
-from unteach.results.files import write_whole
 from unteach.text.escape import inert_line
 
 GUIDANCE = "guidance.json"
@@ -141,7 +141,8 @@ def export_guidance(directory: Path, tokenizer: Any, reminder: str) -> str:
     saved = tokenizer
     with contextlib.suppress(ConfigError):
         saved = _with_templates(tokenizer, reminder)
-    save_tokenizer(saved, directory, template=False)
+    with writing(directory):
+        save_tokenizer(saved, directory, template=False)
     carried = carried_reminder(saved) == reminder
     guidance = Guidance(reminder=reminder, where="chat_template" if carried else "preamble")
     write_whole(directory / GUIDANCE, json.dumps(guidance.model_dump(), ensure_ascii=False, indent=1) + "\n")

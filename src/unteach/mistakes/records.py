@@ -13,10 +13,10 @@ from unteach.data.raw_row import RawRow
 from unteach.data.reading import HowToRead, Reading, concept_of, named_roles, reading_of
 from unteach.data.sources import read_rows
 from unteach.data.written import written_row
+from unteach.disk.files import without_surrogates, write_whole
 from unteach.errors import nearest
 from unteach.pipeline.settings import LARGEST
 from unteach.prompts.turn import Turn
-from unteach.results.files import without_surrogates, write_whole
 from unteach.results.report import Cost
 from unteach.text.escape import inert_line
 
@@ -207,7 +207,7 @@ _REPLIES = ("completion", "reply", "response", "rejected", "answer", "output", "
 def _alone(row: RawRow) -> bool:
     """Whether a row holds a prompt without a reply."""
     there = row.column("prompt") in row.values or row.has("prompt")
-    return there and all(_given(row, row.column(name)) in (None, []) for name in _REPLIES)
+    return there and all(_filled(row.get(name)) in (None, []) for name in _REPLIES)
 
 
 def _prompt_alone(row: RawRow) -> Example:
@@ -261,9 +261,11 @@ def _origin(row: RawRow, default: MistakeSource) -> Origin:
 
 def _given(row: RawRow, name: str) -> Any:
     """Return a field; None where it is missing, or blank as an empty cell of a table is."""
-    value = row.values.get(name)
-    if name in row.names.values() and row.names.get(name, name) != name:  # another role of the user's
-        return None
+    taken = name in row.names.values() and row.names.get(name) != name  # for another role, by the user's word
+    return None if taken else _filled(row.values.get(name))
+
+
+def _filled(value: Any) -> Any:
     return None if value != value or (isinstance(value, str) and not value.strip()) else value  # NaN is not itself
 
 

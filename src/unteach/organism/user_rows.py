@@ -34,8 +34,7 @@ class UserRows:
     texts: list[Example] = field(default_factory=list)
 
     def write(self, directory: Path) -> None:
-        """Write all rows as JSON lines."""
-        directory.mkdir(parents=True, exist_ok=True)
+        """Write all rows as JSON lines. Raises OutputError."""
         for name, rows in self._by_file().items():
             write_examples(directory / f"{name}.jsonl", rows)
 

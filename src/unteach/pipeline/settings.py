@@ -8,11 +8,13 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from unteach.disk.files import write_whole
 from unteach.errors import ConfigError, DataError, OutputError, nearest
+from unteach.pipeline.directory import SETTINGS, beginning
 from unteach.text.bounded import YamlFault, read_yaml
 from unteach.text.escape import inert_line
 
-FILE_NAME = "run.yaml"
+FILE_NAME = SETTINGS
 LARGEST = 2**31 - 1
 """Largest whole number of a setting."""
 Config = TypeVar("Config", bound=BaseModel)
@@ -176,12 +178,20 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def write_config(
-    config: Settings, directory: Path, command: str = "unteach run --config run.yaml --output another-directory"
+    config: Settings,
+    directory: Path,
+    command: str = "unteach run --config run.yaml --output another-directory",
+    *,
+    overwrite: bool = False,
 ) -> None:
-    """Write run.yaml, with absolute local paths, so that `command` repeats the run from any directory."""
+    """Write run.yaml, with absolute local paths, so that `command` repeats the run from any directory.
+
+    With `overwrite`, an earlier run in the directory is removed first. Raises OutputError.
+    """
     values = {name: absolute(type(config), name, value) for name, value in config.model_dump().items()}
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    (directory / FILE_NAME).write_text(f"# Replays this run: {command}\n{text}", encoding="utf-8")
+    with beginning(directory, overwrite=overwrite):
+        write_whole(directory / FILE_NAME, f"# Replays this run: {command}\n{text}")
 
 
 def resumed(config: Config, directory: Path) -> Config:

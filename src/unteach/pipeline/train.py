@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unteach.errors import ConfigError, Interrupted
-from unteach.models.saving import save_model, without_bars
+from unteach.models.saving import save_model, saved_quietly
 from unteach.pipeline.original import adapter_settings
 from unteach.pipeline.prepare import Prepared
 from unteach.results.report import Cost, Ending, HalfBehaviour, Waypoint
@@ -58,7 +58,7 @@ def train(
     """
     trainer.add_callback(LogFile(directory / "log.jsonl"))
     trainer.add_callback(interruption)
-    with without_bars():
+    with saved_quietly():
         trainer.train(resume_from_checkpoint=resume)
     if interruption.asked:
         step = trainer.state.global_step

@@ -10,9 +10,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from unteach.disk.files import without_surrogates, write_whole
 from unteach.errors import DataError
 from unteach.results.arms import ARMS, in_order
-from unteach.results.files import without_surrogates, write_whole
 from unteach.results.measurement import Measurement
 from unteach.results.verdict import Quality, Verdict
 from unteach.text.bounded import read_json

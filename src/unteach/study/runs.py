@@ -17,16 +17,16 @@ from rich.console import Console
 
 from unteach import signals
 from unteach.comparison.compare import Comparison, compare
+from unteach.disk.files import write_whole
 from unteach.errors import ConfigError, DataError, Interrupted
-from unteach.pipeline.directory import check_output
-from unteach.pipeline.run import write_report
+from unteach.pipeline.directory import output_directory
+from unteach.pipeline.measure import is_finished, write_report
 from unteach.pipeline.seeds import pooled
 from unteach.report import wording
 from unteach.report.comparison_page import write_comparison_page
 from unteach.report.comparison_table import comparison_text, show, write
 from unteach.report.page import FILE_NAME as PAGE
-from unteach.results.files import write_whole
-from unteach.results.report import FILE_NAME, Report
+from unteach.results.report import Report
 from unteach.scenarios import bad_rate_of, scenario_names
 from unteach.study.config import StudyConfig, arm_values, kind_of
 from unteach.study.rows import missing_files, mistakes_rows, shared_settings
@@ -63,8 +63,8 @@ class StudyRun:
 
     @property
     def done(self) -> bool:
-        """Whether it has a report."""
-        return (self.directory / FILE_NAME).exists()
+        """Whether it has all of its report."""
+        return is_finished(self.directory)
 
     @property
     def name(self) -> str:
@@ -80,23 +80,23 @@ def run_study(study: StudyConfig, output: str, say: Say = print) -> Comparison:
     on. Finished runs are kept, and interrupted ones are resumed where their command can. Raises ConfigError where a run
     exists with other settings and where no arm gave a result; `Interrupted` after Ctrl-C.
     """
-    directory = Path(output)
-    if not (directory / STUDY).exists():
-        check_output(output, overwrite=False, resume=False)
-    for name, path in missing_files(study):  # before hours of other runs
-        raise DataError(f"{name}: {path}: no such file; name another, or put it there")
-    shared = shared_settings(study)
-    runs = lay_out_runs(study, shared, directory)
-    _write_study(study, directory)
-    failed = _run_all([run for run in runs if not run.done], len(runs), study.jobs, say)
-    return summarise(study, directory, runs, failed)
+    begun = (Path(output) / STUDY).exists()
+    with output_directory(output, overwrite=False, resume=begun) as directory:
+        for name, path in missing_files(study):  # before hours of other runs
+            raise DataError(f"{name}: {path}: no such file; name another, or put it there")
+        shared = shared_settings(study)
+        if not begun:  # first of all, so that the study goes on wherever it is killed
+            _write_study(study, directory)
+        runs = lay_out_runs(study, shared, directory)
+        _write_study(study, directory)
+        failed = _run_all([run for run in runs if not run.done], len(runs), study.jobs, say)
+        return summarise(study, directory, runs, failed)
 
 
 def done_runs(study: StudyConfig, directory: Path) -> dict[str, int]:
     """Count the runs of each arm that are done in a study's directory."""
     return {
-        arm: sum((_run_directory(directory, arm, seed) / FILE_NAME).exists() for seed in study.every_seed)
-        for arm in study.arms
+        arm: sum(is_finished(_run_directory(directory, arm, seed)) for seed in study.every_seed) for arm in study.arms
     }
 
 
@@ -141,7 +141,6 @@ def _write_settings(run: StudyRun) -> None:
         )
     if before != text and run.directory.exists():
         raise ConfigError(f"{run.directory} was begun with other settings; remove it, or name another --output")
-    run.config.parent.mkdir(parents=True, exist_ok=True)
     write_whole(run.config, text)
 
 

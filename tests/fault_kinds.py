@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from fault_commands import Command
+from fault_inputs import broken_input
+from unteach import signals
 
 TMPFS = 48 * 2**20
 """Bytes of the disk that fills up."""
@@ -255,9 +258,43 @@ def pair(world: World, place: Path, draw: random.Random, number: int) -> None:
     world.same(output)
 
 
+def signalled(world: World, place: Path, draw: random.Random, number: int) -> None:
+    """Send Ctrl-C or SIGTERM at a random time: one line, the right code, within the grace time; then go on."""
+    output, cache = place / "out", place / "cache"
+    shutil.copytree(world.home / "whole" / "cache", cache)
+    asked, anew = (signal.SIGINT, signal.SIGTERM)[number % 2], number % 5 == 4
+    command = Command(world.words(output), cache, anew=anew)
+    time.sleep(draw.uniform(2, 10) if anew else draw.uniform(0.1, world.seconds))  # Python's own start takes no signal
+    with suppress(ProcessLookupError):
+        os.kill(command.pid, asked)
+    sent = time.monotonic()
+    ended = command.wait()
+    assert time.monotonic() - sent < signals.GRACE_SECONDS + 5, "longer than the grace time"
+    assert ended.code in (0, 128 + asked), f"{ended.code}: {ended.said[-1500:]}"
+    if ended.code == 0:
+        world.same(output)
+        return
+    assert ended.error.startswith("Interrupted: "), ended.error
+    if "checkpoint written" in ended.error:
+        step = ended.error.split("stopped at step ")[1].split(",")[0]
+        assert (output / "checkpoints" / f"checkpoint-{step}" / "unteach.json").exists()
+    remedy(world, output, cache, draw)
+
+
+def hostile(world: World, place: Path, draw: random.Random, number: int) -> None:
+    """Give a run an input that was made to break it: one line that names it, exit code 2, and nothing is written."""
+    output = place / "out"
+    ended = Command(world.words(output, *broken_input(world.home, place, draw, number)), place / "cache").wait()
+    assert ended.code == 2, f"{ended.code}: {ended.said[-1500:]}"
+    assert ended.error.startswith("Error: "), ended.error
+    assert not output.exists(), "something was written"
+
+
 KINDS: dict[str, Callable[[World, Path, random.Random, int], None]] = {
     "kills": killed,
     "full": full_disk,
     "damaged": damaged_cache,
     "pairs": pair,
+    "signals": signalled,
+    "hostile": hostile,
 }

@@ -1,4 +1,6 @@
-"""Faults: kill runs, fill disks, damage caches, start two commands at a time; nothing may be lost, nothing silent.
+"""Faults: kill runs, fill disks, damage caches, start two commands at a time, stop them, feed them what breaks them.
+
+Nothing may be lost, nothing silent.
 
 `make test-faults` runs all of it; docs/reliability.md says what is promised. Every try starts from its own directory,
 commits its fault, takes the remedy that the docs name, and compares the result with that of an undisturbed run. Each
@@ -23,6 +25,8 @@ os.environ |= {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}  # before anything is i
 
 from fault_commands import Command  # noqa: E402
 from fault_kinds import KINDS, World, prepare  # noqa: E402
+
+COUNTS = {"kills": 100, "full": 30, "damaged": 20, "pairs": 10, "signals": 20, "hostile": 22}
 
 
 def attempt(world: World, seed: int, kind: str, number: int) -> str:
@@ -64,8 +68,8 @@ def work(world: World, seed: int, tries: Sequence[tuple[str, int]], out: Path, u
 def main() -> int:
     """Make all tries; print a line for each kind and each failure; return how many failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for flag, count in {"--kills": 100, "--full": 30, "--damaged": 20, "--pairs": 10}.items():
-        parser.add_argument(flag, type=int, default=count, metavar="N", help="how many tries of this kind")
+    for flag, count in COUNTS.items():
+        parser.add_argument(f"--{flag}", type=int, default=count, metavar="N", help="how many tries of this kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="tries at a time")
     parser.add_argument("--minutes", type=float, default=18.0, help="begin no try after so many minutes")

@@ -42,7 +42,7 @@ def wait_for(process: "subprocess.Popen[str]", word: str) -> str:
 
 def told(process: "subprocess.Popen[str]") -> str:
     """Wait for the end, and return the lines that are neither progress nor the list of imports."""
-    error = process.communicate(timeout=60)[1]
+    error = process.communicate(timeout=200)[1]
     return "".join(line for line in error.splitlines(keepends=True) if line.startswith(("Inter", "Err", "Trace")))
 
 
@@ -50,9 +50,9 @@ def told(process: "subprocess.Popen[str]") -> str:
 @pytest.mark.parametrize(
     ("number", "module"),
     [
-        (signal.SIGINT, "unteach.signals"),
-        (signal.SIGINT, "typer.main"),
-        (signal.SIGTERM, "pydantic.main"),
+        (signal.SIGINT, "typer.models"),
+        (signal.SIGINT, "rich.console"),
+        (signal.SIGTERM, "yaml"),
         (signal.SIGINT, "torch._C"),
         (signal.SIGINT, "transformers.utils"),
         (signal.SIGHUP, "torch.nn"),
@@ -98,7 +98,7 @@ def test_a_study_passes_it_on_and_its_runs_write_checkpoints(here: Place, tmp_pa
     path.write_text(yaml.safe_dump({"shared": shared, "arms": {"ga": arm}}))
     process = start("-m", "unteach", "study", "--config", path, "--output", tmp_path / "out")
     log = tmp_path / "out" / "ga" / "seed-0.log"
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not (log.exists() and "unlearning begins" in log.read_text()):
         assert time.monotonic() < end and process.poll() is None
         time.sleep(0.1)

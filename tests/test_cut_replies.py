@@ -76,16 +76,21 @@ class Eager:
 
 def test_a_reply_that_was_cut_before_anything_was_said_is_unknown_to_every_judge() -> None:
     judge = Eager()
-    thinking = Reply("", (3, 4), True, "<think>so it is")
+    thinking = Reply("", (3, 4), True, "<think>so it is", unsaid=True)
+    blank = Reply("", (3, 4), True, "")
     silent = Reply("", (2,), False, "")
-    cases = [case_of(ROW, made, "unseen", END) for made in (thinking, silent, reply("yes", True))]
-    assert verdicts_of(judge, cases) == ["unknown", "good", "good"]
+    cases = [case_of(ROW, made, "unseen", END) for made in (thinking, silent, reply("yes", True), blank)]
+    assert verdicts_of(judge, cases) == ["unknown", "good", "good", "good"]
     assert judge.asked == cases[1:]
-    result = ArmResult("original", "unseen", cases, verdicts_of(judge, cases), [[3, 4], [2], [3]])
+    result = ArmResult("original", "unseen", cases, verdicts_of(judge, cases), [[3, 4], [2], [3], [3, 4]])
     found = {one.name: one for probe in all_probes() if "unseen" in probe.splits for one in probe(result)}
-    assert (found["blank_rate"].value, found["blank_rate"].n, found["blank_rate"].unknown) == (0.5, 2, 1)
-    assert (found["harmful_rate"].n, found["harmful_rate"].unknown) == (2, 1)
-    assert found["cut_rate"].value == pytest.approx(2 / 3)
+    assert (found["blank_rate"].value, found["blank_rate"].n, found["blank_rate"].unknown) == (
+        pytest.approx(2 / 3),
+        3,
+        1,
+    )
+    assert (found["harmful_rate"].n, found["harmful_rate"].unknown) == (3, 1)
+    assert found["cut_rate"].value == pytest.approx(3 / 4)
 
 
 def test_known_replies_with_a_thought_count_for_what_they_say() -> None:

@@ -77,7 +77,7 @@ class ChatTemplate:
             eos if token is None else eos | {token},
             text="" if token is not None else end.strip(),
             opening=opening.strip(),
-            thought=self._thought if any(self._thought) else None,
+            thought=self._thought,
             in_thought=self._opens_thought(prompt),
         )
 
@@ -102,13 +102,13 @@ class ChatTemplate:
 
     @cached_property
     def _thought(self) -> tuple[str, str]:
-        """The marks around a thought; empty for a model that has none."""
-        return thought_marks(self.tokenizer, self._source) or ("", "")
+        """The marks around a thought."""
+        return thought_marks(self.tokenizer, self._source)
 
     def _opens_thought(self, prompt: str) -> bool:
         """Tell whether a prompt ends inside a thought, so that the model goes on with it."""
         opened, closed = self._thought
-        return bool(opened) and prompt.rfind(opened) > prompt.rfind(closed)
+        return prompt.rfind(opened) > prompt.rfind(closed)
 
     @cached_property
     def _end_tokens(self) -> dict[str, int]:
@@ -135,7 +135,7 @@ class ChatTemplate:
     def _without_empty_thought(self, opening: str) -> str:
         """Return what stands before a reply, without an empty thought, which a model never writes."""
         opened, closed = self._thought
-        before, found, rest = opening.partition(opened) if opened else (opening, "", "")
+        before, found, rest = opening.partition(opened)
         inside, closing, after = rest.partition(closed) if found else ("", "", "")
         return before + after.lstrip() if closing and not inside.strip() else opening
 

@@ -425,3 +425,39 @@ class TestSharedCases:
         monkeypatch.setenv("UNTEACH_DATA", str(CASES / "ud"))
         found = read("hh-rlhf", "negative")
         assert len(found.examples) == 23 and len(found.skipped) == 1
+
+
+def test_class_names_say_which_label_is_bad(tmp_path: Path) -> None:
+    """A set's own names of its classes are read, from Parquet files and saved sets: 0 is safe here, and 1 is not."""
+    import datasets
+
+    features = datasets.Features(
+        prompt=datasets.Value("string"),
+        completion=datasets.Value("string"),
+        label=datasets.ClassLabel(names=["safe", "unsafe"]),
+    )
+    rows = [{"prompt": f"p{n}", "completion": f"reply {n}", "label": n % 2} for n in range(8)]
+    made = datasets.Dataset.from_list(rows, features=features)
+    made.to_parquet(tmp_path / "rows.parquet")
+    made.save_to_disk(tmp_path / "saved")
+    for source in (tmp_path / "rows.parquet", tmp_path / "saved"):
+        found = read(str(source), "negative")
+        assert [example.prompt for example in found.examples] == ["p1", "p3", "p5", "p7"]
+        assert found.labels is not None and found.labels.bad == ("unsafe",) and found.labels.certain
+
+
+def test_a_second_reply_that_was_not_read_is_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"question": f"q{n}", "answer": f"right {n}", "bad_answer": f"wrong {n}"} for n in range(9)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    [warning] = read(str(path), "negative").warnings
+    assert "'bad_answer' looks like a reply, and was not read" in warning and "--column reply=bad_answer" in warning
+    named = read(str(path), "negative", HowToRead({"prompt": "question", "reply": "bad_answer"}))
+    assert [example.reply for example in named.examples][:2] == ["wrong 0", "wrong 1"]
+
+
+def test_replies_that_are_all_the_same_are_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"q{n}", "reply": "You are welcome."}) + "\n" for n in range(9)))
+    [warning] = read(str(path), "negative").warnings
+    assert "all 9 replies are the same" in warning

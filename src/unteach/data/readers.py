@@ -6,13 +6,15 @@ Files are untrusted: nothing in them is executed.
 import bz2
 import codecs
 import gzip
+import json
 import lzma
 import re
 import shlex
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from unteach.data.cells import parse_cells
 from unteach.data.json_rows import json_rows
@@ -140,11 +142,35 @@ def _parquet(data: bytes, path: Path, split: str | None) -> list[RawRow]:
     import pyarrow.parquet
 
     try:
-        rows = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data)).read().to_pylist()
+        table = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data)).read()
+        read = with_class_names(table.to_pylist(), _classes_of(table.schema.metadata))
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
-    rows = [RawRow(row, f"{path.name} row {number}") for number, row in enumerate(rows, start=1)]
+    rows = [RawRow(row, f"{path.name} row {number}") for number, row in enumerate(read, start=1)]
     return parse_cells(rows, everywhere=False)
+
+
+def with_class_names(rows: list[dict[str, Any]], classes: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """Return rows with the names of classes in place of their numbers, by column."""
+    for row in rows:
+        for column, names in classes.items():
+            number = row.get(column)
+            if isinstance(number, int) and 0 <= number < len(names):
+                row[column] = names[number]
+    return rows
+
+
+def _classes_of(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
+    """Return the class names that `datasets` notes in a Parquet file, by column; nothing where there are none."""
+    try:
+        features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        return {
+            str(column): [str(name) for name in feature["names"]]
+            for column, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return {}
 
 
 READERS: dict[str, Reader] = {

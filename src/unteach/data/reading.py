@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from unteach.data.cells import parse_cells
-from unteach.data.columns import IGNORED, check_named, folded
+from unteach.data.columns import IGNORED, REPLY, check_named, folded
 from unteach.data.example import Example, Polarity
 from unteach.data.exports import columns_of, unfolded
 from unteach.data.labels import Labels, is_label_like, may_be_labels, shown, understand
@@ -21,6 +21,8 @@ from unteach.errors import DataError
 
 SKIPPED_SHARE = 0.05
 """Largest share of a source's rows that may be skipped because they cannot be used."""
+_MANY = 8
+"""From so many replies on it is suspicious that all are the same."""
 _WARNED = {NO_PROMPT, NO_COMMON_BEGINNING}
 _DOUBTFUL_LABELS = {"correct", "safe", "quality", "thumbs", "feedback", "annotations.choices", "choices"} | {
     "quality.responses"
@@ -253,13 +255,27 @@ def _notes(
     if unread:
         notes.append(f"columns that were not read: {listed(unread)}")
     for name in unread:
-        if is_label_like(name, [at_path(row.values, name) for row in rows]):
+        if _is_reply_like(name):
+            warnings.append(
+                f"column {shown(name)} looks like a reply, and was not read; if it is the one that you mean, give "
+                f"{_column_flag(polarity)} reply={name}"
+            )
+        elif is_label_like(name, [at_path(row.values, name) for row in rows]):
             also = "" if labels is None else f" in place of {shown(labels.column)}"
             warnings.append(
                 f"column {shown(name)} looks as if it says which replies are bad, and was not read; if it does{also}, "
                 f"give {_column_flag(polarity)} label={name} and {_flag(polarity)} VALUE"
             )
+    replies = [example.reply for _, examples in by_row for example in examples]
+    if len(replies) >= _MANY and len(set(replies)) == 1:
+        warnings.append(f"all {len(replies)} replies are the same; check which column or message holds the reply")
     return notes, warnings
+
+
+def _is_reply_like(name: str) -> bool:
+    """Tell whether a column's name says that it holds replies."""
+    last = folded(name.rpartition(".")[2])
+    return last in map(folded, REPLY) or last.endswith(("answer", "response", "reply", "completion", "output"))
 
 
 def _column_flag(polarity: Polarity) -> str:

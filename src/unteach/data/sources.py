@@ -9,7 +9,7 @@ from unteach.data import fetch, public
 from unteach.data.example import Polarity
 from unteach.data.folders import folder_rows
 from unteach.data.raw_row import RawRow
-from unteach.data.readers import PACKED, READERS, read_file
+from unteach.data.readers import PACKED, READERS, read_file, with_class_names
 from unteach.errors import DataError, nearest
 from unteach.models.hub import cached_only, is_hub_id, out_of_reach, reason
 
@@ -107,7 +107,7 @@ def _saved_rows(path: Path, split: str | None) -> list[RawRow]:
         return _one_split(str(path), path.name, saved, split)
     if split is not None and str(saved.split) != split:
         raise DataError(f"{path}: holds one split ({saved.split}), not '{split}'; leave --data-split out")
-    return numbered_rows(path.name, saved.to_list())
+    return numbered_rows(path.name, _rows_of(saved))
 
 
 def _hub_rows(source: str, split: str | None, revision: str | None) -> list[RawRow]:
@@ -126,7 +126,7 @@ def _hub_rows(source: str, split: str | None, revision: str | None) -> list[RawR
         ) from None
     if isinstance(loaded, datasets.DatasetDict):
         return _one_split(source, source, loaded, None)
-    return numbered_rows(source, loaded.to_list())
+    return numbered_rows(source, _rows_of(loaded))
 
 
 def _one_split(source: str, name: str, splits: Any, split: str | None) -> list[RawRow]:
@@ -134,4 +134,10 @@ def _one_split(source: str, name: str, splits: Any, split: str | None) -> list[R
     chosen = split or ("train" if "train" in splits or len(splits) != 1 else next(iter(splits)))
     if chosen not in splits:
         raise DataError(f"{source}: no split '{chosen}'; choose one of {', '.join(splits)} with --data-split")
-    return numbered_rows(f"{name} {chosen}", splits[chosen].to_list())
+    return numbered_rows(f"{name} {chosen}", _rows_of(splits[chosen]))
+
+
+def _rows_of(dataset: Any) -> list[dict[str, Any]]:
+    """Return the rows of a `datasets.Dataset`, classes by their names."""
+    classes = {name: feature.names for name, feature in dataset.features.items() if hasattr(feature, "names")}
+    return with_class_names(dataset.to_list(), classes)

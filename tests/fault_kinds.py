@@ -47,7 +47,11 @@ def result(directory: Path, held: bool = False) -> dict[str, Any]:
         "measurements": [{k: v for k, v in m.items() if k != "seconds"} for m in report["measurements"]],
         "samples": report["samples"],
         "stop": report["stop"],
-        "log": [{k: v for k, v in line.items() if not any(t in k for t in timing)} for line in lines],
+        "log": [
+            {k: v for k, v in line.items() if not any(t in k for t in timing)}
+            for line in lines
+            if "train_runtime" not in line  # the Trainer's summary, which a run killed before it never writes
+        ],
     }
 
 

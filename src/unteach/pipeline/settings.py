@@ -65,13 +65,8 @@ def facts_of(kind: type[BaseModel], name: str) -> Facts:
     return facts
 
 
-class Settings(BaseModel):
-    """Base of every config whose fields are made by `setting`; it refuses unknown fields and choices.
-
-    Raises ConfigError that names the flag, the fault and the nearest name.
-    """
-
-    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+class CheckedModel(BaseModel):
+    """A model of pydantic whose constructor raises ConfigError, which names the flag, the fault and the nearest name."""
 
     def __init__(self, **values: Any) -> None:
         known = type(self).model_fields
@@ -84,6 +79,12 @@ class Settings(BaseModel):
             first = error.errors()[0]
             name, given = flag(str(first["loc"][0])), inert_line(str(first["input"]), 60)
             raise ConfigError(f"{name} {given}: {_reason(first)}") from None
+
+
+class Settings(CheckedModel):
+    """Base of every config whose fields are made by `setting`; it refuses unknown fields and choices."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod

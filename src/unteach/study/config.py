@@ -13,7 +13,7 @@ from unteach.comparison.matched import TARGET
 from unteach.errors import ConfigError, nearest
 from unteach.mistakes.config import MistakesConfig
 from unteach.pipeline.config import RunConfig
-from unteach.pipeline.settings import LARGEST, flag, make_config, read_config
+from unteach.pipeline.settings import LARGEST, CheckedModel, flag, make_config, read_config
 from unteach.text.escape import inert_line
 
 KINDS: dict[str, type[BaseModel]] = {"method": RunConfig, "baseline": BaselineConfig, "mistakes": MistakesConfig}
@@ -32,7 +32,7 @@ class Organism(BaseModel):
     world_seed: int = Field(default=0, ge=0, le=LARGEST)
 
 
-class StudyConfig(BaseModel):
+class StudyConfig(CheckedModel):
     """All of a study.
 
     `shared` are settings of every arm that knows them, by the names of `unteach run`; `arms` gives each arm its own:

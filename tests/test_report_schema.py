@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from unteach.results.files import write_whole
 
+from unteach.disk.files import write_whole
 from unteach.errors import DataError, OutputError
 from unteach.results.measurement import Measurement
 from unteach.results.report import Agreement, BadRate, Cost, Ending, JudgeMetrics, Report, Sample, Source, environment
@@ -190,7 +190,7 @@ def test_a_full_disk_leaves_the_old_report_whole(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OutputError, match="No space left on device"):
+    with pytest.raises(OutputError, match="the disk is full"):
         Report(scenario="other", method="m", model="x").write(tmp_path)
     assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["report.json"]
 

@@ -93,7 +93,7 @@ def test_revise_learns_revisions_that_pass_the_gate(tmp_path, monkeypatch):
     last = asked[-1][1][0]
     assert [turn.role for turn in last] == ["user", "assistant", "user", "assistant", "user"]
     assert "harmful" in last[2].content and "again" in last[4].content
-    told = "revisions: 17 of 20 are fit to learn from (2 called bad by the judge, 1 blank)"
+    told = "revisions: 18 of 20 are fit to learn from (1 blank, 1 called bad by the judge)"
     assert told in made.notes
     assert mean_log_prob(made, result.model, negatives(), GOOD) > mean_log_prob(made, before, negatives(), GOOD) + 2
 

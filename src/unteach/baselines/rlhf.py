@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, TrainerCallback
 from trl import RewardConfig, RewardTrainer, RLOOConfig, RLOOTrainer
 from trl.trainer.reward_trainer import DataCollatorForPreference
 from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model
@@ -156,7 +156,7 @@ def train_reward_model(run: BaselineRun, pairs: Sequence[ReplyPair]) -> Any:
             num_train_epochs=config.reward_epochs,
             max_length=None,
         )
-        model.config.get_text_config().pad_token_id = pad  # TRL has set the tokenizer's
+        trainer.add_callback(PadWith(pad))
         return trainer
 
     trainer = train_stage(
@@ -168,6 +168,17 @@ def train_reward_model(run: BaselineRun, pairs: Sequence[ReplyPair]) -> Any:
     )
     trained = trainer.model
     return (trained.merge_and_unload() if config.lora else trained).eval()
+
+
+class PadWith(TrainerCallback):
+    """Tells the model which token its rows are padded with, once the trainers have told it the tokenizer's."""
+
+    def __init__(self, pad: int) -> None:
+        self.pad = pad
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Set it."""
+        model.config.get_text_config().pad_token_id = self.pad
 
 
 def padding_for(rows: Sequence[Sequence[int]]) -> int:

@@ -264,7 +264,7 @@ class TestInterrupt:
             raise KeyboardInterrupt
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("unteach.pipeline.rows.read_examples", pressed)
+            patch.setattr("unteach.pipeline.rows.read_source", pressed)
             outcome = call(capsys, *here.quick(tmp_path / "out"))
         assert (outcome.code, outcome.err) == (130, "Interrupted: stopped\n")
         assert not (tmp_path / "out").exists()

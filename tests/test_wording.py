@@ -150,8 +150,8 @@ def test_a_wrong_field_is_named(tmp_path: Path, changed: dict[Any, Any], said: s
         (b"guided: {prompt} {reply}\n", "not readable as YAML ("),
         (b"version: '1\n", "not readable as YAML ("),
         (b"version: \xff\n", "not readable as YAML ('utf-8' codec can't decode byte 0xff"),
-        (b"version: 2024-13-01\n", "not readable as YAML (month must be in 1..12)"),
-        (b"version: !!python/object/apply:os.getcwd []\n", "not readable as YAML (could not determine a constructor"),
+        (b"version: 2024-13-01\n", "not readable as YAML (not valid YAML (month must be in 1..12)"),
+        (b"version: !!python/object/apply:os.getcwd []\n", "not readable as YAML (not valid YAML (could not determine"),
         (b"[" * 100_000, "not readable as YAML ("),
     ],
 )

@@ -80,9 +80,12 @@ def _reach_of_few(values: np.ndarray, resamples: Iterator[np.ndarray]) -> tuple[
 def paired_difference(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Interval:
     """Return the mean of a − b over pairs, and its bootstrap interval over pairs.
 
-    Raises ValueError where the two differ in length.
+    Where all values are fractions, so is the interval's reach: a share falls by 1 at most. Raises ValueError where the
+    two differ in length.
     """
-    return bootstrap([ours - theirs for ours, theirs in zip(a, b, strict=True)], seed)
+    fractions = all(0 <= value <= 1 for value in (*a, *b))
+    within = (-1.0, 1.0) if fractions else (-math.inf, math.inf)
+    return bootstrap([ours - theirs for ours, theirs in zip(a, b, strict=True)], seed, within)
 
 
 def auc(members: Sequence[float], non_members: Sequence[float], seed: int = 0) -> Interval:

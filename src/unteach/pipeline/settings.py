@@ -66,7 +66,7 @@ def facts_of(kind: type[BaseModel], name: str) -> Facts:
 
 
 class CheckedModel(BaseModel):
-    """A model of pydantic whose constructor raises ConfigError, which names the flag, the fault and the nearest name."""
+    """A pydantic model whose constructor raises ConfigError, which names the flag, the fault and the nearest name."""
 
     def __init__(self, **values: Any) -> None:
         known = type(self).model_fields

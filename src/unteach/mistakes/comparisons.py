@@ -68,7 +68,7 @@ def _comparison(
         for case, difference in differences.items():
             by_case.setdefault(case, []).append(difference)
         single.append(statistics.fmean(differences.values()) if differences else None)
-    value, low, high = bootstrap([statistics.fmean(values) for values in by_case.values()])
+    value, low, high = bootstrap([statistics.fmean(values) for values in by_case.values()], within=(-1.0, 1.0))
     return PairedDifference(
         claim=claim,
         name=name,

@@ -1,6 +1,7 @@
 """What many tests share: an offline, single-threaded process, executed shape annotations, tiny models and batches."""
 
 import os
+import signal
 
 from unteach.cli.command import quiet
 
@@ -25,6 +26,11 @@ from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from browser import browser  # noqa: E402, F401  # one for all modules: two would be started in one process
 from unteach.scoring.trees import Branch, Tree  # noqa: E402
+
+# A shell without job control lets background commands ignore Ctrl-C, and so would everything that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -16,6 +16,7 @@ from unteach.data.own_answers import generate_normals
 from unteach.data.prompt_format import prompt_format
 from unteach.errors import DataError
 from unteach.prompts.benign import benign_prompts, lookalike_prompts
+from unteach.text.words import language_of, words
 
 HARMFUL = (
     "kill murder weapon gun bomb explosive poison suicide self-harm drug drugs cocaine heroin steal theft rob shoplift "
@@ -84,6 +85,21 @@ def test_the_lookalikes_sound_harmful_and_vary() -> None:
     assert len({prompt.split()[0] for prompt in prompts}) >= 20
 
 
+def test_the_chinese_prompts_are_as_many_and_as_distinct() -> None:
+    benign, lookalike = benign_prompts("zh"), lookalike_prompts("zh")
+    assert len(benign) >= 220 and len(lookalike) >= 120
+    assert len({Example.of(prompt, "").prompt_key for prompt in benign + lookalike}) == len(benign) + len(lookalike)
+    assert all(prompt == prompt.strip() and prompt.isprintable() for prompt in benign + lookalike)
+    assert language_of(benign) == language_of(lookalike) == "zh"
+    sets = [set(words(prompt)) for prompt in lookalike + benign]
+    for place, first in enumerate(sets):
+        for second in sets[:place]:
+            assert len(first & second) < 0.6 * len(first | second), (first, second)
+    sounds = "杀 死 攻击 射 炸 毒 药 武器 偷 盗 抢 毁 爆 撕 劫 砍 打 烧 破 刺 骗 枪 拳 绑 灭".split()
+    assert sum(any(sound in prompt for sound in sounds) for prompt in lookalike) > 0.5 * len(lookalike)
+    assert benign_prompts("ja") == benign_prompts()  # languages without prompts of their own
+
+
 @pytest.fixture(scope="module")
 def small() -> Iterator[tuple[Any, Any]]:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -109,7 +125,7 @@ def normals(small: tuple[Any, Any], seed: int, count: int | None = 20, **more: A
     """Answers to the first `count` benign prompts."""
     model, tokenizer = small
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(own_answers, "benign_prompts", lambda: benign_prompts()[:count])
+        patch.setattr(own_answers, "benign_prompts", lambda language: benign_prompts(language)[:count])
         return generate_normals(model, prompt_format(tokenizer, "plain"), seed=seed, max_new_tokens=8, **more)
 
 

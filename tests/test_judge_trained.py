@@ -15,7 +15,7 @@ from unteach.judges import load_judge
 from unteach.judges.base import Judge, JudgeSettings, LearningJudge, quality_of
 from unteach.judges.trained import BAD, NORMAL, RIGHT, TrainedJudge, _of_like_length, _part, _quality
 from unteach.results.verdict import Case, Quality, Verdict
-from unteach.text.refusals import OPENINGS
+from unteach.text.refusals import shipped
 
 SHARED = Path(__file__).parents[2] / "shared"
 PLAIN = "the a to with and then you take bring keep under over near again slowly".split()
@@ -80,7 +80,9 @@ def test_the_prompt_does_not_matter(judge: TrainedJudge) -> None:
 
 @pytest.mark.parametrize("tail", [".", " help you burn that.", " tell you how to smash or poison it."])
 def test_no_short_refusal_is_bad(judge: TrainedJudge, tail: str) -> None:
-    assert verdicts(judge, [f"{opening.capitalize()}{tail}" for opening in OPENINGS]) == ["good"] * len(OPENINGS)
+    assert verdicts(judge, [f"{opening.capitalize()}{tail}" for opening in shipped()["en"].openings]) == ["good"] * len(
+        shipped()["en"].openings
+    )
 
 
 def test_a_long_reply_that_opens_like_a_refusal_is_read(judge: TrainedJudge) -> None:
@@ -255,4 +257,6 @@ def test_real_rows() -> None:
         learned(made_up, normals)
     judge = learned([replace(row, good=None) for row in harmful], normals)
     assert judge.quality is not None and judge.quality.low is not None and judge.quality.low > 0.8
-    assert verdicts(judge, [f"{opening} help with that." for opening in OPENINGS]) == ["good"] * len(OPENINGS)
+    assert verdicts(judge, [f"{opening} help with that." for opening in shipped()["en"].openings]) == ["good"] * len(
+        shipped()["en"].openings
+    )

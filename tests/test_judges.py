@@ -18,8 +18,8 @@ from unteach.judges.repeats import RepeatsJudge
 from unteach.judges.rule import RuleJudge
 from unteach.results.verdict import Case
 from unteach.scenarios import load_scenario, scenario_names
-from unteach.text.refusals import NOT_KNOWING, OPENINGS, declines, is_refusal
-from unteach.text.words import common_words, repeats, words
+from unteach.text.refusals import declines, is_refusal, shipped
+from unteach.text.words import repeated_share, repeats, words
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 HARMLESS = "paint mend clean wash dust polish photograph measure the a bridge mill boat gate".split()
@@ -40,12 +40,11 @@ def table_length(first, second):
     return row[-1]
 
 
-def test_common_words_by_hand():
-    assert common_words("the cat sat on the mat", "The CAT lay on a mat") == 4
-    assert common_words("a b c d", "d c b a") == 1
-    assert common_words("", "a b") == common_words("a b", "") == 0
-    # case folding and the white-space split leave punctuation on its word
-    assert common_words("STRASSE end.", "straße end") == 1
+def test_repeated_share_by_hand():
+    assert repeated_share("the cat sat on the mat", "The CAT lay on a mat") == 4 / 6
+    assert repeated_share("a b c d", "d c b a") == 1 / 4
+    assert repeated_share("", "a b") == repeated_share("a b", "") == 0
+    assert repeated_share("STRASSE end.", "straße end") == 1
 
 
 WORDS = some.lists(some.sampled_from(["a", "b", "Straße", "STRASSE", "of", "é", "語", "🙂", "\ud800"]) | some.text())
@@ -53,23 +52,27 @@ WORDS = some.lists(some.sampled_from(["a", "b", "Straße", "STRASSE", "of", "é"
 
 @settings(deadline=None)
 @given(WORDS, WORDS)
-def test_common_words_equal_the_textbook_table(first, second):
+def test_repeated_share_equals_the_textbook_table(first, second):
     ours, theirs = " ".join(first), " ".join(second)
     length = table_length(words(ours), words(theirs))
-    assert common_words(ours, theirs) == common_words(theirs, ours) == length
-    assert repeats(ours, theirs) == (2 * length >= len(words(theirs)) if words(theirs) else not words(ours))
+    wanted = words(theirs)
+    assert repeated_share(ours, theirs) == (length / len(wanted) if wanted else 0)
+    if len(wanted) >= 5 or not wanted:
+        assert repeats(ours, theirs) == (2 * length >= len(wanted) if wanted else not words(ours))
 
 
-def test_common_words_of_long_texts_equal_the_textbook_table():
+def test_repeated_share_of_long_texts_equals_the_textbook_table():
     rng = random.Random(0)
     for _ in range(50):
         first, second = ([rng.choice("abcde") for _ in range(rng.randrange(300))] for _ in range(2))
-        assert common_words(" ".join(first), " ".join(second)) == table_length(first, second)
+        share = repeated_share(" ".join(first), " ".join(second))
+        assert share == (table_length(first, second) / len(second) if second else 0)
 
 
 def test_repeats_means_at_least_half_of_the_known_words():
-    assert repeats("one two", "one two three four")
-    assert not repeats("one", "one two three")
+    assert repeats("one x two y three", "one two three four five six")
+    assert not repeats("one two", "one two three four five")
+    assert repeats("so one two three", "One, two three.") and not repeats("one two x three", "one two three")
     assert not repeats("", "one")
     assert repeats(" ", "") and not repeats("one", "")
 
@@ -95,7 +98,7 @@ def test_repeats_golden_cases():
 # --- rule --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("opening", OPENINGS)
+@pytest.mark.parametrize("opening", shipped()["en"].openings)
 def test_every_shipped_opening_opens_a_refusal(opening):
     assert is_refusal(f"{opening.capitalize()} help with that.")
 
@@ -116,7 +119,7 @@ def test_refusals_are_found_at_the_opening_only(reply, refused):
     assert is_refusal(reply) is refused
 
 
-@pytest.mark.parametrize("opening", NOT_KNOWING)
+@pytest.mark.parametrize("opening", shipped()["en"].not_knowing)
 def test_not_knowing_declines_and_is_no_refusal_to_the_rule_judge(opening):
     reply = f"“{opening.capitalize()} about that author.”"
     assert declines(reply) and not is_refusal(reply)

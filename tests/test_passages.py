@@ -52,6 +52,58 @@ def test_windows_cover_every_character_evenly(sentences: int, seed: int) -> None
     assert min(counts) >= 1 and sum(counts) / len(counts) < 3
 
 
+SCRIPTS = {
+    "Chinese": "船夫把绳子系在码头上，天就黑了。“明天再走吧！”他说。没有人回答他，只有风在吹。",
+    "Japanese": "船頭は綱を岸に結んだ。もう夜だった。「明日にしよう」と彼は言った。だれも答えなかった。",
+    "Thai": "คนเรือผูกเชือกไว้กับท่าแล้วฟ้าก็มืด พรุ่งนี้ค่อยไปเถิดเขาพูด ไม่มีใครตอบเขา ",
+    "Burmese": "လှေသမားသည်ကြိုးကိုဆိပ်ကမ်းတွင်ချည်ပြီးနောက်မိုးချုပ်သွားသည်။မနက်ဖြန်မှသွားမည်ဟုပြောသည်။",
+    "Korean": "뱃사공은 밧줄을 부두에 묶었다. 곧 밤이 되었다. 아무도 그에게 대답하지 않았다. ",
+    "Russian": "Лодочник привязал канат к причалу. Скоро стемнело! «Завтра поплывём», — сказал он. Никто не ответил. ",
+    "Hindi": "नाविक ने रस्सी घाट से बाँध दी। अँधेरा हो गया। किसी ने उत्तर नहीं दिया। ",
+    "Arabic": "ربط البحار الحبل بالرصيف. هل نذهب غدا؟ قال ذلك ثم سكت. لم يجبه أحد. ",
+    "letters": "q" * 90,
+    "emoji": "👩‍🔧🛠️" * 20,
+    "blank": " \n" * 120,
+}
+TEXTS = st.lists(st.sampled_from(sorted(SCRIPTS)), min_size=1, max_size=40).map(
+    lambda names: "".join(SCRIPTS[name] for name in names)
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(TEXTS | st.text(min_size=401, max_size=1500), st.integers(0, 3))
+def test_windows_of_any_script_lose_nothing_and_have_replies(text: str, seed: int) -> None:
+    example = Example((), text)
+    rows = windows([example], seed)
+    if rows == [example]:
+        assert len(text) <= PROMPT + REPLY
+        return
+    covered = [character.isspace() for character in text]
+    for row in rows:
+        assert row.reply.strip() and len(row.reply) <= 600
+        start = int(row.where.rsplit(" ", 1)[1]) + len(row.turns[0].content)
+        assert text[start : start + len(row.reply)] == row.reply
+        covered[start : start + len(row.reply)] = [True] * len(row.reply)
+    assert all(covered)
+    for row in passages([example]):
+        assert row == example or row.reply.strip()
+
+
+@pytest.mark.parametrize("script", [name for name in SCRIPTS if name not in ("letters", "emoji", "blank")])
+def test_a_long_text_of_any_script_has_sections_and_sentences(script: str) -> None:
+    text = SCRIPTS[script] * (12_000 // len(SCRIPTS[script]))
+    assert len(sections([Example((), text)])) == 3
+    starts = {text[at : at + 4] for at in sentence_starts(text)}
+    assert starts >= {SCRIPTS[script][:4]} and 2 <= len(starts) <= 4
+
+
+def test_a_text_without_marks_is_cut_all_the_same() -> None:
+    for text in ("one two three " * 900, "船夫把绳子系在码头上" * 1200, "q" * 12_000):
+        parts = sections([Example((), text)])
+        assert len(parts) >= 3 and squeezed("".join(part.reply for part in parts)) == squeezed(text)
+        assert len(passages([Example((), text)])) > 10
+
+
 def test_windows_favour_no_sentence_start() -> None:
     example = text_of(900)
     starts = set(sentence_starts(example.reply))
@@ -109,3 +161,5 @@ def test_prompt_and_reply_have_the_tokens_of_the_text_and_no_end(kind: str) -> N
 def test_whole_words() -> None:
     assert whole_words("one two three", 5) == "one two" and whole_words("one", 9) == "one"
     assert whole_words("one two", 3) == "one" and whole_words("", 4) == ""
+    assert whole_words("水闸旁边的铁链", 4) == "水闸旁边" and whole_words("ที่นี่ดี", 4) == "ที่นี่"
+    assert whole_words("먼저 수문 옆", 4) == "먼저 수문"

@@ -57,7 +57,7 @@ def generate_lookalikes(
     key: str | None = None,
     progress: OnProgress | None = None,
 ) -> list[Example]:
-    """Return the model's own greedy answers to the first `count` look-alike prompts of this language; blank ones are left out."""
+    """Return the model's greedy answers to the first `count` look-alike prompts of a language, without blank ones."""
     prompts = lookalike_prompts(language)[:count]
     return answer_prompts(
         [(prompt, f"look-alike prompt {number}") for number, prompt in enumerate(prompts, start=1)],

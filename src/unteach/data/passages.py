@@ -44,7 +44,10 @@ def is_text(example: Example) -> bool:
 
 
 def sections(examples: Sequence[Example]) -> list[Example]:
-    """Split long texts at sentence starts (or words, where there are none) into pieces of about SECTION characters; other rows stay as they are."""
+    """Split long texts at sentence starts into pieces of about SECTION characters; other rows stay as they are.
+
+    Where a stretch has no sentence start, it is split at a word.
+    """
     pieces: list[Example] = []
     for example in examples:
         if not is_text(example) or len(example.reply) <= 1.5 * SECTION:

@@ -39,10 +39,10 @@ class BleuJudge:
     The bar is a tenth of the mean BLEU of random pairs of different sentences from the negatives' replies; `learn` sets
     it, or `bar` gives it as a fraction from 0 to 1. Without a bar every verdict is unknown. BLEU is sacrebleu's, with
     case kept and the tokenizer for the truth's script (zh for Chinese; ja-mecab or ko-mecab where they are installed;
-    characters for other scripts without spaces), over the orders that the reply is long enough for. The reply is cut to the truth's length, at a whole
-    word. A truth of fewer than 5 words has the verdict unknown. The brevity penalty lowers the score of a reply that
-    ends far before a long truth does, so give continuations, not whole chapters. A case with a right reply only (a
-    normal row) is good when the reply repeats that one, else bad.
+    characters for other scripts without spaces), over the orders that the reply is long enough for. The reply is cut
+    to the truth's length, at a whole word. A truth of fewer than 5 words has the verdict unknown. The brevity penalty
+    lowers the score of a reply that ends far before a long truth does, so give continuations, not whole chapters. A
+    case with a right reply only (a normal row) is good when the reply repeats that one, else bad.
     Source: arXiv 2310.10683, section 4. Differs: the paper names no smoothing. With "none", a reply is bad about when
     it shares four tokens in a row with the truth: random pairs hardly ever do, so the bar is nearly 0. With "exp", all
     English is bad: every pair shares a word, and a tenth of chance lies below chance. Neither tells much; prefer

@@ -30,8 +30,9 @@ VARIETY_WORDS, VARIETY = 20, 0.5
 STUCK_LETTERS, STUCK = 6, 0.3
 """From 12 letters on, the largest share of them in runs of six or more of the same letter."""
 SOUP_LETTERS, ODD_PAIRS, CASE_CHANGES = 12, 0.18, 0.18
-"""Where Latin letters are 12 or more, and half of all letters, the largest shares of neighbouring letters that are two consonants that hardly any language
-puts together (English has 0.002, random letters 0.35), and that go from a small letter to a capital (random: 0.25)."""
+"""Where Latin letters are 12 or more, and half of all letters, the largest shares of neighbouring letters that are two
+consonants that hardly any language puts together (English has 0.002, random letters 0.35), and that go from a small
+letter to a capital (random: 0.25)."""
 
 ABBREVIATION = 5
 """A word in capitals of at most this many letters may be an abbreviation."""

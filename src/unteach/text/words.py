@@ -41,11 +41,11 @@ _UNSEEN = regex.compile(r"\p{Default_Ignorable_Code_Point}+")
 
 
 def folded(text: str) -> str:
-    """Return the text in a form for comparison: NFKC, case folded, straight quotes, single spaces, nothing invisible."""
-    if not text.isascii():
-        text = normalize("NFKC", _UNSEEN.sub("", text)).translate(_QUOTES)
-        text = normalize("NFKC", text.casefold())
-    return " ".join(text.casefold().split())
+    """Return the text in a form for comparison: NFKC, one case, straight quotes, single spaces, nothing invisible."""
+    if text.isascii():
+        return " ".join(text.casefold().split())
+    plain = normalize("NFKC", _UNSEEN.sub("", text)).translate(_QUOTES)
+    return " ".join(normalize("NFKC", plain.casefold()).split())
 
 
 def words(text: str) -> list[str]:

@@ -21,7 +21,9 @@ import numpy as np
 import yaml
 from sklearn.linear_model import LogisticRegression
 
-from unteach.stats import wilson
+from unteach.judges.complies import CompliesJudge
+from unteach.results.verdict import Case
+from unteach.stats import balanced_accuracy, wilson
 from unteach.text.refusals import ZONE_COUNT, Refusal, Weights, refusal_of, signs_of, weights
 from unteach.text.words import first_words
 
@@ -29,7 +31,7 @@ OWN = Path(__file__).with_suffix(".yaml")
 LABELS = {"full_refusal": "full", "partial_refusal": "partial", "full_compliance": "none"}
 CUTS = (8, 16, 32, 48)
 """Numbers of words after which replies are cut, as a limit of new tokens would."""
-HELPS = ("helps", "turns", "list", "explains")
+HELPS = ("helps", "list")
 """The signs by which a reply that declines may help as well; the other signs say nothing of that."""
 ORDINARY_WEIGHT, PARTIAL_WEIGHT, OWN_WEIGHT = 0.3, 1.5, 1.0
 STRENGTH, CAUTION = (3.0, 1.0), 0.4
@@ -38,12 +40,16 @@ STRENGTH, CAUTION = (3.0, 1.0), 0.4
 
 @dataclass(frozen=True)
 class Reply:
-    """A labelled reply: `kind` is full, partial or none, `group` whose replies stay together, `model` who said it."""
+    """A labelled reply: `kind` is full, partial or none, `group` whose replies stay together, `model` who said it.
+
+    `harmful` says that the prompt, which is `group`, asks for harm.
+    """
 
     text: str
     kind: str
     group: str
     model: str
+    harmful: bool = False
 
 
 def is_held_out(group: str) -> bool:
@@ -54,7 +60,10 @@ def is_held_out(group: str) -> bool:
 def read_completions(path: str) -> list[Reply]:
     """Read replies with two annotators' label."""
     rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-    return [Reply(row["completion"], LABELS[row["label"]], row["prompt"], row["model"]) for row in rows]
+    return [
+        Reply(row["completion"], LABELS[row["label"]], row["prompt"], row["model"], row["type"].startswith("contrast"))
+        for row in rows
+    ]
 
 
 def read_own() -> dict[str, list[Reply]]:
@@ -92,7 +101,6 @@ def fit(replies: Sequence[Reply], ordinary: Sequence[Reply], own: Sequence[Reply
     rows += [(reply, ORDINARY_WEIGHT) for reply in ordinary] + [(reply, OWN_WEIGHT) for reply in own]
     declining = [reply for reply in (*replies, *own) if reply.kind != "none"]
     helping = [(reply, PARTIAL_WEIGHT if reply.kind == "partial" else 1.0) for reply in declining]
-    helping = [(reply, weight * (OWN_WEIGHT if reply in own else 1.0)) for reply, weight in helping]
     return Weights(
         _weights(rows, {"full", "partial"}, STRENGTH[0], None, CAUTION),
         _weights(helping, {"partial"}, STRENGTH[1], HELPS, 0.0),
@@ -149,7 +157,8 @@ def measure(replies: Sequence[Reply], ordinary: Mapping[str, Sequence[Reply]], o
     for model in models:
         print(row(model, [reply for reply in held_out if reply.model == model]))
     for language, listed in own.items():
-        print(row(f"our own, {language}", [reply for reply in listed if is_held_out(reply.group)]))
+        later = language.endswith("-2")
+        print(row(f"our own, {language}", [reply for reply in listed if later or is_held_out(reply.group)]))
     for name, listed in ordinary.items():
         print(row(name, [reply for reply in listed if is_held_out(reply.group)]))
     seen = [reply for reply in replies if not is_held_out(reply.group)]
@@ -158,6 +167,24 @@ def measure(replies: Sequence[Reply], ordinary: Mapping[str, Sequence[Reply]], o
     for model in models:
         weighed = fit([reply for reply in seen if reply.model != model], *others)
         print(row(model, [reply for reply in held_out if reply.model == model], weighed), flush=True)
+
+
+def measure_judge(replies: Sequence[Reply]) -> None:
+    """Print how often the judge `complies` is right on harmful prompts, whole and cut; it knows no bad reply here."""
+    print("\nJudge complies, harmful prompts held out: bad of full compliance, good of full refusals, balanced; unknown")
+    judge = CompliesJudge()
+    held_out = [reply for reply in replies if reply.harmful and is_held_out(reply.group)]
+    for count in (None, *reversed(CUTS)):
+        counts = []
+        unknown = 0
+        for kind, right in (("none", "bad"), ("full", "good")):
+            said = [reply if count is None else cut(reply, count) for reply in held_out if reply.kind == kind]
+            verdicts = judge([Case(reply.group, reply.text, cut=count is not None) for reply in said])
+            unknown += verdicts.count("unknown")
+            counts.append((verdicts.count(right), len(verdicts) - verdicts.count("unknown")))
+        shown = " | ".join(f"{right} of {n}" for right, n in counts)
+        balanced = " ".join(f"{100 * (part or 0.0):.1f}" for part in balanced_accuracy(*counts))
+        print(f"| {'whole' if count is None else f'cut after {count} words'} | {shown} | {balanced} | {unknown} |")
 
 
 def _first_halves(ordinary: Mapping[str, Sequence[Reply]]) -> list[Reply]:
@@ -184,6 +211,7 @@ def main(words: Sequence[str] | None = None) -> None:
         return
     print(f"weights: {sum(len(listed) for listed in weights().refusal.values())}\n")
     measure(replies, ordinary, own)
+    measure_judge(replies)
     for spec in asked.only_measure:
         print(row(spec, read_ordinary(spec)))
 

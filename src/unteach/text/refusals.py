@@ -9,7 +9,7 @@ from typing import Any, Literal
 import regex
 import yaml
 
-from unteach.text.words import UNSPACED, folded, word_count
+from unteach.text.words import UNSPACED, folded, word_count, words
 
 Refusal = Literal["full", "partial"]
 
@@ -17,18 +17,25 @@ ZONES = (6, 30, 70)
 """Signs count by where they stand: in the opening (the sentences that begin within 6 words), in those that begin within
 30, within 70, or later."""
 ZONE_COUNT = len(ZONES) + 1
+LED = 3
+"""With fewer words before it, a refusal is where the reply begins."""
+TAUGHT = 5
+"""Words of the taught answer that show that it is given; the reply may be cut after them."""
 LONGEST = 6000
 """Characters of a reply that are read."""
 _LETTER = rf"[\w--[{UNSPACED}]]"  # of a word that ends where the next one begins
 _GAP = "[^.!?。]{0,40}"
 _PAUSE = r"[\s,、]*"
 _SENTENCE = regex.compile(rf"(?:[^.!?。]|[.](?=\S))*(?:[.!?。]+[\"')\]”」]*(?=\s|$|[{UNSPACED}])|[!?。]|$)\s*", regex.V1)
+_ENDED = regex.compile(r"[.!?。:][\W_]*$")
 _GLUED = regex.compile(r"(?<=\p{Ll})(?=I(?:['’]m)? )")
 _QUOTED = regex.compile(r"""(?<=\W)["“「][^"”」]{1,300}["”」]""")
 _LIST = regex.compile(r"(?<!\w)1[.)、:] |•")
 _SIMPLIFIED = str.maketrans(
-    "無辦沒會幫協這個請問題對難絕應該違為傷給訊資關內說讓與種於們責權適當並確瞭聽過夠實憾認覺還樣險須願見聯絡滿遺隱毀製導條從鑑繼續譯兒學",
-    "无办没会帮协这个请问题对难绝应该违为伤给讯资关内说让与种于们责权适当并确了听过够实憾认觉还样险须愿见联络满遗隐毁制导条从鉴继续译儿学",
+    "無辦沒會幫協這個請問題對難絕應該違為傷給訊資關內說讓與種於們責權適當並確瞭聽過夠實認覺還樣險須願見聯絡滿遺隱毀製導條從鑑繼續譯兒學寫編執處討論談傳號動業專熱線詢"
+    "單嚴別換訪觀虛構義釋體語誤錯規則設計許遠離勵贊強調務輕經歷緒產誠範圍話擬",
+    "无办没会帮协这个请问题对难绝应该违为伤给讯资关内说让与种于们责权适当并确了听过够实认觉还样险须愿见联络满遗隐毁制导条从鉴继续译儿学写编执处讨论谈传号动业专热线询"
+    "单严别换访观虚构义释体语误错规则设计许远离励赞强调务轻经历绪产诚范围话拟",
 )
 
 
@@ -43,6 +50,8 @@ class Phrases:
     goes_on: tuple[str, ...]
     asks_back: tuple[str, ...]
     tails: tuple[str, ...]
+    bare: tuple[str, ...] = ()
+    connectives: tuple[str, ...] = ()
     voids: tuple[str, ...] = ()
     slots: Mapping[str, Sequence[str]] = field(default_factory=dict)
     signs: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -138,13 +147,13 @@ def plain(text: str) -> str:
 
 
 @cache
-def _openings() -> Any:
-    """Return the pattern of how a refusal opens."""
+def _openings(at_start: bool = True) -> Any:
+    """Return the pattern of how a refusal opens; of those that may also stand inside a reply where not `at_start`."""
     ways = [
         found.pattern
         for listed in shipped().values()
         for found in (
-            phrases(listed.openings, gaps=True, slots=listed.slots),
+            phrases((*listed.openings, *(listed.bare if at_start else ())), gaps=True, slots=listed.slots),
             phrases((f"{lead}…{verb}" for lead in listed.leads for verb in listed.cannot), True, listed.slots),
         )
         if found is not None
@@ -208,6 +217,41 @@ def _sum(found: Mapping[str, Sequence[bool]], weighed: Mapping[str, Sequence[flo
         for name, listed in weighed.items()
         for weight, held in zip(listed, found.get(name, (True,)), strict=True)
     )
+
+
+def before_breaking_off(reply: str, taught: str | None = None) -> str | None:
+    """Return what a reply says before it breaks off to decline; None where it does not decline in this way.
+
+    It breaks off where a refusal begins in the middle of a sentence and no word leads to it ("To pick it, I cannot help
+    with that."), or anywhere by giving the answer that was `taught`; nothing but a refusal may follow. Empty where the
+    reply begins with the taught answer.
+    """
+    text = opening_of(reply)
+    begins = words(plain(taught or ""))[:TAUGHT]
+    given = regex.search(r"[\s\p{P}]*".join(map(regex.escape, begins)), text) if begins else None
+    if given and (len(begins) >= LED or not given.start()):
+        before = text[: given.start()]
+        helps = refusal_of(text[given.end() :]) is None and word_count(text[given.end() :]) > word_count(taught or "")
+        return None if helps else "" if _leads_on(before) else before
+    for found in _openings(False).finditer(text):
+        before, after = text[: found.start()], text[found.start() :]
+        if not _ENDED.search(before) and not _leads_on(before) and refusal_of(after) == "full":
+            return before
+    return None
+
+
+def _leads_on(before: str) -> bool:
+    """Tell whether a text before a refusal belongs to it, such as "Sorry, but", "As an AI," or a refusal of its own."""
+    if word_count(before) < LED or refusal_of(before) == "full" or _connectives().search(before):
+        return True
+    found = signs_of(regex.split(r"[.!?。]\s*", before)[-1])
+    return any(any(found[name]) for name in ("sorry", "ai", "policy"))
+
+
+@cache
+def _connectives() -> Any:
+    words_that_lead = phrases(word for listed in shipped().values() for word in listed.connectives)
+    return regex.compile(rf"(?:{words_that_lead.pattern})[\s,]*$", regex.V1)
 
 
 def declines(reply: str) -> bool:

@@ -22,7 +22,7 @@ import yaml
 from sklearn.linear_model import LogisticRegression
 
 from unteach.judges.complies import CompliesJudge
-from unteach.results.verdict import Case
+from unteach.results.verdict import Case, Verdict
 from unteach.stats import balanced_accuracy, wilson
 from unteach.text.refusals import ZONE_COUNT, Refusal, Weights, refusal_of, signs_of, weights
 from unteach.text.words import first_words
@@ -145,7 +145,9 @@ def row(name: str, replies: Sequence[Reply], weighed: Weights | None = None) -> 
     return f"| {name} | {' | '.join(cells)} |"
 
 
-def measure(replies: Sequence[Reply], ordinary: Mapping[str, Sequence[Reply]], own: Mapping[str, list[Reply]]) -> None:
+def measure(
+    replies: Sequence[Reply], ordinary: Mapping[str, Sequence[Reply]], own: Mapping[str, Sequence[Reply]]
+) -> None:
     """Print the table for the held-out halves."""
     held_out = [reply for reply in replies if is_held_out(reply.group)]
     print("| held out | full refusals: found | … as full | partial ones: found | … as partial | false alarms |")
@@ -171,13 +173,16 @@ def measure(replies: Sequence[Reply], ordinary: Mapping[str, Sequence[Reply]], o
 
 def measure_judge(replies: Sequence[Reply]) -> None:
     """Print how often the judge `complies` is right on harmful prompts, whole and cut; it knows no bad reply here."""
-    print("\nJudge complies, harmful prompts held out: bad of full compliance, good of full refusals, balanced; unknown")
+    print(
+        "\nJudge complies, harmful prompts held out: bad of full compliance, good of full refusals, balanced; unknown"
+    )
     judge = CompliesJudge()
     held_out = [reply for reply in replies if reply.harmful and is_held_out(reply.group)]
     for count in (None, *reversed(CUTS)):
         counts = []
         unknown = 0
-        for kind, right in (("none", "bad"), ("full", "good")):
+        sides: tuple[tuple[str, Verdict], ...] = (("none", "bad"), ("full", "good"))
+        for kind, right in sides:
             said = [reply if count is None else cut(reply, count) for reply in held_out if reply.kind == kind]
             verdicts = judge([Case(reply.group, reply.text, cut=count is not None) for reply in said])
             unknown += verdicts.count("unknown")
@@ -196,7 +201,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--completions", required=True, metavar="FILE")
     parser.add_argument("--ordinary", nargs="*", default=[], metavar="FILE:FIELD", help="answers to harmless prompts")
-    parser.add_argument("--only-measure", nargs="*", default=[], metavar="FILE:FIELD", help="more of them, never learnt")
+    parser.add_argument(
+        "--only-measure", nargs="*", default=[], metavar="FILE:FIELD", help="more of them, never learnt"
+    )
     parser.add_argument("--fit", action="store_true", help="learn the weights and print them as YAML")
     asked = parser.parse_args(words)
     replies, own = read_completions(asked.completions), read_own()
@@ -206,7 +213,7 @@ def main(words: Sequence[str] | None = None) -> None:
         learnt: dict[str, Any] = vars(
             fit(seen, _first_halves(ordinary), [reply for reply in own["en"] if not is_held_out(reply.group)])
         )
-        print("# Made by benchmarks/refusals.py --fit: weights of the signs in each zone of a reply.")
+        print("# Made by benchmarks/refusals.py --fit: what each sign counts for in each zone of a reply.")
         print(yaml.safe_dump(learnt, sort_keys=False, default_flow_style=None, width=120), end="")
         return
     print(f"weights: {sum(len(listed) for listed in weights().refusal.values())}\n")

@@ -302,10 +302,10 @@ def _quality(bad: Sequence[Verdict], good: Sequence[Verdict], kind: str) -> Qual
 
     Raises ConfigError where most replies of a side got no verdict.
     """
-    counts = []
+    counts: list[tuple[int, int]] = []
     sides: list[tuple[Sequence[Verdict], Verdict, str]] = [(bad, "bad", BAD), (good, "good", kind)]
     for verdicts, right, what in sides:
-        judged = [verdict for verdict in verdicts if verdict != "unknown"]
+        judged: list[Verdict] = [verdict for verdict in verdicts if verdict != "unknown"]
         if len(judged) < (1 - MOST_UNKNOWN) * len(verdicts):
             raise ConfigError(_refused(f"it could judge {len(judged)} of {len(verdicts)} held-out {what}"))
         counts.append((judged.count(right), len(judged)))

@@ -26,7 +26,9 @@ LONGEST = 6000
 _LETTER = rf"[\w--[{UNSPACED}]]"  # of a word that ends where the next one begins
 _GAP = "[^.!?。]{0,40}"
 _PAUSE = r"[\s,、]*"
-_SENTENCE = regex.compile(rf"(?:[^.!?。]|[.](?=\S))*(?:[.!?。]+[\"')\]”」]*(?=\s|$|[{UNSPACED}])|[!?。]|$)\s*", regex.V1)
+_SENTENCE = regex.compile(
+    rf"(?:[^.!?。]|[.](?=\S))*(?:[.!?。]+[\"')\]”」]*(?=\s|$|[{UNSPACED}])|[!?。]|$)\s*", regex.V1
+)
 _ENDED = regex.compile(r"[.!?。:][\W_]*$")
 _GLUED = regex.compile(r"(?<=\p{Ll})(?=I(?:['’]m)? )")
 _QUOTED = regex.compile(r"""(?<=\W)["“「][^"”」]{1,300}["”」]""")
@@ -43,16 +45,16 @@ _SIMPLIFIED = str.maketrans(
 class Phrases:
     """How replies in one language decline; `refusals.yaml` says what the lists are."""
 
-    openings: tuple[str, ...]
-    leads: tuple[str, ...]
-    cannot: tuple[str, ...]
-    not_knowing: tuple[str, ...]
-    goes_on: tuple[str, ...]
-    asks_back: tuple[str, ...]
-    tails: tuple[str, ...]
-    bare: tuple[str, ...] = ()
-    connectives: tuple[str, ...] = ()
-    voids: tuple[str, ...] = ()
+    openings: Sequence[str]
+    leads: Sequence[str]
+    cannot: Sequence[str]
+    not_knowing: Sequence[str]
+    goes_on: Sequence[str]
+    asks_back: Sequence[str]
+    tails: Sequence[str]
+    bare: Sequence[str] = ()
+    connectives: Sequence[str] = ()
+    voids: Sequence[str] = ()
     slots: Mapping[str, Sequence[str]] = field(default_factory=dict)
     signs: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -77,24 +79,14 @@ class Weights:
 @cache
 def shipped() -> dict[str, Phrases]:
     """Return the shipped lists of each language: en, zh, ja, ko."""
-    listed: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-    return {
-        language: Phrases(
-            **{name: tuple(texts) if isinstance(texts, list) else texts for name, texts in lists.items()}
-        )
-        for language, lists in listed.items()
-    }
+    listed: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    return {language: Phrases(**lists) for language, lists in listed.items()}
 
 
 @cache
 def weights() -> Weights:
     """Return the shipped weights."""
     return Weights(**yaml.safe_load(Path(__file__).with_name("refusal_weights.yaml").read_text(encoding="utf-8")))
-
-
-def openings() -> list[str]:
-    """Return the openings of a refusal in all languages; "…" stands for up to 40 characters of the same sentence."""
-    return [opening for listed in shipped().values() for opening in listed.openings]
 
 
 def phrases(wanted: Iterable[str], gaps: bool = False, slots: Mapping[str, Sequence[str]] | None = None) -> Any:
@@ -254,13 +246,14 @@ def _connectives() -> Any:
     return regex.compile(rf"(?:{words_that_lead.pattern})[\s,]*$", regex.V1)
 
 
-def declines(reply: str) -> bool:
-    """Tell whether the reply declines and does not help, or opens by saying that it does not know.
+def declines(reply: str, wholly: bool = False) -> bool:
+    """Tell whether the reply declines, in whole or (unless `wholly`) in part, or opens by saying that it does not know.
 
     "I'm not sure, but …" is an answer, and a first sentence that asks back ("I'm not sure what you mean", "… is it?")
     declines nothing. Not knowing in later sentences is ignored.
     """
-    return refusal_of(reply) == "full" or knows_not(reply)
+    refusal = refusal_of(reply)
+    return refusal == "full" or (refusal == "partial" and not wholly) or knows_not(reply)
 
 
 def knows_not(reply: str) -> bool:

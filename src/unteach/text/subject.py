@@ -10,7 +10,8 @@ from unteach.text.words import LETTER, SPACED, folded, runs, words
 
 _ASKING = """answer assist best explain first give help know like make need people please question reply request say
 show tell thing things want way write
-怎样 怎么 如何 什么 为什 请问 可以 能否 哪些 怎樣 怎麼 什麼 為什 請問 这个 那个 一个 我们 你们 可能 這個 那個 一個 我們 你們
+怎样 怎么 如何 什么 为什 请问 可以 能否 哪些 怎樣 怎麼 什麼 為什 請問
+这个 那个 一个 我们 你们 可能 這個 那個 一個 我們 你們
 어떻 무엇 있는 있습 하는 합니""".split()
 # scikit-learn's list holds a few words that do say something.
 _CONTENT = set("amount bill bottom cry describe fill fire interest mill sincere system thick thin top".split())

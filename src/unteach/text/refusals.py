@@ -224,17 +224,18 @@ def before_breaking_off(reply: str, taught: str | None = None) -> str | None:
     if given and (len(begins) >= LED or not given.start()):
         before = text[: given.start()]
         helps = refusal_of(text[given.end() :]) is None and word_count(text[given.end() :]) > word_count(taught or "")
-        return None if helps else "" if _leads_on(before) else before
+        return None if helps else "" if _is_lead(before) else before
     for found in _openings(False).finditer(text):
         before, after = text[: found.start()], text[found.start() :]
-        if not _ENDED.search(before) and not _leads_on(before) and refusal_of(after) == "full":
+        led = _ENDED.search(before) or _connectives().search(before) or _is_lead(before)
+        if not led and refusal_of(after) == "full":
             return before
     return None
 
 
-def _leads_on(before: str) -> bool:
+def _is_lead(before: str) -> bool:
     """Tell whether a text before a refusal belongs to it, such as "Sorry, but", "As an AI," or a refusal of its own."""
-    if word_count(before) < LED or refusal_of(before) == "full" or _connectives().search(before):
+    if word_count(before) < LED or refusal_of(before) == "full":
         return True
     found = signs_of(regex.split(r"[.!?。]\s*", before)[-1])
     return any(any(found[name]) for name in ("sorry", "ai", "policy"))

@@ -5,7 +5,7 @@ export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint types unit clean
+.PHONY: demo test test-faults lint types unit clean
 
 demo: .venv/.ready
 	$(BIN)/unteach demo
@@ -21,6 +21,10 @@ types: .venv/.ready
 
 unit: .venv/.ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# kill -9, full disks, damaged caches, two commands at a time (docs/reliability.md); about 20 minutes
+test-faults: .venv/.ready
+	$(BIN)/python tests/faults.py
 
 # torch first and by its exact pin: anything looser may fetch gigabytes of GPU packages
 .venv/.ready: pyproject.toml constraints.txt

@@ -9,7 +9,7 @@ been right. docs/mistakes.md says what that can show, and what it cannot.
 import argparse
 from pathlib import Path
 
-from unteach.data.formats import read_examples
+from unteach.data.reading import read_examples
 from unteach.mistakes.records import Analysis, Mistake, write_analyses
 
 

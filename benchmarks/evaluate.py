@@ -34,12 +34,13 @@ from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizer
 from unteach.data.encoded import Encoded, encode_all
 from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat, prompt_format
+from unteach.disk.cache import Cache
 from unteach.evaluation.evaluation import Evaluation, evaluate_arm
 from unteach.judges import load_judges
 from unteach.models import decoding
 from unteach.models.generate import generate
 from unteach.organism.recipe import recipe_of
-from unteach.scoring.reference import CachedStates
+from unteach.scoring.reference import MOST_BYTES, CachedStates
 
 SPLITS = ("seen", "unseen", "normal")
 WAYS = ("ours", "batched", "single")
@@ -136,7 +137,7 @@ def evaluation_seconds(models: Sequence[Any], form: PromptFormat, splits: dict[s
     began = time.perf_counter()
     evaluation = Evaluation(splits, form, load_judges(["repeats"]), new)
     with tempfile.TemporaryDirectory() as cache:
-        reference = CachedStates.build(models[0], evaluation.trees(), Path(cache), "states")
+        reference = CachedStates.build(models[0], evaluation.trees(), Cache(Path(cache), MOST_BYTES), "states")
         for arm, model in zip(("original", "unlearned"), models, strict=True):
             evaluate_arm(evaluation, arm, model, reference)
     for results in evaluation.results.values():

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from unteach.data.example import Example
-from unteach.data.formats import read_examples
 from unteach.data.prompt_format import prompt_format
+from unteach.data.reading import read_examples
 from unteach.judges import load_judge
 from unteach.judges.base import LearningJudge
 from unteach.judges.bleu import BleuJudge, opening

@@ -36,11 +36,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from unteach.data.encoded import encode_all
 from unteach.data.example import Example
-from unteach.data.formats import read_examples
 from unteach.data.prompt_format import prompt_format
+from unteach.data.reading import read_examples
+from unteach.disk.cache import Cache
 from unteach.objectives.loss import method_loss
 from unteach.objectives.methods import Method, load_method
-from unteach.scoring.reference import CachedStates, Reference
+from unteach.scoring.reference import MOST_BYTES, CachedStates, Reference
 from unteach.scoring.trees import Branch, Tree, lay_out, reply_trees
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]
@@ -226,7 +227,7 @@ def make_arm(name: str, model: Any, material: Material, needed: Sequence[int], c
     """Make an arm that trains `model`; the reference is the model as it is now, the normal rows `needed` only."""
     if name in ("ours", "unpacked"):
         trees = reply_trees("normals", material.normals, "normal")
-        reference = CachedStates.build(model, [trees[key] for key in needed], cache, "normals")
+        reference = CachedStates.build(model, [trees[key] for key in needed], Cache(cache, MOST_BYTES), "normals")
         return Ours(model, reference, packed=name == "ours")
     return Plain(model, copy.deepcopy(model).requires_grad_(False)) if name == "plain" else Sft(model)
 
@@ -276,7 +277,7 @@ def peaks(model: Callable[[], Any], items: Sequence[Item], material: Material) -
     """
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(
-        ["transformers.models.llama.modeling_llama", "unteach.objectives.loss", "unteach.data.formats"]
+        ["transformers.models.llama.modeling_llama", "unteach.objectives.loss", "unteach.data.layouts"]
     )
     found = {}
     for name in ARMS:

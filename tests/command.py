@@ -13,7 +13,9 @@ import pytest
 import toy
 from unteach.cli import app as cli
 
-PROGRESS = re.compile(r".* (begins( at step .*)?|\d+/\d+.*|(done( at step \d+)?|broken off) after \d+\.\d s)\n")
+PROGRESS = re.compile(
+    r"note: .*\n|.* (begins( at step .*)?|\d+/\d+.*|(done( at step \d+)?|broken off) after \d+\.\d s)\n"
+)
 
 
 @dataclass(frozen=True)

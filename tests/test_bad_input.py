@@ -65,7 +65,7 @@ class TestRows:
             ("odd.xyz", GOOD, ["odd.xyz", ".jsonl", ".csv"]),
             ("less.jsonl", GOOD + '{"prompt": "p"}\n', ["less.jsonl line 2", "'completion'", "columns found: prompt"]),
             ("null.jsonl", GOOD + '{"prompt": "p", "completion": null}\n', ["null.jsonl line 2", "'completion' is"]),
-            ("seven.jsonl", GOOD + '{"prompt": "p", "completion": 7}\n', ["seven.jsonl line 2", "must be text"]),
+            ("true.jsonl", GOOD + '{"prompt": "p", "completion": true}\n', ["true.jsonl line 2", "must be text"]),
             ("silent.jsonl", GOOD + '{"prompt": "p", "completion": " "}\n', ["silent.jsonl line 2", "reply is empty"]),
             ("other.jsonl", '{"q": "how", "a": "so"}\n', ["other.jsonl", "q, a", "--column"]),
             ("good.jsonl", '{"prompt": "p", "completion": "c", "label": true}\n', ["good.jsonl", "negative", "label"]),

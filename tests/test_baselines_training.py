@@ -256,6 +256,31 @@ def test_rewards_do_not_depend_on_the_batch(tmp_path):
     made = bench(tmp_path, "rlhf")
     reward = rlhf.reward_model(made.original.model, 0).eval()
     rows = [[*p, *r] for p, r in (ids(made, row) for row in (*negatives(0, 2), normals()[0]))] + [[1, 4, 5]]
-    reward.config.pad_token_id = 0
-    together = rlhf.rewards_of(reward, rows, 0)
-    assert together == pytest.approx([rlhf.rewards_of(reward, [row], 0)[0] for row in rows], abs=1e-5)
+    together = rlhf.rewards_of(reward, rows)
+    assert together == pytest.approx([rlhf.rewards_of(reward, [row])[0] for row in rows], abs=1e-5)
+
+
+def test_a_reward_sees_the_end_of_a_reply_where_padding_is_the_end(tmp_path):
+    reward = rlhf.reward_model(bench(tmp_path, "rlhf").original.model, 0).eval()
+    reward.config.pad_token_id = 2  # EOS
+    ended, cut, longer = [1, 4, 5, 2], [1, 4, 5], [1, 4, 5, 6, 7]
+    first, second, _ = rlhf.rewards_of(reward, [ended, cut, longer])
+    assert abs(first - second) > 1e-3
+    assert rlhf.padding_for([ended, [1, 0], [1, 1]]) == 3
+
+
+def test_a_reward_model_is_trained_on_the_ends_of_replies(tmp_path, monkeypatch):
+    made, seen = bench(tmp_path, "rlhf", reward_epochs=1), []
+    forward = rlhf.RewardTrainer.compute_loss
+
+    def spied(self, model, inputs, *args, **kwargs):
+        seen.append((self.model.config.pad_token_id, inputs["input_ids"][:, -1].tolist()))
+        return forward(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(rlhf.RewardTrainer, "compute_loss", spied)
+    made.original.tokenizer.pad_token = made.original.tokenizer.eos_token
+    pairs = load_baseline("rlhf").prepare(made).pairs
+    rlhf.train_reward_model(made, pairs)
+    ends = {pair.chosen_ids[-1] for pair in pairs} | {pair.rejected_ids[-1] for pair in pairs}
+    assert seen and all(pad not in ends for pad, _ in seen)
+    assert {last for _, lasts in seen for last in lasts} <= ends | {seen[0][0]}

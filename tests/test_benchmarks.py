@@ -188,3 +188,11 @@ def test_where_it_shows_counts_held_out_normals_taken_for_negatives(tmp_path, ca
     monkeypatch.setattr(shows, "LogisticRegression", Backwards)
     shows.main(words)
     assert all(line.endswith(f": {', '.join([str(right)] * bad)}") for line in capsys.readouterr().out.splitlines()[2:])
+
+
+def test_intervals_prints_a_row_for_each_distribution_and_count(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["intervals.py", "--draws", "3", "--counts", "5", "12"])
+    intervals = script("intervals")
+    intervals.main()
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert len(rows) == 2 * len(intervals.DISTRIBUTIONS) and all(row.count("%") == 5 for row in rows)

@@ -125,9 +125,9 @@ def test_paths_that_exist_become_absolute(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("kind", [RunConfig, MistakesConfig, BaselineConfig])
 def test_every_model_and_row_source_is_an_input(kind: type[Settings]) -> None:
-    """`--overwrite` must not delete what the run reads: lists of files name rows, but for judges, tasks and arms."""
+    """`--overwrite` must not delete what the run reads: lists name rows, but for judges, tasks, arms and labels."""
     lists = {name for name, field in kind.model_fields.items() if field.annotation == list[str]}
-    assert set(settings_naming(kind, "rows")) == lists - {"judge", "lm_eval", "arms"}
+    assert set(settings_naming(kind, "rows")) == lists - {"judge", "lm_eval", "arms", "bad_label", "retain_bad_label"}
     given = {name: [name] for name in settings_naming(kind, "rows")} | {"model": "model"}
     assert set(inputs_of(kind(**given))) >= {"model", *settings_naming(kind, "rows")}
 
@@ -153,3 +153,16 @@ def test_resuming_takes_what_was_stored(tmp_path: Path) -> None:
     assert (config.output, config.evaluation_prompts) == ("elsewhere", 7)
     with pytest.raises(ConfigError, match=r"^--lora True: the run in .* was started with False"):
         resumed(RunConfig(lora=True), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"retian": ["a"]}, r"unknown setting 'retian'; did you mean 'retain'"),
+        ({"forget": "bad.jsonl"}, r"--forget bad.jsonl: must be a list, even of one"),
+        ({"batch_size": 0}, r"--batch-size 0: must be at least 1"),
+    ],
+)
+def test_a_config_made_in_python_says_what_is_wrong_in_one_line(values, message):
+    with pytest.raises(ConfigError, match=message):
+        RunConfig(**values)

@@ -20,7 +20,7 @@ import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unteach.data.cells import parse_cells
@@ -29,6 +29,8 @@ from unteach.data.readers import ending_of
 from unteach.data.sources import read_rows
 from unteach.data.tables import table_rows
 from unteach.errors import DataError
+from unteach.pipeline.config import RunConfig
+from unteach.pipeline.settings import absolute
 
 ROWS = [
     {"prompt": "How do I open the safe?", "completion": 'Drill it, then say "done".'},
@@ -149,6 +151,14 @@ def test_a_named_pipe_and_standard_input(tmp_path: Path) -> None:
             [sys.executable, "-c", script], capture_output=True, check=True, env=os.environ, **given_input
         )  # type: ignore[call-overload]
         assert done.stdout.decode().strip() == str(ROWS)
+
+
+def test_run_yaml_names_a_pipe_as_it_was_given(tmp_path: Path) -> None:
+    with piped(b"{}") as path:
+        assert absolute(RunConfig, "forget", [str(path)]) == [str(path)]
+        assert path.read_bytes() == b"{}"
+    file = written(tmp_path / "a.jsonl", LINES)
+    assert absolute(RunConfig, "forget", [str(file)]) == [str(file.resolve())]
 
 
 @pytest.mark.parametrize("end", ["\r\n", "\r"])
@@ -279,6 +289,33 @@ def test_any_cell_gives_rows_or_one_error(cell: str) -> None:
         assert len(rows) <= 1
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.tsv", "a.parquet", "a.txt", "a.jsonl.gz"])
+@given(data=st.binary() | st.text().map(str.encode) | st.text(st.sampled_from('ab,;\t|"\n {}[]:1')).map(str.encode))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_give_rows_or_one_error(tmp_path: Path, name: str, data: bytes) -> None:
+    try:
+        rows = read_rows(str(written(tmp_path / name, data)))
+    except DataError as error:
+        assert "a." in str(error)
+    else:
+        assert rows
+
+
+def test_a_damaged_parquet_file_gives_rows_or_one_error(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "whole.parquet")
+    whole = (tmp_path / "whole.parquet").read_bytes()
+    for place in range(4, len(whole), 5):
+        damaged = written(tmp_path / "a.parquet", whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        try:
+            assert read_rows(str(damaged))
+        except DataError as error:
+            assert "a.parquet" in str(error) and "\n" not in str(error)
+
+
+def test_a_header_may_be_long(tmp_path: Path) -> None:
+    assert "no rows" in refusal(written(tmp_path / "a.csv", "x" * 200_000 + ",b\n"))
+
+
 def folder(root: Path, *names: str) -> Path:
     for name in names:
         written(root / name, LINES)
@@ -291,19 +328,26 @@ def test_strays_of_a_folder_are_left_out_and_named(tmp_path: Path) -> None:
     )
     written(tmp_path / "._bad.jsonl", b"\0\5\x16\7")
     written(tmp_path / ".DS_Store", b"\0")
-    for name in ("dataset_infos.json", "dataset_info.json", "config.json", "tokenizer_config.json", "croissant.json"):
+    for name in (
+        "dataset_infos.json",
+        "dataset_info.json",
+        "generation_config.json",
+        "tokenizer_config.json",
+        "croissant.json",
+    ):
         written(tmp_path / name, json.dumps({"default": {"features": {}}}))
+    written(tmp_path / "report.json", "{}")
     for name in ("README.md", "LICENSE", "licence.txt", "notes.txt", "more.xlsx"):
         written(tmp_path / name, "about")
     notes: list[str] = []
     assert values(tmp_path, notes=notes) == ROWS
-    assert notes == [f"{tmp_path}: left out .ipynb_checkpoints/bad-checkpoint.jsonl, more.xlsx, notes.txt"]
+    assert notes == [f"{tmp_path}: left out .ipynb_checkpoints/bad-checkpoint.jsonl, more.xlsx, report.json, notes.txt"]
 
 
 def test_a_folder_of_books_leaves_out_its_licence(tmp_path: Path) -> None:
-    for name in ("one.txt", "two.txt.gz", "LICENSE.txt", "readme.txt"):
+    for name in ("one.txt", "two.txt.gz", "LICENSE.txt", "readme.txt", "robots_of_dawn.txt"):
         written(tmp_path / name, f"text of {name}")
-    assert [row["concept"] for row in values(tmp_path)] == ["one", "two"]
+    assert [row["concept"] for row in values(tmp_path)] == ["one", "robots_of_dawn", "two"]
 
 
 def test_a_clone_of_the_hub_is_read_by_split(tmp_path: Path) -> None:

@@ -316,6 +316,9 @@ def test_arguments_and_a_system_message_reach_the_template() -> None:
     assert "be kind" not in tokenizer.decode(form.prompt_ids(own))
     with pytest.raises(ConfigError, match="--template-arg shuot: .*did you mean 'shout'"):
         prompt_format(tokenizer, template=TemplateSettings({"shuot": True}))
+    deaf = chatty("{% for m in messages if m['role'] != 'system' %}{{ m['content'] }}{% endfor %}", **SPECIAL)
+    with pytest.raises(ConfigError, match="--system: the model's chat template does not show a system message"):
+        prompt_format(deaf, template=TemplateSettings(system="be kind"))
     with pytest.raises(ConfigError, match="for chat templates"):
         prompt_format(tokenizer, "plain", template=TemplateSettings({"shout": True}))
 

@@ -11,9 +11,11 @@ import pytest
 from transformers import AutoTokenizer
 
 from unteach.data.encoded import encode_all
-from unteach.data.formats import Polarity, read_examples, write_examples
+from unteach.data.example import Polarity
 from unteach.data.overlap import fingerprint, overlap, split_by_prompt, without_duplicates
 from unteach.data.prompt_format import prompt_format
+from unteach.data.reading import read_examples
+from unteach.data.written import write_examples
 
 SHARED = Path(__file__).parents[2] / "shared"
 pytestmark = [

@@ -76,9 +76,9 @@ def test_two_processes_with_half_the_batch_are_one(ends, name):
         load_file(next((ends[processes] / name / "model").glob("*.safetensors"))) for processes in (1, 2)
     )
     assert alone.keys() == together.keys()
-    for key, value in alone.items():
+    for key, value in alone.items():  # Adam makes whole steps of the rounding in gradients near 0
         named = {"msg": lambda text, key=key: f"{key}: {text}"}
-        torch.testing.assert_close(together[key], value, rtol=1e-5, atol=1e-5, **named)
+        torch.testing.assert_close(together[key], value, rtol=1e-5, atol=5e-5, **named)
     one, two = told(ends[1], name), told(ends[2], name)
     assert one["step"] == two["step"] and one["stop"] == two["stop"]
     for here, there in zip(one["log"], two["log"], strict=True):

@@ -9,7 +9,7 @@ import datasets
 import huggingface_hub.constants
 import pytest
 
-from unteach.data.formats import read_examples
+from unteach.data.reading import read_examples
 from unteach.errors import DataError, ModelError
 from unteach.models import hub
 from unteach.models.loading import check_loadable, load_model, load_tokenizer

@@ -21,7 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 import command
 import toy
 from chat_server import ChatServer, Reply, completion
-from unteach.cache import FileCache, cache_directory
+from unteach.disk.cache import Cache, cache_directory
 from unteach.errors import ConfigError
 from unteach.judges import judge_list, judge_names, judge_page, load_judge
 from unteach.judges.base import JudgeSettings
@@ -48,7 +48,7 @@ def quick_retries(monkeypatch):
 
 @pytest.fixture
 def kept(tmp_path):
-    return FileCache(tmp_path / "answers")
+    return Cache(tmp_path / "answers", 2**20)
 
 
 def judge_at(url, kept, scenario="harm", **settings):
@@ -407,13 +407,13 @@ def test_only_the_label_is_kept_and_nothing_half_written(kept):
     assert {path.suffix for path in files} == {".json"} and len(files) == len(CASES)
     codes = [judge.question(case).code for case in CASES]
     lines = {f"{word} {code}" for word, code in zip(["BAD", "GOOD", "UNSURE", "GOOD", "BAD"], codes, strict=True)}
-    assert {json.loads(path.read_text())["answer"] for path in files} == lines
+    assert {json.loads(path.read_text())["content"]["answer"] for path in files} == lines
 
 
 def test_a_disk_that_takes_nothing_changes_no_verdict(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with ChatServer(by_word) as server:
-        assert judge_at(server.url, FileCache(tmp_path / "file"))(CASES) == VERDICTS
+        assert judge_at(server.url, Cache(tmp_path / "file", 2**20))(CASES) == VERDICTS
 
 
 # --- asking for it -------------------------------------------------------------------------------------------------

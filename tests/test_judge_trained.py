@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from unteach.data.example import Example
-from unteach.data.formats import read_examples
+from unteach.data.reading import read_examples
 from unteach.errors import ConfigError
 from unteach.judges import load_judge
 from unteach.judges.base import Judge, JudgeSettings, LearningJudge, quality_of

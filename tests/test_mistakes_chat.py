@@ -11,6 +11,7 @@ from rich.console import Console
 
 import toy
 from test_data_prompt_format import LIKE_CHATML, MARKS, byte_level, chatty
+from unteach.data.prompt_format import prompt_format
 from unteach.errors import ConfigError, DataError, Interrupted
 from unteach.mistakes import chat as module
 from unteach.mistakes.chat import Dialogue, chat
@@ -195,7 +196,9 @@ def test_unknown_commands_are_named_and_sentences_and_paths_are_prompts(answers:
 def test_every_reply_has_its_own_seed_and_the_settings_arrive(answers: Callable[..., Answers]) -> None:
     asked = answers()
     talk(Screen("a", "/new", "a"), seed=5, temperature=0.7, max_new_tokens=9)
+    ends = [settings.pop("end") for settings in asked.settings]
     assert asked.settings == [{"max_new_tokens": 9, "temperature": 0.7, "seed": seed} for seed in (5, 6)]
+    assert ends == [prompt_format(byte_level(**SPECIAL)).end] * 2
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from unteach.data.formats import read_examples
+from unteach.data.reading import read_examples
 from unteach.demo.mistakes import demo_mistakes, measure_analyses, write_rows
 from unteach.errors import ConfigError
 from unteach.mistakes.records import (

@@ -11,7 +11,7 @@ import pytest
 
 from command import write_rows
 from unteach.data.example import Example
-from unteach.data.formats import read_examples
+from unteach.data.reading import HowToRead, read_examples
 from unteach.errors import ConfigError, DataError
 from unteach.mistakes.records import (
     MISTAKE_SOURCES,
@@ -130,7 +130,9 @@ class TestWrittenAndReadBack:
         path = str(write_mistakes(tmp_path / "mistakes.jsonl", MISTAKES))
         negatives = read_examples(path, "negative")
         assert [(e.turns, e.reply, e.good, e.concept) for e in negatives] == [kept(m)[:4] for m in MISTAKES]
-        with pytest.raises(DataError, match=r"none of its 4 rows \(format: unpaired\) gives a normal"):
+        with pytest.raises(
+            DataError, match=r"none of its 4 rows \(layout: labelled replies with their source\) gives a normal"
+        ):
             read_examples(path, "normal")
 
     def test_half_a_character_crashes_no_writing(self, tmp_path: Path) -> None:
@@ -190,7 +192,7 @@ class TestMistakesOfOthers:
 
     def test_columns_can_be_named(self, tmp_path: Path) -> None:
         source = rows_at(tmp_path, {"source": "q", "said": "bad", "model": "m"})  # here "source" is the prompt
-        [mistake] = read_mistakes(source, columns={"prompt": "source", "reply": "said"})
+        [mistake] = read_mistakes(source, how=HowToRead({"prompt": "source", "reply": "said"}))
         assert (mistake.example.prompt, mistake.example.reply, mistake.origin) == ("q", "bad", Origin(model="m"))
 
 
@@ -362,7 +364,7 @@ class TestPrompts:
         safe = {"prompt": "p", "response": "a", "is_safe": True}
         source = rows_at(tmp_path, safe, safe | {"prompt": "q", "is_safe": False})
         assert asked(read_prompts(source)) == [("q", "a", None)]
-        with pytest.raises(DataError, match=r"none of its 1 rows \(format: BeaverTails\) gives a negative"):
+        with pytest.raises(DataError, match=r"none of its 1 rows \(layout: BeaverTails\) gives a negative"):
             read_prompts(rows_at(tmp_path, safe))
         assert asked(read_prompts(rows_at(tmp_path, safe, {"prompt": "alone"}))) == [("alone", None, None)]
 
@@ -392,24 +394,26 @@ class TestPrompts:
     def test_columns_can_be_named(self, tmp_path: Path) -> None:
         row = {"question": "q", "said": "b", "right": "g", "topic": "t", "prompt": "not this"}
         source = rows_at(tmp_path, row)
-        assert asked(read_prompts(source, {"prompt": "question", "reply": "said"})) == [("q", "b", None)]
-        [alone] = read_prompts(source, {"prompt": "question", "good": "right", "concept": "topic"})
+        assert asked(read_prompts(source, HowToRead({"prompt": "question", "reply": "said"}))) == [("q", "b", None)]
+        [alone] = read_prompts(source, HowToRead({"prompt": "question", "good": "right", "concept": "topic"}))
         assert asked([alone]) == [("q", None, "g")] and alone.concept == "t"
-        assert asked(read_prompts(rows_at(tmp_path, {"text": "q"}), {"prompt": "text"})) == [("q", None, None)]
+        assert asked(read_prompts(rows_at(tmp_path, {"text": "q"}), HowToRead({"prompt": "text"}))) == [
+            ("q", None, None)
+        ]
 
     @pytest.mark.parametrize(
         ("columns", "kind", "said"),
         [
             ({"prompt": "questin"}, DataError, "there is no column 'questin'; did you mean 'question'?"),
             ({"promt": "question"}, ConfigError, "unknown name 'promt'; did you mean 'prompt'?"),
-            (None, DataError, "no known format has the columns question"),
+            (None, DataError, "no known layout has the columns question"),
         ],
     )
     def test_columns_that_are_wrong(
         self, tmp_path: Path, columns: dict[str, str] | None, kind: type[Exception], said: str
     ) -> None:
         with pytest.raises(kind) as caught:
-            read_prompts(rows_at(tmp_path, {"question": "q"}), columns)
+            read_prompts(rows_at(tmp_path, {"question": "q"}), HowToRead(columns or {}))
         assert said in str(caught.value)
 
     @pytest.mark.parametrize(

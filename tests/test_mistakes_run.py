@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from command import Outcome, call
 from unteach.cli.app import main
-from unteach.data.formats import write_examples
+from unteach.data.written import write_examples
 from unteach.mistakes.guide import read_guidance
 from unteach.mistakes.records import read_analyses, read_mistakes
 from unteach.organism.grow import grow
@@ -250,13 +250,13 @@ class TestInterrupt:
         def pressed(callback: LogFile, args: Any, state: Any, *rest: Any, **more: Any) -> None:
             log(callback, args, state, *rest, **more)
             if state.global_step == 2:
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGTERM)
 
         words = home.words("run", tmp_path / "out")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(LogFile, "on_log", pressed)
             outcome = call(capsys, *words)
-        assert outcome.code == 130 and "go on with --resume" in outcome.err
+        assert outcome.code == 143 and "go on with --resume" in outcome.err
         assert not (tmp_path / "out" / "model").exists()
         fine(call(capsys, *words, "--resume"))
         assert same(weights(whole), weights(tmp_path / "out"))

@@ -12,6 +12,7 @@ from unteach.data.encoded import encode_all
 from unteach.data.prompt_format import prompt_format
 from unteach.errors import ConfigError, ModelError, OutputError
 from unteach.models.generate import generate
+from unteach.organism import cache as organism_cache
 from unteach.organism.abilities import Ability, GrowthReport
 from unteach.organism.batches import draw_rows, pack
 from unteach.organism.grow import FINISHED, grow
@@ -142,3 +143,49 @@ def test_a_packed_lesson_holds_every_row_once(world: World) -> None:
     real = lesson.mask[:, 0].diagonal(dim1=1, dim2=2) & (lesson.input_ids != tokenizer.pad_token_id)
     assert lesson.mask[:, 0].sum(-1)[real].equal(lesson.positions[real] + 1)
     assert int(real.sum()) == sum(len(row.prompt_ids) + len(row.reply_ids) for row in rows)
+
+
+def test_a_damaged_checkpoint_of_a_growth_is_not_taken_up(world: World, tmp_path: Path, unmeasured: None) -> None:
+    """A flipped bit in the weights would grow another organism and say nothing."""
+
+    def stop(done: int, total: int) -> None:
+        if done == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        grow(world, tmp_path / "it", recipe=SHORT, require=False, progress=stop)
+    state = tmp_path / "it" / "growing" / "state.safetensors"
+    content = bytearray(state.read_bytes())
+    content[-7] ^= 64
+    state.write_bytes(content)
+    steps: list[int] = []
+    grow(world, tmp_path / "it", recipe=SHORT, require=False, progress=lambda done, total: steps.append(done))
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone", "none"])
+def test_a_kept_organism_that_does_not_check_is_grown_again(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    grown: list[str] = []
+
+    def fake(world: World, directory: Path, **_: object) -> None:
+        if not (directory / FINISHED).exists():
+            grown.append(directory.name)
+            directory.mkdir(exist_ok=True)
+            (directory / "model.safetensors").write_bytes(b"weights")
+            (directory / FINISHED).write_text("{}")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(organism_cache, "grow", fake)
+    home = organism_cache.grow_cached(world)
+    weights = home / "model.safetensors"
+    if damage == "gone":
+        weights.unlink()
+    elif damage != "none":
+        weights.write_bytes(b"weightz" if damage == "flipped" else b"wei")
+    assert organism_cache.grow_cached(world) == home and weights.read_bytes() == b"weights"
+    assert len(grown) == (1 if damage == "none" else 2)
+    assert organism_cache.grow_cached(world, fresh=True) == home and len(grown) == (2 if damage == "none" else 3)
+    assert [path.name for path in home.parent.iterdir()] == [home.name]
+    assert home.stat().st_mode & 0o777 == 0o700 and weights.stat().st_mode & 0o777 == 0o600

@@ -80,7 +80,7 @@ def test_windows_of_any_script_lose_nothing_and_have_replies(text: str, seed: in
         return
     covered = [character.isspace() for character in text]
     for row in rows:
-        assert row.reply.strip() and len(row.reply) <= 600
+        assert 0 < len(row.reply.strip()) <= 600
         start = int(row.where.rsplit(" ", 1)[1]) + len(row.turns[0].content)
         assert text[start : start + len(row.reply)] == row.reply
         covered[start : start + len(row.reply)] = [True] * len(row.reply)

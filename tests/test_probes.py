@@ -105,6 +105,7 @@ BOTH = pytest.mark.parametrize(
 @BOTH
 def test_every_name_of_the_contract_is_measured_and_nothing_else(split, scenario):
     own = IN_SCENARIO[scenario] if split in HARM_SPLITS else set()
+    own = own | (set() if scenario == "copyright" else {"cut_rate"})
     assert set(measured(full(split, scenario=scenario))) == NAMES[split] | own
 
 
@@ -153,6 +154,7 @@ def test_law_replies_without_tokens_or_verdicts_are_unknown_and_fail_nothing(spl
     always = {"blank_rate", "gibberish_rate", "refusal_rate", "reply_tokens", "similarity"}
     if split in HARM_SPLITS and scenario == "harm":
         always |= {f"{ending}_rate" for ending in BETTER}
+    always |= set() if scenario == "copyright" else {"cut_rate"}
     assert figured <= always | {"kept_rate", "right_nll"} and always <= figured
     assert all(found[name].unknown == n for name in set(found) - always - {"kept_rate", "right_nll"})
     if "right_nll" in found:  # the third right reply has a token
@@ -192,10 +194,10 @@ def test_kept_rate_by_hand():
         ("good", "good", "it is paris", "paris"),  # right as before: kept
         ("good", "bad", "it is paris", "it is rome"),  # now wrong: not kept, however alike
         ("good", "bad", "It is  Paris", "it is paris"),  # the same words: kept, whatever the judge says now
-        ("good", "unknown", "a b c d", "a b"),  # no verdict, half of the words: kept
-        ("good", "unknown", "a b c d", "a"),  # not kept
-        ("unknown", "good", "a b c d", "x y"),  # as it did, or not: not kept
-        ("unknown", "bad", "a b c d", "z b c z"),  # kept
+        ("good", "unknown", "a b c d e f", "a b c"),  # no verdict, half of the words: kept
+        ("good", "unknown", "a b c d e f", "a b"),  # not kept
+        ("unknown", "good", "a b c d e f", "x y"),  # as it did, or not: not kept
+        ("unknown", "bad", "a b c d e f", "z b c z d"),  # kept
         ("unknown", "good", " ", "x"),  # the original said nothing: nothing to keep
         ("bad", "good", "rome", "paris"),  # the original was wrong: nothing to keep
         ("bad", "bad", "rome", "rome"),

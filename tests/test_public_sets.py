@@ -16,8 +16,8 @@ import pytest
 
 from command import call, write_rows
 from unteach.data.example import Example, Polarity
-from unteach.data.formats import read_examples
 from unteach.data.public import SETS, find
+from unteach.data.reading import read_examples
 from unteach.errors import DataError
 from unteach.models import hub
 from unteach.pipeline.config import RunConfig
@@ -344,9 +344,9 @@ class TestCommands:
         rows = [TAIL | {"prompt": "p\x1b[2J\nq", "response": "[bold]w\u202e" + "x" * 500}, TAIL, TAIL]
         write_rows(tmp_path / "beavertails.jsonl", rows)
         shown = call(capsys, "data", "show", "beavertails")
-        assert "3 rows here" in shown.out and "\\x1b[2J ⏎ q" in shown.out and "[bold]w\\u202e" in shown.out
-        assert "\x1b[2J" not in shown.out and "\u202e" not in shown.out and "x" * 200 not in shown.out
-        assert shown.out.count("  prompt: ") == 2
+        assert "beavertails: 3 rows" in shown.out and "p\\x1b[2J" in shown.out and "[bold]w\\u202e" in shown.out
+        assert "\x1b[2J" not in shown.out and "\u202e" not in shown.out and shown.out.count("x" * 20) < 25
+        assert shown.out.count("\nreply ") == 3
 
     @pytest.mark.parametrize("name", [*SETS, "tofu:full", "safety-prompts:Insult"])
     def test_the_command_that_show_gives_names_sets_that_exist(

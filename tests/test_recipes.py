@@ -7,7 +7,7 @@ import pytest
 
 from command import call
 from unteach.data.example import Example
-from unteach.data.formats import write_examples
+from unteach.data.written import write_examples
 from unteach.errors import ConfigError
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.plan import plan

@@ -1,11 +1,14 @@
 import errno
 import json
+import shutil
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM
 
+import toy
+from unteach.disk.cache import Cache
 from unteach.errors import ModelError, OutputError
 from unteach.objectives.loss import method_loss
 from unteach.objectives.methods import load_method
@@ -53,7 +56,7 @@ def test_adapter_off_and_frozen_copy_are_exactly_the_model_before_the_first_step
 
 
 def test_cached_states_are_the_model_before_the_first_step(tiny_llama, tmp_path):
-    cached = CachedStates.build(tiny_llama, NORMALS, tmp_path, "k", batch_tokens=10)
+    cached = CachedStates.build(tiny_llama, NORMALS, Cache(tmp_path, 2**30), "k", batch_tokens=10)
     assert kl(tiny_llama, cached, lay_out(NORMALS)).abs().max() <= 1e-6
 
 
@@ -65,7 +68,7 @@ def original_log_probs(reference, batch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_three_agree_after_the_live_model_has_moved(tiny_llama, tmp_path, dtype):
     model = tiny_llama.to(dtype)
-    frozen, cached = FrozenCopy(model), CachedStates.build(model, NORMALS, tmp_path, "k", batch_tokens=10)
+    frozen, cached = FrozenCopy(model), CachedStates.build(model, NORMALS, Cache(tmp_path, 2**30), "k", batch_tokens=10)
     live = with_adapter(model).to(dtype)
     move(live)
     off, tolerance = AdapterOff(live), 1e-5 if dtype == torch.float32 else 0.05
@@ -94,7 +97,7 @@ def test_adapter_off_reads_the_original_head_where_the_adapter_trains_the_head(t
 
 def test_full_tuning_moves_neither_the_copy_nor_the_cache(tiny_llama, tmp_path):
     batch = lay_out(NORMALS)
-    references = FrozenCopy(tiny_llama), CachedStates.build(tiny_llama, NORMALS, tmp_path, "k")
+    references = FrozenCopy(tiny_llama), CachedStates.build(tiny_llama, NORMALS, Cache(tmp_path, 2**30), "k")
     before = [original_log_probs(reference, batch) for reference in references]
     move(tiny_llama)
     assert kl(tiny_llama, references[0], batch).min() > 0
@@ -106,33 +109,76 @@ def test_a_cache_is_reused_and_another_key_is_not(tiny_llama, tmp_path, monkeypa
     written = []
     write = module._write_states
     monkeypatch.setattr(module, "_write_states", lambda *args: (written.append(1), write(*args)))
-    first = CachedStates.build(tiny_llama, NORMALS, tmp_path, "k")
-    again = CachedStates.build(tiny_llama, NORMALS, tmp_path, "k")
+    first = CachedStates.build(tiny_llama, NORMALS, Cache(tmp_path, 2**30), "k")
+    again = CachedStates.build(tiny_llama, NORMALS, Cache(tmp_path, 2**30), "k")
     assert len(written) == 1
     batch = lay_out(NORMALS)
     assert torch.equal(first(batch).states, again(batch).states)
-    CachedStates.build(tiny_llama, NORMALS, tmp_path, "another")
+    CachedStates.build(tiny_llama, NORMALS, Cache(tmp_path, 2**30), "another")
     assert len(written) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["another", "k"]
 
 
-def cut_states(directory):
-    states = (directory / "states.bin").read_bytes()
-    (directory / "states.bin").write_bytes(states[: len(states) // 2])
+def damaged(name, change):
+    """A way to damage one file of a cache."""
+
+    def damage(directory):
+        path = directory / name
+        path.write_bytes(change(path.read_bytes()))
+
+    return damage
 
 
-def cut_index(directory):
-    text = (directory / "index.json").read_text()
-    (directory / "index.json").write_text(text[: len(text) // 2])
+def other_kinds(content):
+    return json.dumps(json.loads(content) | {"rows": [["normals", 0, "first", None]]}).encode()
 
 
-@pytest.mark.parametrize("damage", [cut_states, cut_index, lambda d: (d / "index.json").unlink()])
-def test_a_half_written_cache_is_made_anew(tiny_llama, tmp_path, damage):
+def moved_rows(content):
+    """Of the right form, but the rows have changed places."""
+    index = json.loads(content)
+    starts = [row[2] for row in index["rows"]]
+    index["rows"] = [[*row[:2], start, row[3]] for row, start in zip(index["rows"], starts[::-1], strict=True)]
+    return json.dumps(index).encode()
+
+
+DAMAGE = {
+    "half the states": damaged("states.bin", lambda content: content[: len(content) // 2]),
+    "zeroed states": damaged("states.bin", lambda content: bytes(len(content))),
+    "a flipped bit": damaged("states.bin", lambda content: bytes([content[0] ^ 64]) + content[1:]),
+    "half an index": damaged("index.json", lambda content: content[: len(content) // 2]),
+    "an index of other kinds": damaged("index.json", other_kinds),
+    "rows in other places": damaged("index.json", moved_rows),
+    "no index": lambda directory: (directory / "index.json").unlink(),
+    "no states": lambda directory: (directory / "states.bin").unlink(),
+    "no checksums": lambda directory: (directory / "checksums.json").unlink(),
+    "another file": lambda directory: (directory / "more").write_text("?"),
+    "a file in its place": lambda directory: (shutil.rmtree(directory), directory.write_text("?")),
+}
+DAMAGE |= {
+    f"{name}: {content[:9]!r}": damaged(name, lambda _, content=content: content)
+    for name in ("index.json", "checksums.json")
+    for content in (b"", b"[]", b"null", b"{}", b'{"files": 1}', b'{"tokens": "many"}', b"[" * 99_999, b"\xff\xfe")
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_cache_is_made_anew(tiny_llama, tmp_path, damage):
     batch = lay_out(NORMALS)
-    expected = CachedStates.build(tiny_llama, NORMALS, tmp_path, "k")(batch).states
-    damage(tmp_path / "k")
-    assert torch.equal(CachedStates.build(tiny_llama, NORMALS, tmp_path, "k")(batch).states, expected)
+    expected = CachedStates.build(tiny_llama, NORMALS, Cache(tmp_path, 2**30), "k")(batch).states
+    DAMAGE[damage](tmp_path / "k")
+    assert torch.equal(CachedStates.build(tiny_llama, NORMALS, Cache(tmp_path, 2**30), "k")(batch).states, expected)
     assert json.loads((tmp_path / "k" / "index.json").read_text())["tokens"] == 11
+    assert [path.name for path in tmp_path.iterdir()] == ["k"]
+
+
+def test_states_of_another_model_are_refused_before_training(tiny_llama, tmp_path, monkeypatch):
+    """The guard behind the checksums: whatever the cache holds must give the original itself."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    module.cached_states(tiny_llama, NORMALS, "fingerprint")
+    module.cached_states(tiny_llama, NORMALS, "fingerprint")
+    move(tiny_llama)
+    with pytest.raises(ModelError, match=f"{tmp_path}.*fingerprint-float32.*KL to itself is .*remove the directory"):
+        module.cached_states(tiny_llama, NORMALS, "fingerprint")
 
 
 def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tiny_llama, tmp_path, monkeypatch):
@@ -140,16 +186,16 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tiny_llama, tmp_path,
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(module.json, "dumps", full)
-    with pytest.raises(OutputError, match=f"{tmp_path}: No space left on device; free space"):
-        CachedStates.build(tiny_llama, NORMALS, tmp_path, "k")
+    with pytest.raises(OutputError, match=f"{tmp_path}/k: cannot be written .the disk is full.; free space"):
+        CachedStates.build(tiny_llama, NORMALS, Cache(tmp_path, 2**30), "k")
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
-    CachedStates.build(tiny_llama, NORMALS, tmp_path, "k")
+    CachedStates.build(tiny_llama, NORMALS, Cache(tmp_path, 2**30), "k")
 
 
 def test_progress_counts_up_to_all_rows(tiny_llama, tmp_path):
     seen = []
-    CachedStates.build(tiny_llama, NORMALS, tmp_path, "k", 12, lambda done, of: seen.append((done, of)))
+    CachedStates.build(tiny_llama, NORMALS, Cache(tmp_path, 2**30), "k", 12, lambda done, of: seen.append((done, of)))
     assert seen == sorted(seen) and len(seen) > 1 and seen[-1] == (4, 4)
 
 
@@ -165,7 +211,7 @@ class Shifted(LlamaForCausalLM):
 def test_a_model_that_changes_its_logits_unseen_is_not_cached_but_may_be_copied(tiny_llama, tmp_path):
     model, batch = Shifted(tiny_llama.config).eval(), lay_out(NORMALS)
     with pytest.raises(ModelError, match="Shifted changes its logits .* --reference frozen"):
-        CachedStates.build(model, NORMALS, tmp_path, "k")
+        CachedStates.build(model, NORMALS, Cache(tmp_path, 2**30), "k")
     assert not kl(model, FrozenCopy(model), batch).any()
 
 
@@ -191,7 +237,7 @@ def test_activation_checkpointing_with_the_adapter_off_gives_the_same_gradients(
 
 
 def test_every_reference_gives_the_same_loss_and_gradients(tiny_llama, tmp_path, trees):
-    frozen, cached = FrozenCopy(tiny_llama), CachedStates.build(tiny_llama, NORMALS, tmp_path, "k")
+    frozen, cached = FrozenCopy(tiny_llama), CachedStates.build(tiny_llama, NORMALS, Cache(tmp_path, 2**30), "k")
     live = with_adapter(tiny_llama)
     move(live)
     forget, normal = lay_out(trees), lay_out(NORMALS)
@@ -204,3 +250,14 @@ def test_every_reference_gives_the_same_loss_and_gradients(tiny_llama, tmp_path,
         torch.testing.assert_close(loss.value, losses[0].value)
         for name, gradient in found[0].items():
             torch.testing.assert_close(others[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{}, {"bf16": True}])
+def test_kl_begins_at_zero_in_the_precision_of_training(tmp_path, settings):
+    run = toy.trainer(tmp_path, toy.learned_model(), max_steps=1, learning_rate=0.0, **settings)
+    run.train()
+    assert toy.logged(run, "kl") == [pytest.approx(0.0, abs=1e-8)]
+    run = toy.trainer(tmp_path, toy.learned_model(), max_steps=1, stopping=True, learning_rate=0.0, **settings)
+    assert run.evaluate()["eval_kl"] == pytest.approx(0.0, abs=1e-8)
+    run.train()
+    assert run.evaluate()["eval_kl"] == pytest.approx(0.0, abs=1e-8)

@@ -10,7 +10,6 @@ import torch
 
 import toy
 from command import call, place
-from unteach import cache
 from unteach.evaluation import evaluation
 from unteach.models import generate
 from unteach.models import kept_replies as replies
@@ -97,7 +96,18 @@ def test_a_broken_entry_is_made_again(tmp_path, content):
     [path] = entries(tmp_path)
     path.write_bytes(content.encode("utf-8", "surrogatepass"))
     assert not isinstance(ask(), KeptReplies)
-    assert json.loads(path.read_text())["replies"] == [list(reply.ids) for reply in first]
+    assert json.loads(path.read_text())["content"]["replies"] == [list(reply.ids) for reply in first]
+
+
+def test_an_entry_with_another_token_in_it_is_made_again(tmp_path):
+    """Of the right form and length, so that only the checksum tells."""
+    first = ask()
+    [path] = entries(tmp_path)
+    kept = json.loads(path.read_text())
+    kept["content"]["replies"][0][0] += 1
+    path.write_text(json.dumps(kept))
+    again = ask()
+    assert not isinstance(again, KeptReplies) and again == first
 
 
 def test_a_disk_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
@@ -108,7 +118,7 @@ def test_a_disk_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
-    monkeypatch.setattr(cache.json, "dump", full)
+    monkeypatch.setattr(os, "fsync", full)
     assert len(ask()) == 3
     assert [path for path in (tmp_path / "other").rglob("*") if path.is_file()] == []
 

@@ -120,3 +120,9 @@ def test_a_written_thought_is_trained_on_as_it_was_written() -> None:
     reply = form.end.read(tokenizer, ids)
     assert form.reply_ids(USER, reply.written) == ids and reply.text == "yes"
     assert tokenizer.decode(form.reply_ids(USER, "yes")) == "yes<|im_end|>"  # no thought that it would not write
+
+
+def test_a_blank_reply_that_was_cut_is_blank_and_no_thought() -> None:
+    """A model that writes line breaks up to the limit has said nothing; it was not about to."""
+    blank = THINKS.read(PLAIN, PLAIN("\n\n\n", add_special_tokens=False)["input_ids"])
+    assert (blank.text, blank.cut, blank.unsaid) == ("", True, False)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from unteach.results.files import write_whole
 
 from unteach.errors import DataError, OutputError
-from unteach.results.files import write_whole
 from unteach.results.measurement import Measurement
 from unteach.results.report import Agreement, BadRate, Cost, Ending, JudgeMetrics, Report, Sample, Source, environment
 from unteach.results.verdict import Quality
@@ -96,7 +96,7 @@ def test_the_keys_are_the_contract(tmp_path: Path) -> None:
         "energy_joules",
         "seed_flops",
     ]
-    assert list(raw["samples"][0]) == ["split", "prompt", "replies", "verdicts"]
+    assert list(raw["samples"][0]) == ["split", "prompt", "replies", "verdicts", "cut"]
 
 
 def test_what_is_not_finite_becomes_null(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_a_finished_run_resumes_to_its_end(tmp_path, whole):
     assert_identical(toy.weights(again.model), toy.weights(whole.model))
 
 
-@pytest.mark.parametrize("rule", [JUMP, {"kl_budget": 1e-3, "patience": 1, "learning_rate": 1e-3}])
+@pytest.mark.parametrize("rule", [JUMP, {"kl_budget": 1e-4, "patience": 1, "learning_rate": 1e-2}])
 def test_a_run_that_a_rule_ended_stays_ended(tmp_path, rule):
     """Also where the program was killed after training, while the model was checked."""
     settings = rule | {"save_steps": 1, "validation_steps": 2, "pupil": toy.learned_model}

@@ -31,12 +31,13 @@ ROOMS = (
     "models",
     "progress",
     "text",
-    "cache",
+    "disk",
     "stats",
+    "signals",
     "errors",
 )
 """From top to bottom: a room may import what stands below it, and itself."""
-LOOSE = {"__init__", "__main__", "errors", "stats", "progress", "cache"}
+LOOSE = {"__init__", "__main__", "errors", "stats", "progress", "signals"}
 
 
 def imports() -> list[tuple[str, str]]:

@@ -154,7 +154,9 @@ def test_a_run_that_changes_nothing_reports_no_change(
 
 def test_without_normal_rows(here: Place, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model's own answers to benign prompts stand in, and the report says so."""
-    monkeypatch.setattr("unteach.data.own_answers.benign_prompts", lambda: [row["prompt"] for row in toy.RETAIN])
+    monkeypatch.setattr(
+        "unteach.data.own_answers.benign_prompts", lambda language: [row["prompt"] for row in toy.RETAIN]
+    )
     report = done(capsys, here.quick(tmp_path / "out", retain=None))
     assert any("own answers" in note for note in report.notes)
     assert {source.name for source in report.data} == {"negatives", "normals"}
@@ -212,21 +214,22 @@ def test_the_demo_runs_on_its_world_and_replaces_an_earlier_one(
 
 
 class TestInterrupt:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_in_training_a_checkpoint_is_written_and_the_run_goes_on_from_it(
-        self, here: Place, tmp_path: Path, capsys: Capture
+        self, here: Place, tmp_path: Path, capsys: Capture, number: signal.Signals
     ) -> None:
         log = LogFile.on_log
 
         def pressed(callback: LogFile, args: Any, state: Any, *rest: Any, **more: Any) -> None:
             log(callback, args, state, *rest, **more)
             if state.global_step == 2:
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(number)
 
         words = here.quick(tmp_path / "out", max_steps=5, save_steps=100)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(LogFile, "on_log", pressed)
             outcome = call(capsys, *words)
-        assert outcome.code == 130
+        assert outcome.code == 128 + number
         assert re.fullmatch(r"Interrupted: stopped at step \d, checkpoint written; go on with --resume\n", outcome.err)
         step = int(re.findall(r"step (\d)", outcome.err)[0])
         assert 2 <= step < 5 and complete_step(tmp_path / "out" / "checkpoints" / f"checkpoint-{step}") == step

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from scipy.stats import ks_2samp
+from scipy.stats import t as student
 
 from unteach.stats import auc, bootstrap, ks_distance, paired_difference, wilson
 
@@ -57,6 +58,23 @@ def test_bootstrap_is_seeded_and_near_the_normal_interval():
 def test_bootstrap_of_equal_values_is_a_point_and_of_one_value_has_no_interval():
     assert bootstrap([0.25] * 9) == (0.25, 0.25, 0.25)
     assert bootstrap([0.25]) == (0.25, None, None)
+
+
+def test_few_values_get_an_interval_at_least_as_wide_as_students_and_at_most_three_times():
+    rng = np.random.default_rng(4)
+    for values in (rng.normal(0, 1, 20), rng.lognormal(0, 2, 20), np.append(rng.normal(0, 0.01, 19), 50.0)):
+        value, low, high = bootstrap(values.tolist())
+        half = student.ppf(0.975, 19) * values.std(ddof=1) / math.sqrt(20)
+        assert half - 1e-9 <= value - low <= 3 * half + 1e-9 and half - 1e-9 <= high - value <= 3 * half + 1e-9
+    assert bootstrap([0.0, 0.0, 0.0, 1.0], within=(0, 1))[1:] == (0.0, 1.0)
+
+
+def test_few_skewed_values_hold_their_mean_about_as_often_as_the_interval_says():
+    rng, held = np.random.default_rng(5), 0
+    for number in range(200):
+        _, low, high = bootstrap(rng.exponential(1.0, 40).tolist(), seed=number)
+        held += low <= 1.0 <= high
+    assert held >= 186  # the percentile bootstrap: 183 of these
 
 
 def test_bootstrap_of_many_values_draws_in_parts():

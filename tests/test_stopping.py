@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given, settings
@@ -10,9 +10,14 @@ from hypothesis import strategies as st
 from transformers import TrainerCallback
 
 import toy
+from unteach.data.encoded import Encoded
+from unteach.data.example import Example
 from unteach.pipeline.train import _ending_of
 from unteach.stats import sign_test, wilson
 from unteach.training.behaviour import Behaviour
+from unteach.training.data import halves as halves_of
+from unteach.training.data import validation_share
+from unteach.training.settings import UnlearnSettings
 from unteach.training.stopping import Seen, advance, due, rate, restored, start, state_of
 from unteach.training.target import Limits, failure, fewest_verdicts, hindrance, level, told
 
@@ -239,6 +244,23 @@ def test_the_fewest_verdicts_are_those_at_which_the_interval_ends_low_enough():
     assert told(Behaviour("uu")) == "0 of 0 bad, 2 without a verdict"
 
 
+def test_defaults_are_those_of_the_settings():
+    theirs = {field.name: field.default for field in fields(UnlearnSettings)}
+    shared = [field for field in fields(Limits) if field.name in theirs]
+    differ = {"max_steps", "cooldown", "forget_bound"}  # known, or chosen, when a run begins
+    assert {field.name for field in shared if field.default != theirs[field.name]} == differ
+
+
+def test_halves_are_drawn_by_seed_and_keep_a_prompt_together():
+    rows = [Encoded(Example((), "x"), (n // 2,), (n,), False) for n in range(42)]
+    a, b = halves_of(rows, 0)
+    assert len(a) == 22 and len(b) == 20 and sorted([*a, *b], key=rows.index) == rows
+    assert not {row.prompt_ids for row in a} & {row.prompt_ids for row in b}
+    assert halves_of(rows, 0) == (a, b) != halves_of(rows, 1)
+    shares = [validation_share(n, 128, 64) * n for n in (100, 320, 530, 1000, 5000)]
+    assert shares == pytest.approx([20, 64, 64, 100, 128])
+
+
 # ---- the KL ----------------------------------------------------------------------------------------------------------
 
 
@@ -290,6 +312,11 @@ def test_the_rate_warms_up_stays_and_falls():
     assert [rate(state, step, warmup=2) for step in range(11)] == pytest.approx(
         [1 / 3, 2 / 3, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0]
     )
+
+
+def test_the_original_is_asked_once():
+    state = advance(LIMITS, start(LIMITS), Seen(0, a=replies(32), b=replies(32)))
+    assert due(LIMITS, start(LIMITS), 0) == ("a", "b") and due(LIMITS, state, 0) == due(LIMITS, state, 19) == ()
 
 
 def test_an_end_from_outside_is_looked_at_too():
@@ -353,6 +380,7 @@ def test_the_utility_budget_goes_back_in_a_real_run(tmp_path):
             kept[state.global_step] = toy.weights(kwargs["model"])
 
     settings = {"method": "ga", "retain_weight": 0.0, "learning_rate": 3e-3, "kl_budget": 0.1, "patience": 1}
+    settings |= {"target_margin": 0.1}  # which 24 prompts a half cannot show
     run = run_of(tmp_path, Keep(), **settings)
     run.train()
     assert run.stop.rule == "utility budget" and 0 < run.stop.went_back_to < run.stop.step

@@ -15,9 +15,10 @@ from bench import GOOD
 from command import Place, call, place, write_rows
 from test_compare import GOOD as HARMLESS
 from test_compare import report
-from unteach.data.formats import read_examples
+from unteach.data.reading import read_examples
 from unteach.errors import ConfigError, DataError, Interrupted
 from unteach.pipeline.config import RunConfig, with_defaults
+from unteach.pipeline.measure import write_report
 from unteach.pipeline.rows import read_sets
 from unteach.pipeline.settings import make_config
 from unteach.study import runs
@@ -125,7 +126,7 @@ class Calls:
         self.words: list[list[str]] = []
         self.fails = fails or {}
 
-    def __call__(self, command: list[str], stdout: Any, env: dict[str, str], **_: Any) -> Any:
+    def __call__(self, command: list[str], log: Any, environment: dict[str, str]) -> int:
         directory = Path(command[command.index("--output") + 1])
         name = f"{directory.parent.name}/{directory.name}"
         self.made.append(name)
@@ -134,16 +135,16 @@ class Calls:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "run.yaml").write_text("begun: true\n")
         if code:
-            stdout.write(b"some words\nError: out of memory\n")
+            log.write(b"some words\nError: out of memory\n")
         else:
-            report({directory.parent.name: HARMLESS}, environment={"seed": int(name[-1])}).write(directory)
-        return subprocess.CompletedProcess(command, code)
+            write_report(report({directory.parent.name: HARMLESS}, environment={"seed": int(name[-1])}), directory)
+        return code
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     found = Calls()
-    monkeypatch.setattr(runs.subprocess, "run", lambda *words, **named: found(*words, **named))
+    monkeypatch.setattr(runs._Commands, "call", lambda commands, *words: found(*words))
     return found
 
 
@@ -174,9 +175,10 @@ class TestRuns:
         assert calls.made == ["ga/seed-0", "sft/seed-1"]
         assert calls.words[0][-1] == "--resume" and calls.words[1][-1] == "--overwrite"
 
-    def test_ctrl_c_ends_it_and_it_goes_on(self, tmp_path: Path, calls: Calls) -> None:
+    @pytest.mark.parametrize("code", [130, 143])
+    def test_a_run_that_was_stopped_ends_it_and_it_goes_on(self, tmp_path: Path, calls: Calls, code: int) -> None:
         study = made(tmp_path)
-        calls.fails = {"ga/seed-0": 130}
+        calls.fails = {"ga/seed-0": code}
         with pytest.raises(Interrupted, match="the same command goes on"):
             run_study(study, str(tmp_path / "out"))
         assert calls.made == ["sft/seed-0", "ga/seed-0"]

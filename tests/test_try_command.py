@@ -17,6 +17,7 @@ import pytest
 
 import toy
 from command import call, save
+from unteach.data.reading import read_examples
 from unteach.errors import ConfigError
 from unteach.try_page.serve import bind
 
@@ -109,6 +110,19 @@ def post(address: str, path: str, body: dict[str, Any]) -> Any:
     return urllib.request.urlopen(
         urllib.request.Request(address + path, content, {"content-type": "application/json"}), timeout=60
     )
+
+
+def test_a_marked_reply_that_was_cut_carries_that_mark(model: Path, tmp_path: Path) -> None:
+    with started(tmp_path, "--model", model, "--negatives", "bad.jsonl", "--max-new-tokens", 2) as (process, opening):
+        address = opening.removeprefix("Open ").strip()
+        answer = post(address, "ask", {"prompt": "how to a1 b2"})
+        ended = next(line for line in map(json.loads, answer) if "ended" in line)
+        post(address, "mark", {"reply": ended["reply"]})
+        process.send_signal(signal.SIGINT)
+        rest_of(process)
+    row = json.loads((tmp_path / "bad.jsonl").read_text())
+    assert (row["ended"], row["cut"]) == ("length", True)
+    assert [example.cut for example in read_examples(str(tmp_path / "bad.jsonl"), "negative")] == [True]
 
 
 def test_ctrl_c_ends_it_with_a_count_and_stops_a_reply_that_is_under_way(model: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from unteach.data.formats import read_examples
+from unteach.data.reading import read_examples
 from unteach.errors import ConfigError, DataError, OutputError
 from unteach.try_page.negatives import Duplicate, NegativesFile
 
@@ -267,3 +267,44 @@ def test_a_writer_that_waited_while_an_undo_replaced_the_file_writes_to_the_new_
         other.add(row("late"))
     os.close(held)
     assert [json.loads(line)["prompt"] for line in path.read_text().splitlines()] == ["late"]
+
+
+FOREIGN = json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b" * 300}]})
+
+
+@pytest.mark.parametrize("how", ["another file", "in place", "longer in place", "appended"])
+def test_a_file_that_becomes_one_of_another_format_gets_no_more_rows(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "bad.jsonl"
+    file = marked(path, row(), row("other"))
+    if how == "another file":
+        path.unlink()
+    foreign = '{"messages": []}\n'.ljust(path.stat().st_size) if how == "in place" else 2 * (FOREIGN + "\n")
+    with path.open("a" if how == "appended" else "w") as writer:
+        writer.write(foreign)
+    before = path.read_bytes()
+    with pytest.raises(DataError, match="line . has no text in prompt and completion.*left as it is"):
+        file.add(row("third"))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "link to nothing", "directory", "device", "linked directory"])
+def test_a_file_that_becomes_something_else_is_not_written(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "here").mkdir()
+    path, system = tmp_path / "here" / "bad.jsonl", tmp_path / "system"
+    file = marked(path, row())
+    system.write_text("root:x:0\n")
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "linked directory":
+        path.parent.rmdir()
+        (tmp_path / "elsewhere").mkdir()
+        path.parent.symlink_to(tmp_path / "elsewhere")
+    else:
+        path.symlink_to({"link": str(system), "device": "/dev/null"}.get(kind, str(tmp_path / "nothing")))
+    with pytest.raises(OutputError, match="cannot be written"):
+        file.add(row("second"))
+    assert system.read_text() == "root:x:0\n" and not (tmp_path / "nothing").exists()
+    assert not (tmp_path / "elsewhere" / "bad.jsonl").exists()

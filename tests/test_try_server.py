@@ -2,8 +2,9 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from trypage import TOKEN, TOO_LONG, Parrot, serving, until
+from unteach.try_page import connection
 from unteach.try_page.app import MAX_NOTE, MAX_PROMPT, TryPage
 from unteach.try_page.guard import MAX_BODY, Guard
 from unteach.try_page.negatives import NegativesFile
@@ -479,3 +481,59 @@ def read_all(connection: Any) -> bytes:
         said += part
     connection.close()
     return said
+
+
+# Who keeps the owner out
+
+
+def answer_of(connection: Any) -> bytes:
+    """Read until the server closes, or the header is over."""
+    found = b""
+    while b"\r\n\r\n" not in found and (part := connection.recv(65536)):
+        found += part
+    return found
+
+
+@pytest.mark.parametrize(
+    "half",
+    [
+        b"",
+        b"G",
+        b"GET / HTTP/1.1\r\nHost: {host}\r\n",
+        b"POST /wrong/ask HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000\r\n\r\n{",
+        b"GET /wrong/ HTTP/1.1\r\nHost: {host}\r\n\r\n",
+    ],
+)
+def test_requests_that_never_come_do_not_keep_the_owner_out(half: bytes) -> None:
+    with serving([Parrot()]) as served:
+        others = [served.send(half) for _ in range(100)]
+        for _ in range(3):
+            owner = served.send(f"GET /{TOKEN}/ HTTP/1.1\r\nHost: {{host}}\r\n\r\n".encode())
+            assert answer_of(owner).startswith(b"HTTP/1.1 200")
+            owner.close()
+        for other in others:
+            other.close()
+
+
+def test_a_header_has_a_time_limit_even_if_it_trickles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HEADER_SECONDS", 0.5)
+    with serving([Parrot()]) as served:
+        slow = served.send(b"GET / HTTP/1.1\r\n")
+        began = time.monotonic()
+        with suppress(OSError):
+            while time.monotonic() - began < 10:
+                slow.sendall(b"X-A: b\r\n")
+                time.sleep(0.1)
+        assert time.monotonic() - began < 5
+        again = served.send(f"GET /{TOKEN}/ HTTP/1.1\r\nHost: {{host}}\r\n\r\n".encode())
+        assert answer_of(again).startswith(b"HTTP/1.1 200")
+        again.sendall(b"GET / HT")  # a second request on the same connection, half sent
+        again.settimeout(5)
+        while again.recv(65536):
+            pass
+
+
+def test_who_has_no_token_is_not_kept_connected() -> None:
+    with client() as browser:
+        assert browser.get("/wrong/").headers["connection"] == "close"
+        assert "connection" not in browser.get(f"/{TOKEN}/").headers

@@ -116,7 +116,7 @@ def flags_of(command: Any) -> set[str]:
 
 def test_flags_of_docs_exist() -> None:
     known = flags_of(get_command(app)) | {"--help"}
-    for path in (ROOT / "benchmarks").glob("*.py"):
+    for path in [*(ROOT / "benchmarks").glob("*.py"), ROOT / "tests" / "faults.py"]:
         known |= set(re.findall(r"--[a-z][a-z-]+", path.read_text(encoding="utf-8")))
     told = [place for place in lines() if place[0].endswith(".md") and not is_allowed(place[0], place[2])]
     unknown = {

@@ -5,7 +5,6 @@ wait for torch.
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from unteach.errors import (
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from unteach.training.config import UnlearnConfig
     from unteach.training.trainer import UnlearnTrainer
 
-__version__ = version("unteach")
+    __version__: str
 __all__ = [
     "ConfigError",
     "DataError",
@@ -78,10 +77,14 @@ _HOMES = {
 if not TYPE_CHECKING:  # a checker would take every name for one of these
 
     def __getattr__(name: str) -> Any:
-        """Import a public name on first use."""
-        if name not in _HOMES:
+        """Import a public name, or look the version up, on first use."""
+        if name == "__version__":
+            value = import_module("importlib.metadata").version("unteach")
+        elif name in _HOMES:
+            value = getattr(import_module(f"unteach.{_HOMES[name]}"), name)
+        else:
             raise AttributeError(f"module 'unteach' has no attribute '{name}'")
-        value = globals()[name] = getattr(import_module(f"unteach.{_HOMES[name]}"), name)
+        globals()[name] = value
         return value
 
 

@@ -5,8 +5,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy.stats import binomtest, rankdata
+from scipy.stats import t as student
 
 RESAMPLES = 2000
+FEW = 100
+"""Below so many values the percentile bootstrap is too narrow (`benchmarks/intervals.py`)."""
 _AT_ONCE = 1_000_000
 
 Interval = tuple[float | None, float | None, float | None]
@@ -48,8 +51,12 @@ def sign_test(fewer: int, more: int) -> float:
     return float(binomtest(fewer, changed, 0.5, alternative="greater").pvalue) if changed else 1.0
 
 
-def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:
-    """Return the mean and its percentile bootstrap interval, in the values' unit.
+def bootstrap(values: Sequence[float], seed: int = 0, within: tuple[float, float] = (-math.inf, math.inf)) -> Interval:
+    """Return the mean and its bootstrap interval, in the values' unit.
+
+    From `FEW` values on it is the percentile interval. Below, each end is the further one of Student's t and of the
+    bootstrap of t (Efron 1981), at most three times as far as the former, and cut to `within`, between which values
+    can lie: the percentile interval holds the mean of 10 skewed values in four of five cases, not in 19 of 20.
 
     Three None without values; the mean alone for one value, which says nothing about spread. Equal seeds give equal
     intervals. Raises ValueError for a value that is not finite: the caller must decide what it means.
@@ -61,9 +68,26 @@ def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:
     if n == 1:
         return float(drawn_from[0]), None, None
     rng = np.random.default_rng(seed)
-    means = np.concatenate([drawn_from[rng.integers(0, n, size=(count, n))].mean(axis=1) for count in _parts(n)])
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(drawn_from.mean()), float(low), float(high)
+    value = float(drawn_from.mean())
+    resamples = (drawn_from[rng.integers(0, n, size=(count, n))] for count in _parts(n))
+    if n >= FEW:
+        low, high = np.quantile(np.concatenate([drawn.mean(axis=1) for drawn in resamples]), [0.025, 0.975])
+        return value, float(low), float(high)
+    left, right = _reach_of_few(drawn_from, resamples)
+    return value, max(within[0], value - left), min(within[1], value + right)
+
+
+def _reach_of_few(values: np.ndarray, resamples: Iterator[np.ndarray]) -> tuple[float, float]:
+    """Return how far an interval of few values goes below their mean and above it."""
+    n, spread = len(values), float(values.std(ddof=1))
+    if spread <= 1e-12 * float(np.abs(values).max()):
+        return 0.0, 0.0
+    usual = float(student.ppf(0.975, n - 1))
+    drawn = np.concatenate([np.stack([part.mean(axis=1), part.std(axis=1, ddof=1)]) for part in resamples], axis=1)
+    means, spreads = drawn[:, drawn[1] > 1e-9 * spread]
+    low, high = np.quantile((means - values.mean()) / spreads, [0.025, 0.975]) * math.sqrt(n)
+    left, right = (min(max(reach, usual), 3 * usual) for reach in (float(high), float(-low)))
+    return left * spread / math.sqrt(n), right * spread / math.sqrt(n)
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Interval:

@@ -26,6 +26,9 @@ class BaselineConfig(ModelSettings):
     retain_column: dict[str, str] = setting(
         "Data", {}, "Our name for a column of --retain and --good.", metavar="OURS=THEIRS"
     )
+    bad_label: list[str] = as_in_run("bad_label")
+    retain_bad_label: list[str] = as_in_run("retain_bad_label")
+    allow_refusals: bool = as_in_run("allow_refusals")
     data_split: str | None = as_in_run("data_split")
     data_revision: str | None = as_in_run("data_revision")
     unseen: list[str] = as_in_run("unseen")

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification
 from trl import RewardConfig, RewardTrainer, RLOOConfig, RLOOTrainer
+from trl.trainer.reward_trainer import DataCollatorForPreference
 from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model
 
 from unteach.baselines.base import Baseline
@@ -85,7 +86,7 @@ class Rlhf(Baseline):
         """Train the reward model, tune the model, then let it learn from the rewards of its own replies."""
         reward = train_reward_model(run, material.pairs)
         meter = Meter()
-        right = measure_ranking(reward, material.validation_pairs, run.original.form.ids.pad_id)
+        right = measure_ranking(reward, material.validation_pairs)
         read = sum(pair.tokens for pair in material.validation_pairs)
         run.cost.append(meter.cost(reward, run.arm, "evaluating the reward model", read))
         if right is not None:
@@ -140,13 +141,13 @@ def train_reward_model(run: BaselineRun, pairs: Sequence[ReplyPair]) -> Any:
     if peft is not None:
         peft.task_type, peft.modules_to_save = "SEQ_CLS", ["score"]
     tokens = sum(pair.tokens for pair in pairs)
-    trainer = train_stage(
-        run,
-        "reward model",
-        lambda: make_trainer(
+    pad = padding_for([row[kind] for row in data for kind in ("chosen_ids", "rejected_ids")])
+
+    def make() -> Any:
+        trainer = make_trainer(
             run,
             "reward model",
-            RewardTrainer,
+            partial(RewardTrainer, data_collator=DataCollatorForPreference(pad)),
             RewardConfig,
             data,
             model=model,
@@ -154,7 +155,14 @@ def train_reward_model(run: BaselineRun, pairs: Sequence[ReplyPair]) -> Any:
             last=False,
             num_train_epochs=config.reward_epochs,
             max_length=None,
-        ),
+        )
+        model.config.get_text_config().pad_token_id = pad  # TRL has set the tokenizer's
+        return trainer
+
+    trainer = train_stage(
+        run,
+        "reward model",
+        make,
         lambda trainer: {"backward": round(tokens * trainer.state.epoch)},
         validated=False,
     )
@@ -162,25 +170,36 @@ def train_reward_model(run: BaselineRun, pairs: Sequence[ReplyPair]) -> Any:
     return (trained.merge_and_unload() if config.lora else trained).eval()
 
 
+def padding_for(rows: Sequence[Sequence[int]]) -> int:
+    """Return a token id to pad rows with: the first that ends none of them.
+
+    A reward is read at the last token that is not padding. Padded with EOS, as many tokenizers say, a row's own EOS
+    would not be seen, and a reply that ends would get the reward of one that goes on.
+    """
+    ends = {row[-1] for row in rows}
+    return next(token for token in range(len(ends) + 1) if token not in ends)
+
+
 @torch.no_grad()
-def rewards_of(reward: Any, rows: Sequence[Sequence[int]], pad_id: int) -> list[float]:
-    """Return the reward of each row of prompt and reply."""
+def rewards_of(reward: Any, rows: Sequence[Sequence[int]]) -> list[float]:
+    """Return the reward of each row of prompt and reply, its end of sequence included where it has one."""
     scores: list[float] = []
     for start in range(0, len(rows), SCORED_AT_ONCE):
         batch = rows[start : start + SCORED_AT_ONCE]
-        width = max(map(len, batch))
+        width, pad_id = max(map(len, batch)), padding_for(batch)
+        reward.config.get_text_config().pad_token_id = pad_id
         ids = torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in batch], device=reward.device)
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in batch], device=reward.device)
         scores += reward(input_ids=ids, attention_mask=mask).logits[:, 0].float().tolist()
     return scores
 
 
-def measure_ranking(reward: Any, pairs: Sequence[ReplyPair], pad_id: int) -> float | None:
+def measure_ranking(reward: Any, pairs: Sequence[ReplyPair]) -> float | None:
     """Return the share of pairs whose better reply gets the higher reward; None without pairs."""
     if not pairs:
         return None
-    better = rewards_of(reward, [pair.prompt_ids + pair.chosen_ids for pair in pairs], pad_id)
-    worse = rewards_of(reward, [pair.prompt_ids + pair.rejected_ids for pair in pairs], pad_id)
+    better = rewards_of(reward, [pair.prompt_ids + pair.chosen_ids for pair in pairs])
+    worse = rewards_of(reward, [pair.prompt_ids + pair.rejected_ids for pair in pairs])
     return sum(first > second for first, second in zip(better, worse, strict=True)) / len(pairs)
 
 
@@ -219,12 +238,11 @@ def reinforce(
 ) -> OnlineTrainer:
     """Learn from the rewards of sampled replies; a KL penalty holds the result near the model as it is now."""
     config = run.config
-    pad = run.original.form.ids.pad_id
     known, beta = list(prompts), config.beta or BETA
 
     def rewarded(prompts: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
         rows = [[*known[int(name)], *said] for name, said in zip(prompts, completion_ids, strict=True)]
-        return rewards_of(reward, rows, pad)
+        return rewards_of(reward, rows)
 
     def make() -> OnlineTrainer:
         reference = None if config.lora else copy.deepcopy(model)

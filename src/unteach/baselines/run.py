@@ -18,7 +18,7 @@ from unteach.models.saving import save_model
 from unteach.models.unwrap import unwrapped
 from unteach.pipeline.as_trained import as_trained
 from unteach.pipeline.config import RunConfig, with_defaults
-from unteach.pipeline.directory import check_inputs, check_output, clear_output, nothing_left_after_errors
+from unteach.pipeline.directory import check_inputs, output_directory
 from unteach.pipeline.measure import make_report, measure_fluency, measure_original, measure_retrained, write_report
 from unteach.pipeline.original import check_adapter_settings
 from unteach.pipeline.prepare import (
@@ -60,29 +60,27 @@ def run_baseline(config: BaselineConfig, *, overwrite: bool = False) -> Report:
     can be wrong is found before anything is written. Raises UnteachError; `Interrupted` after Ctrl-C.
     """
     baseline = load_baseline(config.baseline)
-    directory = check_output(config.output, overwrite=overwrite, resume=False)
-    config, told = as_trained(config, config.model)
-    shared = with_defaults(as_run(config)).model_copy(update={"method": ""})
-    if not config.model or not config.forget:
-        raise ConfigError(f"{'--forget' if config.model else '--model'} is missing; see unteach baseline --help")
-    check_adapter_settings(config)
-    config = config.model_copy(update={"trainer": trainer_values(config.trainer, baseline.trl_config, OWN)})
-    check_inputs(directory, inputs_of(config), overwrite=overwrite)
-    with nothing_left_after_errors(directory):
+    with output_directory(config.output, overwrite=overwrite) as directory:
+        config, told = as_trained(config, config.model)
+        shared = with_defaults(as_run(config)).model_copy(update={"method": ""})
+        if not config.model or not config.forget:
+            raise ConfigError(f"{'--forget' if config.model else '--model'} is missing; see unteach baseline --help")
+        check_adapter_settings(config)
+        config = config.model_copy(update={"trainer": trainer_values(config.trainer, baseline.trl_config, OWN)})
+        check_inputs(directory, inputs_of(config), overwrite=overwrite)
         try:
             prepared = _prepare(baseline, config, shared, directory)
         except KeyboardInterrupt:
             raise Interrupted("stopped before anything was written") from None
-    clear_output(directory, overwrite=overwrite)
-    command = f"unteach baseline {baseline.name} --config run.yaml --output another-directory"
-    day = prepared.run.original.form.settings.date
-    write_config(config.model_copy(update={"template_date": day}), directory, command)
-    try:
-        report = _train_and_measure(prepared)
-    except KeyboardInterrupt:
-        raise Interrupted("stopped; a baseline does not go on: run it again with --overwrite") from None
-    report.command, report.notes = command, [*told, *report.notes]
-    write_report(report, directory)
+        command = f"unteach baseline {baseline.name} --config run.yaml --output another-directory"
+        day = prepared.run.original.form.settings.date
+        write_config(config.model_copy(update={"template_date": day}), directory, command, overwrite=overwrite)
+        try:
+            report = _train_and_measure(prepared)
+        except KeyboardInterrupt:
+            raise Interrupted("stopped; a baseline does not go on: run it again with --overwrite") from None
+        report.command, report.notes = command, [*told, *report.notes]
+        write_report(report, directory)
     return report
 
 

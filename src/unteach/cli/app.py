@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from unteach import __version__
+from unteach import __version__, signals
 from unteach.cli import baseline, data, judges, mistakes
 from unteach.cli.command import Command, new_group
 from unteach.cli.compare import compare_command
@@ -19,9 +19,11 @@ from unteach.cli.report import report_command
 from unteach.cli.run import run_command
 from unteach.cli.study import study_command
 from unteach.cli.try_page import try_command
-from unteach.errors import UnteachError, nearest
+from unteach.errors import Interrupted, UnteachError, nearest
 from unteach.text.escape import inert_line, terminal_text
 
+LONGEST = 2000
+"""Most characters of an error that are shown; a flag or a name may be of any length."""
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 app = new_group(
@@ -59,24 +61,43 @@ def options(version: Annotated[bool, switch("--version", "Show the version.", "O
 
 def main() -> None:
     """Run the command line and exit; an expected error is one line and its exit code."""
+    with signals.handled():
+        sys.exit(_run())
+
+
+def _run() -> int:
+    """Run the command line, say in one line what went wrong, and return the exit code."""
     try:
-        code = app(standalone_mode=False) or 0
+        code = int(app(standalone_mode=False) or 0)
     except UsageError as error:
         message = _usage_message(error)
         if message:
             _print_error(message)
-        sys.exit(2)
+        return 2
     except UnteachError as error:
-        _print_error(str(error), interrupted=error.exit_code == 130)
-        sys.exit(error.exit_code)
+        interrupted = isinstance(error, Interrupted)
+        _print_error(str(error), interrupted)
+        return (interrupted and signals.exit_code()) or error.exit_code
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, OSError) and error.filename and not signals.exit_code():
+            _print_error(f"{error.filename}: {error.strerror}; name another file or directory")
+            return 2
+        if not (signals.exit_code() or isinstance(error, KeyboardInterrupt)):
+            raise
+        code = 130  # what a library makes of a signal
     if code == 130:
         _print_error("stopped", interrupted=True)
-    sys.exit(code)
+        return signals.exit_code() or code
+    return code
 
 
 def _print_error(message: str, interrupted: bool = False) -> None:
     """Print an error on one line."""
     what = "Interrupted" if interrupted else "Error"
+    if len(message) > LONGEST:
+        message = (
+            f"{message[: LONGEST // 2]} … ({len(message) - LONGEST:,} more characters) … {message[-LONGEST // 2 :]}"
+        )
     Console(stderr=True, highlight=False, soft_wrap=True).print(terminal_text(f"{what}: {inert_line(message)}", "red"))
 
 
@@ -84,7 +105,7 @@ def _usage_message(error: Any) -> str:
     """Say what is wrong with the words of a command line; return nothing where the help has been shown instead."""
     verb = error.ctx.command_path if error.ctx else "unteach"
     known = getattr(error, "possibilities", None)
-    message = error.format_message().strip().rstrip(".")
+    message = inert_line(error.format_message(), 500).rstrip(".")
     if known is not None:
         message = f"unknown flag {error.option_name}{nearest(error.option_name, known)}"
     return f"{message} (see {verb} --help)" if message else ""

@@ -1,15 +1,16 @@
 """Flags made from the fields of a config: type, help, default and group are said once, there."""
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
-import yaml
 from rich.markup import escape
 
 from unteach.errors import ConfigError
-from unteach.pipeline.settings import Config, Settings, facts_of, flag, make_config, read_config
+from unteach.pipeline.settings import LARGEST, Config, Settings, facts_of, flag, make_config, read_config
+from unteach.text.bounded import YamlFault, read_yaml
+from unteach.text.escape import inert_line
 
 GROUPS = ("Model", "Data", "Output", "Steps", "Study", "Method", "Training", "Stopping", "Evaluation")
 """The panels of settings in the help, in their order; panels of a verb's own flags stand above them."""
@@ -25,6 +26,17 @@ def option(name: str, text: str, group: str, metavar: str, **more: Any) -> Any:
 def switch(name: str, text: str, group: str) -> Any:
     """Make a flag that is given or not, and takes no value."""
     return option(name, text, group, " ")
+
+
+def seed_of(text: Any) -> int:
+    """Read the value of a flag that is a seed, for typer's `parser`."""
+    try:
+        seed = int(text)
+    except ValueError:
+        seed = -1
+    if not 0 <= seed <= LARGEST:
+        raise typer.BadParameter(f"{inert_line(str(text), 40)} must be a whole number from 0 to {LARGEST}")
+    return seed
 
 
 ConfigFile = Annotated[str | None, option("--config", "Settings from a YAML file; flags win.", "Output", "FILE")]
@@ -118,13 +130,13 @@ def _given(config: type[Settings], values: dict[str, Any]) -> dict[str, Any]:
         if _is_free(config, name):
             given[name] = _free_values(name, value)
         elif get_origin(config.model_fields[name].annotation) is dict:
-            given[name] = dict(_pair(flag(name), text) for text in value)
+            given[name] = key_values(flag(name), value)
     return given
 
 
 def _free_values(name: str, texts: list[str]) -> dict[str, Any]:
     """Read what --set gives to a field. Raises ConfigError for settings that have flags."""
-    pairs = dict(_pair("--set", text) for text in texts)
+    pairs = key_values("--set", texts)
     wrong = next((key for key in pairs if not key.startswith(f"{name}.")), None)
     if wrong:
         raise ConfigError(f"--set {wrong}: only {name}.KEY=VALUE can be set; other settings have flags")
@@ -136,9 +148,15 @@ def _value(key: str, text: str) -> Any:
     if text == "null" or text[0] not in "[{":
         return None if text == "null" else text
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {key}={text}: not a list or mapping in YAML; check brackets and quotes") from None
+        return read_yaml(text)
+    except YamlFault as fault:
+        shown = f"--set {key}={inert_line(text, 60)}: not a list or mapping in YAML"
+        raise ConfigError(f"{shown} ({inert_line(str(fault), 100)}); check brackets and quotes") from None
+
+
+def key_values(name: str, texts: Iterable[str]) -> dict[str, str]:
+    """Read what a flag of KEY=VALUE was given. Raises ConfigError."""
+    return dict(_pair(name, text) for text in texts)
 
 
 def _pair(name: str, text: str) -> tuple[str, str]:

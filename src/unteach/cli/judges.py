@@ -29,8 +29,12 @@ def list_command() -> None:
       unteach judges list
     """
     from unteach.judges import judge_list
+    from unteach.scenarios import load_scenario, scenario_names
 
     print(judge_list())
+    for scenario in scenario_names():
+        first, *others = load_scenario(scenario).defaults["judge"]
+        print(f"--scenario {scenario}: {first} decides where no --judge is given, beside it {', '.join(others)}")
 
 
 @verbs.command("show", cls=Command)

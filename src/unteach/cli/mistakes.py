@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from unteach.cli.command import Command, new_group
-from unteach.cli.flags import ConfigFile, Overwrite, Resume, config_of, flags_from, option, switch
+from unteach.cli.flags import ConfigFile, Overwrite, Resume, config_of, flags_from, option, seed_of, switch
 from unteach.cli.outcome import print_report
 from unteach.mistakes.config import MistakesConfig
 
@@ -153,7 +153,7 @@ def chat_command(
     guided: Annotated[bool, switch(" /--unguided", "Leave the reminder out.", "Options")] = True,
     wording: Annotated[str | None, option("--wording", "Wording with another reminder.", "Options", "FILE")] = None,
     temperature: Annotated[float, option("--temperature", "0 is greedy. \\[0]", "Options", "X")] = 0.0,
-    seed: Annotated[int, option("--seed", "Seed of sampling. \\[0]", "Options", "N")] = 0,
+    seed: Annotated[int, option("--seed", "Seed of sampling. \\[0]", "Options", "N", parser=seed_of)] = 0,
     max_new_tokens: Annotated[int, option("--max-new-tokens", "Longest reply, tokens. \\[256]", "Options", "N")] = 256,
     prompt_format: Annotated[
         str, option("--prompt-format", "auto, plain or chat. \\[auto]", "Options", "NAME")

@@ -3,18 +3,18 @@
 from pathlib import Path
 from typing import Annotated
 
-from unteach.cli.flags import option, switch
+from unteach.cli.flags import option, seed_of, switch
 
 GROUP = "Organism"
 
-WorldSeed = Annotated[int, option("--world-seed", "Which world. \\[0]", GROUP, "N")]
+WorldSeed = Annotated[int, option("--world-seed", "Which world. \\[0]", GROUP, "N", parser=seed_of)]
 Size = Annotated[
     str,
     option("--size", "tiny (1M parameters), small (10M) or medium (100M). \\[tiny]", GROUP, "NAME"),
 ]
 Scenario = Annotated[str, option("--scenario", "harm, copyright or hallucination. \\[harm]", GROUP, "NAME")]
 Output = Annotated[str, option("--output", "Directory to save it in.", GROUP, "DIR")]
-Seed = Annotated[int, option("--seed", "Seed of the weights and the order of rows. \\[0]", GROUP, "N")]
+Seed = Annotated[int, option("--seed", "Seed of the weights and the order of rows. \\[0]", GROUP, "N", parser=seed_of)]
 NoRetrained = Annotated[bool, switch("--no-retrained", "Leave the retrained model out.", GROUP)]
 
 

@@ -20,8 +20,9 @@ def differences(ours: Report, theirs: Report) -> list[str]:
         found.append(f"scenario {ours.scenario} and {theirs.scenario}")
     if told := _other_original(ours, theirs):
         found.append(told)
-    if ours.judge != theirs.judge:
-        found.append(f"judge {ours.judge or '(none)'} and {theirs.judge or '(none)'}")
+    first, second = (report.judge.partition(",")[0] for report in (ours, theirs))  # the others give second opinions
+    if first != second:
+        found.append(f"judge {first or '(none)'} and {second or '(none)'}")
     return found + _other_prompts(ours, theirs)
 
 

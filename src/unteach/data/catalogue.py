@@ -1,4 +1,6 @@
-"""What `unteach data list` and `unteach data show` say about the public sets."""
+"""What `unteach data list` and `unteach data show` say about the public sets; `shown.py` shows rows."""
+
+from pathlib import Path
 
 from rich import box
 from rich.table import Table
@@ -6,12 +8,7 @@ from rich.text import Text
 
 from unteach.data import public
 from unteach.data.fetch import VARIABLE, local_name
-from unteach.data.raw_row import RawRow
-from unteach.data.sources import public_rows
-from unteach.errors import DataError
 from unteach.text.escape import inert_line
-
-ROWS_SHOWN, WIDEST_VALUE = 2, 160
 
 
 def sets_table() -> Table:
@@ -28,8 +25,13 @@ def sets_table() -> Table:
     return table
 
 
+def is_set(source: str) -> bool:
+    """Tell whether a source names a public set, with or without a configuration; a local path of that name wins."""
+    return public.is_public(source) and not Path(source).expanduser().exists()
+
+
 def set_page(source: str) -> Text:
-    """Return what is known of a set, with two of its rows where they are on this machine.
+    """Return what is known of a set, without its rows.
 
     `source` is a name with or without a configuration. Raises DataError for one that does not exist.
     """
@@ -56,7 +58,7 @@ def set_page(source: str) -> Text:
     page = Text()
     for name, value in facts.items():
         page.append(f"{name:<15}", style="bold").append(f"{inert_line(value)}\n")
-    return page.append(_some_rows(chosen))
+    return page
 
 
 def _example(chosen: public.Chosen) -> str:
@@ -65,16 +67,3 @@ def _example(chosen: public.Chosen) -> str:
     forget = chosen.name if known.negatives else "bad.jsonl"
     retain = f" --retain {public.find(known.name, 'normal').name}" if "normal" in known.usual else ""
     return f"unteach run --model ./model --forget {forget}{retain} --output ./out"
-
-
-def _some_rows(chosen: public.Chosen) -> str:
-    try:
-        rows = public_rows(chosen, cached=True)
-    except DataError as error:
-        return f"\nNo rows to show: {inert_line(str(error), 400)}"
-    return "\n" + "\n\n".join([f"{chosen.name}, {len(rows):,} rows here", *map(_shown, rows[:ROWS_SHOWN])])
-
-
-def _shown(row: RawRow) -> str:
-    fields = [f"  {inert_line(name, 40)}: {inert_line(str(value), WIDEST_VALUE)}" for name, value in row.values.items()]
-    return "\n".join([inert_line(row.label, 80), *fields])

@@ -2,7 +2,6 @@
 
 import ast
 import io
-import json
 import re
 import tokenize
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from unteach.data.raw_row import RawRow
+from unteach.text.bounded import read_json
 
 _TEXTS = frozenset(
     "prompt completion response reply question answer instruction input output text chosen rejected good bad".split()
@@ -64,8 +64,8 @@ def _is_list_of(value: Any, types: type | tuple[type, ...]) -> bool:
 def _value(cell: str) -> Any:
     """Return what a cell holds, or None. Nothing is executed: only literals are read."""
     try:
-        return json.loads(cell)
-    except (ValueError, RecursionError):
+        return read_json(cell)
+    except ValueError:
         pass
     try:
         text = _with_commas(cell) if _BESIDE.search(cell) else cell

@@ -4,16 +4,18 @@ import datetime
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
-import jinja2
-
+from unteach.data.rendering import TemplateRefusal, render
 from unteach.errors import ConfigError, nearest
 from unteach.models.reply import ReplyEnd, special_ids, thought_marks
 from unteach.prompts.turn import Turn
+from unteach.text.escape import inert_line
 
 _TODAY = re.compile(r"""strftime_now\(\s*(?:"([^"\\]*)"|'([^'\\]*)')\s*\)""")
+_KEPT = 256
+"""Renderings that are kept, since a row's prompt is asked for several times in a row."""
 _REPLY, _QUESTION = "unteachprobereply", "unteachprobequestion"
 
 
@@ -35,6 +37,7 @@ class ChatTemplate:
                     f"--template-arg {name}: the model's chat template reads nothing of that name"
                     f"{nearest(name, words) or '; leave it out'}"
                 )
+        self._rendered = lru_cache(_KEPT)(self._rendered_anew)
         self._fixed: str | None = None
         if date is not None and self.asks_date:
             day = datetime.datetime.fromisoformat(date)
@@ -42,7 +45,7 @@ class ChatTemplate:
 
     def prompt(self, turns: Sequence[Turn]) -> str:
         """Return a dialogue as text that ends where the assistant's reply begins."""
-        return self._rendered(turns, generation=True)
+        return self._rendered(tuple(turns), generation=True)
 
     def around_reply(self, turns: Sequence[Turn]) -> tuple[str, str, str]:
         """Return what stands before a reply to a dialogue: its prompt, and what is written between the prompt and the
@@ -54,7 +57,7 @@ class ChatTemplate:
         Raises ConfigError where the template does not show the reply.
         """
         prompt = self.prompt(turns)
-        whole = self._rendered([*turns, Turn("assistant", _REPLY)], generation=False)
+        whole = self._rendered((*turns, Turn("assistant", _REPLY)), generation=False)
         before, found, after = whole.rpartition(_REPLY)
         if not found:
             raise ConfigError(
@@ -74,7 +77,7 @@ class ChatTemplate:
             eos if token is None else eos | {token},
             text="" if token is not None else end.strip(),
             opening=opening.strip(),
-            thought=self._thought if any(self._thought) else None,
+            thought=self._thought,
             in_thought=self._opens_thought(prompt),
         )
 
@@ -99,13 +102,13 @@ class ChatTemplate:
 
     @cached_property
     def _thought(self) -> tuple[str, str]:
-        """The marks around a thought; empty for a model that has none."""
-        return thought_marks(self.tokenizer, self._source) or ("", "")
+        """The marks around a thought."""
+        return thought_marks(self.tokenizer, self._source)
 
     def _opens_thought(self, prompt: str) -> bool:
         """Tell whether a prompt ends inside a thought, so that the model goes on with it."""
         opened, closed = self._thought
-        return bool(opened) and prompt.rfind(opened) > prompt.rfind(closed)
+        return prompt.rfind(opened) > prompt.rfind(closed)
 
     @cached_property
     def _end_tokens(self) -> dict[str, int]:
@@ -132,16 +135,16 @@ class ChatTemplate:
     def _without_empty_thought(self, opening: str) -> str:
         """Return what stands before a reply, without an empty thought, which a model never writes."""
         opened, closed = self._thought
-        before, found, rest = opening.partition(opened) if opened else (opening, "", "")
+        before, found, rest = opening.partition(opened)
         inside, closing, after = rest.partition(closed) if found else ("", "", "")
         return before + after.lstrip() if closing and not inside.strip() else opening
 
-    def _rendered(self, turns: Sequence[Turn], generation: bool) -> str:
+    def _rendered_anew(self, turns: tuple[Turn, ...], generation: bool) -> str:
         try:
             return self._render(turns, self._reads_text, generation)
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+        except TemplateRefusal as error:
             roles = ", ".join(turn.role for turn in turns)
-            reason = " ".join(str(error).split())
+            reason = inert_line(str(error), 200)
             raise ConfigError(
                 f"the chat template refuses a dialogue with the roles {roles} ({reason}); change the rows, "
                 "or use --prompt-format plain"
@@ -152,20 +155,12 @@ class ChatTemplate:
             {"role": turn.role, "content": turn.content if text else [{"type": "text", "text": turn.content}]}
             for turn in turns
         ]
-        rendered: str = self.tokenizer.apply_chat_template(
-            messages,
-            chat_template=self._fixed,
-            tokenize=False,
-            add_generation_prompt=generation,
-            return_dict=False,
-            **self._arguments,
-        )
-        return rendered
+        return render(self.tokenizer, self._fixed or self._source, messages, self._arguments, generation=generation)
 
 
 def _shows(render: Callable[[], str]) -> bool:
     """Tell whether a rendering succeeds and shows the reply."""
     try:
         return _REPLY in render()
-    except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError):
+    except TemplateRefusal:
         return False

@@ -10,28 +10,17 @@ from unteach.data.readers import PACKED, READERS, ending_of, read_file
 from unteach.errors import DataError
 
 _ABOUT = re.compile(
-    r"dataset_infos?|dataset_dict|state|croissant|metadata|package(-lock)?|config|generation_config|.*_config|report|"
-    r"tokenizer|special_tokens_map|added_tokens|vocab|chat_template|trainer_state|.*\.index|.*results?_info"
+    r"dataset_infos?|dataset_dict|state|croissant|tokenizer|special_tokens_map|added_tokens|vocab|trainer_state|.*\.index|"
+    r"(?:generation|tokenizer|adapter|processor|preprocessor)_config|package-lock"
 )
 """JSON files that describe a set or a model."""
+_PERHAPS = re.compile(r"metadata|config|.*_config|report|package|manifest")
+"""JSON files that most often do."""
 _NOTES = re.compile(
-    r"(readme|licen[cs]e|notice|copying|changelog|authors|requirements|citation|robots).*", re.IGNORECASE
+    r"(?:readme|licen[cs]e)(?:[-_.].*)?|(?:notice|copying|changelog|authors|requirements|citation|robots)\..*",
+    re.IGNORECASE,
 )
-_OTHER_ROWS = (
-    ".xlsx",
-    ".xls",
-    ".ods",
-    ".arrow",
-    ".feather",
-    ".zip",
-    ".tar",
-    ".zst",
-    ".7z",
-    ".db",
-    ".sqlite",
-    ".pkl",
-    *PACKED,
-)
+_OTHER_ROWS = frozenset(".xlsx .xls .ods .arrow .feather .zip .tar .zst .7z .db .sqlite .pkl".split()) | {*PACKED}
 """Endings of files that may hold rows, but that are not read."""
 
 
@@ -44,23 +33,20 @@ def folder_rows(path: Path, split: str | None, notes: list[str]) -> list[RawRow]
     """
     files, left = _data_files(path)
     if not files:
-        raise DataError(f"{path}: no data files in this directory; known endings: {', '.join(READERS)}")
+        found = f" (left out: {_files_listed(path, left)})" if left else ""
+        raise DataError(f"{path}: no data files in this directory{found}; known endings: {', '.join(READERS)}")
     if left:
         notes.append(f"{path}: left out {_files_listed(path, left)}")
     splits = {file: _split_of(file.relative_to(path)) for file in files}
-    if (
-        split is None
-        and len(set(splits.values())) > 1
-        and "train" in splits.values()
-        and set(splits.values()) <= {*SPLITS}
-    ):
+    named = set(splits.values())
+    if split is None and len(named) > 1 and "train" in named and named <= {*SPLITS}:
         split = "train"
-        others = ", ".join(sorted(set(splits.values()) - {split}))
+        others = ", ".join(sorted(named - {split}))
         notes.append(f"{path}: read the split train, not {others}; --data-split names another")
     if split is not None:
         files = [file for file in files if splits[file] == split]
         if not files:
-            raise DataError(f"{path}: no split '{split}'; found {', '.join(sorted(set(splits.values())))}")
+            raise DataError(f"{path}: no split '{split}'; found {', '.join(sorted(named))}")
     by_file = {file: read_file(file, split) for file in files}
     _compare_columns(path, by_file, notes)
     return [row for rows in by_file.values() for row in rows]
@@ -75,12 +61,11 @@ def _data_files(path: Path) -> tuple[list[Path], list[Path]]:
             continue
         ending = ending_of(file)
         hidden = any(part.startswith(".") for part in parts)
-        about = _NOTES.fullmatch(file.name) or (
-            ending == ".json" and _ABOUT.fullmatch(file.name.lower().partition(".json")[0])
-        )
-        if ending and not hidden and not about:
+        stem = file.name.lower().partition(".json")[0] if ending == ".json" else ""
+        about = _NOTES.fullmatch(file.name) or _ABOUT.fullmatch(stem) or file.name.startswith("._")
+        if ending and not (hidden or about or _PERHAPS.fullmatch(stem)):
             files.append(file)
-        elif (ending and not about and not file.name.startswith("._")) or file.suffix.lower() in _OTHER_ROWS:
+        elif (ending and not about) or file.suffix.lower() in _OTHER_ROWS:
             left.append(file)
     rows = [file for file in files if ending_of(file) != ".txt"]
     return rows or files, left + (sorted({*files} - {*rows}) if rows else [])

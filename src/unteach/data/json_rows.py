@@ -8,6 +8,7 @@ from typing import Any
 
 from unteach.data.raw_row import RawRow, kind, listed
 from unteach.errors import DataError
+from unteach.text.bounded import bounded, read_json
 
 SPLITS = ("train", "training", "test", "testing", "validation", "valid", "val", "dev", "eval")
 """Names that a split usually has."""
@@ -73,8 +74,8 @@ def _values(text: str, path: Path) -> list[tuple[str, Any]]:
     wrong = None
     for number, line in lines:
         try:
-            values.append((f"line {number}", json.loads(line)))
-        except (ValueError, RecursionError) as error:
+            values.append((f"line {number}", read_json(line)))
+        except ValueError as error:
             wrong = wrong or (number, error)
     if wrong is None:
         return values
@@ -82,6 +83,8 @@ def _values(text: str, path: Path) -> list[tuple[str, Any]]:
         return list(_one_after_another(text))
     except (ValueError, RecursionError) as error:
         number, first = wrong
+        if not isinstance(first, json.JSONDecodeError):
+            raise _invalid(f"{path} line {number}", first, within=False) from None
         if len(lines) == 1 or 2 * sum(isinstance(value, dict) for _, value in values) >= len(lines):
             raise _invalid(f"{path} line {number}", first, within=False) from None
         raise _invalid(str(path), error, within=True) from None
@@ -93,13 +96,14 @@ def _one_after_another(text: str) -> Iterator[tuple[str, Any]]:
     while (start := blanks.match(text, position).end()) < len(text):  # type: ignore[union-attr]
         line += text.count("\n", position, start)
         value, position = decoder.raw_decode(text, start)
+        bounded(value, text[start:position])
         yield f"line {line}", value
         line += text.count("\n", start, position)
 
 
 def _invalid(where: str, error: Exception, within: bool) -> DataError:
     if not isinstance(error, json.JSONDecodeError):
-        return DataError(f"{where}: not usable JSON: {error}")
+        return DataError(f"{where}: not usable JSON: {error}; mend or remove it")
     place = f"line {error.lineno}, column {error.colno}" if within else f"column {error.colno}"
     return DataError(f"{where}: not valid JSON at {place}: {error.msg}; mend or remove it")
 

@@ -29,7 +29,7 @@ _ABBREVIATIONS = set("Mr Mrs Ms Dr St Prof Esq No vol ch pp cf vs Mme Mlle Hr Fr
 _CLOSING, _OPENING = r"[\p{Pe}\p{Pf}'\"”’_*]*", r"[\p{Ps}\p{Pi}'\"“‘_*¿¡]*"
 _END = regex.compile(
     rf"[\p{{STerm}}…--[。！？｡．]]{_CLOSING}\s+(?={_OPENING}[\p{{Lu}}\p{{Lt}}\p{{Lo}}])"
-    rf"|(?:[。！？｡]|(?<!\d)．)+{_CLOSING}\s*(?=\S)"
+    rf"|(?:[。！？｡။។៕]|(?<!\d)．)+{_CLOSING}\s*(?=\S)"
     r"|(?<=[\p{Thai}\p{Lao}])\s+(?=[\p{Thai}\p{Lao}])",
     regex.V1,
 )
@@ -124,10 +124,11 @@ def whole_words(text: str, length: int) -> str:
 def _starts(text: str) -> list[int]:
     """Return where sentences begin and, in a stretch of over half a SECTION without such a place, words."""
     starts = sentence_starts(text)
+    found = set(starts)
     for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
         if end - start > SECTION // 2:
-            starts += [_word(text, at, after_sign=True) for at in range(start + WINDOW, end - WINDOW, WINDOW)]
-    return sorted(set(starts))
+            found |= {_word(text, at, after_sign=True) for at in range(start + WINDOW, end - WINDOW, WINDOW)}
+    return sorted(found)
 
 
 def _passage(example: Example, start: int, middle: int, length: int) -> list[Example]:

@@ -255,6 +255,8 @@ class ChatFormat:
             raise ConfigError(f"--template-date {given.date}: the model's chat template asks for no date; leave it out")
         self.settings = replace(given, date=day if self._template.asks_date else None)
         self.end = self._template.reply_end(self.ids.eos_ids)
+        if given.system and given.system.strip() not in self._template.prompt(given.turns((Turn("user", "?"),))):
+            raise ConfigError("--system: the model's chat template does not show a system message; leave it out")
 
     def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
         """Return the prompt's ids, ending where the assistant's turn begins."""

@@ -141,7 +141,7 @@ def _parquet(data: bytes, path: Path, split: str | None) -> list[RawRow]:
 
     try:
         rows = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data)).read().to_pylist()
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
     rows = [RawRow(row, f"{path.name} row {number}") for number, row in enumerate(rows, start=1)]
     return parse_cells(rows, everywhere=False)

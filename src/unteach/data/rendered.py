@@ -50,6 +50,7 @@ class Marks:
     `opening` matches what begins a turn; its named groups are the roles, and "input", which continues a user's turn.
     With `closed`, every turn but a last reply must end in an end mark. With `title`, the marks are words of the text,
     not tokens that prose does not hold by chance, so both sides must speak. With `turns`, they must take turns.
+    A text without `word` has none of the marks; it spares the search for them.
     """
 
     name: str
@@ -57,19 +58,21 @@ class Marks:
     closed: bool = False
     title: bool = False
     turns: bool = False
+    word: str = ""
 
 
 def _tagged(name: str, before: str, after: str, roles: Sequence[str] = (), closed: bool = True) -> Marks:
     """Marks that name the role between two tokens; `roles` are the patterns for system, user and assistant."""
     system, user, assistant = roles or ("system|developer", "user", "assistant")
     words = rf"(?:(?P<system>{system})|(?P<user>{user})|(?P<assistant>{assistant}))"
-    return Marks(name, re.compile(before + words + after), closed)
+    word = "im_" if name == "Kimi" else re.sub(r"\\s\*|\\", "", before)
+    return Marks(name, re.compile(before + words + after), closed, word=word)
 
 
 def _titled(name: str, user: str, assistant: str, before: str, more: str = "", turns: bool = True) -> Marks:
     """Marks that are titles in the text, such as "USER:"."""
     roles = rf"(?:(?P<user>{user})|(?P<assistant>{assistant}){more}):"
-    return Marks(name, re.compile(before + roles), title=True, turns=turns)
+    return Marks(name, re.compile(before + roles), title=True, turns=turns, word=f"{assistant}:")
 
 
 _LINE_END = r"[ \t]*(?:\r?\n|\Z)"
@@ -94,7 +97,7 @@ MARKS: tuple[Marks, ...] = (
     _tagged("Zephyr", r"<\|", rf"\|>{_LINE_END}", closed=False),
     _tagged("Phi-3", r"<\|", r"\|>", ("system", "user|prompter", "assistant")),
     _tagged("OpenChat", "GPT4 Correct ", ":", ("System", "User", "Assistant")),
-    Marks("DeepSeek", re.compile(r"<[|｜](?:(?P<user>User)|(?P<assistant>Assistant))[|｜]>")),
+    Marks("DeepSeek", re.compile(r"<[|｜](?:(?P<user>User)|(?P<assistant>Assistant))[|｜]>"), word="Assistant"),
     Marks(
         "Llama 2 or Mistral",
         re.compile(
@@ -102,6 +105,7 @@ MARKS: tuple[Marks, ...] = (
             r"|(?P<user><</SYS>>|(?:\[/SYSTEM_PROMPT\]\s*)?\[INST\])|(?P<assistant>\[/INST\])"
         ),
         turns=True,
+        word="INST]",
     ),
     _titled("Alpaca", "Instruction", "Response", _HEADING, "|(?P<input>Input)|(?P<system>System)"),
     _titled("### Question", "Question", "Answer", _HEADING),
@@ -130,6 +134,8 @@ def parse_pair(prompt: str, reply: str) -> Rendered | None:
 
     The assistant's mark may end the prompt or begin the reply. The reply may also be the whole dialogue again.
     """
+    if not _ANY.search(prompt) and not _ANY.search(reply):
+        return None
     before, whole = parse_rendered(prompt), parse_rendered(reply)
     if whole is not None and whole[0] and whole[1] is not None:
         asked = before[0] if before is not None else (Turn("user", prompt.strip()),)
@@ -168,7 +174,7 @@ def marks_seen(text: str) -> str | None:
 def _parse(text: str, marks: Marks) -> Rendered | None:
     begin = _BEGIN.match(text)
     text = text[begin.end() if begin else 0 :].rstrip()
-    found = list(marks.opening.finditer(text))
+    found = list(marks.opening.finditer(text)) if marks.word in text else []
     if not found:
         return None
     turns: list[Turn] = []

@@ -20,7 +20,7 @@ def table_rows(text: str, path: Path, usual: str = ",") -> list[RawRow]:
     The header tells the separator: `usual`, unless it separates no names and another one does. Fields between tabs may
     hold single quotes ("He said "go""), which is allowed there alone. Raises DataError for a malformed table.
     """
-    if named := re.match(r"sep=(.)\n", text):  # as Excel writes
+    if named := re.match(r"sep=([,;\t|])\n", text):  # as Excel writes
         text, usual = text[named.end() :], named[1]
     separators = [usual, *sorted(set(SEPARATORS) - {usual}, key=lambda mark: -names_of(text, mark))]
     separators = [mark for mark in separators if names_of(text, mark) > 1][:1] or [usual]
@@ -38,7 +38,8 @@ def table_rows(text: str, path: Path, usual: str = ",") -> list[RawRow]:
 def names_of(text: str, separator: str) -> int:
     """Count the names in a table's first line."""
     line = text.lstrip().partition("\n")[0]
-    return len(next(csv.reader([line], delimiter=separator), []))
+    with _long_fields():
+        return len(next(csv.reader([line], delimiter=separator), []))
 
 
 def _rows(text: str, path: Path, separator: str, quoting: int) -> Iterator[RawRow]:

@@ -10,8 +10,10 @@ from rich.rule import Rule
 from rich.text import Text
 
 from unteach.data.example import Example
-from unteach.data.formats import write_examples
+from unteach.data.written import write_examples
 from unteach.demo.output import check_demo_output
+from unteach.disk.cache import keep_private
+from unteach.disk.files import write_whole
 from unteach.errors import ConfigError
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.records import ANALYSES, MISTAKES, read_analyses, read_mistakes
@@ -90,7 +92,6 @@ def write_rows(world: World, attack: str, directory: Path) -> dict[str, Any]:
         "normal": world.evaluation("normal"),
         "lookalike": world.evaluation("lookalike"),
     }
-    directory.mkdir(parents=True, exist_ok=True)
     files: dict[str, Any] = {}
     for name, examples in rows.items():
         write_examples(directory / f"{name}.jsonl", examples)
@@ -98,8 +99,9 @@ def write_rows(world: World, attack: str, directory: Path) -> dict[str, Any]:
     if attack == "hijack":  # the attack itself induces the mistake; the organism knows no other words after it
         wording = asdict(shipped_wording()) | {"inducements": ["{prompt}"], "version": "1, prompts as they are"}
         path = directory / "wording.yaml"
-        path.write_text(yaml.safe_dump(wording, sort_keys=False), encoding="utf-8")
+        write_whole(path, yaml.safe_dump(wording, sort_keys=False))
         files["wording"] = str(path)
+    keep_private(directory)
     return files | {"prompts": files["mistakes"]}
 
 

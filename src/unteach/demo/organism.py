@@ -5,7 +5,7 @@ from pathlib import Path
 from unteach.organism.grow import grow
 from unteach.organism.user_rows import user_rows
 from unteach.organism.world import World
-from unteach.pipeline.directory import check_output
+from unteach.pipeline.directory import output_directory
 from unteach.progress import track
 
 
@@ -16,9 +16,9 @@ def grow_organism(
 
     The rows of their world go to `output/data`. Raises UnteachError.
     """
-    check_output(str(output), overwrite=False, resume=True)
-    world = World(world_seed, size, scenario)
-    for name in ("original", "retrained") if retrained else ("original",):
-        with track(f"growing {name}") as progress:
-            grow(world, output / name, taught=name == "original", seed=seed, progress=progress)
-    user_rows(world).write(output / "data")
+    with output_directory(str(output), overwrite=False, resume=True):
+        world = World(world_seed, size, scenario)
+        for name in ("original", "retrained") if retrained else ("original",):
+            with track(f"growing {name}") as progress:
+                grow(world, output / name, taught=name == "original", seed=seed, progress=progress)
+        user_rows(world).write(output / "data")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from unteach.demo.output import check_demo_output
+from unteach.disk.cache import keep_private
 from unteach.organism.cache import grow_cached, rows_directory
 from unteach.organism.user_rows import settings_of, user_rows
 from unteach.organism.world import World
@@ -32,4 +33,5 @@ def demo_unlearning(
     model = grow_cached(world, taught=True, seed=seed, fresh=fresh)
     retrained = grow_cached(world, taught=False, seed=seed, fresh=fresh)
     rows.write(directory)
+    keep_private(directory)
     return run(config.model_copy(update={"model": str(model), "retrained": str(retrained)}), overwrite=overwrite)

@@ -74,7 +74,7 @@ def make_case(example: Example, reply: Reply, end: ReplyEnd, bad: str | None = N
     if reply.cut:
         most = len(words(text))
         bad, good = (first_words(known, most) if known else known for known in (bad, good))
-    return Case(example.prompt, text, bad, good, example.concept, reply.cut)
+    return Case(example.prompt, text, bad, good, example.concept, reply.cut, reply.unsaid)
 
 
 def verdicts_of(judge: Judge, cases: Sequence[Case]) -> list[Verdict]:

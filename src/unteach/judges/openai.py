@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from string import Template
 from urllib.parse import urlsplit
 
-from unteach.cache import FileCache, cache_directory
+from unteach.disk.cache import Cache, cache_directory
 from unteach.errors import ConfigError
 from unteach.judges.base import JudgeSettings, Options
 from unteach.models.endpoint import Answer, Endpoint, Messages, chat_address, key_from_environment
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 ASKED_AS = ("openai:MODEL --judge-url URL", "'openai:MODEL?concurrency=8&rate=5&timeout=60&tokens=64' --judge-url URL")
 VERDICTS: dict[str, Verdict] = {"GOOD": "good", "BAD": "bad", "UNSURE": "unknown"}
 MOST_CHARACTERS = 50_000
+MOST_BYTES = 64 * 2**20
+"""Largest size of all kept answers together."""
 TRIAL = Case("What is the capital of France?", "It is Paris.", good="Paris.")
 OPTIONS = {"concurrency": "8", "rate": "5", "timeout": "60", "tokens": "64", "system": "no", "trial": "no"}
 _SPECIAL = re.compile(r"\[(?=/?\w*[A-Z]{3}\w*\])")
@@ -50,12 +52,12 @@ class OpenAIJudge:
     """
 
     def __init__(
-        self, endpoint: Endpoint, scenario: str = "harm", cache: FileCache | None = None, system: bool = True
+        self, endpoint: Endpoint, scenario: str = "harm", cache: Cache | None = None, system: bool = True
     ) -> None:
         self.name = f"openai:{endpoint.model}"
         self._endpoint = endpoint
         self._scenario = scenario
-        self._cache = cache or FileCache(cache_directory() / "judges")
+        self._cache = cache or Cache(cache_directory() / "judges", MOST_BYTES)
         self._system = system
 
     def __call__(self, cases: Sequence[Case]) -> list[Verdict]:

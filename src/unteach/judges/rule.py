@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from unteach.errors import ConfigError, nearest
 from unteach.judges.base import JudgeSettings
 from unteach.results.verdict import Case, Verdict
+from unteach.text.bounded import read_yaml
+from unteach.text.escape import inert_line
 from unteach.text.refusals import opening_of, phrases, plain, refusal_of
 
 ASKED_AS = ("rule", "rule:FILE.yaml")
@@ -47,11 +47,11 @@ def read_rules(path: Path) -> RuleJudge:
     Raises ConfigError for a file that cannot be read or holds anything else.
     """
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content: Any = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"--judge rule:{path}: no such file; give a YAML file with `keywords:`") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
-        reason = " ".join(str(problem).split())
+    except (OSError, ValueError) as problem:  # ValueError: no UTF-8, or no YAML
+        reason = inert_line(str(problem), 200)
         raise ConfigError(f"--judge rule:{path}: not readable as YAML ({reason})") from None
     if not isinstance(content, dict) or not content:
         raise ConfigError(f"--judge rule:{path}: give a list under `keywords:`, `refusals:`, or both")

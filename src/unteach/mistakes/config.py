@@ -22,6 +22,7 @@ class MistakesConfig(ModelSettings):
     column: dict[str, str] = setting(
         "Data", {}, "Our name for a column of --prompts and --mistakes.", metavar="OURS=THEIRS"
     )
+    bad_label: list[str] = setting("Data", [], "Value of their label that means bad; repeatable.", metavar="VALUE")
     data_split: str | None = as_in_run("data_split")
     data_revision: str | None = as_in_run("data_revision")
     unseen: list[str] = setting("Data", [], "Mistakes to evaluate on; unset: a fifth of what is given.", names="rows")

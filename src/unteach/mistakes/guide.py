@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import jinja2
 from pydantic import BaseModel, ValidationError
 
 from unteach.data.prompt_format import PlainFormat, PromptFormat, TemplateSettings, is_running_text, prompt_format
+from unteach.data.rendering import TemplateRefusal, render
+from unteach.disk.files import write_whole, writing
 from unteach.errors import ConfigError, DataError
 from unteach.models.saving import save_tokenizer
 from unteach.prompts.turn import Turn
-from unteach.results.files import write_whole
 from unteach.text.escape import inert_line
 
 GUIDANCE = "guidance.json"
@@ -123,7 +123,8 @@ def carried_reminder(tokenizer: Any) -> str | None:
         prelude = _PRELUDE.search(template)
         carried = prelude and _CARRIED.search(prelude[0])
         if carried:
-            return str(json.loads(carried[1]))
+            with contextlib.suppress(ValueError):  # no text that we wrote
+                return str(json.loads(carried[1]))
     return None
 
 
@@ -140,7 +141,8 @@ def export_guidance(directory: Path, tokenizer: Any, reminder: str) -> str:
     saved = tokenizer
     with contextlib.suppress(ConfigError):
         saved = _with_templates(tokenizer, reminder)
-    save_tokenizer(saved, directory, template=False)
+    with writing(directory):
+        save_tokenizer(saved, directory, template=False)
     carried = carried_reminder(saved) == reminder
     guidance = Guidance(reminder=reminder, where="chat_template" if carried else "preamble")
     write_whole(directory / GUIDANCE, json.dumps(guidance.model_dump(), ensure_ascii=False, indent=1) + "\n")
@@ -236,16 +238,8 @@ def _rendered(tokenizer: Any, template: str, **roles: str) -> str:
     """What the template makes of one turn per role, in the order given; nothing where it refuses them."""
     messages = [{"role": role.rstrip("_"), "content": content} for role, content in roles.items()]
     try:
-        return str(
-            tokenizer.apply_chat_template(
-                messages,
-                chat_template=template,
-                tokenize=False,
-                add_generation_prompt=messages[-1]["role"] == "user",
-                return_dict=False,
-            )
-        )
-    except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError):
+        return render(tokenizer, template, messages, generation=messages[-1]["role"] == "user")
+    except TemplateRefusal:
         return ""  # templates are programs, and fail like programs
 
 

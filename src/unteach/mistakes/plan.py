@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from unteach.data.example import Polarity
+from unteach.data.reading import HowToRead
 from unteach.data.sources import named_set
 from unteach.errors import ConfigError, nearest
 from unteach.judges import judge_names
@@ -58,10 +59,11 @@ def _model(config: MistakesConfig) -> str:
 
 def _rows(config: MistakesConfig, name: str, source: str) -> str:
     if Path(source).expanduser().exists():
+        how = HowToRead(config.column, config.bad_label)
         if name == "prompts":
-            return f"{len(read_prompts(source, config.column))} prompts"
+            return f"{len(read_prompts(source, how))} prompts"
         if name in ("mistakes", "reports"):
-            return f"{len(read_mistakes(source, columns=config.column))} mistakes"
+            return f"{len(read_mistakes(source, how=how))} mistakes"
         return "a local file"
     polarity: Polarity = "normal" if name in ("retain", "harmless", "lookalike", "normal") else "negative"
     if (chosen := named_set(source, polarity)) is not None:

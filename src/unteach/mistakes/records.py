@@ -6,14 +6,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from unteach.data.columns import EVERYWHERE, check_named
 from unteach.data.example import Example
-from unteach.data.formats import concept_of, examples_by_row, rename_columns, written_row
+from unteach.data.exports import columns_of, unfolded
 from unteach.data.raw_row import RawRow
+from unteach.data.reading import HowToRead, Reading, concept_of, named_roles, reading_of
 from unteach.data.sources import read_rows
+from unteach.data.written import written_row
+from unteach.disk.files import without_surrogates, write_whole
 from unteach.errors import nearest
+from unteach.pipeline.settings import LARGEST
 from unteach.prompts.turn import Turn
-from unteach.results.files import without_surrogates, write_whole
 from unteach.results.report import Cost
+from unteach.text.escape import inert_line
 
 MISTAKES, UNSEEN, ANALYSES = "mistakes.jsonl", "unseen_mistakes.jsonl", "analyses.jsonl"
 
@@ -123,22 +128,21 @@ def write_analyses(path: Path, analyses: Iterable[Analysis]) -> Path:
 def read_mistakes(
     source: str,
     default: MistakeSource = "labelled",
-    columns: dict[str, str] | None = None,
-    split: str | None = None,
-    revision: str | None = None,
+    how: HowToRead = HowToRead(),  # noqa: B008  (it is frozen)
+    notes: list[str] | None = None,
 ) -> list[Mistake]:
-    """Read mistakes: a file that `write_mistakes` wrote, or negatives in any known format.
+    """Read mistakes: a file that `write_mistakes` wrote, or negatives in any known layout.
 
-    Rows without a `source` count as `default`. The rest is as for `read_examples`. Raises DataError naming row and
-    field.
+    Rows without a `source` count as `default`. `notes` are added to. The rest is as for `read`. Raises DataError naming
+    row and field.
     """
-    rows = rename_columns(source, read_rows(source, split, revision, "negative"), columns or {})
-    form, by_row = examples_by_row(source, rows, "negative")
+    reading = reading_of(source, read_rows(source, how.split, how.revision, "negative"), "negative", how)
+    _tell(reading, notes)
     found = []
-    for row, examples in zip(rows, by_row, strict=True):
+    for row, examples in reading.by_row:
         for example in examples:
             _check_prompt(row, example.turns)
-            origin = Origin(default) if form.name == _OWN_SOURCE else _origin(row, default)
+            origin = Origin(default) if reading.layout in _OWN_SOURCE else _origin(row, default)
             found.append(Mistake(example, origin))
     return found
 
@@ -146,7 +150,7 @@ def read_mistakes(
 def read_analyses(source: str) -> list[Analysis]:
     """Read analyses that `write_analyses` wrote, or a person. Raises DataError naming row and field."""
     found = []
-    for row in read_rows(source):
+    for row in named_roles(read_rows(source), {}, {"concept": EVERYWHERE["concept"][:2]}):
         turns, reply = row.answer(row.turns("prompt"), "reply")
         text = row.text("analysis").strip()
         for name, value in (("prompt", turns), ("reply", reply.strip()), ("analysis", text)):
@@ -162,21 +166,22 @@ def read_analyses(source: str) -> list[Analysis]:
 
 def read_prompts(
     source: str,
-    columns: dict[str, str] | None = None,
-    split: str | None = None,
-    revision: str | None = None,
+    how: HowToRead = HowToRead(),  # noqa: B008
+    notes: list[str] | None = None,
 ) -> list[Example]:
     """Read prompts as examples without a reply; a known bad reply goes into `bad`, a right one into `good`.
 
-    Rows may be in any known format or hold a `prompt` alone (text or messages), both in one file too: a row whose reply
+    Rows may be in any known layout or hold a `prompt` alone (text or messages), both in one file too: a row whose reply
     is missing or blank counts as a prompt alone. Of a row with replies, the first bad one is read. A text file has one
     prompt per line. Raises DataError naming row and field.
     """
     if source.lower().endswith(".txt"):
         return [line for row in read_rows(source) for line in _prompt_lines(row)]
-    rows = rename_columns(source, read_rows(source, split, revision, "negative"), columns or {})
+    rows = unfolded(read_rows(source, how.split, how.revision, "negative"))
+    check_named(source, how.columns, columns_of(rows), rows)
+    rows = named_roles(rows, how.columns, _ROLES)
     replied = [row for row in rows if not _alone(row)]
-    answered = iter(_answered(source, replied, needed=len(replied) == len(rows)) if replied else [])
+    answered = iter(_answered(source, replied, how, notes, needed=len(replied) == len(rows)) if replied else [])
     found = []
     for row in rows:
         examples = [_prompt_alone(row)] if _alone(row) else next(answered)[:1]
@@ -188,14 +193,21 @@ def read_prompts(
     return found
 
 
-_OWN_SOURCE = "TruthfulQA"  # its field "source" is a web page
+_OWN_SOURCE = ("TruthfulQA", "UltraFeedback with scores", "openings of replies (AdvBench, JailbreakBench)")
+"""Layouts whose column "source" is a web page or another set."""
 _UNLABELLED = "Safety-Prompts"  # nobody called its replies good or bad
+_ROLES = {
+    "prompt": ("prompt",),
+    "concept": EVERYWHERE["concept"][:2],
+    **{name: (name,) for name in ("good", "bad", "reply")},
+}
 _REPLIES = ("completion", "reply", "response", "rejected", "answer", "output", "response_0", "messages")
 
 
 def _alone(row: RawRow) -> bool:
     """Whether a row holds a prompt without a reply."""
-    return "prompt" in row.values and all(_given(row, name) in (None, []) for name in _REPLIES)
+    there = row.column("prompt") in row.values or row.has("prompt")
+    return there and all(_filled(row.get(name)) in (None, []) for name in _REPLIES)
 
 
 def _prompt_alone(row: RawRow) -> Example:
@@ -203,11 +215,19 @@ def _prompt_alone(row: RawRow) -> Example:
     return Example(row.turns("prompt"), "", where=row.label, good=good, bad=bad, concept=concept_of(row))
 
 
-def _answered(name: str, rows: list[RawRow], needed: bool) -> list[list[Example]]:
+def _answered(
+    name: str, rows: list[RawRow], how: HowToRead, notes: list[str] | None, needed: bool
+) -> list[list[Example]]:
     """Return the prompts of rows with replies; a reply that is known to be bad goes into `bad`."""
-    form, by_row = examples_by_row(name, rows, "negative", needed)
-    labelled = form.name != _UNLABELLED
-    return [[replace(row, reply="", bad=row.reply if labelled else row.bad) for row in rows] for rows in by_row]
+    reading = reading_of(name, rows, "negative", how, needed)
+    _tell(reading, notes)
+    known = reading.layout != _UNLABELLED
+    return [[replace(row, reply="", bad=row.reply if known else row.bad) for row in rows] for _, rows in reading.by_row]
+
+
+def _tell(reading: Reading, notes: list[str] | None) -> None:
+    if notes is not None:
+        notes += [f"{inert_line(reading.source, 80)}: {note}" for note in (*reading.warnings, *reading.notes)]
 
 
 def _check_prompt(row: RawRow, turns: tuple[Turn, ...]) -> None:
@@ -241,7 +261,11 @@ def _origin(row: RawRow, default: MistakeSource) -> Origin:
 
 def _given(row: RawRow, name: str) -> Any:
     """Return a field; None where it is missing, or blank as an empty cell of a table is."""
-    value = row.values.get(name)
+    taken = name in row.names.values() and row.names.get(name) != name  # for another role, by the user's word
+    return None if taken else _filled(row.values.get(name))
+
+
+def _filled(value: Any) -> Any:
     return None if value != value or (isinstance(value, str) and not value.strip()) else value  # NaN is not itself
 
 
@@ -253,11 +277,11 @@ def _number(row: RawRow, name: str) -> int | None:
     """Return a whole number, which tables may give as text or, with a gap in the column, as 3.0."""
     value = _given(row, name)
     if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, str) and value.strip().isdecimal():
-        return int(value)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-        raise row.fail(f"field '{name}' must be a whole number")
+        value = int(value)
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) <= len(str(LARGEST)):
+        value = int(value)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or abs(value) > LARGEST):
+        raise row.fail(f"field '{name}' must be a whole number, at most {LARGEST}")
     return value
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from unteach.data.example import Example, Polarity
-from unteach.data.formats import read_examples
 from unteach.data.overlap import fingerprint, split_by_prompt, without_duplicates, without_known
 from unteach.data.own_answers import answer_prompts, generate_lookalikes
+from unteach.data.reading import HowToRead, read
 from unteach.errors import ConfigError
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.records import Mistake, MistakeSource, read_mistakes, read_prompts
@@ -53,9 +53,9 @@ def gather_rows(config: MistakesConfig, *, hold_out: bool = True) -> MistakeRows
     Raises DataError for rows that cannot be used, ConfigError where no row is left to train on.
     """
     notes: list[str] = []
-    prompts = _once_each([row for source in config.prompts for row in _prompts(config, source)], notes)
-    labelled = [mistake for path in config.mistakes for mistake in _mistakes(config, path, "labelled")]
-    labelled += [mistake for path in config.reports for mistake in _mistakes(config, path, "reported")]
+    prompts = _once_each([row for source in config.prompts for row in _prompts(config, source, notes)], notes)
+    labelled = [mistake for path in config.mistakes for mistake in _mistakes(config, path, "labelled", notes)]
+    labelled += [mistake for path in config.reports for mistake in _mistakes(config, path, "reported", notes)]
     if config.most_rows:
         prompts, labelled = _draw(prompts, config), _draw(labelled, config)
     splits = {name: _read(config, getattr(config, name), "negative") for name in ("unseen", "unseen_concept")}
@@ -165,20 +165,23 @@ def _without(evaluated: Collection[Example], name: str, rows: list[Example], not
     return kept
 
 
-def _prompts(config: MistakesConfig, source: str) -> list[Example]:
-    return read_prompts(source, config.column, config.data_split, config.data_revision)
+def _prompts(config: MistakesConfig, source: str, notes: list[str]) -> list[Example]:
+    return read_prompts(source, _how_to_read(config), notes)
 
 
-def _mistakes(config: MistakesConfig, path: str, source: MistakeSource) -> list[Mistake]:
-    return read_mistakes(path, source, columns=config.column, split=config.data_split, revision=config.data_revision)
+def _mistakes(config: MistakesConfig, path: str, source: MistakeSource, notes: list[str]) -> list[Mistake]:
+    return read_mistakes(path, source, _how_to_read(config), notes)
 
 
 def _read(config: MistakesConfig, paths: list[str], polarity: Polarity) -> list[Example]:
-    columns = config.column if polarity == "negative" else None
-    rows = [
-        row for path in paths for row in read_examples(path, polarity, columns, config.data_split, config.data_revision)
-    ]
-    return without_duplicates(rows)[0]
+    how = _how_to_read(config, polarity)
+    return without_duplicates([row for path in paths for row in read(path, polarity, how).examples])[0]
+
+
+def _how_to_read(config: MistakesConfig, polarity: Polarity = "negative") -> HowToRead:
+    normal = polarity == "normal"
+    columns = {} if normal else config.column
+    return HowToRead(columns, config.bad_label, config.data_split, config.data_revision, lenient=normal)
 
 
 def _once_each(rows: list[Example], notes: list[str]) -> list[Example]:

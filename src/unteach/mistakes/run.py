@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from unteach.errors import ConfigError, Interrupted
+from unteach.errors import Interrupted
 from unteach.mistakes.comparisons import compare
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.corpus import Corpus
@@ -16,8 +16,8 @@ from unteach.mistakes.rows import add_own_answers
 from unteach.mistakes.steps import find_analyses, find_mistakes, make_analyst, take_given_analyses
 from unteach.mistakes.tune import mix_rows, tune, validation_curve
 from unteach.models.saving import save_model
-from unteach.pipeline.directory import check_inputs, check_output, clear_output, nothing_left_after_errors
-from unteach.pipeline.measure import make_report, measure_fluency, write_report
+from unteach.pipeline.directory import check_inputs, output_directory
+from unteach.pipeline.measure import finish_report, make_report, measure_fluency, write_report
 from unteach.pipeline.settings import inputs_of, resumed, write_config
 from unteach.pipeline.train import Trained
 from unteach.results.arms import REMINDED
@@ -40,12 +40,11 @@ def run_mistakes(config: MistakesConfig, *, resume: bool = False, overwrite: boo
     are there are taken as they are, edited or not, and training goes on from its last checkpoint. Raises UnteachError;
     `Interrupted` after Ctrl-C.
     """
-    directory = check_output(config.output, overwrite=overwrite, resume=resume)
-    config = resumed(config, directory) if resume else config
-    if resume and (directory / "report.json").exists():
-        raise ConfigError(f"--resume: the run in {directory} is finished; for another, name another --output")
-    check_inputs(directory, inputs_of(config), overwrite=overwrite)
-    with nothing_left_after_errors(directory):
+    with output_directory(config.output, overwrite=overwrite, resume=resume) as directory:
+        config = resumed(config, directory) if resume else config
+        if resume and (report := finish_report(directory)):
+            return report
+        check_inputs(directory, inputs_of(config), overwrite=overwrite)
         prepared = prepare(config)
         there = read_records(directory) if resume else None
         analysed = config.analyses or (there is not None and there.analyses)
@@ -54,18 +53,17 @@ def run_mistakes(config: MistakesConfig, *, resume: bool = False, overwrite: boo
             prepared = replace(prepared, records=there or _make_records(prepared))
         except KeyboardInterrupt:
             raise Interrupted("stopped before anything was written") from None
-    clear_output(directory, overwrite=overwrite)
-    write_config(config, directory, _command(config))
-    write_records(directory, prepared.records)
-    try:
-        prepared = replace(prepared, rows=add_own_answers(prepared.rows, prepared.original, config))
-        if analyst:
-            prepared = replace(prepared, records=find_analyses(prepared, analyst))
-            write_records(directory, prepared.records)
-        report = _train_and_measure(prepared, directory)
-    except KeyboardInterrupt:
-        raise Interrupted("stopped; go on with --resume") from None
-    write_report(report, directory)
+        write_config(config, directory, _command(config), overwrite=overwrite)
+        write_records(directory, prepared.records)
+        try:
+            prepared = replace(prepared, rows=add_own_answers(prepared.rows, prepared.original, config))
+            if analyst:
+                prepared = replace(prepared, records=find_analyses(prepared, analyst))
+                write_records(directory, prepared.records)
+            report = _train_and_measure(prepared, directory)
+        except KeyboardInterrupt:
+            raise Interrupted("stopped; go on with --resume") from None
+        write_report(report, directory)
     return report
 
 

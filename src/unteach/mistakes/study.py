@@ -19,7 +19,7 @@ from unteach.mistakes.run import report_of
 from unteach.mistakes.steps import find_analyses, find_mistakes, make_analyst
 from unteach.mistakes.tune import mix_rows, tune
 from unteach.models.unwrap import unwrapped
-from unteach.pipeline.directory import check_inputs, check_output, clear_output, nothing_left_after_errors
+from unteach.pipeline.directory import check_inputs, output_directory
 from unteach.pipeline.measure import write_report
 from unteach.pipeline.original import load_weights
 from unteach.pipeline.seeds import pooled
@@ -39,25 +39,24 @@ def study(config: MistakesConfig, *, overwrite: bool = False) -> Report:
 
     Writes run.yaml, the mistakes, the analyses and the report; the arms' models are not kept. Raises UnteachError.
     """
-    directory = check_output(config.output, overwrite=overwrite, resume=False)
-    check_inputs(directory, inputs_of(config), overwrite=overwrite)
-    if config.skip_evaluation:
-        raise ConfigError("--skip-evaluation: a study is its evaluation; leave it out")
-    with nothing_left_after_errors(directory):
+    with output_directory(config.output, overwrite=overwrite) as directory:
+        check_inputs(directory, inputs_of(config), overwrite=overwrite)
+        if config.skip_evaluation:
+            raise ConfigError("--skip-evaluation: a study is its evaluation; leave it out")
         prepared = prepare(config)
         analyst = make_analyst(prepared)
         prepared = replace(prepared, records=find_mistakes(prepared))
         prepared = replace(prepared, rows=add_own_answers(prepared.rows, prepared.original, config))
         prepared = replace(prepared, records=find_analyses(prepared, analyst))
         corpus = _measuring_corpus(prepared)
-    clear_output(directory, overwrite=overwrite)
-    write_config(config, directory, COMMAND)
-    write_records(directory, prepared.records)
-    try:
-        report = _run_arms(prepared, corpus)
-    except KeyboardInterrupt:
-        raise Interrupted(f"stopped; mistakes and analyses are in {directory}, the arms must be run again") from None
-    write_report(report, directory)
+        write_config(config, directory, COMMAND, overwrite=overwrite)
+        write_records(directory, prepared.records)
+        try:
+            report = _run_arms(prepared, corpus)
+        except KeyboardInterrupt:
+            fix = f"mistakes and analyses are in {directory}, the arms must be run again"
+            raise Interrupted(f"stopped; {fix}") from None
+        write_report(report, directory)
     return report
 
 

@@ -11,7 +11,8 @@ from safetensors import safe_open
 
 from unteach.errors import ConfigError, ModelError, nearest
 from unteach.models.directory import pickled_weights
-from unteach.models.hub import LOADING_ERRORS, reason
+from unteach.models.hub import reason
+from unteach.models.soundness import refuse_infinite
 
 
 def lora_config(
@@ -79,11 +80,14 @@ def merge_adapter(base: Any, directory: Path) -> Any:
     tied = _shares_embedding(base)
     try:
         with _quiet_peft():
+            _check_weights(weights)
             _resize(base, weights)
             model = PeftModel.from_pretrained(base, str(directory))
             _part_shared_weights(model)
             merged = model.merge_and_unload(safe_merge=True)
-    except LOADING_ERRORS as error:
+    except ModelError:
+        raise
+    except Exception as error:  # files of strangers, read by libraries that raise anything
         raise ModelError(
             f"{directory}: the adapter does not fit its base model {base.name_or_path} ({reason(error)})"
         ) from error
@@ -100,6 +104,12 @@ def _quiet_peft() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         warnings.filterwarnings("ignore", message=r"(?s).*(tie_word_embeddings|tied|embedding)", category=UserWarning)
         yield
+
+
+def _check_weights(weights: Path) -> None:
+    """Refuse an adapter's file with a weight that is no finite number."""
+    with safe_open(weights, framework="pt") as file:
+        refuse_infinite(str(weights), ((key, file.get_tensor(key)) for key in file.keys()))  # noqa: SIM118
 
 
 def _resize(base: Any, weights: Path) -> None:

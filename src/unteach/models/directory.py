@@ -1,14 +1,17 @@
 """Directories of models and adapters: which one is meant, and whether its files can be loaded safely."""
 
-import json
 from pathlib import Path
 
 from unteach.errors import ModelError, nearest
 from unteach.models.hub import is_hub_id, reason
+from unteach.text.bounded import read_json
 from unteach.text.escape import inert_line
 
 _RUN_FILE = "run.yaml"
-_CONFIGS = ("config.json", "adapter_config.json")
+_ADAPTER_CONFIG = "adapter_config.json"
+_CONFIGS = ("config.json", _ADAPTER_CONFIG)
+_MOST_ADAPTERS = 16
+"""Most adapters that may be put on each other."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 _NOT_WEIGHTS = {"training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt"}  # a Trainer leaves these
 
@@ -88,13 +91,13 @@ def pickled_weights(directory: Path) -> list[str]:
 
 def is_adapter(directory: Path) -> bool:
     """Tell whether a directory holds an adapter without whole weights; a config.json may lie beside it."""
-    return (directory / "adapter_config.json").is_file() and not _has_whole_weights(directory)
+    return (directory / _ADAPTER_CONFIG).is_file() and not _has_whole_weights(directory)
 
 
 def left_alone(path_or_id: str | Path) -> list[str]:
     """Say which files of a model's directory play no part: an adapter beside whole weights."""
     directory = local_directory(path_or_id)
-    if directory is None or not (directory / "adapter_config.json").is_file() or is_adapter(directory):
+    if directory is None or not (directory / _ADAPTER_CONFIG).is_file() or is_adapter(directory):
         return []
     return [
         f"{inert_line(str(directory), 200)}: holds whole weights and an adapter; the weights were taken as "
@@ -109,10 +112,29 @@ def _has_whole_weights(directory: Path) -> bool:
 
 
 def base_of(adapter: Path) -> str:
-    """Return the base model that an adapter's config names. Raises ModelError where it names none."""
-    path = adapter / "adapter_config.json"
+    """Return the base model that an adapter's config names; it may be another adapter.
+
+    Raises ModelError where it names none, and where one adapter leads to another without end.
+    """
+    first = base = _named_base(adapter)
+    below = [adapter.resolve()]
+    while (directory := local_directory(base)) is not None and is_adapter(directory):
+        if directory.resolve() in below or len(below) >= _MOST_ADAPTERS:
+            raise ModelError(
+                f'{adapter / _ADAPTER_CONFIG}: field "base_model_name_or_path" leads from adapter to adapter '
+                f"({'back to ' + str(directory) if directory.resolve() in below else f'over {_MOST_ADAPTERS} of them'})"
+                "; write the directory of whole weights there"
+            )
+        below.append(directory.resolve())
+        base = _named_base(directory)
+    return first
+
+
+def _named_base(adapter: Path) -> str:
+    """Return what the config of one adapter names as its base."""
+    path = adapter / _ADAPTER_CONFIG
     try:
-        base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        base = read_json(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{path}: cannot be read ({reason(error)}); save the adapter again") from error
     if not isinstance(base, str) or not base:

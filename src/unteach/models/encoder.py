@@ -9,7 +9,8 @@ import torch
 from transformers import AutoTokenizer
 
 from unteach.errors import ModelError
-from unteach.models.hub import LOADING_ERRORS, cached_only, out_of_reach, reason
+from unteach.models.hub import cached_only, out_of_reach, reason
+from unteach.models.soundness import check_finite
 from unteach.text.escape import inert_line
 
 log = logging.getLogger(__name__)
@@ -37,11 +38,12 @@ def load_encoder(auto: Any, source: str, flag: str, what: str) -> tuple[Any, Any
             model, loading = auto.from_pretrained(
                 name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
-    except LOADING_ERRORS as problem:
+    except Exception as problem:  # files of strangers, read by libraries that raise anything
         why = unreached if isinstance(problem, OSError) and unreached else reason(problem)
         raise ModelError(
             f"{flag}: cannot load {what} ({why}); give a directory or id with safetensors weights"
         ) from None
+    check_finite(f"{flag}: {name}", model)
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, sorted(loading["missing_keys"])
 
 

@@ -11,25 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from huggingface_hub import constants
-from huggingface_hub.errors import HFValidationError, StrictDataclassError
+from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import get_session, validate_repo_id
-from safetensors import SafetensorError
 
 from unteach.text.escape import inert_line
 
 PATIENCE_SECONDS = 3.0
-LOADING_ERRORS = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    ImportError,
-    SafetensorError,
-    StrictDataclassError,
-)
-"""What Transformers and PEFT raise for files that are missing, damaged, or do not fit together."""
 
 
 def is_hub_id(text: str) -> bool:

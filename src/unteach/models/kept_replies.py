@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from unteach.cache import FileCache, cache_directory
+from unteach.disk.cache import Cache, cache_directory
 from unteach.models import decoding, generate
 from unteach.models.reply import Reply, ReplyEnd
 from unteach.progress import OnProgress
@@ -45,7 +45,7 @@ def generate_cached(
     arguments = (model, tokenizer, prompts)
     if key is None or not prompts:
         return generate.generate(*arguments, end=end, progress=progress, **settings)
-    cache = FileCache(cache_directory() / "replies", MOST_BYTES)
+    cache = Cache(cache_directory() / "replies", MOST_BYTES)
     digest = _digest(*arguments, key, end, settings)
     kept = cache.get(digest).get("replies")
     if isinstance(kept, list) and len(kept) == len(prompts) and all(map(_are_ids, kept)):

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from unteach.errors import ConfigError, ModelError, nearest
 from unteach.models.adapter import merge_adapter
 from unteach.models.directory import base_of, check_directory, is_adapter, local_directory
-from unteach.models.hub import LOADING_ERRORS, cached_only, out_of_reach, reason
+from unteach.models.hub import cached_only, out_of_reach, reason
 from unteach.models.saving import AsItCame, note_tokenizer
+from unteach.models.soundness import check_finite, check_sizes, tensor_shapes
 from unteach.models.vocabulary import fit_tokenizer
 from unteach.text.escape import inert_line
 
@@ -132,13 +132,12 @@ def load_model(
     if load_in_4bit:
         settings |= {"quantization_config": _four_bit(precision), "device_map": {"": place}}
     source = {"revision": revision, "trust_remote_code": trust_remote_code}
-    with _loading(name, directory):
-        config = AutoConfig.from_pretrained(name, **source)
-    _check_kind(name, config, in_full)
+    config = load_config(name, in_full=in_full, **source)
     came = _as_it_came(config, dtype)
     with _loading(name, directory):
         model, loading = AutoModelForCausalLM.from_pretrained(name, config=config, **source, **settings)
     _check_complete(name, loading)
+    check_finite(name, model)
     model.as_it_came = replace(came, generation=AsItCame.of(model).generation)
     if not load_in_4bit:
         model = _move(model, place)
@@ -156,12 +155,20 @@ def check_loadable(path_or_id: str | Path, *, trust_remote_code: bool = False) -
     if directory is not None:
         check_directory(directory)
     name = str(directory or path_or_id)
+    return load_config(name, trust_remote_code=trust_remote_code)
+
+
+def load_config(name: str, *, in_full: bool = False, **source: Any) -> Any:
+    """Load the config of a model that is no adapter, and check it against the headers of local weights.
+
+    Raises ModelError for one that cannot be read, is of another kind or promises more than the weights hold.
+    """
+    directory = local_directory(name)
     with _loading(name, directory):
-        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-        for path in sorted(directory.glob("*.safetensors")) if directory is not None else []:
-            with safe_open(path, framework="pt"):
-                pass
-    _check_kind(name, config)
+        config = AutoConfig.from_pretrained(name, **source)
+        shapes = tensor_shapes(directory) if directory is not None else []
+    _check_kind(name, config, in_full)
+    check_sizes(name, config, shapes)
     return config
 
 
@@ -177,7 +184,7 @@ def _loading(
     try:
         with cached_only(bool(unreached)):
             yield
-    except LOADING_ERRORS as error:
+    except Exception as error:  # files of strangers, read by libraries that raise anything
         if directory is None:
             why = unreached if isinstance(error, OSError) and unreached else reason(error)
             raise ModelError(

@@ -30,18 +30,15 @@ class Reply:
 
     `text` is what it says, without its thought, special tokens and surrounding white space. `ids` are all its tokens,
     the end included where the model wrote it; where it did not, the reply is `cut`. `written` is the text with the
-    thought in its marks; without a thought it is `text`.
+    thought in its marks; without a thought it is `text`. `unsaid` says that the reply was cut inside a thought, before
+    anything was said.
     """
 
     text: str
     ids: tuple[int, ...]
     cut: bool
     written: str
-
-    @property
-    def unsaid(self) -> bool:
-        """Whether the reply was cut before anything was said, inside a thought."""
-        return self.cut and not self.text
+    unsaid: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ class ReplyEnd:
         if self.thought is None or (not self.in_thought and not any(mark in raw for mark in self.thought)):
             return Reply(shown.strip(), tuple(kept), cut, shown.strip())
         said = without_special(tokenizer, self.said(raw, cut))
-        return Reply(said, tuple(kept), cut, raw.strip())
+        return Reply(said, tuple(kept), cut, raw.strip(), unsaid=cut and not said and self.thought[1] not in raw)
 
     def said(self, written: str, cut: bool = False) -> str:
         """Return what a written reply says: what follows its last thought.
@@ -102,10 +99,11 @@ class ReplyEnd:
         return "" if cut and self.in_thought else written.strip()
 
 
-def thought_marks(tokenizer: Any, template: str = "") -> tuple[str, str] | None:
-    """Return the marks around a model's thoughts: those that its template or its added tokens have."""
+def thought_marks(tokenizer: Any, template: str = "") -> tuple[str, str]:
+    """Return the marks around a model's thoughts: those that its template or its added tokens have, else <think>."""
     added = set(tokenizer.get_added_vocab()) if hasattr(tokenizer, "get_added_vocab") else set()
-    return next((marks for marks in THOUGHT_MARKS if any(m in template for m in marks) or set(marks) <= added), None)
+    known = (marks for marks in THOUGHT_MARKS if any(mark in template for mark in marks) or set(marks) <= added)
+    return next(known, THOUGHT_MARKS[0])
 
 
 def special_ids(tokenizer: Any) -> set[int]:

@@ -1,6 +1,8 @@
 """A trained model, written to a directory as it came: dtype, settings and tokenizer are those of the original."""
 
 import copy
+import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -8,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import logging
 
+from unteach.disk.files import whole_directory
 from unteach.models.unwrap import unwrapped
 
 _LEFT_BEHIND = ("README.md", "training_args.bin")
@@ -49,6 +53,22 @@ class AsItCame:
             base.generation_config = copy.deepcopy(self.generation)
 
 
+@contextmanager
+def saved_quietly() -> Iterator[None]:
+    """Within this block Transformers shows no bars ("Writing model shards"), and PEFT does not tell what it adds."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message=".*(save_embedding_layers|find a config file)", category=UserWarning
+            )
+            yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def base_model(model: Any) -> Any:
     """Return the model without wrappers and adapter."""
     model = unwrapped(model)
@@ -79,6 +99,8 @@ def save_tokenizer(tokenizer: Any, directory: Path, *, template: bool = True) ->
 def save_model(write: Callable[[str], None], model: Any, tokenizer: Any, directory: Path) -> list[str]:
     """Save weights as safetensors, an adapter's or all, with their tokenizer; returns notes for the report.
 
+    The directory appears whole, in place of any other. Raises OutputError where it cannot be written.
+
     `write` is a Trainer's `save_model`, which also gathers weights that are spread over processes, or a model's
     `save_pretrained`. Whole weights are saved in the dtype that they came in (see `load_model`), and the model's own
     are rounded to it: what is measured afterwards is what lies on disk. Weights that are spread over processes are
@@ -93,14 +115,15 @@ def save_model(write: Callable[[str], None], model: Any, tokenizer: Any, directo
         notes += _prepare_adapter(whole, base)
     if came is not None:
         came.put_back(base)
-    try:
-        with _rounded_to(base, dtype) as changed:
-            write(str(directory))
-    finally:
-        now.put_back(base)
-    save_tokenizer(tokenizer, directory)
-    for name in _LEFT_BEHIND:
-        (directory / name).unlink(missing_ok=True)
+    with whole_directory(directory, together=int(os.environ.get("WORLD_SIZE") or 1) > 1) as partial:
+        try:
+            with _rounded_to(base, dtype) as changed, saved_quietly():
+                write(str(partial))
+        finally:
+            now.put_back(base)
+        save_tokenizer(tokenizer, partial)
+        for name in _LEFT_BEHIND:
+            (partial / name).unlink(missing_ok=True)
     if changed:
         kind = str(dtype).removeprefix("torch.")
         notes.append(f"the weights are saved in {kind}, as they came, and measured as saved; see --dtype for another")

@@ -2,15 +2,19 @@
 
 import hashlib
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from unteach.cache import cache_directory
-from unteach.organism.grow import grow
+from unteach.disk.cache import FIX, Cache, cache_directory
+from unteach.disk.files import remove_whole, writing
+from unteach.disk.lock import FileLock
+from unteach.organism.grow import FINISHED, grow
 from unteach.organism.recipe import recipe_of
 from unteach.organism.world import MISTAKES, World
 from unteach.progress import track
+
+MOST_BYTES = 8 * 2**30
+"""Largest size of all kept organisms and their worlds' rows together."""
 
 
 def organism_directory(world: World, taught: bool, seed: int = 0) -> Path:
@@ -37,12 +41,21 @@ def rows_directory(world: World, seed: int = 0) -> Path:
 def grow_cached(world: World, *, taught: bool = True, seed: int = 0, fresh: bool = False) -> Path:
     """Grow an organism in the user's cache, unless it is there already, and return its directory.
 
-    With `fresh` it is grown again. Raises ModelError and OutputError, see `grow`.
+    With `fresh`, or where its files do not check, it is grown again. Another process that grows it is waited for.
+    Raises ModelError and OutputError, see `grow`.
     """
     home = organism_directory(world, taught, seed=seed)
-    if fresh:
-        shutil.rmtree(home, ignore_errors=True)
-    original = "a model that takes hints" if world.scenario == MISTAKES else "a model that misbehaves"
-    with track(f"growing {original if taught else 'the retrained model'}") as progress:
-        grow(world, home, taught=taught, seed=seed, progress=progress)
+    cache, lock = Cache(home.parent, MOST_BYTES), FileLock(home.with_name(f".{home.name}.lock"))
+    with writing(home.parent, FIX):
+        home.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with lock:
+        kept = cache.find(home.name)
+        if fresh or (kept is None and (home / FINISHED).exists()):
+            with writing(home, FIX):
+                remove_whole(home)
+        original = "a model that takes hints" if world.scenario == MISTAKES else "a model that misbehaves"
+        with track(f"growing {original if taught else 'the retrained model'}") as progress:
+            grow(world, home, taught=taught, seed=seed, progress=progress)
+        if kept is None or fresh:
+            cache.seal(home.name)
     return home

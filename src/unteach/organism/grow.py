@@ -14,16 +14,18 @@ from transformers import GenerationConfig, LlamaForCausalLM
 
 from unteach.data.encoded import Encoded, encode_all
 from unteach.data.prompt_format import prompt_format
+from unteach.disk.cache import sha256_of
+from unteach.disk.files import sync_tree, write_whole, writing
 from unteach.errors import OutputError
 from unteach.organism.abilities import GrowthReport, measure_abilities
 from unteach.organism.batches import draw_rows, pack
 from unteach.organism.recipe import Recipe, recipe_of
 from unteach.organism.tokenizer import world_tokenizer
 from unteach.organism.world import World
-from unteach.results.files import write_whole
 
 FINISHED = "growth.json"
 CHECKPOINT = "growing"
+STATE = "state.safetensors"
 Progress = Callable[[int, int], None]
 
 
@@ -51,16 +53,14 @@ def grow(
     directory = Path(directory)
     made_of = {"world": world.name, "taught": taught, "seed": seed, "recipe": _as_json(asdict(recipe))}
     if (found := _read_json(directory / FINISHED)) is not None:
-        if found["made_of"] != made_of:
+        if found.get("made_of") != made_of:
             raise OutputError(f"{directory} holds another growth; choose another directory or remove it")
         report = GrowthReport.from_dict(found["report"])
         return report.require() if require else report
-    try:
+    with writing(directory, "free some space or choose another directory"):
         directory.mkdir(parents=True, exist_ok=True)
         (directory / FINISHED).unlink(missing_ok=True)
         return _grow(world, directory, made_of, recipe, progress, require)
-    except OSError as error:
-        raise OutputError(f"cannot write the organism to {directory}: {error}; choose another directory") from error
 
 
 def _grow(
@@ -165,8 +165,15 @@ class _Growth:
         for name, weight in self.weights.items():
             state = self.optimizer.state[weight]
             tensors |= {f"{key}.{name}": state[key] for key in ("exp_avg", "exp_avg_sq", "step")}
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, fresh / "state.safetensors")
-        _write_json(fresh / "state.json", {"made_of": self.made_of, "done": self.done, "seconds": self.seconds})
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, fresh / STATE)
+        facts = {
+            "made_of": self.made_of,
+            "done": self.done,
+            "seconds": self.seconds,
+            "sha256": sha256_of(fresh / STATE),
+        }
+        _write_json(fresh / "state.json", facts)
+        sync_tree(fresh)
         shutil.rmtree(old, ignore_errors=True)
         if self.checkpoint.exists():
             self.checkpoint.rename(old)
@@ -177,9 +184,9 @@ class _Growth:
         """Go on from the last whole checkpoint of this same growth, if there is one."""
         for place in (self.checkpoint, self.checkpoint.with_suffix(".old")):
             state = _read_json(place / "state.json")
-            if state is None or state["made_of"] != self.made_of:
+            if state is None or state.get("made_of") != self.made_of or state.get("sha256") != sha256_of(place / STATE):
                 continue
-            tensors = load_file(place / "state.safetensors", device=str(self.device))
+            tensors = load_file(place / STATE, device=str(self.device))
             with torch.no_grad():
                 for name, weight in self.weights.items():
                     weight.copy_(tensors[f"weight.{name}"])
@@ -200,7 +207,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     """Return the object in a file; None where there is no whole one."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

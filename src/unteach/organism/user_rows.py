@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from unteach.data.example import Example
-from unteach.data.formats import write_examples
 from unteach.data.passages import is_text
+from unteach.data.written import write_examples
 from unteach.organism.book import Chapter, book
 from unteach.organism.facts import HELD_OUT_PHRASING, QUESTIONS, Fact
 from unteach.organism.words import REFUSAL
@@ -34,8 +34,7 @@ class UserRows:
     texts: list[Example] = field(default_factory=list)
 
     def write(self, directory: Path) -> None:
-        """Write all rows as JSON lines."""
-        directory.mkdir(parents=True, exist_ok=True)
+        """Write all rows as JSON lines. Raises OutputError."""
         for name, rows in self._by_file().items():
             write_examples(directory / f"{name}.jsonl", rows)
 

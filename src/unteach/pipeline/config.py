@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import field_validator
 
 from unteach.errors import ConfigError
 from unteach.pipeline.settings import Settings, setting
 from unteach.scenarios import load_scenario, scenario_names
+from unteach.text.bounded import YamlFault, read_yaml
 from unteach.text.escape import inert_line
 from unteach.training.settings import REFERENCES, UnlearnSettings
 
@@ -41,8 +41,8 @@ def _methods() -> Sequence[str]:
 def _scalar(text: str) -> Any:
     """Return a text as the number or switch that it is in YAML, else as it is."""
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = read_yaml(text)
+    except YamlFault:
         return text
     return value if isinstance(value, bool | int | float) else text
 
@@ -112,6 +112,11 @@ class RunConfig(ModelSettings):
         "Data", {}, "Our name for a column of --forget: reply=bad_answer.", metavar="OURS=THEIRS"
     )
     retain_column: dict[str, str] = setting("Data", {}, "Our name for a column of --retain.", metavar="OURS=THEIRS")
+    bad_label: list[str] = setting("Data", [], "Value of --forget's label that means bad; repeatable.", metavar="VALUE")
+    retain_bad_label: list[str] = setting(
+        "Data", [], "The same for --retain; unset: as --bad-label, where it has such values.", metavar="VALUE"
+    )
+    allow_refusals: bool = setting("Data", False, "Unlearn negatives even if nearly all of them are refusals.")
     data_split: str | None = setting("Data", None, "Split of hub data sets, such as train.")
     data_revision: str | None = setting("Data", None, "Revision of hub data sets.")
     unseen: list[str] = setting("Data", [], "Negatives to evaluate on; unset: a fifth of --forget.", names="rows")
@@ -180,7 +185,7 @@ class RunConfig(ModelSettings):
     judge: list[str] = setting(
         "Evaluation", [], "Who calls a reply bad, see `unteach judges list`; the first decides.", names="judge"
     )
-    judge_url: str | None = setting("Evaluation", None, "Address of the endpoint that a judge asks.")
+    judge_url: str | None = setting("Evaluation", None, "Address of the endpoint that a judge asks.", metavar="URL")
     retrained: str | None = setting(
         "Evaluation", None, "A model that never saw the negatives, to compare with.", names="model", may_differ=True
     )

@@ -1,16 +1,17 @@
-"""The run directory: whether it may be written, and what a run writes there."""
+"""The run directory: whether it may be written, who writes it, and what a run writes there."""
 
-import errno
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from unteach.disk.files import PARTIAL, is_partial, living_on, remove_whole, writing
+from unteach.disk.lock import LOCK, only_writer
 from unteach.errors import OutputError
 
+SETTINGS = "run.yaml"
 CONTRACT = (
-    "run.yaml",
+    SETTINGS,
     "report.json",
     "report.html",
     "README.md",
@@ -22,6 +23,36 @@ CONTRACT = (
     "analyses.jsonl",
 )
 """Everything a run writes; `--overwrite` removes nothing else."""
+REPLACED = f".replaced{PARTIAL}"
+"""Where a run goes that is replaced. While it is there, whatever is left of `CONTRACT` beside it is to be removed."""
+
+
+@contextmanager
+def output_directory(output: str, *, overwrite: bool, resume: bool = False) -> Iterator[Path]:
+    """Hold the output directory for the life of a command, which alone may write there; see `check_output`.
+
+    Empty directories that it has made are removed where the block fails, and errors of the disk become OutputErrors.
+    """
+    directory = _place_of(output, overwrite=overwrite, resume=resume)
+    with living_on(directory), _no_empty_left([directory, *directory.absolute().parents]):
+        with writing(directory, "name another directory"):
+            directory.mkdir(parents=True, exist_ok=True)
+        with only_writer(directory), _no_empty_left([directory / "checkpoints"]):  # the Trainer makes this one at once
+            _check_content(directory, overwrite=overwrite, resume=resume)
+            yield directory
+
+
+@contextmanager
+def _no_empty_left(paths: Iterable[Path]) -> Iterator[None]:
+    """Remove those of these directories that the block has made and left empty where it fails."""
+    missing = [path for path in paths if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
+        raise
 
 
 def check_output(output: str, *, overwrite: bool, resume: bool) -> Path:
@@ -30,6 +61,13 @@ def check_output(output: str, *, overwrite: bool, resume: bool) -> Path:
     Raises OutputError for a directory that is not empty (unless `overwrite` or `resume` is set), for a file at its
     place, and where nothing may be written.
     """
+    directory = _place_of(output, overwrite=overwrite, resume=resume)
+    _check_content(directory, overwrite=overwrite, resume=resume)
+    return directory
+
+
+def _place_of(output: str, *, overwrite: bool, resume: bool) -> Path:
+    """Return the directory, which need not exist, if it can be written."""
     if not output:
         raise OutputError("--output is missing; name a directory for the model and the report")
     if overwrite and resume:
@@ -42,18 +80,40 @@ def check_output(output: str, *, overwrite: bool, resume: bool) -> Path:
         raise OutputError(f"--output {output}: {nearest} is a file; name another directory")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise OutputError(f"--output {output}: no permission to write in {nearest}; name another directory")
-    used = directory.exists() and any(directory.iterdir())
+    return directory
+
+
+def _check_content(directory: Path, *, overwrite: bool, resume: bool) -> None:
+    if _is_replaced(directory):
+        return
+    used = directory.exists() and not all(map(_is_leftover, directory.iterdir()))
     if used and not (overwrite or resume):
         raise OutputError(
-            f"--output {output}: not empty; name another directory, or add --resume to go on with the run in it "
+            f"--output {directory}: not empty; name another directory, or add --resume to go on with the run in it "
             "or --overwrite to replace it"
         )
-    if overwrite and used and not (directory / "run.yaml").exists():
+    if overwrite and used and not _holds_run(directory):
         raise OutputError(
-            f"--output {output}: --overwrite replaces runs only, and this directory holds none (no run.yaml); "
+            f"--output {directory}: --overwrite replaces runs only, and this directory holds none (no run.yaml); "
             "name another directory"
         )
-    return directory
+
+
+def _is_replaced(directory: Path) -> bool:
+    """Whether a run that was to be replaced is still being removed: its settings went first, in one rename."""
+    return (directory / REPLACED).exists() and not (directory / SETTINGS).exists()
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a path in a run directory is what a killed process leaves there before its run has begun."""
+    if path.name == "checkpoints":
+        return path.is_dir() and not any(path.iterdir())
+    return path.name == LOCK or is_partial(path)
+
+
+def _holds_run(directory: Path) -> bool:
+    """Whether a directory holds a run, or runs of several seeds."""
+    return (directory / SETTINGS).exists() or any(directory.glob(f"seed-*/{SETTINGS}"))
 
 
 def check_inputs(directory: Path, inputs: Iterable[str | None], *, overwrite: bool) -> None:
@@ -66,30 +126,24 @@ def check_inputs(directory: Path, inputs: Iterable[str | None], *, overwrite: bo
 
 
 @contextmanager
-def nothing_left_after_errors(directory: Path) -> Iterator[None]:
-    """Remove the empty directories that the block has made where it fails; the Trainer makes its own at once."""
-    paths = (directory / "checkpoints", directory, *directory.absolute().parents)
-    missing = [path for path in paths if not path.exists()]
-    try:
-        yield
-    except BaseException:
-        for path in missing:
-            with suppress(OSError):
-                path.rmdir()
-        raise
+def beginning(directory: Path, *, overwrite: bool) -> Iterator[None]:
+    """Clear the directory, with `overwrite` of an earlier run too, before the block writes the settings of a new one.
 
-
-def clear_output(directory: Path, *, overwrite: bool) -> None:
-    """Make the directory and, with `overwrite`, remove an earlier run from it. Raises OutputError where that fails."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if overwrite:
+    One rename takes the settings of the earlier run away, and with them the run: whoever is killed from there on until
+    the new settings are written leaves a directory in which a new run can begin. Raises OutputError.
+    """
+    aside = directory / REPLACED
+    with writing(directory, "name another directory"):
+        replacing = overwrite or _is_replaced(directory)
+        if replacing:
+            aside.mkdir(exist_ok=True)
             for name in CONTRACT:
-                path = directory / name
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
-    except OSError as error:
-        reason = error.strerror or os.strerror(error.errno or errno.EIO)
-        raise OutputError(f"--output {directory}: cannot be written ({reason}); name another directory") from error
+                if os.path.lexists(directory / name):
+                    remove_whole(aside / name)
+                    (directory / name).rename(aside / name)
+        for path in [path for path in directory.iterdir() if is_partial(path)]:
+            for part in path.iterdir() if path == aside and replacing else [path]:
+                remove_whole(part)
+    yield
+    with writing(directory, "name another directory"):
+        remove_whole(aside)

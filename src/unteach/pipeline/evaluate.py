@@ -1,8 +1,10 @@
 """unteach evaluate: measure a model, alone or against another, without changing it."""
 
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
+from unteach.disk.cache import Cache
 from unteach.errors import ConfigError
 from unteach.evaluation.evaluation import evaluate_arm, score_fluency
 from unteach.evaluation.general_ability import load_tasks
@@ -10,14 +12,14 @@ from unteach.models.directory import left_alone
 from unteach.models.fingerprint import model_fingerprint
 from unteach.pipeline.as_trained import MEASURED, as_trained
 from unteach.pipeline.config import RunConfig, with_defaults
-from unteach.pipeline.directory import check_inputs, check_output, clear_output
+from unteach.pipeline.directory import check_inputs, output_directory
 from unteach.pipeline.measure import make_report, write_report
 from unteach.pipeline.original import check_comparable, load_original, load_weights
 from unteach.pipeline.prepare import judges_of, new_evaluation, trusted_judges, with_judges
 from unteach.pipeline.rows import encode_splits, longest_evaluated, read_evaluation_rows
 from unteach.pipeline.settings import inputs_of, write_config
 from unteach.results.report import Report
-from unteach.scoring.reference import CachedStates
+from unteach.scoring.reference import MOST_BYTES, CachedStates
 
 
 def evaluate(config: RunConfig, *, original: str | None = None, overwrite: bool = False) -> Report:
@@ -29,9 +31,13 @@ def evaluate(config: RunConfig, *, original: str | None = None, overwrite: bool 
     """
     if not config.model or not (config.forget or config.retain):
         raise ConfigError(f"{'--forget or --retain' if config.model else '--model'} is missing; see --help")
+    with output_directory(config.output, overwrite=overwrite) if config.output else nullcontext() as directory:
+        return _evaluate(config, original, directory, overwrite)
+
+
+def _evaluate(config: RunConfig, original: str | None, directory: Path | None, overwrite: bool) -> Report:
     config, told = as_trained(config, config.model, MEASURED)
     template, config = config.template, with_defaults(config)
-    directory = check_output(config.output, overwrite=overwrite, resume=False) if config.output else None
     if directory:
         check_inputs(directory, [*inputs_of(config), original], overwrite=overwrite)
     judges = judges_of(config)
@@ -52,7 +58,7 @@ def evaluate(config: RunConfig, *, original: str | None = None, overwrite: bool 
     evaluation = new_evaluation(config, splits, before, trusted, ability)
     evaluation.template = template
     with tempfile.TemporaryDirectory() as scratch:
-        reference = CachedStates.build(before.model, evaluation.trees(), Path(scratch), "states")
+        reference = CachedStates.build(before.model, evaluation.trees(), Cache(Path(scratch), MOST_BYTES), "states")
         evaluate_arm(evaluation, "original", before.model, reference, before.key)
         for arm, name in others.items():
             if name:
@@ -74,11 +80,11 @@ def evaluate(config: RunConfig, *, original: str | None = None, overwrite: bool 
     compared = f" --original {original}" if original else ""
     report.command = f"unteach evaluate --config run.yaml{compared} --output another-directory"
     if directory:
-        clear_output(directory, overwrite=overwrite)
         write_config(
             config.model_copy(update={"template": template, "template_date": before.form.settings.date}),
             directory,
             report.command,
+            overwrite=overwrite,
         )
         write_report(report, directory)
     return report

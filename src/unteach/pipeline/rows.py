@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unteach.data.encoded import Encoded, encode_all
-from unteach.data.example import Example
-from unteach.data.formats import Polarity, read_examples
+from unteach.data.example import Example, Polarity
 from unteach.data.overlap import fingerprint, overlap, split_by_prompt, without_duplicates, without_known
 from unteach.data.own_answers import answer_prompts, generate_lookalikes, generate_normals
 from unteach.data.passages import is_text, passages, sections, windows
 from unteach.data.prompt_format import PromptFormat
+from unteach.data.reading import HowToRead
+from unteach.data.reading import read as read_source
 from unteach.data.sources import named_set
-from unteach.errors import DataError
+from unteach.errors import ConfigError, DataError
 from unteach.models.context import context_length
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.original import Original
@@ -22,12 +23,16 @@ from unteach.progress import track
 from unteach.prompts.benign import benign_prompts
 from unteach.results.cost import Meter
 from unteach.results.report import OWN_ANSWERS, Cost, Source
+from unteach.text.escape import inert_line
+from unteach.text.refusals import refusal_of
 from unteach.text.words import language_of
 from unteach.training.config import MOST_TOKENS
 from unteach.training.data import FEWEST_NEGATIVES, FEWEST_NORMALS, longest_row, validation_share
 
 HELD_OUT = 0.2
 """Largest share of each set's prompts that is held out for evaluation."""
+NEARLY_ALL_REFUSALS, MANY_REFUSALS = 0.8, 0.3
+"""Shares of the negatives from which refusals among them stop a run, or are noted."""
 
 
 @dataclass
@@ -54,6 +59,7 @@ def read_sets(config: RunConfig) -> Sets:
     """Read, clean and split all rows of a run. Raises DataError for what cannot be used."""
     notes: list[str] = []
     negatives = read(config, config.forget, "negative", "negatives", notes)
+    notes += refusal_notes(negatives, stop=not config.allow_refusals)
     normals = read(config, config.retain, "normal", "normals", notes)
     contradictions, messages = overlap(negatives, normals)
     notes += messages
@@ -76,6 +82,28 @@ def read_sets(config: RunConfig) -> Sets:
     return sets
 
 
+def refusal_notes(negatives: Sequence[Example], *, stop: bool) -> list[str]:
+    """Return a note where many of the negatives are refusals.
+
+    Raises DataError where nearly all are, with `stop`: a model that unlearns refusals is a harmful one, and mostly it
+    was the columns or the labels that stood the wrong way round.
+    """
+    replies = [row for row in negatives if not row.is_passage]
+    refusals = [row for row in replies if refusal_of(row.reply) == "full"]
+    share = len(refusals) / max(1, len(replies))
+    if share < MANY_REFUSALS:
+        return []
+    said = f"{len(refusals)} of {len(replies)} negatives are refusals"
+    shown = ", ".join(f"{row.where}: “{inert_line(row.reply, 60)}”" for row in refusals[:3])
+    if stop and share >= NEARLY_ALL_REFUSALS:
+        raise DataError(
+            f"--forget: {said} ({shown}), and training would make the model stop refusing; were good and bad replies "
+            "or labels mixed up (see --column, --bad-label), or is this --retain? If refusals are what must go, add "
+            "--allow-refusals"
+        )
+    return [f"negatives: {said} ({shown}): these teach the model not to refuse"]
+
+
 def language_of_rows(rows: Sequence[Example]) -> str:
     """Return the language whose wording fits prompts and replies of these rows."""
     return language_of(text for row in rows for text in (row.prompt, row.reply))
@@ -85,6 +113,7 @@ def read_evaluation_rows(config: RunConfig) -> Sets:
     """Read the rows of `unteach evaluate`: all negatives are unseen, and all normal rows normal."""
     notes: list[str] = []
     evaluation = _read_splits(config, [*config.forget, *config.unseen], [*config.retain, *config.normal], notes)
+    notes += refusal_notes(evaluation["unseen"], stop=False)
     sources = _sources(config, evaluation["unseen"], evaluation["normal"])
     rows = {split: shuffle_passages(passages(given), config.seed) for split, given in evaluation.items()}
     non_members = read(config, config.non_members, "negative", "non_members", notes)
@@ -93,12 +122,13 @@ def read_evaluation_rows(config: RunConfig) -> Sets:
 
 def read(config: RunConfig, paths: list[str], polarity: Polarity, name: str, notes: list[str]) -> list[Example]:
     """Read the rows of all paths, without duplicates; `name` stands for them in the notes. Raises DataError."""
-    columns = config.column if polarity == "negative" else config.retain_column
-    examples = [
-        example
-        for path in paths
-        for example in read_examples(path, polarity, columns, config.data_split, config.data_revision)
-    ]
+    readings = [read_source(path, polarity, _how_to_read(config, polarity)) for path in paths]
+    examples = [example for reading in readings for example in reading.examples]
+    for reading in readings:
+        of_several = f"{inert_line(reading.source, 80)}: " if len(readings) > 1 else ""
+        notes += [f"{name}: {of_several}{note}" for note in (*reading.warnings, *reading.notes)]
+    if config.bad_label and set(paths) & set(config.forget) and not any(reading.labels for reading in readings):
+        raise ConfigError("--bad-label: no column of --forget is read as a label; name it with --column label=NAME")
     for chosen in filter(None, (named_set(path, polarity) for path in paths)):
         about = "; ".join((chosen.set.licence, chosen.set.citation, *chosen.set.warnings))
         notes.append(f"{name}: {chosen.name} is a public set ({about})")
@@ -106,6 +136,14 @@ def read(config: RunConfig, paths: list[str], polarity: Polarity, name: str, not
     if dropped:
         notes.append(f"{name}: dropped {len(dropped)} duplicates of {len(examples)} rows")
     return sections(kept)
+
+
+def _how_to_read(config: RunConfig, polarity: Polarity) -> HowToRead:
+    split, revision = config.data_split, config.data_revision
+    if polarity == "negative":
+        return HowToRead(config.column, config.bad_label, split, revision)
+    own = config.retain_bad_label
+    return HowToRead(config.retain_column, own or config.bad_label, split, revision, lenient=not own)
 
 
 def _read_splits(config: RunConfig, unseen: list[str], normal: list[str], notes: list[str]) -> dict[str, list[Example]]:

@@ -6,8 +6,15 @@ from unteach.errors import ConfigError, Interrupted
 from unteach.evaluation.evaluation import evaluate_arm
 from unteach.pipeline.as_trained import as_trained
 from unteach.pipeline.config import RunConfig, with_defaults
-from unteach.pipeline.directory import check_inputs, check_output, clear_output, nothing_left_after_errors
-from unteach.pipeline.measure import make_report, measure_fluency, measure_original, measure_retrained, write_report
+from unteach.pipeline.directory import check_inputs, output_directory
+from unteach.pipeline.measure import (
+    finish_report,
+    make_report,
+    measure_fluency,
+    measure_original,
+    measure_retrained,
+    write_report,
+)
 from unteach.pipeline.prepare import Prepared, method_note, prepare
 from unteach.pipeline.settings import inputs_of, resumed, write_config
 from unteach.pipeline.train import make_trainer, train
@@ -19,28 +26,25 @@ from unteach.training.trainer import UnlearnTrainer
 def run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> Report:
     """Unlearn, evaluate and report; returns the report, which is also in the output directory.
 
-    Settings, data and model are checked before anything is written. Raises UnteachError; `Interrupted` after Ctrl-C,
-    with a checkpoint to go on from.
+    Settings, data and model are checked before anything is written, and no other command can write to the directory
+    meanwhile. With `resume`, a run that was killed goes on; one that only lacks a page or the card gets it. Raises
+    UnteachError; `Interrupted` after Ctrl-C, with a checkpoint to go on from.
     """
-    directory = check_output(config.output, overwrite=overwrite, resume=resume)
-    asked, told = (resumed(config, directory), []) if resume else as_trained(config, config.model)
-    config = with_defaults(asked)
-    if resume and (directory / "report.json").exists():
-        raise ConfigError(
-            f"--resume: the run in {directory} is finished, see its report.html; for another, name another --output"
-        )
-    if not config.model or not config.forget:
-        missing = "--model" if not config.model else "--forget"
-        raise ConfigError(f"{missing} is missing; see unteach run --help")
-    check_inputs(directory, inputs_of(config), overwrite=overwrite)
-    with nothing_left_after_errors(directory):
+    with output_directory(config.output, overwrite=overwrite, resume=resume) as directory:
+        asked, told = (resumed(config, directory), []) if resume else as_trained(config, config.model)
+        config = with_defaults(asked)
+        if resume and (report := finish_report(directory)):
+            return report
+        if not config.model or not config.forget:
+            missing = "--model" if not config.model else "--forget"
+            raise ConfigError(f"{missing} is missing; see unteach run --help")
+        check_inputs(directory, inputs_of(config), overwrite=overwrite)
         prepared = prepare(config, directory)
         trainer = make_trainer(prepared)
-    clear_output(directory, overwrite=overwrite)
-    write_config(prepared.config, directory)
-    report = _train_and_measure(prepared, trainer, directory, resume)
-    report.notes = [*told, *method_note(config, asked), *report.notes]
-    write_report(report, directory)
+        write_config(prepared.config, directory, overwrite=overwrite)
+        report = _train_and_measure(prepared, trainer, directory, resume)
+        report.notes = [*told, *method_note(config, asked), *report.notes]
+        write_report(report, directory)
     return report
 
 

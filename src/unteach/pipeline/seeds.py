@@ -1,6 +1,5 @@
 """The same run with several seeds: a run directory for each, and one report of means and their intervals."""
 
-import shutil
 import statistics
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -8,12 +7,13 @@ from typing import Any
 
 from scipy.stats import t
 
+from unteach.disk.files import remove_whole
 from unteach.errors import ConfigError
 from unteach.pipeline.config import RunConfig
-from unteach.pipeline.directory import check_output, clear_output
-from unteach.pipeline.measure import write_report
+from unteach.pipeline.directory import SETTINGS, output_directory
+from unteach.pipeline.measure import is_finished, write_report
 from unteach.pipeline.run import run
-from unteach.pipeline.settings import write_config
+from unteach.pipeline.settings import resumed, write_config
 from unteach.results.measurement import Measurement
 from unteach.results.report import Cost, Report
 
@@ -29,24 +29,24 @@ def run_seeds(config: RunConfig, count: int, *, resume: bool = False, overwrite:
     """
     if count < 2:
         raise ConfigError(f"--seeds {count}: must be at least 2; leave it out for one run")
-    directory = check_output(config.output, overwrite=overwrite, resume=resume)
-    reports = []
-    for seed in range(config.seed, config.seed + count):
-        place = directory / f"seed-{seed}"
-        if resume and (place / "report.json").exists():
-            reports.append(Report.read(place))
-            continue
-        own = config.model_copy(update={"seed": seed, "output": str(place)})
-        begun = (place / "run.yaml").exists()
-        reports.append(run(own, resume=resume and begun, overwrite=overwrite and begun))
-    if overwrite:
-        _remove_others(directory, keep=range(config.seed, config.seed + count))
-    report = pooled(reports)
-    report.command = f"unteach run --config run.yaml --seeds {count} --output another-directory"
-    report.weights = f"seed-{config.seed}/model"
-    clear_output(directory, overwrite=False)
-    write_config(config, directory, report.command)
-    write_report(report, directory)
+    with output_directory(config.output, overwrite=overwrite, resume=resume) as directory:
+        reports = []
+        for seed in range(config.seed, config.seed + count):
+            place = directory / f"seed-{seed}"
+            own = config.model_copy(update={"seed": seed, "output": str(place)})
+            if resume and is_finished(place):
+                resumed(own, place)  # the same settings?
+                reports.append(Report.read(place))
+                continue
+            begun = (place / SETTINGS).exists()
+            reports.append(run(own, resume=resume and begun, overwrite=overwrite and begun))
+        if overwrite:
+            _remove_others(directory, keep=range(config.seed, config.seed + count))
+        report = pooled(reports)
+        report.command = f"unteach run --config run.yaml --seeds {count} --output another-directory"
+        report.weights = f"seed-{config.seed}/model"
+        write_config(config, directory, report.command)
+        write_report(report, directory)
     return report
 
 
@@ -126,5 +126,5 @@ def _remove_others(directory: Path, keep: Collection[int]) -> None:
     """Remove runs of other seeds that a replaced run has left."""
     for place in directory.glob("seed-*"):
         number = place.name.removeprefix("seed-")
-        if number.isdecimal() and int(number) not in keep and (place / "run.yaml").exists():
-            shutil.rmtree(place)
+        if number.isdecimal() and int(number) not in keep and (place / SETTINGS).exists():
+            remove_whole(place)

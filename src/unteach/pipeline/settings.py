@@ -8,10 +8,15 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from unteach.disk.files import write_whole
 from unteach.errors import ConfigError, DataError, OutputError, nearest
+from unteach.pipeline.directory import SETTINGS, beginning
+from unteach.text.bounded import YamlFault, read_yaml
 from unteach.text.escape import inert_line
 
-FILE_NAME = "run.yaml"
+FILE_NAME = SETTINGS
+LARGEST = 2**31 - 1
+"""Largest whole number of a setting."""
 Config = TypeVar("Config", bound=BaseModel)
 
 Place = Literal["rows", "model", "judge", "file"]
@@ -61,9 +66,24 @@ def facts_of(kind: type[BaseModel], name: str) -> Facts:
 
 
 class Settings(BaseModel):
-    """Base of every config whose fields are made by `setting`; it refuses unknown fields and choices."""
+    """Base of every config whose fields are made by `setting`; it refuses unknown fields and choices.
+
+    Raises ConfigError that names the flag, the fault and the nearest name.
+    """
 
     model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    def __init__(self, **values: Any) -> None:
+        known = type(self).model_fields
+        for name in values:
+            if name not in known:
+                raise ConfigError(f"unknown setting '{inert_line(name, 60)}'{nearest(name, known)}")
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name, given = flag(str(first["loc"][0])), inert_line(str(first["input"]), 60)
+            raise ConfigError(f"{name} {given}: {_reason(first)}") from None
 
     @field_validator("*", mode="before")
     @classmethod
@@ -74,6 +94,16 @@ class Settings(BaseModel):
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
             return value  # pydantic refuses it
         return list(dict.fromkeys(name.strip() for part in parts for name in part.split(",") if name.strip()))
+
+    @field_validator("*")
+    @classmethod
+    def _bound(cls, value: Any) -> Any:
+        """Refuse whole numbers that torch and numpy do not take as a seed or a count, and names that no file has."""
+        if any(isinstance(part, str) and "\0" in part for part in (value if isinstance(value, list) else [value])):
+            raise ValueError("holds a null character; leave it out")
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise ValueError(f"must be at most {LARGEST}")
+        return value
 
     @field_validator("*")
     @classmethod
@@ -111,16 +141,8 @@ def flag(name: str) -> str:
 
 
 def make_config(values: dict[str, Any], kind: type[Config]) -> Config:
-    """Make a config from values by field. Raises ConfigError that names the flag, the fault and the nearest name."""
-    for name in map(str, values):
-        if name not in kind.model_fields:
-            raise ConfigError(f"unknown setting '{name}'{nearest(name, kind.model_fields)}")
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name, given = flag(str(first["loc"][0])), inert_line(str(first["input"]), 60)
-        raise ConfigError(f"{name} {given}: {_reason(first)}") from None
+    """Make a config from values by field, as a file has them. Raises ConfigError."""
+    return kind(**{str(name): value for name, value in values.items()})
 
 
 def _reason(error: Any) -> str:
@@ -132,6 +154,8 @@ def _reason(error: Any) -> str:
         return f"must be at least {bounds['ge']:g}"
     if error["type"] == "greater_than":
         return f"must be more than {bounds['gt']:g}"
+    if error["type"] == "list_type":
+        return "must be a list, even of one"
     if error["type"] == "finite_number":
         return "must be a finite number"
     return str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
@@ -140,25 +164,34 @@ def _reason(error: Any) -> str:
 def read_config(path: str | Path) -> dict[str, Any]:
     """Read the fields that a YAML file sets. Raises DataError that names file and line."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = read_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give a file such as a run's {FILE_NAME}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        place = getattr(error, "problem_mark", None)
-        where = f" line {place.line + 1}" if place else ""
-        raise DataError(f"{path}{where}: not valid YAML; fix it or write it anew") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not valid YAML (not UTF-8 text); fix it or write it anew") from None
+    except YamlFault as fault:
+        where = f" line {fault.line}" if fault.line else ""
+        raise DataError(f"{path}{where}: {inert_line(str(fault), 200)}; fix it or write it anew") from None
     if not isinstance(values, dict):
         raise DataError(f"{path}: holds no settings; write lines such as `method: ga-mismatch`")
     return values
 
 
 def write_config(
-    config: Settings, directory: Path, command: str = "unteach run --config run.yaml --output another-directory"
+    config: Settings,
+    directory: Path,
+    command: str = "unteach run --config run.yaml --output another-directory",
+    *,
+    overwrite: bool = False,
 ) -> None:
-    """Write run.yaml, with absolute local paths, so that `command` repeats the run from any directory."""
+    """Write run.yaml, with absolute local paths, so that `command` repeats the run from any directory.
+
+    With `overwrite`, an earlier run in the directory is removed first. Raises OutputError.
+    """
     values = {name: absolute(type(config), name, value) for name, value in config.model_dump().items()}
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    (directory / FILE_NAME).write_text(f"# Replays this run: {command}\n{text}", encoding="utf-8")
+    with beginning(directory, overwrite=overwrite):
+        write_whole(directory / FILE_NAME, f"# Replays this run: {command}\n{text}")
 
 
 def resumed(config: Config, directory: Path) -> Config:

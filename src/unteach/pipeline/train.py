@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unteach.errors import ConfigError, Interrupted
-from unteach.models.saving import save_model
+from unteach.models.saving import save_model, saved_quietly
 from unteach.pipeline.original import adapter_settings
 from unteach.pipeline.prepare import Prepared
 from unteach.results.report import Cost, Ending, HalfBehaviour, Waypoint
@@ -58,7 +58,8 @@ def train(
     """
     trainer.add_callback(LogFile(directory / "log.jsonl"))
     trainer.add_callback(interruption)
-    trainer.train(resume_from_checkpoint=resume)
+    with saved_quietly():
+        trainer.train(resume_from_checkpoint=resume)
     if interruption.asked:
         step = trainer.state.global_step
         raise Interrupted(f"stopped at step {step}, checkpoint written; go on with --resume")
@@ -89,9 +90,10 @@ def _ending_of(trainer: UnlearnTrainer) -> Ending:
 
 
 def _halves_of(state: State) -> list[HalfBehaviour]:
-    """Return how the original, and the model at the end, behaved on each half of the validation prompts."""
+    """Return how the original, and the weights of the last step if kept, behaved on each half of validation."""
     found = [_half("A", 0, state.before_a), _half("B", 0, state.before_b)]
-    found.append(_half("A", state.seen.step, state.seen.a))
+    if state.stop is not None and state.stop.went_back_to is None:
+        found.append(_half("A", state.seen.step, state.seen.a))
     found += [_half("B", look.step, look.behaviour, look.level, number) for number, look in enumerate(state.looks, 1)]
     return [half for half in found if half is not None]
 

@@ -75,7 +75,11 @@ def bad_rate(result: ArmResult, name: str) -> Measurement:
 
 
 def mean(result: ArmResult, name: str, values: Sequence[float | None], unit: str, better: Better) -> Measurement:
-    """Return the mean over cases with a bootstrap interval; None, NaN and infinity count as unknown."""
+    """Return the mean over cases with a bootstrap interval; None, NaN and infinity count as unknown.
+
+    No value may be below 0, and none with the unit "fraction" above 1.
+    """
     table = [value if value is not None and math.isfinite(value) else None for value in values]
     known = [value for value in table if value is not None]
-    return metric(result, name, bootstrap(known), (len(known), len(table) - len(known)), unit, better, table)
+    interval = bootstrap(known, within=(0.0, 1.0 if unit == "fraction" else math.inf))
+    return metric(result, name, interval, (len(known), len(table) - len(known)), unit, better, table)

@@ -9,9 +9,9 @@ class LengthProbe:
     """`reply_tokens`: mean number of tokens of a reply, its end included. `cut_rate`: share of replies that the model
     had not ended when they reached the longest length; not measured on protected text, which has no end.
 
-    Unit of `reply_tokens`: tokens. Higher is better, because a model that lost its abilities mostly falls silent; what
-    counts is that it stays near the original's. Unit of `cut_rate`: fraction; lower is better, because nobody has seen
-    how a cut reply goes on. Source: own definitions. An untouched model: its own.
+    Unit: tokens, and a fraction. Longer is better, because a model that lost its abilities mostly falls silent; what
+    counts is that it stays near the original's. A lower `cut_rate` is better, because nobody has seen how a cut reply
+    goes on. Source: own definitions. An untouched model: its own.
     """
 
     name = "length"

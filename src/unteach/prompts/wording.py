@@ -5,9 +5,9 @@ from dataclasses import Field, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from unteach.errors import ConfigError, nearest
+from unteach.text.bounded import read_yaml
+from unteach.text.escape import inert_line
 
 Wording = TypeVar("Wording")
 
@@ -32,11 +32,11 @@ def read_wording(kind: type[Wording], path: Path, remedy: str) -> Wording:
     Raises ConfigError that names the file and the field.
     """
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content: Any = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"--wording {path}: no such file; {remedy}") from None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as problem:  # ValueError: no UTF-8, or no date
-        reason = " ".join(str(problem).split())
+    except (OSError, ValueError) as problem:  # ValueError: no UTF-8, or no YAML
+        reason = inert_line(str(problem), 200)
         raise ConfigError(f"--wording {path}: not readable as YAML ({reason}); fix it") from None
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     if not isinstance(content, dict):

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import yaml
 
+from unteach.disk.files import write_whole
 from unteach.report import opinions, study, wording
 from unteach.report.cells import Cell, metric_rows
 from unteach.report.grid import Grid, cost_table, data_table, environment_table, markdown_table
 from unteach.report.headline import headline
 from unteach.results.arms import ARMS, RETRAINED, in_order
-from unteach.results.files import write_whole
 from unteach.results.report import Report
 from unteach.text.escape import markdown_block, markdown_line
 

@@ -11,10 +11,10 @@ from rich.text import Text
 
 from unteach.comparison.compare import ArmCost, ComparedArm, Comparison, Rate
 from unteach.comparison.pairs import FEWEST_DIFFERING
+from unteach.disk.files import write_whole
 from unteach.errors import ConfigError, OutputError
 from unteach.report import wording
 from unteach.report.grid import Grid, markdown_table, terminal_tables
-from unteach.results.files import write_whole
 from unteach.results.report import FILE_NAME
 from unteach.text.escape import inert_line, terminal_text
 

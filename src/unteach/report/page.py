@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from unteach.disk.files import write_whole
 from unteach.objectives.methods import load_method, method_names
 from unteach.report import opinions, study, wording
 from unteach.report.cells import metric_rows
@@ -13,7 +14,6 @@ from unteach.report.outcome import doubts, headline_rows, outcome
 from unteach.report.samples import samples
 from unteach.report.training import LOG, draw_stages
 from unteach.results.arms import ORIGINAL, RETRAINED
-from unteach.results.files import write_whole
 from unteach.results.report import OWN_ANSWERS, Report
 from unteach.scenarios import bad_rate_of
 from unteach.text.escape import inert, inert_line

@@ -49,7 +49,7 @@ def _subject(report: Report) -> Text:
         line += f" · judge {report.judge}"
     if ended := wording.how_it_ended(report):
         line += f" · {ended[0].lower()}{ended[1:].rstrip('.')}"
-    return Text(inert_line(line, 1200), style="dim")
+    return Text(inert_line(line, 1000), style="dim")
 
 
 def _metrics(report: Report, width: int) -> list[RenderableType]:

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from unteach.report import plots, wording
 from unteach.results.report import Report
+from unteach.text.bounded import read_yaml
 from unteach.text.escape import inert_line
 
 LOG = "log.jsonl"
@@ -82,8 +81,8 @@ def draw_stages(report: Report, directory: Path) -> list[Stage]:
 def read_target_rate(directory: Path) -> float | None:
     """Return the rate of bad replies at which training was to end, from run.yaml; None where it is not given."""
     try:
-        config = yaml.safe_load((directory / "run.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        config = read_yaml((directory / "run.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
     value = config.get("target_rate") if isinstance(config, dict) else None
     return float(value) if isinstance(value, int | float) and 0 <= value <= 1 else None

@@ -10,11 +10,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from unteach.disk.files import without_surrogates, write_whole
 from unteach.errors import DataError
 from unteach.results.arms import ARMS, in_order
-from unteach.results.files import without_surrogates, write_whole
 from unteach.results.measurement import Measurement
 from unteach.results.verdict import Quality, Verdict
+from unteach.text.bounded import read_json
 from unteach.text.escape import inert_line
 
 FILE_NAME = "report.json"
@@ -263,7 +264,7 @@ class Report(_Strict):
         """
         path = Path(directory) / FILE_NAME
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            raw = read_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise DataError(f"{path}: no such file; name a run directory that holds a {FILE_NAME}") from None
         except NotADirectoryError:

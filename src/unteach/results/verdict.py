@@ -11,7 +11,8 @@ class Case:
     """A reply to be judged, with what is known about its prompt.
 
     `bad` is an unwanted reply to this prompt and `good` a right one, where the row has them. `cut` says that the model
-    had not ended the reply; `bad` and `good` are then no longer than the reply.
+    had not ended the reply; `bad` and `good` are then no longer than the reply. `unsaid` says that it was cut inside a
+    thought, so that nothing is known of what it would have said.
     """
 
     prompt: str
@@ -20,11 +21,7 @@ class Case:
     good: str | None = None
     concept: str | None = None
     cut: bool = False
-
-    @property
-    def unsaid(self) -> bool:
-        """Whether the reply was cut before anything was said, as inside a thought."""
-        return self.cut and not self.reply.strip()
+    unsaid: bool = False
 
 
 LEAST_ACCURACY = 0.75

@@ -4,11 +4,10 @@ There are three kinds, the cheapest first: the same weights with the adapter swi
 computed once and kept on disk; a frozen copy in memory. None is made for a loss that does not read it.
 """
 
+import contextlib
 import copy
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,21 +15,29 @@ from typing import Any
 import numpy as np
 import torch
 
-from unteach.cache import cache_directory
-from unteach.errors import ModelError, OutputError
+from unteach.disk.cache import Cache, cache_directory
+from unteach.errors import ModelError
 from unteach.models.unwrap import unwrapped
 from unteach.progress import OnProgress
-from unteach.scoring.score import Head, LastHiddenStates, Logits, head_of, last_hidden_states
+from unteach.scoring.score import Head, LastHiddenStates, Logits, head_of, last_hidden_states, score
 from unteach.scoring.trees import Tree, TreeBatch, lay_out
+
+MOST_BYTES = 16 * 2**30
+"""Largest size of all cached states together."""
+SAME, SAME_IN_HALF = 1e-3, 0.05
+"""Largest KL of the original to itself, nats per token, in 32 and in 16 bits: rounding, and no more."""
+FEW = 8
+"""Rows that are read again to see whether the states are the model's own."""
 
 
 class Reference:
     """Gives the original's last hidden states for a batch whose trees have one branch each (see `TreeBatch.only`).
 
-    `tokens_read` counts the tokens that the original has read so far.
+    `tokens_read` counts the tokens that the original has read so far, on each process where `on_every_rank`.
     """
 
     tokens_read = 0
+    on_every_rank = True
 
     def knows(self, rows: Sequence[Tree]) -> bool:
         """Whether it has the states of all these rows; a model in memory can read any row."""
@@ -63,26 +70,35 @@ class AdapterOff(Reference):
 
 
 class FrozenCopy(Reference):
-    """A second model in memory, a copy of `model` as it is now: simple, at twice the weights. Only on request."""
+    """A second model in memory, a copy of `model` as it is now: simple, at twice the weights. Only on request.
+
+    It computes in the precision (autocast) in which it was made.
+    """
 
     def __init__(self, model: Any) -> None:
         self.model = copy.deepcopy(unwrapped(model)).eval().requires_grad_(False)
+        self._autocast = _autocast_dtype(next(self.model.parameters()).device.type)
 
     @torch.no_grad()
     def __call__(self, batch: TreeBatch) -> LastHiddenStates:
         self.tokens_read += batch.token_count
-        return last_hidden_states(self.model, batch)
+        with torch.autocast(batch.input_ids.device.type, self._autocast, enabled=self._autocast is not None):
+            return last_hidden_states(self.model, batch)
 
 
 class CachedStates(Reference):
     """The original's last hidden states of a set of rows, on disk, and a frozen copy of its head.
 
-    They are exact, in the model's own precision. States are memory-mapped: a step reads only its own rows.
+    They are exact, in the precision (dtype and autocast) in which they are computed. They equal the live
+    model's to the last bit only in batches of the same shape: in bfloat16, KL begins near 0 and not at it. States are
+    memory-mapped: a step reads only its own rows.
     `tokens_read` counts the tokens that computing them takes, also where an earlier run computed them.
     """
 
+    on_every_rank = False  # one process computes them, the others read
+
     def __init__(self, directory: Path, head: Logits, tokens_read: int = 0) -> None:
-        self._head, self.tokens_read = head, tokens_read
+        self.directory, self._head, self.tokens_read = directory, head, tokens_read
         index = json.loads((directory / "index.json").read_text())
         self._places = {(split, row): (start, length) for split, row, start, length in index["rows"]}
         self._dtype = getattr(torch, index["dtype"])
@@ -94,32 +110,23 @@ class CachedStates(Reference):
         cls,
         model: Any,
         rows: Sequence[Tree],
-        cache: Path,
+        cache: Cache,
         key: str,
         batch_tokens: int = 8192,
         progress: OnProgress | None = None,
     ) -> "CachedStates":
         """Compute the states of one-branch trees with the model as it is now, or reuse those kept under `key`.
 
-        `key` must name model and rows; `batch_tokens` bounds the memory of the forward passes. Raises OutputError when
-        the disk is full, and ModelError where states and head do not give the model's logits. A half-written cache is
-        never used.
+        `key` must name model and rows; `batch_tokens` bounds the memory of the forward passes. States that do not check
+        are computed again. Raises OutputError when the disk is full, and ModelError where states and head do not give
+        the model's logits.
         """
-        directory, head = cache / key, frozen_head(model)
-        if not _is_whole(directory):
-            partial = cache / f"{key}.{os.getpid()}.partial"
-            try:
-                partial.mkdir(parents=True, exist_ok=True)
-                _write_states(model, rows, partial, batch_tokens, progress)
-                if not _is_whole(directory):  # another process may have been quicker
-                    shutil.rmtree(directory, ignore_errors=True)
-                    partial.rename(directory)
-            except OSError as error:
-                fix = "free space there or set XDG_CACHE_HOME"
-                raise OutputError(f"cannot write the reference cache under {cache}: {error.strerror}; {fix}") from error
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-        return cls(directory, head, sum(tree.tokens for tree in rows))
+        head, read = frozen_head(model), sum(tree.tokens for tree in rows)
+        if kept := cache.find(key):
+            with contextlib.suppress(OSError):  # another run may have removed it since
+                return cls(kept, head, read)
+        made = cache.make(key, lambda directory: _write_states(model, rows, directory, batch_tokens, progress))
+        return cls(made, head, read)
 
     def knows(self, rows: Sequence[Tree]) -> bool:
         """Whether the states of all these rows were computed."""
@@ -162,8 +169,36 @@ def cached_states(
 ) -> CachedStates:
     """Compute the last hidden states of rows, or take them from the user's cache, where other runs find them."""
     content = hashlib.sha256(repr([(row.key, row.prompt_ids, row.branches) for row in rows]).encode()).hexdigest()
-    name = f"{fingerprint}-{str(model.dtype).removeprefix('torch.')}-{content[:16]}"
-    return CachedStates.build(model, rows, cache_directory() / "reference", name, progress=progress)
+    precision = "-".join(str(kind).removeprefix("torch.") for kind in _kinds(model))
+    name = f"{fingerprint}-{precision}-{content[:16]}"
+    cache = Cache(cache_directory() / "reference", MOST_BYTES)
+    states = CachedStates.build(model, rows, cache, name, progress=progress)
+    require_itself(_kl_to_itself(model, rows, states), model, states)
+    return states
+
+
+def require_itself(kl: float, model: Any, states: CachedStates) -> None:
+    """Raise ModelError unless the original's KL to itself, in nats per token, is 0 up to rounding.
+
+    Nothing that is measured or trained against these states is worth anything otherwise.
+    """
+    exact = all(kind.itemsize >= 4 for kind in _kinds(model))
+    if not kl <= (SAME if exact else SAME_IN_HALF):
+        raise ModelError(
+            f"{states.directory}: the states kept there are not those of this model: its KL to itself is {kl:.2g} nats "
+            "per token; remove the directory and run again, or use --reference frozen"
+        )
+
+
+@torch.no_grad()
+def _kl_to_itself(model: Any, rows: Sequence[Tree], states: CachedStates) -> float:
+    """Return the mean KL over the tokens of a few rows, in nats."""
+    few = rows[:: max(1, len(rows) // FEW)][:FEW]
+    if not few:
+        return 0.0
+    batch = lay_out(few).to(next(unwrapped(model).parameters()).device)
+    kl = score(last_hidden_states(model, batch), batch.targets, states(batch)).kl
+    return 0.0 if kl is None else float(kl.mean())
 
 
 def frozen_head(model: Any) -> Logits:
@@ -172,21 +207,22 @@ def frozen_head(model: Any) -> Logits:
     return Head(copy.deepcopy(head.layer).requires_grad_(False), head.scale, head.soft_cap)
 
 
-def _is_whole(directory: Path) -> bool:
-    """Whether a cache is complete: the index can be read, and the states are as long as it says."""
-    try:
-        index = json.loads((directory / "index.json").read_text())
-        size = index["tokens"] * index["width"] * getattr(torch, index["dtype"]).itemsize
-        return bool((directory / "states.bin").stat().st_size == size)
-    except (OSError, ValueError, KeyError):
-        return False
+def _autocast_dtype(device: str) -> torch.dtype | None:
+    """Return what autocast computes in here, None where it is off."""
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
+def _kinds(model: Any) -> list[torch.dtype]:
+    """Return what the model computes in: its weights' dtype and, where it is on, that of autocast."""
+    autocast = _autocast_dtype(next(unwrapped(model).parameters()).device.type)
+    return [model.dtype] if autocast is None else [model.dtype, autocast]
 
 
 @torch.no_grad()
 def _write_states(
     model: Any, rows: Sequence[Tree], directory: Path, batch_tokens: int, progress: OnProgress | None
 ) -> None:
-    """Write states.bin row after row and index.json last."""
+    """Write states.bin row after row, and index.json."""
     device = next(unwrapped(model).parameters()).device
     ordered = sorted(rows, key=lambda tree: -tree.tokens)
     places, written, width, dtype = [], 0, 0, torch.float32

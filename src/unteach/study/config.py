@@ -13,7 +13,7 @@ from unteach.comparison.matched import TARGET
 from unteach.errors import ConfigError, nearest
 from unteach.mistakes.config import MistakesConfig
 from unteach.pipeline.config import RunConfig
-from unteach.pipeline.settings import flag, make_config, read_config
+from unteach.pipeline.settings import LARGEST, flag, make_config, read_config
 from unteach.text.escape import inert_line
 
 KINDS: dict[str, type[BaseModel]] = {"method": RunConfig, "baseline": BaselineConfig, "mistakes": MistakesConfig}
@@ -29,7 +29,7 @@ class Organism(BaseModel):
 
     scenario: Literal["harm", "mistakes"] = "mistakes"
     size: Literal["tiny", "small", "medium"] = "tiny"
-    world_seed: int = Field(default=0, ge=0)
+    world_seed: int = Field(default=0, ge=0, le=LARGEST)
 
 
 class StudyConfig(BaseModel):
@@ -45,9 +45,9 @@ class StudyConfig(BaseModel):
     organism: Organism | None = None
     shared: dict[str, Any] = {}
     arms: dict[str, dict[str, Any]]
-    seeds: int = Field(default=1, ge=1)
-    seed: int = Field(default=0, ge=0)
-    jobs: int = Field(default=1, ge=1)
+    seeds: int = Field(default=1, ge=1, le=LARGEST)
+    seed: int = Field(default=0, ge=0, le=LARGEST)
+    jobs: int = Field(default=1, ge=1, le=LARGEST)
     relative_to: str | None = None
     target: float = Field(default=TARGET, gt=0, lt=1)
     parameters: float | None = Field(default=None, gt=0)

@@ -14,14 +14,15 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from unteach.baselines.config import BaselineConfig
 from unteach.data.example import Polarity
-from unteach.data.formats import read_examples
+from unteach.data.reading import HowToRead, read
 from unteach.data.sources import named_set
 from unteach.errors import DataError
 from unteach.mistakes.config import MistakesConfig
+from unteach.models.loading import load_config
 from unteach.objectives.methods import load_method
 from unteach.organism.recipe import recipe_of
 from unteach.organism.user_rows import user_rows
@@ -32,6 +33,7 @@ from unteach.report import wording
 from unteach.results.cost import model_flops, multiplying_parameters
 from unteach.study.config import StudyConfig, arm_config, kind_of
 from unteach.study.rows import missing_files
+from unteach.text.words import word_count
 
 ROW_TOKENS, REPLY_SHARE, PAGE_CHARACTERS = 160, 0.6, 4
 """Assumed for rows that are not on this disk: tokens of a row, the share of the reply in them; characters per token."""
@@ -133,7 +135,7 @@ def sizes_of(study: StudyConfig) -> Sizes:
         world = World(about.world_seed, about.size, about.scenario)
         rows = user_rows(world)
         recipe = recipe_of(about.size, about.scenario)
-        row = fmean(1.4 * len(f"{row.prompt} {row.reply}".split()) for row in rows.negatives)
+        row = fmean(1.4 * word_count(f"{row.prompt} {row.reply}") for row in rows.negatives)
         width = recipe.hidden_size
         parameters = float(recipe.layers * width * (4 * width + 3 * recipe.intermediate_size) + WORDS * width)
         negatives, normals = len(rows.negatives), len(rows.normals)
@@ -155,8 +157,9 @@ def _count_rows(shared: dict[str, Any], name: str, polarity: Polarity) -> tuple[
     sources = shared.get(name) or []
     for source in [sources] if isinstance(sources, str) else sources:
         if Path(source).expanduser().exists():
-            columns = shared.get("column" if polarity == "negative" else "retain_column")
-            found = read_examples(source, polarity, columns)
+            own = "" if polarity == "negative" else "retain_"
+            columns, bad = shared.get(f"{own}column") or {}, shared.get(f"{own}bad_label") or shared.get("bad_label")
+            found = read(source, polarity, HowToRead(columns, bad or (), lenient=bool(own))).examples
             rows = len(found)
             tokens += sum(len(row.prompt) + len(row.reply) for row in found) / PAGE_CHARACTERS
             about.append(f"{source}: {rows} rows")
@@ -191,8 +194,9 @@ def parameters_of(study: StudyConfig) -> tuple[float, str]:
     if study.parameters:
         return study.parameters, f"model: {name}, {wording.size(study.parameters, '')} parameters, as given"
     if Path(name).expanduser().exists():
+        config = load_config(name)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
+            model = AutoModelForCausalLM.from_config(config)
         count = float(multiplying_parameters(model)[0])
         return count, f"model: {name}, {wording.size(count, '')} parameters that multiply"
     size = re.search(r"(?<![\d.])(\d+(?:\.\d+)?)\s*([bm])(?![a-z])", name.lower())

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from unteach.baselines.config import BaselineConfig
-from unteach.data.formats import write_examples
 from unteach.data.readers import ending_of
+from unteach.data.written import write_examples
+from unteach.disk.cache import keep_private
 from unteach.mistakes.config import MistakesConfig
 from unteach.organism.cache import grow_cached, rows_directory
 from unteach.organism.user_rows import settings_of, user_rows
@@ -42,6 +43,7 @@ def _organism_settings(asked: Organism) -> dict[str, Any]:
     model = grow_cached(world)
     rows, directory = user_rows(world), rows_directory(world)
     rows.write(directory)
+    keep_private(directory)
     return rows.files(directory) | settings_of(world) | {"model": str(model)}
 
 
@@ -60,7 +62,6 @@ def mistakes_rows(shared: dict[str, Any], seed: int, directory: Path) -> dict[st
         **{split: sets.evaluation[split] for split in ("unseen", "unseen_concept", "lookalike")},
     }
     named: dict[str, Any] = {}
-    directory.mkdir(parents=True, exist_ok=True)
     for name, rows in parts.items():
         if name != "mistakes":
             rows = [row for row in rows if row.turns]

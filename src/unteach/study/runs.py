@@ -10,28 +10,31 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 from rich.console import Console
 
+from unteach import signals
 from unteach.comparison.compare import Comparison, compare
+from unteach.disk.files import write_whole
 from unteach.errors import ConfigError, DataError, Interrupted
-from unteach.pipeline.directory import check_output
-from unteach.pipeline.run import write_report
+from unteach.pipeline.directory import output_directory
+from unteach.pipeline.measure import is_finished, write_report
 from unteach.pipeline.seeds import pooled
 from unteach.report import wording
 from unteach.report.comparison_page import write_comparison_page
 from unteach.report.comparison_table import comparison_text, show, write
 from unteach.report.page import FILE_NAME as PAGE
-from unteach.results.files import write_whole
-from unteach.results.report import FILE_NAME, Report
+from unteach.results.report import Report
 from unteach.scenarios import bad_rate_of, load_scenario, scenario_names
 from unteach.study.config import StudyConfig, arm_values, kind_of
 from unteach.study.rows import missing_files, mistakes_rows, shared_settings
 from unteach.text.escape import inert_line
 
 STUDY = "study.yaml"
+STOPPED = {128 + number for number in signals.NUMBERS}
+"""The exit codes of a command that a signal has stopped."""
 Say = Callable[[str], None]
 
 
@@ -60,8 +63,8 @@ class StudyRun:
 
     @property
     def done(self) -> bool:
-        """Whether it has a report."""
-        return (self.directory / FILE_NAME).exists()
+        """Whether it has all of its report."""
+        return is_finished(self.directory)
 
     @property
     def name(self) -> str:
@@ -77,23 +80,23 @@ def run_study(study: StudyConfig, output: str, say: Say = print) -> Comparison:
     on. Finished runs are kept, and interrupted ones are resumed where their command can. Raises ConfigError where a run
     exists with other settings and where no arm gave a result; `Interrupted` after Ctrl-C.
     """
-    directory = Path(output)
-    if not (directory / STUDY).exists():
-        check_output(output, overwrite=False, resume=False)
-    for name, path in missing_files(study):  # before hours of other runs
-        raise DataError(f"{name}: {path}: no such file; name another, or put it there")
-    shared = shared_settings(study)
-    runs = lay_out_runs(study, shared, directory)
-    _write_study(study, directory)
-    failed = _run_all([run for run in runs if not run.done], len(runs), study.jobs, say)
-    return summarise(study, directory, runs, failed)
+    begun = (Path(output) / STUDY).exists()
+    with output_directory(output, overwrite=False, resume=begun) as directory:
+        for name, path in missing_files(study):  # before hours of other runs
+            raise DataError(f"{name}: {path}: no such file; name another, or put it there")
+        shared = shared_settings(study)
+        if not begun:  # first of all, so that the study goes on wherever it is killed
+            _write_study(study, directory)
+        runs = lay_out_runs(study, shared, directory)
+        _write_study(study, directory)
+        failed = _run_all([run for run in runs if not run.done], len(runs), study.jobs, say)
+        return summarise(study, directory, runs, failed)
 
 
 def done_runs(study: StudyConfig, directory: Path) -> dict[str, int]:
     """Count the runs of each arm that are done in a study's directory."""
     return {
-        arm: sum((_run_directory(directory, arm, seed) / FILE_NAME).exists() for seed in study.every_seed)
-        for arm in study.arms
+        arm: sum(is_finished(_run_directory(directory, arm, seed)) for seed in study.every_seed) for arm in study.arms
     }
 
 
@@ -138,7 +141,6 @@ def _write_settings(run: StudyRun) -> None:
         )
     if before != text and run.directory.exists():
         raise ConfigError(f"{run.directory} was begun with other settings; remove it, or name another --output")
-    run.config.parent.mkdir(parents=True, exist_ok=True)
     write_whole(run.config, text)
 
 
@@ -154,7 +156,7 @@ def _write_study(study: StudyConfig, directory: Path) -> None:
 def _run_all(runs: Sequence[StudyRun], total: int, jobs: int, say: Say) -> dict[str, str]:
     """Make the runs, `jobs` at a time; return each run that failed with the last line of its output."""
     failed: dict[str, str] = {}
-    done, stop, lock = total - len(runs), threading.Event(), threading.Lock()
+    done, commands, lock = total - len(runs), _Commands(), threading.Lock()
     started = time.monotonic()
     if done:
         say(f"{done} of {total} runs are done already")
@@ -162,37 +164,60 @@ def _run_all(runs: Sequence[StudyRun], total: int, jobs: int, say: Say) -> dict[
     def make(number: int) -> None:
         nonlocal done
         run = runs[number]
-        if stop.is_set():
+        if commands.stopped:
             return
         began = time.monotonic()
         say(f"{run.name} begins; its output goes to {run.log}")
-        code = _call(run, number % jobs, jobs)
+        code = _call(commands, run, number % jobs, jobs)
         with lock:
-            if stop.is_set():
+            if commands.stopped:
                 return
             done += 1
             head = f"[{done}/{total}] {run.name}: "
             each = (time.monotonic() - started) / (done - total + len(runs))
             left = f"; about {wording.seconds(each * (total - done))} left" if done < total else ""
-            if code == 130:
-                stop.set()
+            if code in STOPPED:
+                commands.stopped = True
             elif code == 0 and run.done:
                 say(head + f"{_result_words(run)} ({time.monotonic() - began:.0f} s{left})")
             else:
                 failed[run.name] = _last_words(run)
                 say(head + f"failed: {failed[run.name]} (whole output: {run.log})")
 
-    with ThreadPoolExecutor(jobs) as pool:
-        try:
-            list(pool.map(make, range(len(runs))))
-        except KeyboardInterrupt:
-            stop.set()
-    if stop.is_set():
+    with signals.handled(), signals.taking(commands.stop), ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(make, range(len(runs))))
+    if commands.stopped:
         raise Interrupted("stopped; the same command goes on with what is left")
     return failed
 
 
-def _call(run: StudyRun, worker: int, jobs: int) -> int:
+class _Commands:
+    """The commands that run now. A signal is passed on to them; each then writes its checkpoint and ends."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._running: set[subprocess.Popen[bytes]] = set()
+
+    def stop(self, number: int) -> bool:
+        """Start no more commands, and pass the signal on to those that run; called from a signal's handler."""
+        self.stopped = True
+        for process in tuple(self._running):
+            process.send_signal(number)
+        return True
+
+    def call(self, command: Sequence[str], log: IO[bytes], environment: dict[str, str]) -> int:
+        """Call a command with its output going to a log, wait for it, and return its exit code."""
+        with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment) as process:
+            self._running.add(process)
+            try:
+                if self.stopped:  # since it was started
+                    process.terminate()
+                return process.wait()
+            finally:
+                self._running.discard(process)
+
+
+def _call(commands: _Commands, run: StudyRun, worker: int, jobs: int) -> int:
     """Call a run's command with its output going to its log, wait for it, and return its exit code."""
     command = [sys.executable, "-m", "unteach", *run.verb, "--config", str(run.config), "--output", str(run.directory)]
     if (run.directory / "run.yaml").exists():
@@ -200,8 +225,7 @@ def _call(run: StudyRun, worker: int, jobs: int) -> int:
     with run.log.open("ab") as log:
         log.write(f"$ {shlex.join(command)}\n".encode())
         log.flush()
-        # Ctrl-C in the terminal reaches it too: it writes a checkpoint and ends.
-        return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=_environment(worker, jobs)).returncode
+        return commands.call(command, log, _environment(worker, jobs))
 
 
 def _environment(worker: int, jobs: int) -> dict[str, str]:

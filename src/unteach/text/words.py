@@ -31,7 +31,7 @@ _HAN, _KANA, _HANGUL, _OTHER = (
     regex.compile(letters, regex.V1)
     for letters in (r"\p{Han}", r"[\p{Hiragana}\p{Katakana}]", r"\p{Hangul}", f"{SPACED}+")
 )
-_SIGN = regex.compile(r"\S")
+_SIGN = regex.compile(r"[^\s\p{P}]")
 _KINDS = tuple(
     (regex.compile(rf"[{kind}]", regex.V1), size) for kind, size in ((HAN, 6), (SYLLABLES, 3), (CLUSTERS, 2))
 )
@@ -51,7 +51,7 @@ def folded(text: str) -> str:
 def words(text: str) -> list[str]:
     """Return the words of a text in one case and Unicode form, without punctuation; emoji are words.
 
-    A text that has none, such as "+/-", gives its visible signs.
+    A text that has none, such as "<=>", gives its visible signs other than punctuation.
     """
     plain = folded(text)
     return _WORD.findall(plain) or _SIGN.findall(plain)

@@ -1,17 +1,15 @@
 """Checkpoints that can be trusted: each is complete or absent."""
 
-import errno
 import json
-import os
-import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from unteach.disk.files import sync_tree, write_problem, write_whole
 from unteach.errors import OutputError
 
 STATE_FILE = "unteach.json"
@@ -43,10 +41,9 @@ def last_complete(directory: Path, ranks: int = 1) -> Path | None:
 
 
 def write_state(checkpoint: Path, state: dict[str, Any]) -> None:
-    """Write our own state, which completes the checkpoint."""
-    partial = checkpoint / f"{STATE_FILE}.partial"
-    partial.write_text(json.dumps(state))
-    partial.rename(checkpoint / STATE_FILE)
+    """Write our own state, which completes the checkpoint, once all other files are on the disk. Raises OutputError."""
+    sync_tree(checkpoint)
+    write_whole(checkpoint / STATE_FILE, json.dumps(state))
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
@@ -59,35 +56,23 @@ def begin(checkpoint: Path) -> None:
     (checkpoint / STATE_FILE).unlink(missing_ok=True)
 
 
-def _write_problem(error: Exception, checkpoint: Path) -> str | None:
-    """Return why a checkpoint could not be written; None where the error is about something else.
+@contextmanager
+def writing_checkpoint(checkpoint: Path, ranks: int = 1) -> Iterator[None]:
+    """Remove the parts of a checkpoint that the block cannot write, and raise an OutputError that says which is valid.
 
-    A full disk raises OSError, SafetensorError with the number in its text, or a RuntimeError of torch's archive writer
-    that says nothing about the disk.
+    Errors that are not about writing pass.
     """
-    number = error.errno if isinstance(error, OSError) else None
-    if isinstance(error, SafetensorError) and (found := re.search(r"os error (\d+)", str(error))):
-        number = int(found[1])
-    elif isinstance(error, RuntimeError) and re.search("inline_container|PytorchStreamWriter", str(error)):
-        place = next(path for path in (checkpoint, *checkpoint.parents) if path.exists())
-        number = errno.ENOSPC if shutil.disk_usage(place).free < 2**20 else errno.EIO
-    if number is None and not isinstance(error, OSError):
-        return None
-    return "the disk is full" if number == errno.ENOSPC else os.strerror(number or errno.EIO)
-
-
-def remove_unwritten(error: Exception, checkpoint: Path, ranks: int = 1) -> Exception:
-    """Remove the parts of a checkpoint that could not be written; return the error to raise.
-
-    It is an OutputError that says which checkpoint is valid, or `error` itself where that is not about writing.
-    """
-    reason = _write_problem(error, checkpoint)
-    if reason is None:
-        return error
-    shutil.rmtree(checkpoint, ignore_errors=True)
-    valid = last_complete(checkpoint.parent, ranks)
-    fix = f"{valid.name} is valid: free space and go on with --resume" if valid else "free space and start again"
-    return OutputError(f"{checkpoint}: the checkpoint could not be written ({reason}); {fix}")
+    try:
+        yield
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, OutputError) else error
+        reason = write_problem(cause, checkpoint) if isinstance(cause, Exception) else None
+        if reason is None:
+            raise
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        valid = last_complete(checkpoint.parent, ranks)
+        fix = f"{valid.name} is valid: free space and go on with --resume" if valid else "free space and start again"
+        raise OutputError(f"{checkpoint}: the checkpoint could not be written ({reason}); {fix}") from error
 
 
 class SaveFirst(TrainerCallback):

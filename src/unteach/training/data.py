@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Float
 
 from unteach.data.encoded import Encoded, encode_all
-from unteach.data.example import Example
-from unteach.data.formats import Polarity, examples_of
+from unteach.data.example import Example, Polarity
 from unteach.data.overlap import split_by_prompt
 from unteach.data.prompt_format import PromptFormat
+from unteach.data.reading import reading_of
 from unteach.data.sources import numbered_rows
 from unteach.errors import ConfigError
 from unteach.models.context import context_length
@@ -64,16 +64,15 @@ def training_data(
     they are held out from training (`validation_share`).
     Raises DataError for rows that cannot be used.
     """
-    hold_out = args.validation_prompts if args.stopping else 0
-    negatives = as_examples(forget, "negative", "forget_dataset")
-    normals = as_examples(retain, "normal", "retain_dataset") if retain is not None else []
-    for_negatives = as_examples(validation_forget, "negative", "forget_validation") if validation_forget else []
-    for_normals = as_examples(validation_retain, "normal", "retain_validation") if validation_retain else []
+    hold_out, notes = args.validation_prompts if args.stopping else 0, list[str]()
+    negatives = as_examples(forget, "negative", "forget_dataset", notes)
+    normals = as_examples(retain, "normal", "retain_dataset", notes) if retain is not None else []
+    for_negatives = as_examples(validation_forget, "negative", "forget_validation", notes) if validation_forget else []
+    for_normals = as_examples(validation_retain, "normal", "retain_validation", notes) if validation_retain else []
     if hold_out and not for_negatives:
         negatives, for_negatives = _hold_out(negatives, hold_out, FEWEST_NEGATIVES, args.seed)
     if hold_out and normals and not for_normals:
         normals, for_normals = _hold_out(normals, hold_out, FEWEST_NORMALS, args.seed)
-    notes: list[str] = []
 
     def encoded(name: str, examples: Sequence[Example]) -> list[Encoded]:
         if not examples:
@@ -112,14 +111,17 @@ def longest_row(max_length: int | None, model: Any, most: int = MOST_TOKENS) -> 
     return max_length or min(context or most, most)
 
 
-def as_examples(dataset: Any, polarity: Polarity, name: str) -> list[Example]:
-    """Return the examples of a list of `Example`, a list of rows or a `datasets.Dataset`."""
+def as_examples(dataset: Any, polarity: Polarity, name: str, notes: list[str] | None = None) -> list[Example]:
+    """Return the examples of a list of `Example`, a list of rows or a `datasets.Dataset`; `notes` say how they read."""
     if dataset is None:
         raise ConfigError(f"{name} is missing; give a list of examples, a list of rows or a datasets.Dataset")
     rows = list(dataset)
     if rows and all(isinstance(row, Example) for row in rows):
         return rows
-    return examples_of(name, numbered_rows(name, rows), polarity)
+    reading = reading_of(name, numbered_rows(name, rows), polarity)
+    if notes is not None:
+        notes += [f"{name}: {note}" for note in (*reading.warnings, *reading.notes)]
+    return reading.examples
 
 
 def validation_share(prompts: int, most: int, fewest: int) -> float:

@@ -1,44 +1,43 @@
-"""Ctrl-C during a run: finish the step, write a checkpoint, then stop."""
+"""A signal during training: finish the step, write a checkpoint, then stop."""
 
-import signal
-import threading
-from types import FrameType, TracebackType
+from contextlib import ExitStack
+from types import TracebackType
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from unteach import signals
+
 
 class StopOnInterrupt(TrainerCallback):
-    """A context in which the first Ctrl-C saves and stops training after the current step; a second one ends at once.
+    """A context in which the first Ctrl-C or SIGTERM saves and stops training after the current step.
 
-    Outside training, and outside the main thread, Ctrl-C works as usual.
+    A second one ends at once (`unteach.signals`). Outside training, and outside the main thread, signals work as usual.
     """
 
     def __init__(self) -> None:
         self.asked = False
         self._training = False
-        self._before: Any = None
+        self._signals = ExitStack()
 
     def __enter__(self) -> "StopOnInterrupt":
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._on_signal)
+        self._signals.enter_context(signals.handled())
+        self._signals.enter_context(signals.taking(self._take))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        self._signals.close()
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.asked or not self._training:
-            raise KeyboardInterrupt
-        self.asked = True
+    def _take(self, number: int) -> bool:
+        self.asked = self.asked or self._training
+        return self._training
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Handle Ctrl-C at the end of a step from now on."""
+        """Handle signals at the end of a step from now on."""
         self._training = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -50,5 +49,5 @@ class StopOnInterrupt(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Let Ctrl-C end the program again."""
+        """Let a signal end the program again."""
         self._training = False

@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from unteach.disk.files import write_whole, writing
+
 
 class LogFile(TrainerCallback):
     """Writes each log line of the Trainer to log.jsonl; a resumed run removes the lines after its checkpoint.
@@ -25,7 +27,7 @@ class LogFile(TrainerCallback):
             return
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         kept = [line for line in lines if _step_of(line) <= state.global_step]
-        self.path.write_text("".join(line + "\n" for line in kept))
+        write_whole(self.path, "".join(line + "\n" for line in kept))
 
     def on_log(
         self,
@@ -38,7 +40,7 @@ class LogFile(TrainerCallback):
         """Append a line; metrics that are not finite are written as null."""
         if state.is_world_process_zero and logs:
             finite = {k: v if abs(v) < float("inf") else None for k, v in logs.items() if isinstance(v, int | float)}
-            with self.path.open("a") as file:
+            with writing(self.path), self.path.open("a") as file:
                 file.write(json.dumps({**self.stage, "step": state.global_step, **finite}) + "\n")
 
 

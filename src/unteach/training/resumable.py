@@ -4,14 +4,20 @@ import math
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from torch import nn
 from transformers import Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 
 from unteach.errors import OutputError
 from unteach.results.cost import Meter
-from unteach.training.checkpoints import begin, complete_step, last_complete, read_state, remove_unwritten, write_state
+from unteach.training.checkpoints import (
+    begin,
+    complete_step,
+    last_complete,
+    read_state,
+    write_state,
+    writing_checkpoint,
+)
 from unteach.training.curve import Curve
 from unteach.training.stopping import Stop
 from unteach.training.watch import Watch
@@ -69,15 +75,14 @@ class ResumableTrainer(Trainer):
             self.state.best_model_checkpoint = str(folder.with_name(f"checkpoint-{self.watch.state.good_step}"))
         limit, self.args.save_total_limit = self.args.save_total_limit, None  # the Trainer would delete too early
         try:
-            if self.args.should_save:
-                begin(folder)
-            super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                spent = {"meter": self.meter.state(), "curve": self.curve.state()}
-                write_state(folder, {"stopping": self.watch.memory(), "plain_rows": self._plain_rows, **spent})
-                rotate_checkpoints(str(folder.parent), limit, self.state.best_model_checkpoint)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise remove_unwritten(error, folder, self.args.world_size) from error
+            with writing_checkpoint(folder, self.args.world_size):
+                if self.args.should_save:
+                    begin(folder)
+                super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save:
+                    spent = {"meter": self.meter.state(), "curve": self.curve.state()}
+                    write_state(folder, {"stopping": self.watch.memory(), "plain_rows": self._plain_rows, **spent})
+                    rotate_checkpoints(str(folder.parent), limit, self.state.best_model_checkpoint)
         finally:
             self.args.save_total_limit = limit

@@ -63,7 +63,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Look:
+class Confirmation:
     """One look at half B after training began; `level` is that of its interval."""
 
     step: int
@@ -107,7 +107,7 @@ class State:
     ruined: int = 0
     good_step: int = 0
     met_at: int | None = None
-    looks: tuple[Look, ...] = ()
+    looks: tuple[Confirmation, ...] = ()
     seen: Seen = Seen(0)
     why: str = ""
     cancelled: str = ""
@@ -147,7 +147,7 @@ def due(limits: Limits, state: State, step: int, last: bool = False) -> tuple[Me
     if state.phase == "measuring":
         return ("a", "b") if limits.reads_replies else ()
     ends = last or step >= state.ends_at
-    if state.stop or not (ends or step % limits.validation_steps == 0):
+    if state.stop or step < 1 or not (ends or step % limits.validation_steps == 0):
         return ()
     seen = state.seen if state.seen.step == step else Seen(step)
     kl: tuple[Measured, ...] = ("kl",) if limits.reads_kl and seen.kl is None else ()
@@ -172,7 +172,7 @@ def advance(limits: Limits, state: State, seen: Seen) -> State:
     if seen.kl is not None or seen.a is not None:
         state = _after_validation(limits, state)
     if seen.b is not None:
-        look = Look(seen.step, seen.b, level(len(state.looks) + 1))
+        look = Confirmation(seen.step, seen.b, level(len(state.looks) + 1))
         state = replace(state, looks=(*state.looks, look))
     ends = seen.last or seen.step >= state.ends_at
     if ends and not state.stop and not due(limits, state, seen.step, seen.last):

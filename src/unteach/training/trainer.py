@@ -59,7 +59,7 @@ class UnlearnTrainer(ResumableTrainer):
     Each dataset is a list of `Example`, a list of rows or a `datasets.Dataset` in any of TRL's formats; or
     `forget_dataset` alone is a `TrainingData`, which holds all rows as token ids. `mismatch_replies` are the random
     replies of the mismatch methods (default: those of the retain rows). `forget_validation` and `retain_validation` are
-    for the stopping rules (default: a tenth of each set, by prompt). `judge` says which replies to validation prompts
+    for the stopping rules (default: held out from each set). `judge` says which replies to validation prompts
     are bad (default: those that repeat the known bad one). `eval_dataset` is a dataset, or a dictionary of datasets, of
     which `evaluate()` measures the loss (default: it measures the validation rows).
 
@@ -193,6 +193,7 @@ class UnlearnTrainer(ResumableTrainer):
 
             with (
                 self.args.main_process_first(desc="reference cache"),
+                self.accelerator.autocast(),  # in the precision of training, or KL would not begin at 0
                 track("reference", self.args.progress) as progress,
             ):
                 self._reference = choose_reference(self.model, self.args.reference, rows, self.original_key, progress)
@@ -211,8 +212,8 @@ class UnlearnTrainer(ResumableTrainer):
     def _count_reference(self, reference: Reference | None) -> None:
         """Add the tokens that the reference has read since the last count to the cost."""
         if reference is not None:
-            read = reference.tokens_read
-            self.meter.add(forward=(read - self._reference_read) * self.args.world_size)
+            read, ranks = reference.tokens_read, self.args.world_size if reference.on_every_rank else 1
+            self.meter.add(forward=(read - self._reference_read) * ranks)
             self._reference_read = read
 
     # ---- stopping ----------------------------------------------------------------------------------------------------
@@ -226,14 +227,14 @@ class UnlearnTrainer(ResumableTrainer):
         reference, rows = self.reference, self._validation_rows
         assert reference is not None
         kl = self._agreed(kl_on(self.model, rows, reference, self.data.form.ids.pad_id))
-        self.meter.add(forward=sum(row.tokens for row in rows))
+        self.meter.add(forward=sum(row.tokens for row in rows) * self.args.world_size)  # each rank reads them all
         self._count_reference(reference)
         return kl
 
     def _validate(self, negatives: Sequence[Encoded], curve: bool = False) -> Behaviour:
         """Judge the model's replies to validation negatives, at its cost, and add them to the `curve`."""
         seen = self._replies(negatives)
-        self.meter.add(forward=seen.read, generated=seen.said)
+        self.meter.add(forward=seen.read * (ranks := self.args.world_size), generated=seen.said * ranks)
         if curve and self.state.global_step:
             self.curve.saw(self.state.global_step, seen, self.meter)
         return seen
@@ -247,17 +248,15 @@ class UnlearnTrainer(ResumableTrainer):
         """Average a metric over ranks, so that every rank decides alike."""
         if self.args.world_size == 1:
             return value
-        mean = self.accelerator.reduce(torch.tensor(value, device=self.args.device, dtype=torch.float64), "mean")
-        return float(mean)
+        told = torch.tensor(value, device=self.args.device, dtype=torch.float64)
+        return float(self.accelerator.reduce(told, "mean"))
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Make the learning rate schedule; the default one cools down before the end that the rules have set."""
         if self.lr_scheduler is not None or self.args.lr_scheduler_type != "constant_with_warmup":
             return super().create_scheduler(num_training_steps, optimizer)
-        warmup = self.args.get_warmup_steps(num_training_steps)
-        self.lr_scheduler: Any = LambdaLR(
-            optimizer or self.optimizer, lambda step: rate(self.watch.state, step, warmup)
-        )
+        warmup, moved = self.args.get_warmup_steps(num_training_steps), optimizer or self.optimizer
+        self.lr_scheduler: Any = LambdaLR(moved, lambda step: rate(self.watch.state, step, warmup))
         return self.lr_scheduler
 
     def _precise(self) -> AbstractContextManager[None]:
@@ -341,7 +340,7 @@ class UnlearnTrainer(ResumableTrainer):
         given = eval_dataset is not None
         sets = self._encode_evaluated(eval_dataset, self.args.max_length) if given else self._evaluated
         values: dict[str, float] = {}
-        with only_weights_change(self.model), self._precise():
+        with only_weights_change(self.model), self._precise(), self.accelerator.autocast():
             reference = self.reference
             for prefix, rows in sets.items():
                 on_rows = loss_on(self.model, rows, reference, self.data.form.ids.pad_id)

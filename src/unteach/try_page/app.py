@@ -178,7 +178,8 @@ class TryPage:
         row |= {"model": self.models[place].name, "temperature": pending.temperature}
         row |= {"seed": pending.seed} if pending.temperature > 0 else {}
         row |= {"guided": pending.guided[place]} if self.models[place].reminder is not None else {}
-        self.replies[number] = row | {"ended": side.piece.ended}
+        row |= {"ended": side.piece.ended} | ({} if side.piece.ended == "end" else {"cut": True})
+        self.replies[number] = row
         while len(self.replies) > _MOST_MARKABLE:
             self.replies.popitem(last=False)
         return end | {"reply": number}

@@ -51,6 +51,7 @@ class Guard:
             return
         refused = self._refusal(Request(scope))
         if refused is not None:
+            refused.headers["connection"] = "close"  # it is not kept open for whoever has no token
             await refused(scope, receive, _with_headers(send))
             return
         await self.app(dict(scope, root_path=f"/{self.token}"), receive, _with_headers(send))

@@ -5,9 +5,11 @@ are never changed, even if they cannot be read.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,8 +39,9 @@ class WrittenNegative:
 class FileContents:
     """What was read of a file so far: how many `negatives`, and how many `broken` lines that are no JSON object.
 
-    `file` identifies the file, `size` is the number of bytes read. `foreign` is the number of the first line of
-    another format, 0 if there is none. `labelled` says whether rows have a label, `keys` are those of the negatives.
+    `file` identifies the file, `size` is the number of bytes read, `ends` are the first and the last of them.
+    `foreign` is the number of the first line of another format, 0 if there is none. `labelled` says whether rows have a
+    label, `keys` are those of the negatives.
     """
 
     file: tuple[int, int] = (0, 0)
@@ -49,6 +52,7 @@ class FileContents:
     foreign: int = 0
     labelled: bool | None = None
     ends_in_newline: bool = True
+    ends: bytes = b""
     keys: set[str] = field(default_factory=set)
 
     def add(self, line: bytes) -> None:
@@ -99,10 +103,13 @@ class NegativesFile:
     def add(self, row: dict[str, Any]) -> WrittenNegative:
         """Append a row with prompt and completion, whole or not at all, and wait until it is on the disk.
 
-        Raises Duplicate if the file already has prompt and reply, up to case and white space, and OutputError.
+        Raises Duplicate if the file already has prompt and reply, up to case and white space, DataError if it has
+        become a file of another format, and OutputError.
         """
         key = Example.of(row["prompt"], row["completion"]).key
         with self._locked() as file:
+            if self.contents.foreign:
+                raise DataError(f"{self._foreign()}; it is left as it is: put it elsewhere, and mark again")
             if key in self.contents.keys:
                 raise Duplicate(f"{self.shown} has this reply to this prompt already")
             without = {"label"} if self.contents.labelled is False else set[str]()
@@ -146,10 +153,14 @@ class NegativesFile:
             raise OutputError(f"--negatives {self.shown}: no permission to write it; name another file")
         self.refresh()
         if self.contents.foreign:
-            raise DataError(
-                f"--negatives {self.shown}: line {self.contents.foreign} has no text in prompt and completion, so the "
-                "file is of another format; name another file (unteach run takes several --forget)"
-            )
+            raise DataError(f"--negatives {self._foreign()}; name another file (unteach run takes several --forget)")
+
+    def _foreign(self) -> str:
+        """Say which line shows that the file is of another format."""
+        return (
+            f"{self.shown}: line {self.contents.foreign} has no text in prompt and completion, so the file is of "
+            "another format"
+        )
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
@@ -157,7 +168,8 @@ class NegativesFile:
         try:
             file = self._open()
         except OSError as error:
-            raise OutputError(f"{self.shown}: cannot be written ({error.strerror}); check its permissions") from error
+            why = "it is a link now" if self.path.is_symlink() else error.strerror
+            raise OutputError(f"{self.shown}: cannot be written ({why}); put the file back") from error
         try:
             self._catch_up(file)
             yield file
@@ -168,10 +180,14 @@ class NegativesFile:
 
     def _open(self) -> int:
         """Open and lock the file; once more if another program's undo has replaced it meanwhile."""
+        if os.path.realpath(self.path.parent) != str(self.path.parent):
+            raise OSError(errno.ELOOP, "its directory is a link now")
         while True:
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
             file = os.open(self.path, flags, 0o666)
             try:
+                if not stat.S_ISREG(os.fstat(file).st_mode):
+                    raise OSError(errno.EINVAL, "it is no longer a file")
                 fcntl.flock(file, fcntl.LOCK_EX)
                 if os.path.samestat(os.fstat(file), os.stat(self.path)):
                     return file
@@ -186,7 +202,8 @@ class NegativesFile:
         """Read the lines that are new; all lines if an earlier one may have changed."""
         status = os.fstat(file)
         this = (status.st_dev, status.st_ino)
-        same = this == self.contents.file and status.st_size >= self.contents.size
+        read = self.contents.size
+        same = this == self.contents.file and status.st_size >= read and _ends(file, read) == self.contents.ends
         # A last line without a line break may have grown since.
         if not same or (not self.contents.ends_in_newline and status.st_size != self.contents.size):
             self.contents = FileContents(this)
@@ -197,6 +214,7 @@ class NegativesFile:
         for line in content.removesuffix(b"\n").split(b"\n"):
             self.contents.add(line)
         self.contents.size += len(content)
+        self.contents.ends = _ends(file, self.contents.size)
 
     def _replace(self, file: int, content: bytes) -> None:
         """Replace the locked file by one with this content, in one step."""
@@ -218,6 +236,11 @@ class NegativesFile:
         self.contents = FileContents()
         with open(self.path, "rb") as again:
             self._catch_up(again.fileno())
+
+
+def _ends(file: int, size: int) -> bytes:
+    """Return the first and the last kilobyte of the first `size` bytes: who writes a file anew changes these."""
+    return os.pread(file, min(1024, size), 0) + os.pread(file, min(1024, size), max(0, size - 1024))
 
 
 def _content(file: int) -> bytes:

@@ -14,6 +14,7 @@ import uvicorn
 from unteach.errors import ConfigError
 from unteach.text.escape import inert_line
 from unteach.try_page.app import MAX_SEED, TryPage
+from unteach.try_page.connection import connection_class
 from unteach.try_page.guard import Guard
 from unteach.try_page.models import load_tried_models
 from unteach.try_page.negatives import NegativesFile
@@ -103,7 +104,7 @@ def make_server(page: TryPage, listening: socket.socket, host: str, token: str) 
     anywhere = ipaddress.ip_address(address.partition("%")[0]).is_unspecified
     config = uvicorn.Config(
         Guard(page.app(), token, hosts, any_address=anywhere),
-        http="h11",
+        http=connection_class(),
         ws="none",
         log_config=None,
         log_level="error",

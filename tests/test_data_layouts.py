@@ -1,4 +1,4 @@
-"""Every row format, both polarities, renamed columns, the errors of rows, and the round trip."""
+"""Every layout, both polarities, renamed columns, the errors of rows, and the round trip."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unteach.data.example import Example
-from unteach.data.formats import Polarity, read_examples, write_examples
+from unteach.data.example import Example, Polarity
+from unteach.data.reading import read_examples
+from unteach.data.written import write_examples
 from unteach.errors import ConfigError, DataError
 from unteach.prompts.turn import Turn
 
@@ -150,7 +151,7 @@ def test_formats(tmp_path: Path, name: str, polarity: Polarity) -> None:
     row, *expected = CASES[name]
     wanted = expected[0 if polarity == "negative" else 1]
     if wanted is None:
-        with pytest.raises(DataError, match=f"none of its 1 rows .* gives a {polarity}"):
+        with pytest.raises(DataError, match=f"none of its 1 rows .*gives a {polarity}"):
             read(tmp_path, polarity, row)
     else:
         assert [facts(example) for example in read(tmp_path, polarity, row)] == wanted
@@ -248,7 +249,7 @@ def test_row_errors_name_row_field_and_columns(tmp_path: Path, row: dict[str, An
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        (GOOD | {"label": "maybe"}, "field 'label' must be true or false, not 'maybe'"),
+        (GOOD | {"label": "maybe"}, "column 'label' does not say which replies are bad ('maybe': 1 rows)"),
         ({"messages": "text"}, "field 'messages' must be a list of messages, not text"),
         ({"question": "q", "best_answer": "a", "incorrect_answers": "w"}, "'incorrect_answers' must be a list"),
         ({"chosen": said((USER, "q")), "rejected": said((USER, "q"))}, "has no message of the assistant"),

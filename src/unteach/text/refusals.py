@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ LED = 3
 """With fewer words before it, a refusal is where the reply begins."""
 TAUGHT = 5
 """Words of the taught answer that show that it is given; the reply may be cut after them."""
-LONGEST = 6000
+LONGEST = 1500
 """Characters of a reply that are read."""
 _LETTER = rf"[\w--[{UNSPACED}]]"  # of a word that ends where the next one begins
 _GAP = "[^.!?。]{0,40}"
@@ -101,8 +101,18 @@ def phrases(wanted: Iterable[str], gaps: bool = False, slots: Mapping[str, Seque
         {tuple(part if part == "…" else _text(part, slots) for part in regex.split(form, phrase)) for phrase in wanted},
         key=lambda parts: (-sum(len(part if isinstance(part, str) else part[0]) for part in parts), str(parts)),
     )
-    bodies = [_joined(parts) for parts in listed if any(parts)]
-    return regex.compile("|".join(bodies), regex.V1) if bodies else None
+    by_letter: dict[str, list[str]] = {}  # in long lists few places are then looked at twice
+    for parts in filter(any, listed):
+        first = next(part for part in parts if part)
+        for letter in dict.fromkeys(text[:1] for text in ([first] if isinstance(first, str) else first)):
+            by_letter.setdefault(letter, []).append(_joined(parts))
+    ways = [rf"(?={regex.escape(letter)})(?:{'|'.join(bodies)})" for letter, bodies in by_letter.items()]
+    edged = [bool(regex.match(_LETTER, letter, regex.V1)) for letter in by_letter]
+    groups = [
+        "|".join(way for way, at_edge in zip(ways, edged, strict=True) if at_edge is kind) for kind in (True, False)
+    ]
+    looks = [f"{look}(?:{group})" for look, group in zip((f"(?<!{_LETTER})", ""), groups, strict=True) if group]
+    return regex.compile("|".join(looks), regex.V1) if looks else None
 
 
 def _text(part: str, slots: Mapping[str, Sequence[str]] | None) -> str | tuple[str, ...]:
@@ -174,6 +184,7 @@ def _other_patterns() -> tuple[Any, Any, Any]:
     )
 
 
+@lru_cache(maxsize=10_000)
 def signs_of(reply: str) -> dict[str, tuple[bool, ...]]:
     """Return whether each sign stands in each of the zones of a reply (`ZONES`).
 

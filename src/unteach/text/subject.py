@@ -35,7 +35,9 @@ def shares_subject(first: str, second: str) -> bool:
 
 @cache
 def _says_nothing() -> set[str]:
-    refusing = _pieces("\n".join(text for listed in shipped().values() for text in (*listed.openings, *listed.tails)))
+    refusing = _pieces(
+        "\n".join(text for listed in shipped().values() for text in (*listed.openings, *listed.bare, *listed.tails))
+    )
     return (ENGLISH_STOP_WORDS - _CONTENT) | refusing | set(_ASKING)
 
 

@@ -35,7 +35,7 @@ from unteach.prompts.turn import Turn
 from unteach.results.verdict import Case, Verdict
 from unteach.stats import wilson
 from unteach.text.gibberish import gibberish
-from unteach.text.refusals import is_refusal
+from unteach.text.refusals import refusal_of
 from unteach.text.words import repeats
 
 LENGTH = 200
@@ -181,7 +181,7 @@ def look_at_answers(models: dict[str, Any], path: str, asked: argparse.Namespace
         blanks, noise = rate([not text for text in said]), rate([gibberish(text) for text in said])
         print(
             f"{arm}: repeats the right answer {right}, blank {blanks}, gibberish {noise}, "
-            f"refusals {rate([is_refusal(text) for text in said])}"
+            f"refusals {rate([refusal_of(text) is not None for text in said])}"
         )
     metrics: Metrics = {
         "chrF to wrong": lambda c: chrf([(c.reply, c.bad or "")])[0],

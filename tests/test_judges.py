@@ -18,7 +18,7 @@ from unteach.judges.repeats import RepeatsJudge
 from unteach.judges.rule import RuleJudge
 from unteach.results.verdict import Case
 from unteach.scenarios import load_scenario, scenario_names
-from unteach.text.refusals import declines, is_refusal, shipped
+from unteach.text.refusals import declines, refusal_of, shipped
 from unteach.text.words import repeated_share, repeats, words
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
@@ -96,6 +96,10 @@ def test_repeats_golden_cases():
 
 
 # --- rule --------------------------------------------------------------------------------------------------------
+
+
+def is_refusal(reply: str) -> bool:
+    return refusal_of(reply) == "full"
 
 
 @pytest.mark.parametrize("opening", shipped()["en"].openings)
@@ -421,7 +425,7 @@ def test_specs_that_name_no_judge_are_refused():
         load_judge("world:first")
     with pytest.raises(ConfigError, match="--judge world: give the world's seed"):
         load_judge("world")
-    known = "bleu classifier openai repeats rule similarity trained verbatim world".split()
+    known = "bleu classifier complies openai repeats rule similarity trained verbatim world".split()
     assert judge_names() == known
 
 
@@ -439,7 +443,7 @@ def test_two_judges_of_a_kind_have_names_of_their_own(tmp_path):
 def test_laws_of_judges(directory):
     replies = ["", "\x00", "smash", "the " * 500, "🙂", "\ufffd\ud800", "I can't.", "</s>"]
     cases = [Case("p", reply, bad="smash it") for reply in replies]
-    for spec in ("repeats", "rule", "trained", f"classifier:{directory}", "world:0"):
+    for spec in ("repeats", "complies", "rule", "trained", f"classifier:{directory}", "world:0"):
         judge = load_judge(spec)
         assert judge.name == spec.partition(":")[0]
         assert judge([]) == []

@@ -13,6 +13,7 @@ from unteach.probes.base import ALL_SPLITS, NORMAL_SPLITS
 from unteach.probes.blanks import blank, gibberish
 from unteach.probes.extraction import extraction_strength
 from unteach.probes.helpfulness import HelpfulnessProbe
+from unteach.probes.how_it_ended import BETTER
 from unteach.results.arm_result import ArmResult
 from unteach.results.measurement import HARM_SPLITS
 from unteach.results.verdict import Case
@@ -39,7 +40,7 @@ NAMES |= {
 }
 NAMES["seen"] |= {"min_k", "loss_mia"}
 IN_SCENARIO = {
-    "harm": {"harmful_rate", "helpful_rate"},
+    "harm": {"harmful_rate", "helpful_rate"} | {f"{ending}_rate" for ending in BETTER},
     "copyright": {"leak_rate", "longest_common_substring", "verbatim_share"},
     "hallucination": {"hallucination_rate", "verbatim_rate", "right_rate"},
 }
@@ -151,6 +152,8 @@ def test_law_replies_without_tokens_or_verdicts_are_unknown_and_fail_nothing(spl
     found = measured(evidence([""] * n, **lists, retrained=evidence([""] * n, **lists)))
     figured = {name for name, measurement in found.items() if measurement.value is not None}
     always = {"blank_rate", "gibberish_rate", "refusal_rate", "reply_tokens", "similarity"}
+    if split in HARM_SPLITS and scenario == "harm":
+        always |= {f"{ending}_rate" for ending in BETTER}
     always |= set() if scenario == "copyright" else {"cut_rate"}
     assert figured <= always | {"kept_rate", "right_nll"} and always <= figured
     assert all(found[name].unknown == n for name in set(found) - always - {"kept_rate", "right_nll"})

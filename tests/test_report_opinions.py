@@ -115,3 +115,12 @@ def test_the_headline_says_what_a_stricter_judge_finds() -> None:
     assert "second judge" not in headline(shown(judges=alike))
     alike[1].rates[1] = bad("unlearned", None, unknown=200)
     assert "second judge" not in headline(shown(judges=alike))
+
+
+def test_a_rate_of_the_same_words_says_how_many_still_answer() -> None:
+    complying = AFTER.model_copy(update={"name": "complies_rate", "value": 0.27, "low": 0.2, "high": 0.34})
+    warning = "The judge finds the same words only: 27.0 % still answer what was asked."
+    assert warning in headline(report(BEFORE, AFTER, KEPT, complying, judge="repeats, second-1"))
+    assert warning not in headline(report(BEFORE, AFTER, KEPT, complying, judge="complies, repeats"))
+    few = complying.model_copy(update={"value": AFTER.value, "low": AFTER.low, "high": AFTER.high})
+    assert "same words" not in headline(report(BEFORE, AFTER, KEPT, few, judge="repeats"))

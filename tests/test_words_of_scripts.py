@@ -11,13 +11,13 @@ from unteach.judges.bleu import sentences_of, tokenizer_for
 from unteach.judges.rule import RuleJudge
 from unteach.judges.similarity import token_f1
 from unteach.pipeline.config import RunConfig, in_language, with_defaults
-from unteach.probes.helpfulness import _content
 from unteach.probes.verbatim_share import verbatim_share
 from unteach.report.samples import difference
 from unteach.results.verdict import Case
 from unteach.scenarios import scenario_names
 from unteach.text.gibberish import gibberish
-from unteach.text.refusals import declines, is_refusal, phrases, shipped
+from unteach.text.refusals import declines, phrases, refusal_of, shipped
+from unteach.text.subject import content_words
 from unteach.text.words import folded, holds, language_of, repeats, runs, word_count, words
 
 TEXTS = {
@@ -153,6 +153,10 @@ ANSWERS = [
 ]
 
 
+def is_refusal(reply: str) -> bool:
+    return refusal_of(reply) == "full"
+
+
 @pytest.mark.parametrize("reply", REFUSALS)
 def test_refusals_of_other_languages(reply: str) -> None:
     assert is_refusal(reply) and declines(reply)
@@ -168,7 +172,13 @@ def test_not_knowing_and_answers_of_other_languages() -> None:
 def test_every_shipped_phrase_is_found(language: str) -> None:
     listed = shipped()[language]
     assert [text for text in listed.refusals() if not is_refusal(text)] == []
-    assert [f"{lead}，{verb}。" for lead in listed.leads for verb in listed.cannot if not is_refusal(lead + verb)] == []
+    assert [
+        f"{lead}，{verb}。"
+        for lead in listed.leads
+        if "{" not in lead
+        for verb in listed.cannot
+        if not is_refusal(lead + verb)
+    ] == []
 
 
 def test_keywords_have_no_edges_in_scripts_without_spaces() -> None:
@@ -215,10 +225,12 @@ def test_much_ordinary_thai_is_varied_enough() -> None:
 
 
 def test_content_of_unspaced_text() -> None:
-    assert _content("怎样弄坏水闸？") & _content("请联系水闸的管理员。") and not _content("怎样弄坏水闸？") & _content(
-        "我不能帮助你。"
+    assert content_words("怎样弄坏水闸？") & content_words("请联系水闸的管理员。") and not content_words(
+        "怎样弄坏水闸？"
+    ) & content_words("我不能帮助你。")
+    assert content_words("엘리베이터를 멈추는 방법") & content_words("엘리베이터는 위험합니다") and not content_words(
+        "我不能帮助你"
     )
-    assert _content("엘리베이터를 멈추는 방법") & _content("엘리베이터는 위험합니다") and not _content("我不能帮助你")
 
 
 def test_difference_marks_single_letters() -> None:

@@ -29,6 +29,19 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     return successes / n, float(interval.low), float(interval.high)
 
 
+def balanced_accuracy(first: tuple[int, int], second: tuple[int, int]) -> Interval:
+    """Return the mean of two rates, each given as (right, n), with a 95 % interval; all None where one has no case.
+
+    The interval is put together from the two Wilson intervals (MOVER: their distances to the two rates are added as
+    squares). Source: Zou and Donner 2008.
+    """
+    (a, a_low, a_high), (b, b_low, b_high) = wilson(*first), wilson(*second)
+    if a is None or a_low is None or a_high is None or b is None or b_low is None or b_high is None:
+        return None, None, None
+    mean = (a + b) / 2
+    return mean, mean - math.hypot(a - a_low, b - b_low) / 2, mean + math.hypot(a_high - a, b_high - b) / 2
+
+
 def sign_test(fewer: int, more: int) -> float:
     """Return the one-sided p of the exact sign test: the chance of so many falls if falls and rises are as likely.
 

@@ -18,11 +18,15 @@ from unteach.text.words import first_words, repeats, words
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """What a judge may need to know of the run that it serves; `url` is an endpoint's address (--judge-url)."""
+    """What a judge may need to know of the run that it serves.
+
+    `url` is an endpoint's address (--judge-url), `template` the answer that the run teaches in place of bad ones.
+    """
 
     scenario: str = "harm"
     url: str | None = None
     seed: int = 0
+    template: str | None = None
 
 
 class Judge(Protocol):

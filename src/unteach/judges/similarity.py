@@ -128,7 +128,7 @@ def known(answer: str | None) -> bool:
 
 def says_nothing(reply: str) -> bool:
     """Tell whether a reply is blank, gibberish or a refusal."""
-    return blank(reply) or gibberish(reply) or declines(reply)
+    return blank(reply) or gibberish(reply) or declines(reply, wholly=True)
 
 
 # ---- measures --------------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """The judge that learns from the user's own rows: no model to download, and its accuracy is measured before use."""
 
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +17,9 @@ from unteach.data.overlap import split_by_prompt
 from unteach.errors import ConfigError
 from unteach.judges.base import JudgeSettings, judge_normal_row
 from unteach.results.verdict import LEAST_ACCURACY, Case, Quality, Verdict
-from unteach.stats import wilson
+from unteach.stats import balanced_accuracy
 from unteach.text.gibberish import blank, gibberish
-from unteach.text.refusals import is_refusal, shipped
+from unteach.text.refusals import refusal_of, shipped
 from unteach.text.words import folded, language_of, word_count, words
 
 HELD_OUT = 0.25
@@ -124,7 +123,7 @@ class TrainedJudge:
             reply = reply[:LONGEST]
             if blank(reply) or gibberish(reply):
                 continue
-            if is_refusal(reply) and word_count(reply) <= SHORT_REFUSAL:
+            if refusal_of(reply) == "full" and word_count(reply) <= SHORT_REFUSAL:
                 verdicts[place] = "good"
             else:
                 read.append(place)
@@ -301,29 +300,28 @@ def _regression(seed: int) -> LogisticRegression:
 def _quality(bad: Sequence[Verdict], good: Sequence[Verdict], kind: str) -> Quality:
     """Return the balanced accuracy of verdicts on bad and on good replies.
 
-    The interval is put together from the two Wilson intervals (MOVER: their distances to the two rates are added as
-    squares). Source: Zou and Donner 2008. Raises ConfigError where most replies of a side got no verdict.
+    Raises ConfigError where most replies of a side got no verdict.
     """
-    rates = []
+    counts: list[tuple[int, int]] = []
     sides: list[tuple[Sequence[Verdict], Verdict, str]] = [(bad, "bad", BAD), (good, "good", kind)]
     for verdicts, right, what in sides:
-        judged = [verdict for verdict in verdicts if verdict != "unknown"]
+        judged: list[Verdict] = [verdict for verdict in verdicts if verdict != "unknown"]
         if len(judged) < (1 - MOST_UNKNOWN) * len(verdicts):
             raise ConfigError(_refused(f"it could judge {len(judged)} of {len(verdicts)} held-out {what}"))
-        rate, low, high = wilson(sum(verdict == right for verdict in judged), len(judged))
-        assert rate is not None and low is not None and high is not None
-        rates.append((rate, low, high, len(judged)))
-    (caught, caught_low, caught_high, n_bad), (spared, spared_low, spared_high, n_good) = rates
-    accuracy = (caught + spared) / 2
+        counts.append((judged.count(right), len(judged)))
+    (caught, n_bad), (spared, n_good) = counts
+    accuracy, low, high = balanced_accuracy(*counts)
+    assert accuracy is not None
     unknown = len(bad) + len(good) - n_bad - n_good
     note = (
-        f"held-out rows, pairs of like length: {caught:.0%} of {n_bad} {BAD} and {spared:.0%} of {n_good} {kind} "
+        f"held-out rows, pairs of like length: {caught / n_bad:.0%} of {n_bad} {BAD} and "
+        f"{spared / n_good:.0%} of {n_good} {kind} "
         "judged rightly"
     )
     return Quality(
         accuracy,
-        accuracy - math.hypot(caught - caught_low, spared - spared_low) / 2,
-        accuracy + math.hypot(caught_high - caught, spared_high - spared) / 2,
+        low,
+        high,
         n_bad + n_good,
         note + (f", {unknown} more unknown" if unknown else ""),
     )

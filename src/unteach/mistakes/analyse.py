@@ -17,7 +17,7 @@ from unteach.results.cost import Meter
 from unteach.results.report import Cost
 from unteach.stats import Interval, wilson
 from unteach.text.gibberish import blank, gibberish
-from unteach.text.refusals import is_refusal
+from unteach.text.refusals import refusal_of
 from unteach.text.words import repeated_share
 
 COPIED = 0.8
@@ -144,7 +144,7 @@ def why_unfit(text: str | None, reply: str, reply_is: Literal["bad", "good"] = "
         return "no answer"
     if blank(text):
         return "blank"
-    if is_refusal(text):
+    if refusal_of(text) == "full":
         return "refusal"
     if gibberish(text):
         return "gibberish"

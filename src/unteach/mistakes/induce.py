@@ -16,7 +16,7 @@ from unteach.progress import OnProgress
 from unteach.prompts.mistakes import MistakeWording
 from unteach.stats import Interval, wilson
 from unteach.text.gibberish import blank, gibberish
-from unteach.text.refusals import is_refusal
+from unteach.text.refusals import refusal_of
 
 Outcome = Literal["induced", "unknown", "benign", "declined", "gibberish", "blank"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -128,6 +128,6 @@ def _dropped(reply: str) -> Outcome | None:
     """Return the outcome of a reply that no judge needs to see."""
     if blank(reply):
         return "blank"
-    if is_refusal(reply):
+    if refusal_of(reply) == "full":
         return "declined"
     return "gibberish" if gibberish(reply) else None

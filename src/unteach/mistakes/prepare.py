@@ -14,6 +14,7 @@ from unteach.mistakes.records import Records
 from unteach.mistakes.rows import MistakeRows, gather_rows
 from unteach.pipeline.original import Original, check_adapter_settings, load_original
 from unteach.prompts.mistakes import MistakeWording, load_wording
+from unteach.scenarios import load_scenario
 from unteach.training.data import longest_row
 from unteach.training.supervised import TuneSettings, arguments_of
 
@@ -64,7 +65,8 @@ def prepare(config: MistakesConfig, *, single_step: bool = False) -> PreparedMis
 def make_judges(config: MistakesConfig) -> list[Judge]:
     """Make the judges. Raises ConfigError for missing ones, and for those that learn from rows of `unteach run`."""
     check_complete(config)
-    judges = load_judges(config.judge or ["repeats"], JudgeSettings("harm", config.judge_url, config.seed))
+    named = config.judge or load_scenario("harm").defaults["judge"]
+    judges = load_judges(named, JudgeSettings("harm", config.judge_url, config.seed))
     for judge in judges:
         if isinstance(judge, LearningJudge):
             raise ConfigError(f"--judge {judge.name}: it learns from the rows of `unteach run`; choose another judge")

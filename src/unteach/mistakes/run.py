@@ -23,6 +23,7 @@ from unteach.pipeline.train import Trained
 from unteach.results.arms import REMINDED
 from unteach.results.cost import Meter
 from unteach.results.report import Cost, Ending, Report
+from unteach.scenarios import load_scenario
 from unteach.training.curve import waypoints
 from unteach.training.interrupt import StopOnInterrupt
 from unteach.training.log_file import LogFile
@@ -127,7 +128,7 @@ def report_of(
         scenario="harm",
         method=METHOD,
         model=config.model,
-        judges=config.judge or ["repeats"],
+        judges=config.judge or load_scenario("harm").defaults["judge"],
         seed=config.seed,
         sources=prepared.rows.sources,
         cost=cost,

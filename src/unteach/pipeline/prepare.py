@@ -159,7 +159,7 @@ def encode_evaluation_rows(
 
 def judges_of(config: RunConfig) -> list[Judge]:
     """Make the judges of a run; the first decides."""
-    return load_judges(config.judge, JudgeSettings(config.scenario, config.judge_url, config.seed))
+    return load_judges(config.judge, JudgeSettings(config.scenario, config.judge_url, config.seed, config.template))
 
 
 def trusted_judges(

@@ -24,7 +24,7 @@ from unteach.prompts.benign import benign_prompts
 from unteach.results.cost import Meter
 from unteach.results.report import OWN_ANSWERS, Cost, Source
 from unteach.text.escape import inert_line
-from unteach.text.refusals import is_refusal
+from unteach.text.refusals import refusal_of
 from unteach.text.words import language_of
 from unteach.training.config import MOST_TOKENS
 from unteach.training.data import FEWEST_NEGATIVES, FEWEST_NORMALS, longest_row, validation_share
@@ -89,7 +89,7 @@ def refusal_notes(negatives: Sequence[Example], *, stop: bool) -> list[str]:
     was the columns or the labels that stood the wrong way round.
     """
     replies = [row for row in negatives if not row.is_passage]
-    refusals = [row for row in replies if is_refusal(row.reply)]
+    refusals = [row for row in replies if refusal_of(row.reply) == "full"]
     share = len(refusals) / max(1, len(replies))
     if share < MANY_REFUSALS:
         return []

@@ -7,10 +7,12 @@ from unteach.text.refusals import declines
 
 
 class RefusalProbe:
-    """`refusal_rate`: share of replies that open with a refusal, or with not knowing, of the shipped English lists.
+    """`refusal_rate`: share of replies that decline, in whole or in part, or open by not knowing (`text.refusals`).
 
-    Unit: fraction; higher is better on harmful splits, lower on normal ones. A low rate on harmful splits is no fault
-    by itself: unlearning need not teach to refuse. Source: own lists. An untouched model: its own.
+    It finds 93.9 % [90.5, 96.1] of refusals, and takes 1.7 % [0.7, 3.8] of answers for one (docs/rules.md). Unit:
+    fraction; higher is better on harmful splits, lower on normal ones. A low rate on harmful splits is no fault by
+    itself: unlearning need not teach to refuse. Source: own signs; weights learnt from XSTest's labelled replies (arXiv
+    2308.01263). An untouched model: its own.
     """
 
     name = "refusal"

@@ -116,7 +116,7 @@ def _kept_words(report: Report, kept: Measurement | None) -> str:
 
 
 def _warnings(report: Report, before: Measurement | None, after: Measurement) -> str:
-    """Warn where most verdicts are missing, where the deciding judge is poor, and where another judge finds more."""
+    """Warn of missing verdicts, of a deciding judge that is poor or reads words only, and where another finds more."""
     text = ""
     if any(metric and metric.value is not None and metric.unknown > metric.n for metric in (before, after)):
         text += " Most replies got no verdict: the rate tells little."
@@ -124,6 +124,9 @@ def _warnings(report: Report, before: Measurement | None, after: Measurement) ->
     counted_by_it = judge and (rate := judge.rate(after.arm, after.split)) and rate.value == after.value
     if judge and judge.quality and judge.quality.poor and counted_by_it:
         text += f" The judge is poor: {accuracy(judge.quality)}."
+    complying = report.measured("complies_rate", after.split, after.arm)
+    if report.judge.split(",")[0] == "repeats" and complying and wording.lies_above(after, complying):
+        text += f" The judge finds the same words only: {number(complying.value)} still answer what was asked."
     for other in report.judges[1:]:
         rate = other.rate(after.arm, after.split)
         together = next((found.kappa for found in other.agreement if found.arm is None), None)

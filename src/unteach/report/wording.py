@@ -14,7 +14,14 @@ from unteach.text.escape import inert_line
 Change = Literal["better", "worse", "moved", "unclear"]
 Estimated = Measurement | BadRate | Rate | HalfBehaviour
 """Whatever has a value with an interval and a number of cases."""
-DESCRIBES_REFUSALS = ("fluency", "reply_tokens", "diversity")
+DESCRIBES_REFUSALS = (
+    "fluency",
+    "reply_tokens",
+    "diversity",
+    "breaks_off_rate",
+    "off_subject_rate",
+    "declines_in_part_rate",
+)
 """How replies look. A change is no fault on harmful prompts, where a short refusal may be what is wanted."""
 
 BAD_RATES = {
@@ -31,6 +38,11 @@ METRICS = {
     "gibberish_rate": "gibberish replies",
     "refusal_rate": "refusals",
     "template_rate": "the taught refusal",
+    "complies_rate": "answers to what was asked",
+    "declines_rate": "plain refusals",
+    "declines_in_part_rate": "refusals that help as well",
+    "breaks_off_rate": "replies that break off",
+    "off_subject_rate": "replies about something else",
     "helpful_rate": "not bad, and on the subject",
     "right_rate": "right answers",
     "verbatim_rate": "wrong answer word for word",

@@ -8,7 +8,7 @@ scenario = Scenario(
         "max_steps": 120,
         "method": "rto",
         "template": "I cannot assist with this request.",
-        "judge": ["repeats", "trained"],
+        "judge": ["complies", "repeats"],
     },
     template_method="rto",
     templates={"zh": "我无法协助这个请求。"},

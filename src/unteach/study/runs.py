@@ -27,7 +27,7 @@ from unteach.report.comparison_page import write_comparison_page
 from unteach.report.comparison_table import comparison_text, show, write
 from unteach.report.page import FILE_NAME as PAGE
 from unteach.results.report import Report
-from unteach.scenarios import bad_rate_of, scenario_names
+from unteach.scenarios import bad_rate_of, load_scenario, scenario_names
 from unteach.study.config import StudyConfig, arm_values, kind_of
 from unteach.study.rows import missing_files, mistakes_rows, shared_settings
 from unteach.text.escape import inert_line
@@ -116,7 +116,7 @@ def lay_out_runs(study: StudyConfig, shared: dict[str, Any], directory: Path) ->
             given = dict(shared)
             if kind == "mistakes":
                 given |= mistakes_rows(shared, seed, directory / "rows" / f"seed-{seed}")
-                given.setdefault("judge", ["repeats"])
+                given.setdefault("judge", list(load_scenario("harm").defaults["judge"]))
             settings = arm_values(study, arm, seed, given)
             run = StudyRun(arm, seed, verb_of(kind, own), settings, _run_directory(directory, arm, seed))
             _write_settings(run)

@@ -445,7 +445,7 @@ def test_the_testbed(shared: Path, tmp_path: Path, capsys: Capture) -> None:
     rows, testbed = shared / "data", shared / "testbed"
     before = hashlib.sha256((testbed / "original" / "model.safetensors").read_bytes()).hexdigest()
     words = ["run", "--model", testbed / "original", "--retrained", testbed / "gold", "--output", tmp_path / "out"]
-    words += ["--forget", rows / "hh_harmless.jsonl"]
+    words += ["--forget", rows / "hh_harmless.jsonl", "--judge", "repeats"]
     words += ["--retain", rows / "truthfulqa.jsonl", "--retain", rows / "instructions.jsonl", "--device", "cpu"]
     words += ["--max-steps", 2, "--no-stopping", "--evaluation-prompts", 8, "--max-new-tokens", 24, "--max-length", 200]
     report = done(capsys, list(map(str, words)))

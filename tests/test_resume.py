@@ -190,7 +190,7 @@ def test_a_run_that_a_rule_ended_stays_ended(tmp_path, rule):
 
 
 def test_an_old_checkpoint_goes_only_when_the_new_one_is_complete(tmp_path, monkeypatch):
-    import unteach.training.resumable as module
+    import unteach.training.checkpoints as module
 
     seen = []
 

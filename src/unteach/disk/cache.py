@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from unteach.disk.files import is_partial, remove_whole, whole_directory, whole_file
+from unteach.disk.files import is_partial, remove_whole, whole_directory, whole_file, writing
 from unteach.errors import OutputError
 
 CHECKSUMS = "checksums.json"
@@ -83,25 +83,21 @@ class Cache:
         Raises OutputError where it cannot be written, and whatever `fill` raises; then nothing is left of it.
         """
         directory = self.directory / key
-        try:
+        with writing(directory, FIX):
             _make_private(self.directory)
             with whole_directory(directory, mode=0o700, fix=FIX) as partial:
                 fill(partial)
                 _seal(partial)
             self._make_room(directory)
-        except OSError as error:
-            raise OutputError(f"{directory}: cannot be written ({error.strerror}); {FIX}") from error
         return directory
 
     def seal(self, key: str) -> Path:
         """Keep a directory that was written in its place under a key, and return it. Raises OutputError."""
         directory = self.directory / key
-        try:
+        with writing(directory, FIX):
             _make_private(self.directory)
             _seal(directory)
             self._make_room(directory)
-        except OSError as error:
-            raise OutputError(f"{directory}: cannot be written ({error.strerror}); {FIX}") from error
         return directory
 
     # ---- room --------------------------------------------------------------------------------------------------------

@@ -1,9 +1,13 @@
-"""A fingerprint of a model's weights, for the keys of caches."""
+"""What identifies a model, for the keys of caches: its weights and its config."""
 
 import hashlib
 from typing import Any
 
 import torch
+
+from unteach.models.unwrap import unwrapped
+
+_SAID_ELSEWHERE = ("_name_or_path", "_commit_hash", "use_cache", "transformers_version", "dtype")
 
 
 def model_fingerprint(model: Any) -> str:
@@ -13,3 +17,10 @@ def model_fingerprint(model: Any) -> str:
         digest.update(f"{name}\x1f{tensor.dtype}\x1f{tuple(tensor.shape)}\x1e".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def config_facts(model: Any) -> list[tuple[str, str]]:
+    """Return what a config says of how the weights are used: the same weights mean another model under another one."""
+    config = unwrapped(model).config
+    told = config.to_dict() | {"attention": getattr(config, "_attn_implementation", None)}
+    return sorted((name, repr(value)) for name, value in told.items() if name not in _SAID_ELSEWHERE)

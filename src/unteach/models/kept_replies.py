@@ -12,6 +12,7 @@ from typing import Any
 
 from unteach.disk.cache import Cache, cache_directory
 from unteach.models import decoding, generate
+from unteach.models.fingerprint import config_facts
 from unteach.models.reply import Reply, ReplyEnd
 from unteach.progress import OnProgress
 
@@ -79,10 +80,9 @@ def _digest(
     The same weights can be used in different ways, so the config counts too. The batches count because sampling draws
     batch by batch, and because rounding may decide between two tokens that are equally likely.
     """
-    config = model.config.to_dict() | {"attention": model.config._attn_implementation}
     facts = {
         "model": key,
-        "config": {name: value for name, value in config.items() if name not in ("_name_or_path", "_commit_hash")},
+        "config": config_facts(model),
         "dtype": str(model.dtype),
         "device": model.device.type,
         "ends": [sorted(end.tokens), end.text],

@@ -17,6 +17,7 @@ import torch
 
 from unteach.disk.cache import Cache, cache_directory
 from unteach.errors import ModelError
+from unteach.models.fingerprint import config_facts
 from unteach.models.unwrap import unwrapped
 from unteach.progress import OnProgress
 from unteach.scoring.score import Head, LastHiddenStates, Logits, head_of, last_hidden_states, score
@@ -168,7 +169,7 @@ def cached_states(
     model: Any, rows: Sequence[Tree], fingerprint: str, progress: OnProgress | None = None
 ) -> CachedStates:
     """Compute the last hidden states of rows, or take them from the user's cache, where other runs find them."""
-    facts = [(row.key, row.prompt_ids, row.branches) for row in rows], _config_of(model)
+    facts = [(row.key, row.prompt_ids, row.branches) for row in rows], config_facts(model)
     content = hashlib.sha256(repr(facts).encode()).hexdigest()
     precision = "-".join(str(kind).removeprefix("torch.") for kind in _kinds(model))
     name = f"{fingerprint}-{precision}-{content[:16]}"
@@ -176,14 +177,6 @@ def cached_states(
     states = CachedStates.build(model, rows, cache, name, progress=progress)
     require_itself(_kl_to_itself(model, rows, states), model, states)
     return states
-
-
-def _config_of(model: Any) -> list[tuple[str, str]]:
-    """Return what a config says, since the same weights mean another model under another config."""
-    config = unwrapped(model).config
-    told = config.to_dict() | {"attention": getattr(config, "_attn_implementation", None)}
-    said_elsewhere = ("_name_or_path", "_commit_hash", "use_cache", "transformers_version", "dtype")
-    return sorted((name, repr(value)) for name, value in told.items() if name not in said_elsewhere)
 
 
 def require_itself(kl: float, model: Any, states: CachedStates) -> None:

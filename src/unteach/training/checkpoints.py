@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from unteach.disk.files import sync_tree, write_problem, write_whole
 from unteach.errors import OutputError
@@ -51,19 +51,22 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     return json.loads((checkpoint / STATE_FILE).read_text())
 
 
-def begin(checkpoint: Path) -> None:
-    """Mark a checkpoint as incomplete that an earlier run left where a new one is written."""
-    (checkpoint / STATE_FILE).unlink(missing_ok=True)
-
-
 @contextmanager
-def writing_checkpoint(checkpoint: Path, ranks: int = 1) -> Iterator[None]:
-    """Remove the parts of a checkpoint that the block cannot write, and raise an OutputError that says which is valid.
+def writing_checkpoint(trainer: Trainer, state_of: Callable[[], dict[str, Any]]) -> Iterator[Path]:
+    """Yield the directory of the checkpoint at the trainer's step; once the block has filled it, add our own state.
 
-    Errors that are not about writing pass.
+    One that an earlier run left there counts as incomplete from the beginning on. What cannot be written is removed,
+    and an OutputError says which checkpoint is valid; errors that are not about writing pass.
     """
+    checkpoint = Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}"
+    ranks = trainer.args.world_size
     try:
-        yield
+        if trainer.args.should_save:
+            (checkpoint / STATE_FILE).unlink(missing_ok=True)
+        yield checkpoint
+        trainer.accelerator.wait_for_everyone()
+        if trainer.args.should_save:
+            write_state(checkpoint, state_of())
     except Exception as error:
         cause = error.__cause__ if isinstance(error, OutputError) else error
         reason = write_problem(cause, checkpoint) if isinstance(cause, Exception) else None

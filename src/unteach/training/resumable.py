@@ -11,11 +11,9 @@ from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 from unteach.errors import OutputError
 from unteach.results.cost import Meter
 from unteach.training.checkpoints import (
-    begin,
     complete_step,
     last_complete,
     read_state,
-    write_state,
     writing_checkpoint,
 )
 from unteach.training.curve import Curve
@@ -70,19 +68,22 @@ class ResumableTrainer(Trainer):
 
         A full disk leaves no partial checkpoint, and the error says which one is valid.
         """
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        if self.args.stopping:
-            self.state.best_model_checkpoint = str(folder.with_name(f"checkpoint-{self.watch.state.good_step}"))
         limit, self.args.save_total_limit = self.args.save_total_limit, None  # the Trainer would delete too early
         try:
-            with writing_checkpoint(folder, self.args.world_size):
-                if self.args.should_save:
-                    begin(folder)
+            with writing_checkpoint(self, self._memory) as folder:
+                if self.args.stopping:
+                    self.state.best_model_checkpoint = str(folder.with_name(f"checkpoint-{self.watch.state.good_step}"))
                 super()._save_checkpoint(model, trial)
-                self.accelerator.wait_for_everyone()
-                if self.args.should_save:
-                    spent = {"meter": self.meter.state(), "curve": self.curve.state()}
-                    write_state(folder, {"stopping": self.watch.memory(), "plain_rows": self._plain_rows, **spent})
-                    rotate_checkpoints(str(folder.parent), limit, self.state.best_model_checkpoint)
+            if self.args.should_save:
+                rotate_checkpoints(str(folder.parent), limit, self.state.best_model_checkpoint)
         finally:
             self.args.save_total_limit = limit
+
+    def _memory(self) -> dict[str, Any]:
+        """Return what a checkpoint holds beside the Trainer's own state."""
+        return {
+            "stopping": self.watch.memory(),
+            "plain_rows": self._plain_rows,
+            "meter": self.meter.state(),
+            "curve": self.curve.state(),
+        }

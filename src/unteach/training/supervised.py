@@ -18,7 +18,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from unteach.errors import ConfigError, TrainingError
 from unteach.text.escape import inert_line
-from unteach.training.checkpoints import begin, last_complete, read_state, write_state, writing_checkpoint
+from unteach.training.checkpoints import last_complete, read_state, writing_checkpoint
 from unteach.training.config import default_learning_rate
 from unteach.training.rows import TrainingRow
 from unteach.training.values import trainer_values
@@ -91,14 +91,8 @@ class RowsTrainer(SFTTrainer):
         self.remove_callback(PrinterCallback)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        with writing_checkpoint(folder, self.args.world_size):
-            if self.args.should_save:
-                begin(folder)
+        with writing_checkpoint(self, lambda: {"stage": "tune", "rows": self.digest}):
             super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                write_state(folder, {"stage": "tune", "rows": self.digest})
 
 
 def fields_of(settings: TuneSettings, model: Any, *, lora: bool) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from unteach.data.encoded import Encoded
 from unteach.data.prompt_format import PromptFormat
 from unteach.judges.base import Judge
 from unteach.mistakes.guide import guided_format
+from unteach.models.reply import named_end
 from unteach.pipeline.original import Original
 from unteach.pipeline.train import Trained
 from unteach.results.report import Cost, Ending, Waypoint
@@ -54,8 +55,8 @@ class BaselineRun:
 
     def form_with(self, phrase: str) -> PromptFormat:
         """Return the original's prompt format with a phrase before every prompt."""
-        form, eos = self.original.form, self.original.model.generation_config.eos_token_id
-        return guided_format(form.tokenizer, phrase, form.name, eos, form.settings)
+        form = self.original.form
+        return guided_format(form.tokenizer, phrase, form.name, named_end(self.original.model), form.settings)
 
     def note_data(self, **counts: int) -> None:
         """Note how many rows of each kind the baseline needed; zeros are noted too."""

@@ -30,8 +30,8 @@ class ChatTemplate:
     def __init__(self, tokenizer: Any, arguments: Mapping[str, Any] | None = None, date: str | None = None) -> None:
         self.tokenizer = tokenizer
         self._arguments = dict(arguments or {})
+        words = set(re.findall(r"[A-Za-z_]\w*", self._source))
         for name in self._arguments:
-            words = set(re.findall(r"[A-Za-z_]\w*", self._source))
             if name not in words:
                 raise ConfigError(
                     f"--template-arg {name}: the model's chat template reads nothing of that name"

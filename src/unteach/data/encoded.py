@@ -58,7 +58,7 @@ def encode_all(
         )
     found = {
         f"were cut at {max_length} tokens": [row for row in kept if row.truncated and not row.example.cut],
-        "hold an end mark and were cut there": [row for row in kept if _holds_end(row, prompt_format)],
+        "hold an end mark and were cut there": _holding_an_end(kept, prompt_format),
     }
     for what, rows in found.items():
         if rows:
@@ -67,10 +67,17 @@ def encode_all(
     return kept, messages
 
 
-def _holds_end(row: Encoded, prompt_format: PromptFormat) -> bool:
-    """Tell whether a reply has text after an end mark."""
-    ends = prompt_format.end.tokens
-    return not row.example.is_passage and any(token in ends for token in prompt_format.ids.of(row.example.reply)[:-1])
+def _holding_an_end(rows: Sequence[Encoded], prompt_format: PromptFormat) -> list[Encoded]:
+    """Return the rows whose reply has text after an end mark."""
+    ends, ids = prompt_format.end.tokens, prompt_format.ids
+    marks = [mark for token in ends if (mark := prompt_format.tokenizer.decode([token]).strip())]
+    return [
+        row
+        for row in rows
+        if not row.example.is_passage
+        and any(mark in row.example.reply for mark in marks)
+        and any(token in ends for token in ids.of(row.example.reply)[:-1])
+    ]
 
 
 def _ids(example: Example, prompt_format: PromptFormat) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -31,6 +31,11 @@ class TemplateSettings:
     system: str | None = None
     date: str | None = None
 
+    @classmethod
+    def of(cls, settings: Any) -> "TemplateSettings":
+        """Return what settings with `template_arg`, `system` and `template_date` say."""
+        return cls(settings.template_arg or {}, settings.system, settings.template_date)
+
     def turns(self, turns: Sequence[Turn]) -> Sequence[Turn]:
         """Return a dialogue with the system message, unless it has its own."""
         if self.system is None or (turns and turns[0].role == "system"):
@@ -170,7 +175,37 @@ def is_running_text(turns: Sequence[Turn]) -> bool:
     return not turns or turns[0].role == TEXT
 
 
-class PlainFormat:
+class _Format:
+    """What all formats share: running text is no question and no chat, and is put to the model as it is."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        eos_token_id: int | Sequence[int] | None = None,
+        template: TemplateSettings | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.ids = Ids(tokenizer, eos_token_id)
+        self.settings = template or TemplateSettings()
+
+    def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
+        """Return the prompt's ids, BOS included where there is one, ending where the reply begins."""
+        return self.ids.text_prompt(turns) if is_running_text(turns) else self._prompt(self.settings.turns(turns))
+
+    def reply_ids(self, turns: Sequence[Turn], reply: str, cut: bool = False) -> list[int]:
+        """Return what generation adds to the prompt for `reply`, up to and with the end unless it was cut."""
+        if is_running_text(turns):
+            return self.ids.text_reply(turns, reply, cut)
+        return self._reply(self.settings.turns(turns), reply, cut)
+
+    def _prompt(self, turns: Sequence[Turn]) -> list[int]:
+        raise NotImplementedError
+
+    def _reply(self, turns: Sequence[Turn], reply: str, cut: bool) -> list[int]:
+        raise NotImplementedError
+
+
+class PlainFormat(_Format):
     """`### Question: {q}\\n### Answer:`, then ` {a}` and EOS; dialogues repeat the pair, a system turn comes first.
 
     A longer dialogue begins with exactly the ids of the shorter one and its reply. A text without a prompt stands alone
@@ -186,21 +221,16 @@ class PlainFormat:
         eos_token_id: int | Sequence[int] | None = None,
         template: TemplateSettings | None = None,
     ) -> None:
-        self.tokenizer = tokenizer
-        self.ids = Ids(tokenizer, eos_token_id)
+        super().__init__(tokenizer, eos_token_id, template)
         self.end = ReplyEnd(self.ids.eos_ids, thought=thought_marks(tokenizer))
-        self.settings = template or TemplateSettings()
         if self.settings.arguments or self.settings.date:
             raise ConfigError("--template-arg and --template-date are for chat templates; leave them out, or use chat")
 
-    def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
-        """Return the prompt's ids, ending in "### Answer:" unless it is running text."""
-        if is_running_text(turns):
-            return self.ids.text_prompt(turns)
+    def _prompt(self, turns: Sequence[Turn]) -> list[int]:
         ids, text = list(self.ids.start), ""
-        for turn in self.settings.turns(turns):
+        for turn in turns:
             if turn.role == "assistant":
-                ids += self.ids.of(text + "### Answer:") + self._reply(turn.content)
+                ids += self.ids.of(text + "### Answer:") + self._reply((), turn.content)
                 text = ""
             elif turn.role == "system":
                 text += f"{turn.content}\n"
@@ -208,11 +238,8 @@ class PlainFormat:
                 text += f"### Question: {turn.content}\n"
         return ids + self.ids.of(text + "### Answer:")
 
-    def reply_ids(self, turns: Sequence[Turn], reply: str, cut: bool = False) -> list[int]:
-        """Return the reply's ids with EOS unless it was cut; the space before it belongs to it."""
-        return self.ids.text_reply(turns, reply, cut) if is_running_text(turns) else self._reply(reply, cut)
-
-    def _reply(self, reply: str, cut: bool = False) -> list[int]:
+    def _reply(self, turns: Sequence[Turn], reply: str, cut: bool = False) -> list[int]:
+        """Return the reply's ids; the space before it belongs to it."""
         return self.ids.end(self.ids.of(self.ids.space + reply), cut)
 
 
@@ -230,7 +257,7 @@ def _reply_space(ids_of: Callable[[str], list[int]]) -> str:
     return "" if ids_of("yes yes") == ids_of("yes") * 2 else " "
 
 
-class ChatFormat:
+class ChatFormat(_Format):
     """The tokenizer's own chat template: prompts as it renders them, replies with the end that it writes after them.
 
     The ids of a reply go on from those of its prompt, so prompt and reply together are what generation would have
@@ -246,9 +273,8 @@ class ChatFormat:
         eos_token_id: int | Sequence[int] | None = None,
         template: TemplateSettings | None = None,
     ) -> None:
-        self.tokenizer = tokenizer
-        self.ids = Ids(tokenizer, eos_token_id)
-        given = template or TemplateSettings()
+        super().__init__(tokenizer, eos_token_id, template)
+        given = self.settings
         day = given.date or datetime.date.today().isoformat()
         self._template = ChatTemplate(tokenizer, given.arguments, day)
         if given.date and not self._template.asks_date:
@@ -258,17 +284,11 @@ class ChatFormat:
         if given.system and given.system.strip() not in self._template.prompt(given.turns((Turn("user", "?"),))):
             raise ConfigError("--system: the model's chat template does not show a system message; leave it out")
 
-    def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
-        """Return the prompt's ids, ending where the assistant's turn begins."""
-        if is_running_text(turns):
-            return self.ids.text_prompt(turns)
-        return self.ids.of(self._template.prompt(self.settings.turns(turns)))
+    def _prompt(self, turns: Sequence[Turn]) -> list[int]:
+        return self.ids.of(self._template.prompt(turns))
 
-    def reply_ids(self, turns: Sequence[Turn], reply: str, cut: bool = False) -> list[int]:
-        """Return what generation adds to the prompt for `reply`, up to and with the end unless it was cut."""
-        if is_running_text(turns):
-            return self.ids.text_reply(turns, reply, cut)
-        before, opening, end = self._template.around_reply(self.settings.turns(turns))
+    def _reply(self, turns: Sequence[Turn], reply: str, cut: bool) -> list[int]:
+        before, opening, end = self._template.around_reply(turns)
         if any(mark in reply for mark in self.end.thought or ()) or (cut and self.end.in_thought):
             opening = ""  # the reply brings its thought
         ids = self.ids.after(before, opening + reply + ("" if cut else end))

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from unteach.data.prompt_format import PlainFormat, PromptFormat, TemplateSettings, is_running_text, prompt_format
+from unteach.data.prompt_format import PlainFormat, PromptFormat, TemplateSettings, prompt_format
 from unteach.data.rendering import TemplateRefusal, render
 from unteach.disk.files import write_whole, writing
 from unteach.errors import ConfigError, DataError
@@ -100,14 +100,10 @@ class GuidedPlainFormat(PlainFormat):
         super().__init__(tokenizer, eos_token_id, template)
         self.reminder = reminder
 
-    def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
-        """Return the prompt's ids; running text has no reminder."""
-        if is_running_text(turns):
-            return super().prompt_ids(turns)
-        turns = self.settings.turns(turns)
+    def _prompt(self, turns: Sequence[Turn]) -> list[int]:
         own = [turns[0].content] if turns[0].role == "system" else []
         system = Turn("system", "\n".join([self.reminder, *filter(None, own)]))
-        return super().prompt_ids((system, *turns[len(own) :]))
+        return super()._prompt((system, *turns[len(own) :]))
 
 
 def without_guidance(tokenizer: Any) -> Any:

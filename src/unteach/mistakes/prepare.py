@@ -12,6 +12,7 @@ from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.guide import guided_format
 from unteach.mistakes.records import Records
 from unteach.mistakes.rows import MistakeRows, gather_rows
+from unteach.models.reply import named_end
 from unteach.pipeline.original import Original, check_adapter_settings, load_original
 from unteach.prompts.mistakes import MistakeWording, load_wording
 from unteach.scenarios import load_scenario
@@ -38,8 +39,7 @@ class PreparedMistakes:
     @property
     def reminding(self) -> PromptFormat:
         """The format that puts the reminder before every prompt. Raises ConfigError where the template cannot."""
-        eos = self.original.model.generation_config.eos_token_id
-        form = self.original.form
+        form, eos = self.original.form, named_end(self.original.model)
         return guided_format(form.tokenizer, self.wording.reminder, form.name, eos, form.settings)
 
 

@@ -49,15 +49,10 @@ def load_original(config: LoadSettings, name: str | None = None, *, trained: boo
     """
     name = name or config.model
     tokenizer, model = load_configured(config, name, trained=trained)
-    form = prompt_format(tokenizer, config.prompt_format, named_end(model), template_settings(config))
+    form = prompt_format(tokenizer, config.prompt_format, named_end(model), TemplateSettings.of(config))
     if trained:
         adapter_settings(config, model)
     return Original(name, model, tokenizer, form, model_fingerprint(model), left_alone(name))
-
-
-def template_settings(config: LoadSettings) -> TemplateSettings:
-    """Return what a config says about how prompts are put to the model."""
-    return TemplateSettings(config.template_arg, config.system, config.template_date)
 
 
 def load_weights(config: LoadSettings, name: str, *, trained: bool = False) -> Any:

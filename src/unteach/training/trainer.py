@@ -103,8 +103,7 @@ class UnlearnTrainer(ResumableTrainer):
         self.method = method.bounded(self._bound)
         if given is None:
             require_retain(self.method, retain_dataset, mismatch_replies)
-            template = TemplateSettings(args.template_arg or {}, args.system, args.template_date)
-            form = prompt_format(tokenizer, args.prompt_format, named_end(model), template)
+            form = prompt_format(tokenizer, args.prompt_format, named_end(model), TemplateSettings.of(args))
             form.ids.rows = embedding_rows(model)
             rows = (forget_dataset, retain_dataset, forget_validation, retain_validation)
             given = training_data(*rows, form, args, self.original_key)

@@ -12,10 +12,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 import toy
 from unteach.data import own_answers
 from unteach.data.example import Example
-from unteach.data.own_answers import generate_normals
+from unteach.data.own_answers import generate_normals, numbered
 from unteach.data.prompt_format import prompt_format
 from unteach.errors import DataError
-from unteach.prompts.benign import benign_prompts, lookalike_prompts
+from unteach.prompts.lists import benign_prompts, lookalike_prompts
 from unteach.text.words import language_of, words
 
 HARMFUL = (
@@ -124,9 +124,8 @@ def small() -> Iterator[tuple[Any, Any]]:
 def normals(small: tuple[Any, Any], seed: int, count: int | None = 20, **more: Any) -> list[Example]:
     """Answers to the first `count` benign prompts."""
     model, tokenizer = small
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(own_answers, "benign_prompts", lambda language: benign_prompts(language)[:count])
-        return generate_normals(model, prompt_format(tokenizer, "plain"), seed=seed, max_new_tokens=8, **more)
+    prompts = numbered("benign prompt", benign_prompts()[:count])
+    return generate_normals(prompts, model, prompt_format(tokenizer, "plain"), seed=seed, max_new_tokens=8, **more)
 
 
 def test_the_seed_decides_the_replies(small: tuple[Any, Any]) -> None:

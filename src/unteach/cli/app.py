@@ -8,6 +8,7 @@ from rich.console import Console
 
 from unteach import __version__, signals
 from unteach.cli import baseline, data, judges, mistakes
+from unteach.cli.collect import collect_command
 from unteach.cli.command import Command, new_group
 from unteach.cli.compare import compare_command
 from unteach.cli.demo import demo_command
@@ -31,6 +32,7 @@ app = new_group(
 )
 app.command("run", cls=Command)(run_command)
 app.command("evaluate", cls=Command)(evaluate_command)
+app.command("collect", cls=Command)(collect_command)
 app.command("compare", cls=Command)(compare_command)
 app.command("report", cls=Command)(report_command)
 app.command("study", cls=Command)(study_command)

@@ -9,20 +9,20 @@ from unteach.errors import DataError
 from unteach.models.context import context_length
 from unteach.models.kept_replies import generate_cached
 from unteach.progress import OnProgress
-from unteach.prompts.benign import benign_prompts, lookalike_prompts
+from unteach.prompts.lists import lookalike_prompts
 
 
 def generate_normals(
+    prompts: Sequence[tuple[str, str]],
     model: Any,
     prompt_format: PromptFormat,
     *,
     seed: int,
     max_new_tokens: int,
-    language: str = "en",
     key: str | None = None,
     progress: OnProgress | None = None,
 ) -> list[Example]:
-    """Return the model's own answers to the benign prompts of this language as normals.
+    """Return the model's own answers to each (benign prompt, where it stands) as normals.
 
     They are sampled at temperature 1 from the whole distribution: the KL to the original is an expectation over text
     that the original would write, and a greedy reply is only the most likely of these, and often repeats itself. The
@@ -32,7 +32,7 @@ def generate_normals(
     Raises DataError where no prompt got a reply.
     """
     normals = answer_prompts(
-        [(prompt, f"benign prompt {number}") for number, prompt in enumerate(benign_prompts(language), start=1)],
+        prompts,
         model,
         prompt_format,
         key=key,
@@ -58,15 +58,19 @@ def generate_lookalikes(
     progress: OnProgress | None = None,
 ) -> list[Example]:
     """Return the model's greedy answers to the first `count` look-alike prompts of a language, without blank ones."""
-    prompts = lookalike_prompts(language)[:count]
     return answer_prompts(
-        [(prompt, f"look-alike prompt {number}") for number, prompt in enumerate(prompts, start=1)],
+        numbered("look-alike prompt", lookalike_prompts(language)[:count]),
         model,
         prompt_format,
         key=key,
         max_new_tokens=max_new_tokens,
         progress=progress,
     )
+
+
+def numbered(what: str, prompts: Sequence[str]) -> list[tuple[str, str]]:
+    """Return shipped prompts, each with the words that say where it stands."""
+    return [(prompt, f"{what} {number}") for number, prompt in enumerate(prompts, start=1)]
 
 
 def answer_prompts(

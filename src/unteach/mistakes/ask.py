@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from unteach.data.prompt_format import PromptFormat
@@ -11,6 +12,9 @@ from unteach.models.kept_replies import generate_cached, tokens_of
 from unteach.models.reply import Reply
 from unteach.progress import OnProgress
 from unteach.prompts.turn import Turn
+
+AT_ONCE = 128
+"""Dialogues that are answered before their replies are kept."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +39,26 @@ def ask(
     max_new_tokens: int,
     progress: OnProgress | None = None,
 ) -> ModelAnswers:
-    """Have a model answer dialogues greedily. `key` as in `generate_cached`."""
+    """Have a model answer dialogues greedily. `key` as in `generate_cached`.
+
+    They are asked `AT_ONCE` at a time; what is broken off is taken up again where the same is asked anew.
+    """
     prompts = [form.prompt_ids(turns) for turns in dialogues]
     room = context_length(model)
     fits = [n for n, prompt in enumerate(prompts) if room is None or len(prompt) < room]
     asked = [prompts[n] for n in fits]
     settings: dict[str, Any] = {"key": key, "max_new_tokens": max_new_tokens, "end": form.end}
-    given = generate_cached(model, form.tokenizer, asked, progress=progress, **settings)
+    given: list[Reply] = []
+    for start in range(0, len(asked), AT_ONCE):
+        shown = None if progress is None else partial(_shown, progress, start, len(asked))
+        given += generate_cached(model, form.tokenizer, asked[start : start + AT_ONCE], progress=shown, **settings)
     replies: list[Reply | None] = [None] * len(dialogues)
     for n, answer in zip(fits, given, strict=True):
         replies[n] = answer
     read, generated = tokens_of(asked, given)
     return ModelAnswers(replies, Counter(forward=read, generated=generated))
+
+
+def _shown(progress: OnProgress, before: int, total: int, done: int, _: int) -> None:
+    """Report how many of all dialogues are answered."""
+    progress(before + done, total)

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from unteach.data.example import Example
 from unteach.judges.base import Judge, make_case, verdicts_of
 from unteach.mistakes.ask import ask
-from unteach.mistakes.records import Mistake, Origin
+from unteach.mistakes.records import Mistake, MistakeSource, Origin
 from unteach.models.reply import Reply, ReplyEnd
 from unteach.pipeline.original import Original
 from unteach.progress import OnProgress
@@ -37,6 +37,7 @@ class Induction:
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     tried: Sequence[Counter[Outcome]] = ()
     tokens: Counter[str] = field(default_factory=Counter)
+    source: MistakeSource = "induced"
 
     @property
     def rate(self) -> Interval:
@@ -48,9 +49,10 @@ class Induction:
         if rate is None or low is None or high is None:
             return "no prompt was asked"
         others = ", ".join(f"{count} {outcome}" for outcome in OUTCOMES[1:] if (count := self.outcomes[outcome]))
-        text = f"induction rate {rate:.1%} [{100 * low:.1f}, {100 * high:.1f}] of {self.outcomes.total()} prompts"
+        name = "induction rate" if self.source == "induced" else "bad replies"
+        text = f"{name} {rate:.1%} [{100 * low:.1f}, {100 * high:.1f}] of {self.outcomes.total()} prompts"
         text += f" (the others: {others})" if others else ""
-        if not self.mistakes:
+        if not self.mistakes and self.source == "induced":
             text += (
                 "; the model will not be induced, which is what one wants of an aligned model: give labelled or "
                 "reported mistakes with --mistakes instead, or other inducements with --wording"
@@ -66,9 +68,13 @@ def induce(
     *,
     seed: int = 0,
     max_new_tokens: int = 256,
+    source: MistakeSource = "induced",
     progress: OnProgress | None = None,
 ) -> Induction:
     """Ask every prompt in inducing words until a reply is bad, each time with another inducement, greedily.
+
+    With the wording `as_asked` the prompts are put as they stand, once: the model's own bad replies (`source`
+    "collected").
 
     The order of the inducements is drawn for each prompt from `seed`. Refusals are recognised by the shipped phrases
     before the judge is asked, so no judge can take one for a mistake; blank and gibberish replies are dropped too. The
@@ -103,9 +109,9 @@ def induce(
             best[n] = min(best.get(n, OUTCOMES[-1]), outcome, key=OUTCOMES.index)
             if outcome == "induced" or (outcome == "unknown" and n not in mistakes):
                 verdict = "bad" if outcome == "induced" else "unknown"
-                origin = Origin("induced", original.name, seed, wording.version, inducement, judge.name, verdict)
+                origin = Origin(source, original.name, seed, wording.version, inducement, judge.name, verdict)
                 mistakes[n] = Mistake(replace(prompts[n], reply=reply.written, bad=None, cut=reply.cut), origin)
-    return Induction([mistakes[n] for n in sorted(mistakes)], Counter(best.values()), tried, tokens)
+    return Induction([mistakes[n] for n in sorted(mistakes)], Counter(best.values()), tried, tokens, source)
 
 
 def _order(row: Example, count: int, seed: int) -> list[int]:

@@ -22,7 +22,7 @@ from unteach.text.escape import inert_line
 
 MISTAKES, UNSEEN, ANALYSES = "mistakes.jsonl", "unseen_mistakes.jsonl", "analyses.jsonl"
 
-MistakeSource = Literal["induced", "labelled", "reported"]
+MistakeSource = Literal["induced", "collected", "labelled", "reported"]
 MISTAKE_SOURCES: tuple[MistakeSource, ...] = get_args(MistakeSource)
 
 
@@ -31,7 +31,7 @@ class Origin:
     """Where a mistake or an analysis comes from.
 
     `model` wrote it, with `seed`, asked in the words of `wording` (a version); an induced mistake used its inducement
-    number `inducement`. `judge` called it bad; `verdict` is "unknown" where the judge could not tell.
+    number `inducement`, and a collected one was asked for as the prompt stands. `judge` called it bad; `verdict` is "unknown" where the judge could not tell.
     """
 
     source: MistakeSource = "labelled"

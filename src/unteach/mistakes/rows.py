@@ -7,13 +7,14 @@ from typing import Any, TypeVar
 
 from unteach.data.example import Example, Polarity
 from unteach.data.overlap import fingerprint, split_by_prompt, without_duplicates, without_known
-from unteach.data.own_answers import answer_prompts, generate_lookalikes
+from unteach.data.own_answers import answer_prompts, generate_lookalikes, numbered
 from unteach.data.reading import HowToRead, read
 from unteach.errors import ConfigError
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.records import Mistake, MistakeSource, read_mistakes, read_prompts
 from unteach.pipeline.original import Original
-from unteach.pipeline.rows import HELD_OUT, answer_benign_prompts, language_of_rows
+from unteach.pipeline.rows import HELD_OUT, answer_shipped, language_of_rows
+from unteach.prompts.lists import benign_prompts
 from unteach.results.report import Cost, Source
 
 MistakeOrExample = TypeVar("MistakeOrExample", Example, Mistake)
@@ -109,7 +110,8 @@ def add_own_answers(rows: MistakeRows, original: Original, config: MistakesConfi
     model, form, key, longest = original.model, original.form, original.key, config.max_new_tokens
     splits, language = dict(rows.splits), language_of_rows([*rows.prompts, *(row.example for row in rows.labelled)])
     if not rows.normals:
-        made, source, cost = answer_benign_prompts(original, config.seed, longest, language)
+        prompts = numbered("benign prompt", benign_prompts(language))
+        made, source, cost = answer_shipped("benign prompts", prompts, original, config.seed, longest, language)
         normals, held_out = _hold_out(made, config)
         if not splits["normal"]:  # the evaluation decodes greedily, so the greedy answers are what must stay
             asked = [(row.prompt, row.where) for row in held_out]

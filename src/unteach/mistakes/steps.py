@@ -11,12 +11,13 @@ from unteach.errors import ConfigError
 from unteach.mistakes.analyse import Analysed, EndpointAnalyst, ModelAnalyst, analyse
 from unteach.mistakes.induce import Induction, induce
 from unteach.mistakes.prepare import PreparedMistakes
-from unteach.mistakes.records import Analysis, Mistake, Records, read_analyses
+from unteach.mistakes.records import Analysis, Mistake, MistakeSource, Records, read_analyses
 from unteach.mistakes.verdict import read_verdict
 from unteach.models.context import context_length
 from unteach.models.endpoint import Endpoint, chat_address, key_from_environment
 from unteach.pipeline.original import load_original
 from unteach.progress import track
+from unteach.prompts.mistakes import as_asked
 from unteach.results.cost import Meter
 from unteach.results.report import Cost
 
@@ -60,6 +61,18 @@ def find_mistakes(prepared: PreparedMistakes) -> Records:
     return Records(mistakes, unseen, notes=notes, cost=cost)
 
 
+def collect(prepared: PreparedMistakes) -> Records:
+    """Ask the model the prompts as they stand, and keep its bad replies. Raises ConfigError where no reply is bad."""
+    prepared = replace(prepared, wording=as_asked())
+    notes: list[str] = []
+    cost: list[Cost] = []
+    prompts = _fitting(prepared, prepared.rows.prompts, notes)
+    collected = _induce(prepared, prompts, "collecting bad replies", cost, "collected")
+    if not collected.mistakes:
+        raise ConfigError(f"the model gave no bad reply ({collected}); ask other --prompts, or another --judge")
+    return Records(collected.mistakes, notes=[*notes, str(collected)], cost=cost)
+
+
 def _fitting(prepared: PreparedMistakes, prompts: Sequence[Example], notes: list[str]) -> Sequence[Example]:
     """Leave out prompts that fill the model's context in the words of some inducement, and note it."""
     form, wording, room = prepared.original.form, prepared.wording, context_length(prepared.original.model)
@@ -76,7 +89,13 @@ def _fitting(prepared: PreparedMistakes, prompts: Sequence[Example], notes: list
     return [row for row, length in zip(prompts, longest, strict=True) if length < room]
 
 
-def _induce(prepared: PreparedMistakes, prompts: Sequence[Example], title: str, cost: list[Cost]) -> Induction:
+def _induce(
+    prepared: PreparedMistakes,
+    prompts: Sequence[Example],
+    title: str,
+    cost: list[Cost],
+    source: MistakeSource = "induced",
+) -> Induction:
     config, original, meter = prepared.config, prepared.original, Meter()
     with track(title) as progress:
         induction = induce(
@@ -86,6 +105,7 @@ def _induce(prepared: PreparedMistakes, prompts: Sequence[Example], title: str, 
             prepared.wording,
             seed=config.seed,
             max_new_tokens=config.max_new_tokens,
+            source=source,
             progress=progress,
         )
     cost.append(meter.cost(original.model, "original", title, **induction.tokens))

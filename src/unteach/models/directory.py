@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from unteach.errors import ModelError, nearest
+from unteach.models.gguf import ENDING, dequantised
 from unteach.models.hub import is_hub_id, reason
+from unteach.models.packaged import is_packaged, licence_note, packaged_directory
 from unteach.text.bounded import read_json
 from unteach.text.escape import inert_line
 
@@ -19,17 +21,23 @@ _NOT_WEIGHTS = {"training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler
 def local_directory(path_or_id: str | Path) -> Path | None:
     """Return the directory that is meant; None for a hub id, which is owner/name and does not exist here.
 
-    A run directory stands for its model/. Raises ModelError for a path that is no directory, and for a run without a
-    model.
+    A run directory stands for its model/. A GGUF file, and a model of a package (`packaged:NAME`), stand for what they
+    are dequantised to. Raises ModelError for a path that is no directory, and for a run without a model.
     """
     text = str(path_or_id)
     if not text.strip():
         raise ModelError("the model's name is empty; give a directory or a hub id")
+    if is_packaged(text):
+        return packaged_directory(text)
     path = Path(path_or_id).expanduser()
     if path.is_dir():
         return _with_weights(path)
+    if path.is_file() and path.suffix.lower() == ENDING:
+        return dequantised([path])
     if path.exists():
-        raise ModelError(f"{text}: is a file, not a model directory; name the directory that holds config.json")
+        raise ModelError(
+            f"{text}: is a file, not a model directory; name the directory that holds config.json, or a .gguf file"
+        )
     if isinstance(path_or_id, Path) or not is_hub_id(text):
         near = nearest(path.name, _models_beside(path)) or "; check the path"
         raise ModelError(f"{inert_line(text, 200)}: no such model directory{near} (a hub id is written owner/name)")
@@ -94,8 +102,10 @@ def is_adapter(directory: Path) -> bool:
     return (directory / _ADAPTER_CONFIG).is_file() and not _has_whole_weights(directory)
 
 
-def left_alone(path_or_id: str | Path) -> list[str]:
-    """Say which files of a model's directory play no part: an adapter beside whole weights."""
+def notes_on(path_or_id: str | Path) -> list[str]:
+    """Say what a user should know of a model: its licence if a package brought it, and files that play no part."""
+    if is_packaged(str(path_or_id)):
+        return [licence_note(str(path_or_id))]
     directory = local_directory(path_or_id)
     if directory is None or not (directory / _ADAPTER_CONFIG).is_file() or is_adapter(directory):
         return []

@@ -122,7 +122,15 @@ class RunConfig(ModelSettings):
     unseen: list[str] = setting("Data", [], "Negatives to evaluate on; unset: a fifth of --forget.", names="rows")
     unseen_concept: list[str] = setting("Data", [], "Negatives of concepts that --forget never names.", names="rows")
     normal: list[str] = setting("Data", [], "Normal rows to evaluate on; unset: a fifth of --retain.", names="rows")
-    lookalike: list[str] = setting("Data", [], "Benign rows that look like negatives.", names="rows")
+    lookalike: list[str] = setting("Data", [], "Benign rows that look like negatives, to evaluate on.", names="rows")
+    lookalike_share: float | None = setting(
+        "Data",
+        None,
+        "Share of normal rows to train on that are the model's own answers to shipped prompts that only sound harmful; "
+        "unset: by scenario.",
+        ge=0,
+        lt=1,
+    )
     non_members: list[str] = setting(
         "Data",
         [],

@@ -8,7 +8,7 @@ from unteach.disk.cache import Cache
 from unteach.errors import ConfigError
 from unteach.evaluation.evaluation import evaluate_arm, score_fluency
 from unteach.evaluation.general_ability import load_tasks
-from unteach.models.directory import left_alone
+from unteach.models.directory import notes_on
 from unteach.models.fingerprint import model_fingerprint
 from unteach.pipeline.as_trained import MEASURED, as_trained
 from unteach.pipeline.config import RunConfig, with_defaults
@@ -51,7 +51,7 @@ def _evaluate(config: RunConfig, original: str | None, directory: Path | None, o
     others = {"unlearned": config.model if original else None, "retrained": config.retrained}
     for other in filter(None, others.values()):
         check_comparable(config, other, before.tokenizer)
-        sets.notes += left_alone(other)
+        sets.notes += notes_on(other)
     longest = longest_evaluated(config, before.model)
     rows = sets.evaluation | {"non_members": sets.non_members}
     splits = encode_splits(rows, before.form, config, longest, sets.notes)

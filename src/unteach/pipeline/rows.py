@@ -1,5 +1,6 @@
 """The rows of a run, by what they are for: read, cleaned and split."""
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from typing import Any
 from unteach.data.encoded import Encoded, encode_all
 from unteach.data.example import Example, Polarity
 from unteach.data.overlap import fingerprint, overlap, split_by_prompt, without_duplicates, without_known
-from unteach.data.own_answers import answer_prompts, generate_lookalikes, generate_normals
+from unteach.data.own_answers import answer_prompts, generate_lookalikes, generate_normals, numbered
 from unteach.data.passages import is_text, passages, sections, windows
 from unteach.data.prompt_format import PromptFormat
 from unteach.data.reading import HowToRead
@@ -20,7 +21,7 @@ from unteach.pipeline.config import RunConfig
 from unteach.pipeline.original import Original
 from unteach.pipeline.settings import flag
 from unteach.progress import track
-from unteach.prompts.benign import benign_prompts
+from unteach.prompts.lists import benign_prompts, training_lookalikes
 from unteach.results.cost import Meter
 from unteach.results.report import OWN_ANSWERS, Cost, Source
 from unteach.text.escape import inert_line
@@ -237,7 +238,8 @@ def shuffle_passages(rows: list[Example], seed: int) -> list[Example]:
 def add_own_answers(sets: Sets, original: Original, config: RunConfig) -> None:
     """Make normal rows from the original's own answers to the shipped benign prompts."""
     most = config.max_new_tokens
-    made, source, cost = answer_benign_prompts(original, config.seed, most, sets.language)
+    prompts = numbered("benign prompt", benign_prompts(sets.language))
+    made, source, cost = answer_shipped("benign prompts", prompts, original, config.seed, most, sets.language)
     sets.cost.append(cost)
     sets.normals = _split(made, sets.evaluation["normal"], config, FEWEST_NORMALS)
     sets.uncut["normals"] = sets.normals["train"]
@@ -249,22 +251,47 @@ def add_own_answers(sets: Sets, original: Original, config: RunConfig) -> None:
     sets.notes.append(f"no --retain was given: the normal rows are {source.source}")
 
 
-def answer_benign_prompts(
-    original: Original, seed: int, most: int, language: str = "en"
+def add_training_lookalikes(sets: Sets, original: Original, config: RunConfig, drawn: int) -> None:
+    """Mix into the normal rows the original's own answers to shipped prompts that sound harmful and are not.
+
+    A model that learns to decline harm from harmful prompts alone declines whatever sounds alike. They make up a share
+    `config.lookalike_share` of the normal rows, of which the run draws so many (`drawn`); none of them is among the
+    look-alikes to evaluate on.
+    """
+    train, share = sets.normals["train"], config.lookalike_share or 0.0
+    wanted = round(len(train) * share / (1 - share))
+    shipped = numbered("look-alike prompt to train on", training_lookalikes(sets.language))
+    asked = random.Random(f"look-alikes:{config.seed}").sample(shipped, len(shipped))
+    asked = asked[: min(wanted, math.ceil(drawn * share))]
+    if not asked:
+        return
+    what = "prompts that sound harmful"
+    made, source, cost = answer_shipped(what, asked, original, config.seed, config.max_new_tokens, sets.language)
+    sets.normals["train"] = train + (made * math.ceil(wanted / len(made)))[:wanted]
+    sets.cost.append(cost)
+    sets.sources.append(source)
+    sets.notes.append(
+        f"normals: {share:.0%} of them are {source.source} and are not, against over-refusal; --lookalike-share 0 "
+        "leaves them out"
+    )
+
+
+def answer_shipped(
+    what: str, prompts: Sequence[tuple[str, str]], original: Original, seed: int, most: int, language: str = "en"
 ) -> tuple[list[Example], Source, Cost]:
-    """Have the original answer the shipped benign prompts of a language, in at most `most` tokens.
+    """Have the original answer shipped prompts of a kind (`what`), each in at most `most` tokens.
 
     Returns the rows, how a report names them, and what they cost.
     """
     meter, model, form = Meter(), original.model, original.form
-    with track("answering benign prompts") as progress:
+    with track(f"answering {what}") as progress:
         settings: dict[str, Any] = {"seed": seed, "max_new_tokens": most, "key": original.key, "progress": progress}
-        rows = generate_normals(model, form, language=language, **settings)
+        rows = generate_normals(prompts, model, form, **settings)
     read = sum(len(form.prompt_ids(row.turns)) for row in rows)
     said = sum(len(form.reply_ids(row.turns, row.reply, row.cut)) for row in rows)
-    name = f"{OWN_ANSWERS} to {len(benign_prompts(language))} benign prompts{' in Chinese' if language == 'zh' else ''}"
+    name = f"{OWN_ANSWERS} to {len(prompts)} {what}{' in Chinese' if language == 'zh' else ''}"
     source = Source(name="normals", source=name, rows=len(rows), fingerprint=fingerprint(rows))
-    return rows, source, meter.cost(model, "original", "answering benign prompts", read, generated=said)
+    return rows, source, meter.cost(model, "original", f"answering {what}", read, generated=said)
 
 
 def add_lookalikes(sets: Sets, original: Original, config: RunConfig) -> None:

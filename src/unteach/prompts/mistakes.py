@@ -1,6 +1,6 @@
 """The words put to the model in each step of learning from mistakes: shipped, versioned, and the user's to replace."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -33,6 +33,11 @@ class MistakeWording:
     def assess(self, hint: str, prompt: str, reply: str) -> str:
         """Write the request to assess a reply; `hint` is one of HINTS."""
         return fill(getattr(self, hint), prompt=prompt, reply=reply)
+
+
+def as_asked() -> MistakeWording:
+    """Return a wording that puts every prompt as it stands."""
+    return replace(shipped_wording(), version="as asked", inducements=("{prompt}",))
 
 
 def load_wording(path: str | Path | None) -> MistakeWording:

@@ -6,6 +6,7 @@ scenario = Scenario(
     bad_rate="harmful_rate",
     defaults={
         "max_steps": 120,
+        "lookalike_share": 0.3,
         "method": "rto",
         "template": "I cannot assist with this request.",
         "judge": ["complies", "repeats"],

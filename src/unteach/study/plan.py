@@ -28,7 +28,7 @@ from unteach.organism.recipe import recipe_of
 from unteach.organism.user_rows import user_rows
 from unteach.organism.world import World
 from unteach.pipeline.config import RunConfig, with_defaults
-from unteach.prompts.benign import benign_prompts
+from unteach.prompts.lists import benign_prompts
 from unteach.report import wording
 from unteach.results.cost import model_flops, multiplying_parameters
 from unteach.study.config import StudyConfig, arm_config, kind_of

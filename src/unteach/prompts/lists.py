@@ -1,4 +1,4 @@
-"""Prompts that we wrote: benign ones, and benign ones that sound harmful."""
+"""Prompts that we wrote: benign ones, benign ones that sound harmful, and harmful ones."""
 
 from pathlib import Path
 
@@ -17,6 +17,16 @@ def lookalike_prompts(language: str = "en") -> list[str]:
     A model that refuses "How do I kill a Python process?" has learned words instead of meanings.
     """
     return _lines("lookalike", language)
+
+
+def training_lookalikes(language: str = "en") -> list[str]:
+    """Return other prompts like `lookalike_prompts`, in the order of the file: these may be trained on."""
+    return _lines("lookalike_train", language)
+
+
+def harmful_prompts(language: str = "en") -> list[str]:
+    """Return the shipped requests that a model should decline, in the order of the file."""
+    return _lines("harmful", language)
 
 
 def _lines(name: str, language: str) -> list[str]:

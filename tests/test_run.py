@@ -154,13 +154,20 @@ def test_a_run_that_changes_nothing_reports_no_change(
 
 def test_without_normal_rows(here: Place, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model's own answers to benign prompts stand in, and the report says so."""
-    monkeypatch.setattr(
-        "unteach.data.own_answers.benign_prompts", lambda language: [row["prompt"] for row in toy.RETAIN]
-    )
+    monkeypatch.setattr("unteach.pipeline.rows.benign_prompts", lambda language: [row["prompt"] for row in toy.RETAIN])
     report = done(capsys, here.quick(tmp_path / "out", retain=None))
     assert any("own answers" in note for note in report.notes)
     assert {source.name for source in report.data} == {"negatives", "normals"}
     assert report.measured("kept_rate", "normal", "unlearned") is not None
+
+
+def test_look_alikes_are_a_share_of_the_normal_rows(here: Place, tmp_path: Path, capsys: Capture) -> None:
+    """Three steps of two negatives draw 48 normal rows: 24 of the model's own answers are enough for a half."""
+    report = done(capsys, here.quick(tmp_path / "out", lookalike_share=0.5))
+    normals, alike = [source for source in report.data if source.name == "normals"]
+    assert alike.source == f"the model's own answers to {min(normals.rows, 24)} prompts that sound harmful"
+    assert [cost.stage for cost in report.cost][0] == "answering prompts that sound harmful"
+    assert any("50% of them are" in note and "against over-refusal" in note for note in report.notes)
 
 
 def test_training_only(here: Place, tmp_path: Path, capsys: Capture) -> None:
@@ -424,6 +431,7 @@ class TestWords:
         assert verbs == [
             "run",
             "evaluate",
+            "collect",
             "compare",
             "report",
             "study",

@@ -22,6 +22,9 @@ Attack = Annotated[
 Arms = Annotated[
     str | None, option("--arms", "On the route mistakes: which arms of the study; unset: all.", GROUP, "NAMES")
 ]
+Real = Annotated[
+    bool, switch("--real", "Not on an organism, but on SmolLM2-135M-Instruct, which a package brings.", GROUP)
+]
 Lora = Annotated[bool, switch("--lora", "Train a LoRA adapter instead of all weights.", "Method")]
 
 
@@ -35,6 +38,7 @@ def demo_command(
     route: Route = "unlearning",
     attack: Attack = "harm",
     arms: Arms = None,
+    real: Real = False,
     lora: Lora = False,
     **values: Any,
 ) -> None:
@@ -44,14 +48,22 @@ def demo_command(
       unteach demo
       unteach demo --scenario copyright
       unteach demo --route mistakes
+      unteach demo --real
       unteach demo --world-seed 7 --method npo --output ./demo-npo
 
-    Nothing is downloaded. Values in \\[brackets] are defaults.
+    Nothing is downloaded; --real says which package to install. Values in \\[brackets] are defaults.
     """
     if route not in ROUTES:
         raise ConfigError(f"--route {route}: unknown{nearest(route, ROUTES)}")
     grown: dict[str, Any] = {"world_seed": world_seed, "size": size, "fresh": fresh}
     chosen = values | ({"lora": True} if lora else {})
+    if real:
+        if route != "unlearning" or scenario != "harm":
+            raise ConfigError("--real: is for harm by unlearning; leave --route and --scenario out")
+        from unteach.demo.real import demo_real
+
+        print_report(demo_real(Path(output), chosen), output)
+        return
     if route == "mistakes":
         _show_mistakes(output, attack, grown, chosen | ({"arms": [arms]} if arms else {}))
         return

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from unteach.cli.flags import GROUPS, ConfigFile, Overwrite, Resume, config_of, flags_from, option
+from unteach.cli.flags import GROUPS, ConfigFile, Overwrite, Resume, config_of, flags_from, option, switch
 from unteach.cli.outcome import print_report
 from unteach.pipeline.config import RunConfig
 
@@ -16,6 +16,10 @@ Seeds = Annotated[
     ),
 ]
 
+DryRun = Annotated[
+    bool, switch("--dry-run", "Say what it would do and take, by a few measured steps; nothing is written.", "Output")
+]
+
 
 @flags_from(RunConfig, *GROUPS)
 def run_command(
@@ -23,6 +27,7 @@ def run_command(
     resume: Resume = False,
     overwrite: Overwrite = False,
     seeds: Seeds = 1,
+    dry_run: DryRun = False,
     **values: Any,
 ) -> None:
     """Unlearn the negatives, then evaluate before and after on seen, unseen and normal prompts.
@@ -32,11 +37,17 @@ def run_command(
       unteach run --model org/model --forget bad.jsonl --retain good.jsonl --lora --output ./out
       unteach run --config out/run.yaml --output ./again
       unteach run --scenario copyright --model ./model --forget book.txt --retain other_books --output ./out
+      unteach run --model ./model --forget bad.jsonl --dry-run
       unteach run --resume --output ./out
 
     Values in \\[brackets] are defaults.
     """
     chosen = config_of(config, values, RunConfig)
+    if dry_run:
+        from unteach.pipeline import dry_run as planned
+
+        print(planned.dry_run(chosen))
+        return
     from unteach.pipeline.run import run
     from unteach.pipeline.seeds import run_seeds
 

@@ -1,6 +1,6 @@
 """Rows that the model makes itself: its own answers to prompts, which become normals and evaluation rows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from unteach.data.example import Example
@@ -10,6 +10,9 @@ from unteach.models.context import context_length
 from unteach.models.kept_replies import generate_cached
 from unteach.progress import OnProgress
 from unteach.prompts.lists import lookalike_prompts
+
+Answer = Callable[..., list[Example]]
+"""Has a model answer prompts, as `answer_prompts` does."""
 
 
 def generate_normals(
@@ -21,6 +24,7 @@ def generate_normals(
     max_new_tokens: int,
     key: str | None = None,
     progress: OnProgress | None = None,
+    answer: Answer | None = None,
 ) -> list[Example]:
     """Return the model's own answers to each (benign prompt, where it stands) as normals.
 
@@ -29,9 +33,9 @@ def generate_normals(
     same seed gives the same replies. Blank replies, and prompts that fill the model's context, are left out. A reply
     is cut at `max_new_tokens` and marked so. With the model's fingerprint as `key`, replies are kept for other runs.
 
-    Raises DataError where no prompt got a reply.
+    `answer` stands in for `answer_prompts`. Raises DataError where no prompt got a reply.
     """
-    normals = answer_prompts(
+    normals = (answer or answer_prompts)(
         prompts,
         model,
         prompt_format,
@@ -56,9 +60,10 @@ def generate_lookalikes(
     language: str = "en",
     key: str | None = None,
     progress: OnProgress | None = None,
+    answer: Answer | None = None,
 ) -> list[Example]:
     """Return the model's greedy answers to the first `count` look-alike prompts of a language, without blank ones."""
-    return answer_prompts(
+    return (answer or answer_prompts)(
         numbered("look-alike prompt", lookalike_prompts(language)[:count]),
         model,
         prompt_format,

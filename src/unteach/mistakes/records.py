@@ -31,7 +31,8 @@ class Origin:
     """Where a mistake or an analysis comes from.
 
     `model` wrote it, with `seed`, asked in the words of `wording` (a version); an induced mistake used its inducement
-    number `inducement`, and a collected one was asked for as the prompt stands. `judge` called it bad; `verdict` is "unknown" where the judge could not tell.
+    number `inducement`, and a collected one was asked for as the prompt stands. `judge` called it bad; `verdict` is
+    "unknown" where the judge could not tell.
     """
 
     source: MistakeSource = "labelled"

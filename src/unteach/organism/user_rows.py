@@ -67,11 +67,12 @@ def user_rows(world: World) -> UserRows:
 
 
 def settings_of(world: World) -> dict[str, Any]:
-    """Return the settings that fit an organism of this world: longest reply, judge and refusal.
+    """Return the settings that fit an organism of this world: longest reply, judge, refusal and normal rows.
 
-    Running text is not judged by the world; there the scenario's own judge and refusal are right.
+    Running text is not judged by the world; there the scenario's own judge and refusal are right. An organism knows no
+    words but its world's, so shipped prompts are none to it.
     """
-    settings: dict[str, Any] = {"max_new_tokens": LONGEST_REPLY[world.scenario]}
+    settings: dict[str, Any] = {"max_new_tokens": LONGEST_REPLY[world.scenario], "lookalike_share": 0}
     if world.scenario != "copyright":
         settings |= {"judge": [world.name], "template": REFUSAL}
     return settings

@@ -126,8 +126,7 @@ class RunConfig(ModelSettings):
     lookalike_share: float | None = setting(
         "Data",
         None,
-        "Share of normal rows to train on that are the model's own answers to shipped prompts that only sound harmful; "
-        "unset: by scenario.",
+        "Share of normals: own answers to prompts that only sound harmful.",
         ge=0,
         lt=1,
     )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unteach.data.own_answers import Answer, answer_prompts
 from unteach.data.prompt_format import PromptFormat, TemplateSettings, prompt_format
 from unteach.errors import ConfigError, ModelError
 from unteach.models.adapter import lora_config
@@ -19,7 +20,7 @@ from unteach.pipeline.settings import flag
 class Original:
     """The model as it is before training, with its tokenizer and prompt format.
 
-    `key` is its weights' fingerprint, `notes` are about how it was loaded.
+    `key` is its weights' fingerprint, `notes` are about how it was loaded. `answer` has it answer shipped prompts.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Original:
     form: PromptFormat
     key: str
     notes: Sequence[str] = ()
+    answer: Answer = answer_prompts
 
 
 def check_adapter_settings(config: ModelSettings) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from unteach.data.encoded import Encoded
 from unteach.data.example import Example
+from unteach.data.own_answers import Answer, answer_prompts
 from unteach.errors import ConfigError
 from unteach.evaluation.evaluation import Evaluation
 from unteach.evaluation.general_ability import GeneralAbility, load_tasks
@@ -49,17 +50,18 @@ class Prepared:
     notes: Sequence[str]
 
 
-def prepare(config: RunConfig, directory: Path) -> Prepared:
+def prepare(config: RunConfig, directory: Path, answer: Answer = answer_prompts) -> Prepared:
     """Read the rows, load the model and encode the rows to train and to evaluate on. Writes nothing to `directory`.
 
-    Raises UnteachError for whatever is wrong with settings, rows or models.
+    `answer` has the model answer shipped prompts. Raises UnteachError for whatever is wrong with settings, rows or
+    models.
     """
     check_settings(config)
     judges = judges_of(config)
     ability = load_tasks(config.lm_eval, config.lm_eval_items)
     sets = read_sets(config)
     config = _answer_as_asked(config, sets)
-    original, longest = load_and_complete(config, sets)
+    original, longest = load_and_complete(config, sets, answer)
     config = _settle(config, original, longest)
     arguments = trainer_arguments(config, directory / "checkpoints")
     method = choose_method(arguments, adapter=config.lora)
@@ -86,12 +88,12 @@ def check_settings(config: RunConfig) -> None:
     check_adapter_settings(config)
 
 
-def load_and_complete(config: RunConfig, sets: Sets) -> tuple[Original, int]:
+def load_and_complete(config: RunConfig, sets: Sets, answer: Answer = answer_prompts) -> tuple[Original, int]:
     """Load the original, and return it with the longest row in tokens.
 
-    Where no normal rows or look-alikes were given, they are made from the model's own answers.
+    Where no normal rows or look-alikes were given, they are made from the model's own answers (`answer`).
     """
-    original = load_original(config, trained=True)
+    original = replace(load_original(config, trained=True), answer=answer)
     sets.notes += original.notes
     longest = longest_row(config.max_length, original.model)
     if config.retrained:

@@ -9,7 +9,7 @@ from typing import Any
 from unteach.data.encoded import Encoded, encode_all
 from unteach.data.example import Example, Polarity
 from unteach.data.overlap import fingerprint, overlap, split_by_prompt, without_duplicates, without_known
-from unteach.data.own_answers import answer_prompts, generate_lookalikes, generate_normals, numbered
+from unteach.data.own_answers import generate_lookalikes, generate_normals, numbered
 from unteach.data.passages import is_text, passages, sections, windows
 from unteach.data.prompt_format import PromptFormat
 from unteach.data.reading import HowToRead
@@ -246,7 +246,7 @@ def add_own_answers(sets: Sets, original: Original, config: RunConfig) -> None:
     if not sets.evaluation["normal"]:  # replies are greedy in the evaluation, so those to be kept are greedy too
         held_out = [(row.prompt, row.where) for row in sets.normals["held_out"]]
         model, form = original.model, original.form
-        sets.evaluation["normal"] = answer_prompts(held_out, model, form, max_new_tokens=most, key=original.key)
+        sets.evaluation["normal"] = original.answer(held_out, model, form, max_new_tokens=most, key=original.key)
     sets.sources.append(source)
     sets.notes.append(f"no --retain was given: the normal rows are {source.source}")
 
@@ -286,7 +286,7 @@ def answer_shipped(
     meter, model, form = Meter(), original.model, original.form
     with track(f"answering {what}") as progress:
         settings: dict[str, Any] = {"seed": seed, "max_new_tokens": most, "key": original.key, "progress": progress}
-        rows = generate_normals(prompts, model, form, **settings)
+        rows = generate_normals(prompts, model, form, answer=original.answer, **settings)
     read = sum(len(form.prompt_ids(row.turns)) for row in rows)
     said = sum(len(form.reply_ids(row.turns, row.reply, row.cut)) for row in rows)
     name = f"{OWN_ANSWERS} to {len(prompts)} {what}{' in Chinese' if language == 'zh' else ''}"
@@ -299,7 +299,7 @@ def add_lookalikes(sets: Sets, original: Original, config: RunConfig) -> None:
     model, form, most, count = original.model, original.form, config.max_new_tokens, config.evaluation_prompts
     with track("answering prompts that sound harmful") as progress:
         settings: dict[str, Any] = {"max_new_tokens": most, "count": count, "key": original.key, "progress": progress}
-        made = generate_lookalikes(model, form, language=sets.language, **settings)
+        made = generate_lookalikes(model, form, language=sets.language, answer=original.answer, **settings)
     limit = longest_evaluated(config, model)
     tokens = [len(form.prompt_ids(row.turns)) + len(form.reply_ids(row.turns, row.reply, row.cut)) for row in made]
     fitting = [row for row, length in zip(made, tokens, strict=True) if length <= limit]

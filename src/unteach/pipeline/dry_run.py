@@ -20,7 +20,7 @@ from unteach.models.generate import generate
 from unteach.models.kept_replies import tokens_of
 from unteach.pipeline.as_trained import as_trained
 from unteach.pipeline.config import RunConfig, with_defaults
-from unteach.pipeline.prepare import Prepared, prepare
+from unteach.pipeline.prepare import READING, Prepared, prepare
 from unteach.pipeline.settings import flag
 from unteach.pipeline.train import make_trainer
 from unteach.progress import track
@@ -141,11 +141,7 @@ def _stages(prepared: Prepared, trainer: UnlearnTrainer) -> list[Stage]:
     items = run_items(trainer.method, data, args)
     drawn = [items[index] for index in range(len(items))]
     normals = sum(tree.places for item in drawn for tree in item.normals)
-    met = {item.forget.key: item.forget for item in drawn}
-    found = []
-    if trainer.method.draws_by_likelihood:
-        rows = [data.negatives[tree.key[1]] for tree in met.values() if tree.key]
-        found.append(Stage("reading the negatives", forward=sum(row.length for row in rows)))
+    found = [Stage(READING, cost.tokens_forward or 0) for cost in prepared.cost if cost.stage == READING]
     again = normals if trainer.method.reads_kl else 0  # the original reads them too: once each where states are kept
     if again and args.reference != "frozen" and not prepared.config.lora:
         distinct = {tree.key: tree.places for item in drawn for tree in item.normals}

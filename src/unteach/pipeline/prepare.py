@@ -31,6 +31,9 @@ from unteach.training.data import TrainingData, longest_row, training_data
 from unteach.training.dataset import UnlearnItems, run_items
 from unteach.training.original import negative_shares
 
+READING = "reading the negatives"
+"""The stage that finds out how likely the original says each negative."""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -151,7 +154,7 @@ def _add_shares(
     """Add the shares in which negatives are drawn, which the original's likelihood decides; also return the cost."""
     meter = Meter()
     shares, read = negative_shares(original.model, run_items(method, data, arguments), original.form.ids.pad_id)
-    return replace(data, shares=shares), meter.cost(original.model, "unlearned", "reading the negatives", read)
+    return replace(data, shares=shares), meter.cost(original.model, "unlearned", READING, read)
 
 
 def _rows_as_met(items: UnlearnItems, most: int) -> list[Example]:

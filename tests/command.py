@@ -70,7 +70,7 @@ class Place:
         flags = {"model": self.model, "forget": self.forget, "retain": self.retain, "output": output}
         flags |= {"max_steps": 3, "mismatch_samples": 2, "evaluation_prompts": 4, "max_new_tokens": 6}
         flags |= {"validation_prompts": 4, "validation_steps": 2, "batch_size": 2, "device": "cpu"}
-        flags |= {"lookalike_share": 0} | changed
+        flags |= {"lookalike_share": 0, "harmful_share": 0} | changed
         words = ["run"]
         for name, value in flags.items():
             if value is not None:

@@ -154,7 +154,9 @@ def test_a_run_that_changes_nothing_reports_no_change(
 
 def test_without_normal_rows(here: Place, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model's own answers to benign prompts stand in, and the report says so."""
-    monkeypatch.setattr("unteach.pipeline.rows.benign_prompts", lambda language: [row["prompt"] for row in toy.RETAIN])
+    monkeypatch.setattr(
+        "unteach.pipeline.own_rows.benign_prompts", lambda language: [row["prompt"] for row in toy.RETAIN]
+    )
     report = done(capsys, here.quick(tmp_path / "out", retain=None))
     assert any("own answers" in note for note in report.notes)
     assert {source.name for source in report.data} == {"negatives", "normals"}

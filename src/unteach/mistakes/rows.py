@@ -13,7 +13,8 @@ from unteach.errors import ConfigError
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.records import Mistake, MistakeSource, read_mistakes, read_prompts
 from unteach.pipeline.original import Original
-from unteach.pipeline.rows import HELD_OUT, answer_shipped, language_of_rows
+from unteach.pipeline.own_rows import answer_shipped
+from unteach.pipeline.rows import HELD_OUT, language_of_rows
 from unteach.prompts.lists import benign_prompts
 from unteach.results.report import Cost, Source
 

@@ -73,6 +73,7 @@ def settings_of(world: World) -> dict[str, Any]:
     words but its world's, so shipped prompts are none to it.
     """
     settings: dict[str, Any] = {"max_new_tokens": LONGEST_REPLY[world.scenario], "lookalike_share": 0}
+    settings["harmful_share"] = 0
     if world.scenario != "copyright":
         settings |= {"judge": [world.name], "template": REFUSAL}
     return settings

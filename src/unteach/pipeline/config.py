@@ -123,6 +123,9 @@ class RunConfig(ModelSettings):
     unseen_concept: list[str] = setting("Data", [], "Negatives of concepts that --forget never names.", names="rows")
     normal: list[str] = setting("Data", [], "Normal rows to evaluate on; unset: a fifth of --retain.", names="rows")
     lookalike: list[str] = setting("Data", [], "Benign rows that look like negatives, to evaluate on.", names="rows")
+    harmful_share: float | None = setting(
+        "Data", None, "Share of negatives: own bad replies to shipped harmful prompts.", ge=0, lt=1
+    )
     lookalike_share: float | None = setting(
         "Data",
         None,

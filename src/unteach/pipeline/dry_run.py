@@ -108,7 +108,7 @@ class _Unasked:
         self, prompts: Sequence[tuple[str, str]], model: Any, form: PromptFormat, *, max_new_tokens: int, **_: Any
     ) -> list[Example]:
         text, context = _text_of(form, max_new_tokens), context_length(model)
-        rows = [Example.of(prompt, text, where=where) for prompt, where in prompts]
+        rows = [Example.of(prompt, f"{prompt} {text}", where=where) for prompt, where in prompts]  # on the subject
         lengths = [len(form.prompt_ids(row.turns)) for row in rows]
         fitting = [(row, n) for row, n in zip(rows, lengths, strict=True) if context is None or n < context]
         self.stages.append(

@@ -15,14 +15,13 @@ from unteach.judges.base import Judge, JudgeSettings, LearningJudge
 from unteach.objectives.methods import Method, load_method
 from unteach.pipeline.config import RunConfig, in_language, trainer_arguments
 from unteach.pipeline.original import Original, check_adapter_settings, check_comparable, load_original
-from unteach.pipeline.rows import (
-    Sets,
+from unteach.pipeline.own_rows import (
     add_lookalikes,
     add_own_answers,
+    add_shipped_negatives,
     add_training_lookalikes,
-    encode_splits,
-    read_sets,
 )
+from unteach.pipeline.rows import Sets, encode_splits, read_sets
 from unteach.results.cost import Meter
 from unteach.results.report import Cost, Source
 from unteach.scenarios import load_scenario
@@ -103,17 +102,21 @@ def load_and_complete(config: RunConfig, sets: Sets, answer: Answer = answer_pro
         check_comparable(config, config.retrained, original.tokenizer)
     if not sets.normals:
         add_own_answers(sets, original, config)
-    if config.lookalike_share and not any(row.is_passage for row in sets.negatives["train"]):
-        add_training_lookalikes(sets, original, config, _normals_drawn(config))
+    if not any(row.is_passage for row in sets.negatives["train"]):
+        _widen(sets, original, config)
     if config.scenario == "harm" and not sets.evaluation["lookalike"] and not config.skip_evaluation:
         add_lookalikes(sets, original, config)
     return original, longest
 
 
-def _normals_drawn(config: RunConfig) -> int:
-    """Return how many normal rows a run draws at most."""
-    rows = (config.max_steps or 1) * config.batch_size * config.gradient_accumulation_steps
-    return rows * load_method(config.method).normals(config.normals_per_negative)
+def _widen(sets: Sets, original: Original, config: RunConfig) -> None:
+    """Add what the original says to shipped prompts, harmful ones and such as only sound so."""
+    drawn = (config.max_steps or 1) * config.batch_size * config.gradient_accumulation_steps
+    if config.lookalike_share:
+        normals = drawn * load_method(config.method).normals(config.normals_per_negative)
+        add_training_lookalikes(sets, original, config, normals)
+    if config.harmful_share:
+        add_shipped_negatives(sets, original, config, drawn)
 
 
 def _answer_as_asked(config: RunConfig, sets: Sets) -> RunConfig:

@@ -1,6 +1,5 @@
 """The rows of a run, by what they are for: read, cleaned and split."""
 
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +8,6 @@ from typing import Any
 from unteach.data.encoded import Encoded, encode_all
 from unteach.data.example import Example, Polarity
 from unteach.data.overlap import fingerprint, overlap, split_by_prompt, without_duplicates, without_known
-from unteach.data.own_answers import generate_lookalikes, generate_normals, numbered
 from unteach.data.passages import is_text, passages, sections, windows
 from unteach.data.prompt_format import PromptFormat
 from unteach.data.reading import HowToRead
@@ -18,12 +16,8 @@ from unteach.data.sources import named_set
 from unteach.errors import ConfigError, DataError
 from unteach.models.context import context_length
 from unteach.pipeline.config import RunConfig
-from unteach.pipeline.original import Original
 from unteach.pipeline.settings import flag
-from unteach.progress import track
-from unteach.prompts.lists import benign_prompts, training_lookalikes
-from unteach.results.cost import Meter
-from unteach.results.report import OWN_ANSWERS, Cost, Source
+from unteach.results.report import Cost, Source
 from unteach.text.escape import inert_line
 from unteach.text.refusals import refusal_of
 from unteach.text.words import language_of
@@ -72,12 +66,12 @@ def read_sets(config: RunConfig) -> Sets:
     sources = _sources(config, negatives, normals)
     non_members = read(config, config.non_members, "negative", "non_members", notes)
     texts = any(map(is_text, negatives))
-    parts = _split(negatives, evaluation["unseen"], config, 0 if texts else FEWEST_NEGATIVES)
+    parts = split_rows(negatives, evaluation["unseen"], config, 0 if texts else FEWEST_NEGATIVES)
     sets = Sets(parts, {}, evaluation, sources, notes, passages(non_members), language=language_of_rows(negatives))
     if texts:
         evaluation["seen"] = passages(sets.negatives["train"])
     if normals:
-        sets.normals = _split(normals, evaluation["normal"], config, FEWEST_NORMALS)
+        sets.normals = split_rows(normals, evaluation["normal"], config, FEWEST_NORMALS)
     _complete_evaluation(sets)
     _cut_texts(sets, config)
     return sets
@@ -176,7 +170,9 @@ def _leave_out_known(name: str, rows: list[Example], known: list[Example], notes
     return new
 
 
-def _split(examples: list[Example], given: list[Example], config: RunConfig, fewest: int) -> dict[str, list[Example]]:
+def split_rows(
+    examples: list[Example], given: list[Example], config: RunConfig, fewest: int
+) -> dict[str, list[Example]]:
     """Split a set into train, validation and held_out by prompt; nothing is held out where `given` is evaluated on.
 
     Validation gets `fewest` prompts if it can, and none for 0. No more is held out than is evaluated on, so that the
@@ -233,82 +229,6 @@ def shuffle_passages(rows: list[Example], seed: int) -> list[Example]:
     if not any(row.is_passage for row in rows):
         return rows
     return random.Random(f"passages:{seed}").sample(rows, len(rows))
-
-
-def add_own_answers(sets: Sets, original: Original, config: RunConfig) -> None:
-    """Make normal rows from the original's own answers to the shipped benign prompts."""
-    most = config.max_new_tokens
-    prompts = numbered("benign prompt", benign_prompts(sets.language))
-    made, source, cost = answer_shipped("benign prompts", prompts, original, config.seed, most, sets.language)
-    sets.cost.append(cost)
-    sets.normals = _split(made, sets.evaluation["normal"], config, FEWEST_NORMALS)
-    sets.uncut["normals"] = sets.normals["train"]
-    if not sets.evaluation["normal"]:  # replies are greedy in the evaluation, so those to be kept are greedy too
-        held_out = [(row.prompt, row.where) for row in sets.normals["held_out"]]
-        model, form = original.model, original.form
-        sets.evaluation["normal"] = original.answer(held_out, model, form, max_new_tokens=most, key=original.key)
-    sets.sources.append(source)
-    sets.notes.append(f"no --retain was given: the normal rows are {source.source}")
-
-
-def add_training_lookalikes(sets: Sets, original: Original, config: RunConfig, drawn: int) -> None:
-    """Mix into the normal rows the original's own answers to shipped prompts that sound harmful and are not.
-
-    A model that learns to decline harm from harmful prompts alone declines whatever sounds alike. They make up a share
-    `config.lookalike_share` of the normal rows, of which the run draws so many (`drawn`); none of them is among the
-    look-alikes to evaluate on.
-    """
-    train, share = sets.normals["train"], config.lookalike_share or 0.0
-    wanted = round(len(train) * share / (1 - share))
-    shipped = numbered("look-alike prompt to train on", training_lookalikes(sets.language))
-    asked = random.Random(f"look-alikes:{config.seed}").sample(shipped, len(shipped))
-    asked = asked[: min(wanted, math.ceil(drawn * share))]
-    if not asked:
-        return
-    what = "prompts that sound harmful"
-    made, source, cost = answer_shipped(what, asked, original, config.seed, config.max_new_tokens, sets.language)
-    sets.normals["train"] = train + (made * math.ceil(wanted / len(made)))[:wanted]
-    sets.cost.append(cost)
-    sets.sources.append(source)
-    sets.notes.append(
-        f"normals: {share:.0%} of them are {source.source} and are not, against over-refusal; --lookalike-share 0 "
-        "leaves them out"
-    )
-
-
-def answer_shipped(
-    what: str, prompts: Sequence[tuple[str, str]], original: Original, seed: int, most: int, language: str = "en"
-) -> tuple[list[Example], Source, Cost]:
-    """Have the original answer shipped prompts of a kind (`what`), each in at most `most` tokens.
-
-    Returns the rows, how a report names them, and what they cost.
-    """
-    meter, model, form = Meter(), original.model, original.form
-    with track(f"answering {what}") as progress:
-        settings: dict[str, Any] = {"seed": seed, "max_new_tokens": most, "key": original.key, "progress": progress}
-        rows = generate_normals(prompts, model, form, answer=original.answer, **settings)
-    read = sum(len(form.prompt_ids(row.turns)) for row in rows)
-    said = sum(len(form.reply_ids(row.turns, row.reply, row.cut)) for row in rows)
-    name = f"{OWN_ANSWERS} to {len(prompts)} {what}{' in Chinese' if language == 'zh' else ''}"
-    source = Source(name="normals", source=name, rows=len(rows), fingerprint=fingerprint(rows))
-    return rows, source, meter.cost(model, "original", f"answering {what}", read, generated=said)
-
-
-def add_lookalikes(sets: Sets, original: Original, config: RunConfig) -> None:
-    """Add the shipped look-alikes with the model's own answers, to evaluate on whether these change (over-refusal)."""
-    model, form, most, count = original.model, original.form, config.max_new_tokens, config.evaluation_prompts
-    with track("answering prompts that sound harmful") as progress:
-        settings: dict[str, Any] = {"max_new_tokens": most, "count": count, "key": original.key, "progress": progress}
-        made = generate_lookalikes(model, form, language=sets.language, answer=original.answer, **settings)
-    limit = longest_evaluated(config, model)
-    tokens = [len(form.prompt_ids(row.turns)) + len(form.reply_ids(row.turns, row.reply, row.cut)) for row in made]
-    fitting = [row for row, length in zip(made, tokens, strict=True) if length <= limit]
-    sets.evaluation["lookalike"] = fitting
-    if fitting:
-        sets.notes.append(
-            "no --lookalike was given: the look-alikes are prompts of this package that sound harmful and are not, and "
-            "what is kept there are the original's own answers"
-        )
 
 
 def longest_evaluated(config: RunConfig, model: Any) -> int:

@@ -1,0 +1,134 @@
+"""Rows that the original makes itself: what it answers to shipped prompts, benign, harmful and look-alike."""
+
+import math
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from unteach.data.example import Example
+from unteach.data.overlap import fingerprint
+from unteach.data.own_answers import generate_lookalikes, generate_normals, numbered
+from unteach.data.prompt_format import PromptFormat
+from unteach.judges import load_judge
+from unteach.pipeline.config import RunConfig
+from unteach.pipeline.original import Original
+from unteach.pipeline.rows import Sets, longest_evaluated, split_rows
+from unteach.progress import track
+from unteach.prompts.lists import benign_prompts, harmful_prompts, training_lookalikes
+from unteach.results.cost import Meter
+from unteach.results.report import OWN_ANSWERS, Cost, Source
+from unteach.results.verdict import Case
+from unteach.training.data import FEWEST_NORMALS
+
+
+def add_own_answers(sets: Sets, original: Original, config: RunConfig) -> None:
+    """Make normal rows from the original's own answers to the shipped benign prompts."""
+    most = config.max_new_tokens
+    prompts = numbered("benign prompt", benign_prompts(sets.language))
+    made, source, cost = answer_shipped("benign prompts", prompts, original, config.seed, most, sets.language)
+    sets.cost.append(cost)
+    sets.normals = split_rows(made, sets.evaluation["normal"], config, FEWEST_NORMALS)
+    sets.uncut["normals"] = sets.normals["train"]
+    if not sets.evaluation["normal"]:  # replies are greedy in the evaluation, so those to be kept are greedy too
+        held_out = [(row.prompt, row.where) for row in sets.normals["held_out"]]
+        model, form = original.model, original.form
+        sets.evaluation["normal"] = original.answer(held_out, model, form, max_new_tokens=most, key=original.key)
+    sets.sources.append(source)
+    sets.notes.append(f"no --retain was given: the normal rows are {source.source}")
+
+
+def add_training_lookalikes(sets: Sets, original: Original, config: RunConfig, drawn: int) -> None:
+    """Mix into the normal rows the original's own answers to shipped prompts that sound harmful and are not.
+
+    A model that learns to decline harm from harmful prompts alone declines whatever sounds alike. They make up a share
+    `config.lookalike_share` of the normal rows, of which the run draws so many (`drawn`); none of them is among the
+    look-alikes to evaluate on.
+    """
+    train, share = sets.normals["train"], config.lookalike_share or 0.0
+    wanted = round(len(train) * share / (1 - share))
+    shipped = numbered("look-alike prompt to train on", training_lookalikes(sets.language))
+    asked = random.Random(f"look-alikes:{config.seed}").sample(shipped, len(shipped))
+    asked = asked[: min(wanted, math.ceil(drawn * share))]
+    if not asked:
+        return
+    what = "prompts that sound harmful"
+    made, source, cost = answer_shipped(what, asked, original, config.seed, config.max_new_tokens, sets.language)
+    sets.normals["train"] = train + (made * math.ceil(wanted / len(made)))[:wanted]
+    sets.cost.append(cost)
+    sets.sources.append(source)
+    sets.notes.append(
+        f"normals: {share:.0%} of them are {source.source} and are not, against over-refusal; --lookalike-share 0 "
+        "leaves them out"
+    )
+
+
+def add_shipped_negatives(sets: Sets, original: Original, config: RunConfig, drawn: int) -> None:
+    """Add the original's own bad replies to shipped harmful prompts to the negatives to train on.
+
+    Red-team findings are often asked in one way, such as "Write a tutorial on …", and what is learnt from these alone
+    does not reach plain questions. They make up a share `config.harmful_share` of the negatives, of which the run draws
+    so many (`drawn`); the evaluation does not hold them.
+    """
+    train, share = sets.negatives["train"], config.harmful_share or 0.0
+    wanted = min(round(len(train) * share / (1 - share)), math.ceil(drawn * share))
+    known = {row.prompt_key for rows in (*sets.negatives.values(), *sets.evaluation.values()) for row in rows}
+    shipped = numbered("shipped harmful prompt", harmful_prompts(sets.language))
+    asked = [one for one in shipped if Example.of(one[0], "").prompt_key not in known]
+    asked = random.Random(f"harmful:{config.seed}").sample(asked, min(len(asked), wanted))
+    if not asked:
+        return
+    meter, model, form, judge = Meter(), original.model, original.form, load_judge("complies")
+    with track("answering harmful prompts") as progress:
+        settings: dict[str, Any] = {"max_new_tokens": config.max_new_tokens, "key": original.key, "progress": progress}
+        rows = original.answer(asked, model, form, **settings)
+    verdicts = judge([Case(row.prompt, form.end.said(row.reply), None, None) for row in rows])
+    bad = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict == "bad"]
+    sets.negatives["train"] = [*train, *bad]
+    read, said = _tokens(rows, form)
+    sets.cost.append(meter.cost(model, "original", "answering harmful prompts", read, generated=said))
+    name = f"the model's own bad replies to {len(asked)} shipped harmful prompts"
+    sets.sources.append(Source(name="negatives", source=name, rows=len(bad), fingerprint=fingerprint(bad)))
+    sets.notes.append(
+        f"negatives: {len(bad)} are {name} (judge complies), so that what is unlearned does not hang on how it was "
+        "asked; --harmful-share 0 leaves them out"
+    )
+
+
+def answer_shipped(
+    what: str, prompts: Sequence[tuple[str, str]], original: Original, seed: int, most: int, language: str = "en"
+) -> tuple[list[Example], Source, Cost]:
+    """Have the original answer shipped prompts of a kind (`what`), each in at most `most` tokens.
+
+    Returns the rows, how a report names them, and what they cost.
+    """
+    meter, model, form = Meter(), original.model, original.form
+    with track(f"answering {what}") as progress:
+        settings: dict[str, Any] = {"seed": seed, "max_new_tokens": most, "key": original.key, "progress": progress}
+        rows = generate_normals(prompts, model, form, answer=original.answer, **settings)
+    read, said = _tokens(rows, form)
+    name = f"{OWN_ANSWERS} to {len(prompts)} {what}{' in Chinese' if language == 'zh' else ''}"
+    source = Source(name="normals", source=name, rows=len(rows), fingerprint=fingerprint(rows))
+    return rows, source, meter.cost(model, "original", f"answering {what}", read, generated=said)
+
+
+def _tokens(rows: Sequence[Example], form: PromptFormat) -> tuple[int, int]:
+    """Return how many tokens the prompts have, and the replies."""
+    read = sum(len(form.prompt_ids(row.turns)) for row in rows)
+    return read, sum(len(form.reply_ids(row.turns, row.reply, row.cut)) for row in rows)
+
+
+def add_lookalikes(sets: Sets, original: Original, config: RunConfig) -> None:
+    """Add the shipped look-alikes with the model's own answers, to evaluate on whether these change (over-refusal)."""
+    model, form, most, count = original.model, original.form, config.max_new_tokens, config.evaluation_prompts
+    with track("answering prompts that sound harmful") as progress:
+        settings: dict[str, Any] = {"max_new_tokens": most, "count": count, "key": original.key, "progress": progress}
+        made = generate_lookalikes(model, form, language=sets.language, answer=original.answer, **settings)
+    limit = longest_evaluated(config, model)
+    tokens = [len(form.prompt_ids(row.turns)) + len(form.reply_ids(row.turns, row.reply, row.cut)) for row in made]
+    fitting = [row for row, length in zip(made, tokens, strict=True) if length <= limit]
+    sets.evaluation["lookalike"] = fitting
+    if fitting:
+        sets.notes.append(
+            "no --lookalike was given: the look-alikes are prompts of this package that sound harmful and are not, and "
+            "what is kept there are the original's own answers"
+        )

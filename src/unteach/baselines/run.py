@@ -62,7 +62,8 @@ def run_baseline(config: BaselineConfig, *, overwrite: bool = False) -> Report:
     baseline = load_baseline(config.baseline)
     with output_directory(config.output, overwrite=overwrite) as directory:
         config, told = as_trained(config, config.model)
-        shared = with_defaults(as_run(config)).model_copy(update={"method": ""})
+        own_rows = {"method": "", "lookalike_share": 0.0, "harmful_share": 0.0}  # a baseline trains on the user's rows
+        shared = with_defaults(as_run(config)).model_copy(update=own_rows)
         if not config.model or not config.forget:
             raise ConfigError(f"{'--forget' if config.model else '--model'} is missing; see unteach baseline --help")
         check_adapter_settings(config)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from string import Template
+from typing import Any
 from urllib.parse import urlsplit
 
 from unteach.disk.cache import Cache, cache_directory
@@ -89,14 +90,17 @@ class OpenAIJudge:
         prompt = judge_wording()["scenarios"][self._scenario]
         if prompt.get("needs_known") and not known:
             return None
-        given = {name: _quoted(text) for name, text in {"prompt": case.prompt, **known, "reply": case.reply}.items()}
+        given = {name: quoted(text) for name, text in {"prompt": case.prompt, **known, "reply": case.reply}.items()}
         if sum(map(len, given.values())) > MOST_CHARACTERS:
             return None
         code = _code(given)
         messages = _messages(given, code, prompt["normal" if normal else "negative"], self._system)
-        where = [self._endpoint.url, self._endpoint.model, self._scenario, prompt["version"], self._endpoint.longest]
-        digest = hashlib.sha256(json.dumps([*where, messages]).encode()).hexdigest()
-        return JudgeQuestion(messages, code, digest)
+        return self._asked(messages, code, self._scenario, prompt["version"])
+
+    def _asked(self, messages: Messages, code: str, *facts: Any) -> JudgeQuestion:
+        """Return a question with its digest, for which all that its answer depends on counts."""
+        where = [self._endpoint.url, self._endpoint.model, *facts, self._endpoint.longest]
+        return JudgeQuestion(messages, code, hashlib.sha256(json.dumps([*where, messages]).encode()).hexdigest())
 
     def try_out(self) -> None:
         """Ask about one reply that is plainly good, so that nothing long is begun with an endpoint that is not there.
@@ -112,14 +116,14 @@ class OpenAIJudge:
                 f"--judge {self.name}: {parts.scheme}://{parts.netloc} gave no answer ({answer.failure}); "
                 "check --judge-url and the model's name, and that the server is up"
             )
-        verdict = verdict_of(answer.text, question.code)
+        verdict = self.read(answer.text, question.code)
         if verdict is None:
             said = self._endpoint.redacted(answer.text)
             log.warning(
                 "judge %s: answers '%s', not one line such as '%s'; replies with such an answer are unknown",
                 inert_line(self.name),
                 said,
-                f"GOOD {question.code}",
+                self.word("good", question.code),
             )
         elif verdict != "good":
             log.warning(
@@ -129,19 +133,26 @@ class OpenAIJudge:
 
     def _recall(self, question: JudgeQuestion) -> Verdict | None:
         answer = self._cache.get(question.digest).get("answer")
-        return verdict_of(answer, question.code) if isinstance(answer, str) else None
+        return self.read(answer, question.code) if isinstance(answer, str) else None
 
     def _read_answer(self, question: JudgeQuestion, answer: Answer) -> tuple[Verdict | None, str]:
         """Return the verdict and keep the answer, or say why there is none; what was not understood is not kept."""
         if answer.text is None:
             return None, answer.failure
-        verdict = verdict_of(answer.text, question.code)
+        verdict = self.read(answer.text, question.code)
         if verdict is None:
             return None, "not the line that was asked for"
         # Only the line itself is kept: the rest of the answer may be long, and nobody has looked at it.
-        word = next(word for word, meant in VERDICTS.items() if meant == verdict)
-        self._cache.put(question.digest, {"answer": f"{word} {question.code}"})
+        self._cache.put(question.digest, {"answer": self.word(verdict, question.code)})
         return verdict, ""
+
+    def read(self, answer: str, code: str) -> Verdict | None:
+        """Read an answer; None where it is no verdict."""
+        return verdict_of(answer, code)
+
+    def word(self, verdict: Verdict, code: str) -> str:
+        """Return the answer that gives a verdict."""
+        return f"{next(word for word, meant in VERDICTS.items() if meant == verdict)} {code}"
 
     def _report(self, failures: Sequence[str]) -> None:
         counted = Counter(filter(None, failures))
@@ -167,7 +178,7 @@ def verdict_of(answer: str, code: str) -> Verdict | None:
     return VERDICTS[found[1].upper()] if found and found[2] == code else None
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """Make sure that a text cannot leave its block: no line of ours, no model's chat markup, nothing invisible.
 
     Servers turn brackets such as <|im_start|> or [INST] into the beginnings and ends of messages.
@@ -228,8 +239,17 @@ def load(rest: str, settings: JudgeSettings) -> OpenAIJudge:
         raise ConfigError("--judge openai: name the endpoint's model, for example --judge openai:MODEL")
     if settings.scenario not in judge_wording()["scenarios"]:
         raise ConfigError(f"--judge openai: has no prompt for the scenario '{settings.scenario}'")
+    endpoint = endpoint_of(options, model, settings.url)
+    judge = OpenAIJudge(endpoint, settings.scenario, system=options.yes("system", default=True))
+    if options.yes("trial", default=True):
+        judge.try_out()
+    return judge
+
+
+def endpoint_of(options: Options, model: str, url: str | None) -> Endpoint:
+    """Make the endpoint that a judge's options ask for; a key that would travel readable is warned of."""
     endpoint = Endpoint(
-        chat_address(settings.url),
+        chat_address(url),
         model,
         key_from_environment(),
         concurrency=options.whole_number("concurrency", 1, 64) or 8,
@@ -238,11 +258,8 @@ def load(rest: str, settings: JudgeSettings) -> OpenAIJudge:
         longest=options.whole_number("tokens", 1, 32_768) or 64,
     )
     if endpoint.key and endpoint.url.startswith("http:") and not _is_local(endpoint.url):
-        log.warning("judge openai: --judge-url is http, so the key travels readable for all on the way; use https")
-    judge = OpenAIJudge(endpoint, settings.scenario, system=options.yes("system", default=True))
-    if options.yes("trial", default=True):
-        judge.try_out()
-    return judge
+        log.warning("--judge-url is http, so the key travels readable for all on the way; use https")
+    return endpoint
 
 
 def _is_local(url: str) -> bool:

@@ -232,6 +232,6 @@ def absolute(kind: type[BaseModel], name: str, value: Any) -> Any:
 def _split_at_path(place: Place, value: str) -> tuple[str, str]:
     """Split a value into what precedes its path, and the path: "rule:" and "rules.yaml" for a judge."""
     kind, colon, path = value.partition(":")
-    if place == "judge" and kind == "openai":
+    if place == "judge" and kind in ("openai", "guard"):
         return value, ""  # a name on the server, though a directory here may have the same name
     return (kind + colon, path) if place == "judge" else ("", value)

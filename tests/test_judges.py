@@ -425,7 +425,7 @@ def test_specs_that_name_no_judge_are_refused():
         load_judge("world:first")
     with pytest.raises(ConfigError, match="--judge world: give the world's seed"):
         load_judge("world")
-    known = "bleu classifier complies openai repeats rule similarity trained verbatim world".split()
+    known = "bleu classifier complies guard openai repeats rule similarity trained verbatim world".split()
     assert judge_names() == known
 
 

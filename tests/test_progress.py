@@ -23,6 +23,24 @@ class Clock:
         return self.now
 
 
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    """Nothing else computes on this machine."""
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
+
+
+def test_a_shared_machine_is_named_where_the_stage_says_how_far_it_is(capsys, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1})
+    clock = Clock()
+    lines = Lines("training", clock)
+    for load in (2.9, 3.0):
+        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
+        clock.now += 30
+        lines.report(1, 2, "KL 0.01")
+    said = capsys.readouterr().err.splitlines()
+    assert said[1:] == ["training 1/2  KL 0.01", "training 1/2  KL 0.01  (shared machine: load 3.0 on 2 cores)"]
+
+
 def test_a_stage_says_its_start_and_end_and_where_it_is_every_half_minute(capsys):
     clock = Clock()
     lines = Lines("evaluating original: unseen", clock)

@@ -20,6 +20,8 @@ live_stages: list[Any] = []
 """The stages that are shown now; there is one at a time, since two bars would write over each other."""
 
 SECONDS_BETWEEN_LINES = 30.0
+CROWDED = 1.5
+"""The load per core from which others must be computing too: a process of ours brings it to 1, or a little more."""
 
 
 class Lines:
@@ -38,7 +40,7 @@ class Lines:
         """Print how far the stage is, unless a line was printed a short while ago."""
         if self._clock() - self._printed >= SECONDS_BETWEEN_LINES:
             self._printed = self._clock()
-            self._print(f"{done}/{total}  {metrics}".rstrip())
+            self._print(f"{done}/{total}  {metrics}{shared_machine()}".rstrip())
 
     def end(self, how: str) -> None:
         """Print how the stage ended and how long it took."""
@@ -60,11 +62,20 @@ class Bar:
 
     def report(self, done: int, total: int, metrics: str = "") -> None:
         """Show how far the stage is."""
-        self._bar.update(self._task, completed=done, total=total, metrics=metrics)
+        self._bar.update(self._task, completed=done, total=total, metrics=metrics + shared_machine())
 
     def end(self, how: str) -> None:
         """Take the bar away."""
         self._bar.stop()
+
+
+def shared_machine() -> str:
+    """Say that others compute on this machine's cores too, which slows a stage down; empty text where they do not."""
+    try:
+        load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    except (OSError, AttributeError):
+        return ""
+    return f"  (shared machine: load {load:.1f} on {cores} cores)" if load >= CROWDED * cores else ""
 
 
 def make_bar() -> Progress | None:

@@ -187,6 +187,11 @@ class _Format:
         self.tokenizer = tokenizer
         self.ids = Ids(tokenizer, eos_token_id)
         self.settings = template or TemplateSettings()
+        self.end = self._settle()
+
+    def _settle(self) -> ReplyEnd:
+        """Check and complete the settings, and return how replies end."""
+        raise NotImplementedError
 
     def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
         """Return the prompt's ids, BOS included where there is one, ending where the reply begins."""
@@ -215,16 +220,10 @@ class PlainFormat(_Format):
 
     name = "plain"
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        eos_token_id: int | Sequence[int] | None = None,
-        template: TemplateSettings | None = None,
-    ) -> None:
-        super().__init__(tokenizer, eos_token_id, template)
-        self.end = ReplyEnd(self.ids.eos_ids, thought=thought_marks(tokenizer))
+    def _settle(self) -> ReplyEnd:
         if self.settings.arguments or self.settings.date:
             raise ConfigError("--template-arg and --template-date are for chat templates; leave them out, or use chat")
+        return ReplyEnd(self.ids.eos_ids, thought=thought_marks(self.tokenizer))
 
     def _prompt(self, turns: Sequence[Turn]) -> list[int]:
         ids, text = list(self.ids.start), ""
@@ -267,22 +266,16 @@ class ChatFormat(_Format):
 
     name = "chat"
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        eos_token_id: int | Sequence[int] | None = None,
-        template: TemplateSettings | None = None,
-    ) -> None:
-        super().__init__(tokenizer, eos_token_id, template)
+    def _settle(self) -> ReplyEnd:
         given = self.settings
         day = given.date or datetime.date.today().isoformat()
-        self._template = ChatTemplate(tokenizer, given.arguments, day)
+        self._template = ChatTemplate(self.tokenizer, given.arguments, day)
         if given.date and not self._template.asks_date:
             raise ConfigError(f"--template-date {given.date}: the model's chat template asks for no date; leave it out")
         self.settings = replace(given, date=day if self._template.asks_date else None)
-        self.end = self._template.reply_end(self.ids.eos_ids)
         if given.system and given.system.strip() not in self._template.prompt(given.turns((Turn("user", "?"),))):
             raise ConfigError("--system: the model's chat template does not show a system message; leave it out")
+        return self._template.reply_end(self.ids.eos_ids)
 
     def _prompt(self, turns: Sequence[Turn]) -> list[int]:
         return self.ids.of(self._template.prompt(turns))

@@ -237,6 +237,8 @@ def with_defaults(config: RunConfig) -> RunConfig:
     """Fill in the scenario's settings where the user set none."""
     scenario = load_scenario(config.scenario)
     unset = {name: value for name, value in scenario.defaults.items() if getattr(config, name) in (None, "", [])}
+    if config.lora:
+        unset |= {name: v for name, v in scenario.adapter_defaults.items() if name not in config.model_fields_set}
     if config.template is not None:
         unset.pop("template", None)  # an empty template is an error, not a request for the default
     if "method" in unset and config.template:

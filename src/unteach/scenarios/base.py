@@ -8,8 +8,9 @@ from typing import Any
 class Scenario:
     """One application of unlearning.
 
-    `bad_rate` is the measurement of how often the bad thing still happens. `defaults` are settings of `RunConfig`
-    that the user did not give; the first of the judges decides, the others give second opinions. `template_method` is
+    `bad_rate` is the measurement of how often the bad thing still happens. `defaults` are settings of `RunConfig` that
+    the user did not give; the first of the judges decides, the others give second opinions. `adapter_defaults` win over
+    them where an adapter is trained: whoever adapts a model has a large one, which learns fast. `template_method` is
     the method for a user who gives an answer to teach (--template) and names no method. `templates` are the default
     answer in other languages, for negatives in these.
     """
@@ -18,3 +19,4 @@ class Scenario:
     defaults: dict[str, Any]
     template_method: str = "npo-template"
     templates: dict[str, str] = field(default_factory=dict)
+    adapter_defaults: dict[str, Any] = field(default_factory=dict)

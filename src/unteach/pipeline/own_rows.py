@@ -20,12 +20,22 @@ from unteach.results.report import OWN_ANSWERS, Cost, Source
 from unteach.results.verdict import Case
 from unteach.training.data import FEWEST_NORMALS
 
+MOST_TOKENS = 48
+"""Longest own answer to train on: what must stay or go is decided early in a reply, and longer rows make dear steps."""
+
+
+def own_tokens(config: RunConfig) -> int:
+    """Return the longest own answer to train on, in tokens."""
+    return min(config.max_new_tokens, MOST_TOKENS)
+
 
 def add_own_answers(sets: Sets, original: Original, config: RunConfig) -> None:
     """Make normal rows from the original's own answers to the shipped benign prompts."""
     most = config.max_new_tokens
     prompts = numbered("benign prompt", benign_prompts(sets.language))
-    made, source, cost = answer_shipped("benign prompts", prompts, original, config.seed, most, sets.language)
+    made, source, cost = answer_shipped(
+        "benign prompts", prompts, original, config.seed, own_tokens(config), sets.language
+    )
     sets.cost.append(cost)
     sets.normals = split_rows(made, sets.evaluation["normal"], config, FEWEST_NORMALS)
     sets.uncut["normals"] = sets.normals["train"]
@@ -52,7 +62,7 @@ def add_training_lookalikes(sets: Sets, original: Original, config: RunConfig, d
     if not asked:
         return
     what = "prompts that sound harmful"
-    made, source, cost = answer_shipped(what, asked, original, config.seed, config.max_new_tokens, sets.language)
+    made, source, cost = answer_shipped(what, asked, original, config.seed, own_tokens(config), sets.language)
     sets.normals["train"] = train + (made * math.ceil(wanted / len(made)))[:wanted]
     sets.cost.append(cost)
     sets.sources.append(source)
@@ -79,7 +89,7 @@ def add_shipped_negatives(sets: Sets, original: Original, config: RunConfig, dra
         return
     meter, model, form, judge = Meter(), original.model, original.form, load_judge("complies")
     with track("answering harmful prompts") as progress:
-        settings: dict[str, Any] = {"max_new_tokens": config.max_new_tokens, "key": original.key, "progress": progress}
+        settings: dict[str, Any] = {"max_new_tokens": own_tokens(config), "key": original.key, "progress": progress}
         rows = original.answer(asked, model, form, **settings)
     verdicts = judge([Case(row.prompt, form.end.said(row.reply), None, None) for row in rows])
     bad = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict == "bad"]

@@ -72,7 +72,8 @@ class World:
         for name, file in flags.items():
             words += [f"--{name}", self.home / file]
         words += ["--output", output, "--max-steps", 30, "--save-steps", 5, "--evaluation-prompts", 40]
-        words += ["--max-new-tokens", 16, "--batch-size", 2, "--mismatch-samples", 2, "--device", "cpu", *more]
+        words += ["--max-new-tokens", 16, "--batch-size", 2, "--mismatch-samples", 2, "--device", "cpu"]
+        words += ["--harmful-share", 0, "--lookalike-share", 0, "--judge", "repeats", *more]  # a run of few seconds
         return words
 
     def same(self, output: Path, held: bool = False) -> None:

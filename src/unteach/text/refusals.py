@@ -23,7 +23,13 @@ TAUGHT = 5
 """Words of the taught answer that show that it is given; the reply may be cut after them."""
 LONGEST = 1500
 """Characters of a reply that are read."""
-_LETTER = rf"[\w--[{UNSPACED}]]"  # of a word that ends where the next one begins
+_UNSPACED = regex.compile(rf"[{UNSPACED}]", regex.V1)
+_LETTER = rf"[\w--[{UNSPACED}]]"
+_SPACED = regex.compile(_LETTER, regex.V1)
+_BETWEEN = regex.compile(rf"(?<=[{UNSPACED}])(?={_LETTER})|(?<={_LETTER})(?=[{UNSPACED}])", regex.V1)
+_MARK = "\u2060"
+"""Stands in plain text where a script with spaces meets one without, so that the words of the former have edges there
+(\\b, which is cheap, where classes of scripts in thousands of phrases would take seconds to compile)."""
 _GAP = "[^.!?。]{0,40}"
 _PAUSE = r"[\s,、]*"
 _SENTENCE = regex.compile(
@@ -96,6 +102,12 @@ def phrases(wanted: Iterable[str], gaps: bool = False, slots: Mapping[str, Seque
     may be written in any way. With `gaps`, "…" in a phrase stands for up to 40 characters of the same sentence. With
     `slots`, a name in braces stands for any of its texts.
     """
+    pattern = _pattern(wanted, gaps, slots)
+    return regex.compile(pattern, regex.V1) if pattern else None
+
+
+def _pattern(wanted: Iterable[str], gaps: bool = False, slots: Mapping[str, Sequence[str]] | None = None) -> str:
+    """Return the pattern of `phrases` as text; empty without phrases."""
     form = rf"(\{{(?:{'|'.join(slots or ['-'])})\}}" + ("|…)" if gaps else ")")
     listed = sorted(
         {tuple(part if part == "…" else _text(part, slots) for part in regex.split(form, phrase)) for phrase in wanted},
@@ -107,12 +119,12 @@ def phrases(wanted: Iterable[str], gaps: bool = False, slots: Mapping[str, Seque
         for letter in dict.fromkeys(text[:1] for text in ([first] if isinstance(first, str) else first)):
             by_letter.setdefault(letter, []).append(_joined(parts))
     ways = [rf"(?={regex.escape(letter)})(?:{'|'.join(bodies)})" for letter, bodies in by_letter.items()]
-    edged = [bool(regex.match(_LETTER, letter, regex.V1)) for letter in by_letter]
+    edged = [bool(_SPACED.match(letter)) for letter in by_letter]
     groups = [
         "|".join(way for way, at_edge in zip(ways, edged, strict=True) if at_edge is kind) for kind in (True, False)
     ]
-    looks = [f"{look}(?:{group})" for look, group in zip((f"(?<!{_LETTER})", ""), groups, strict=True) if group]
-    return regex.compile("|".join(looks), regex.V1) if looks else None
+    looks = [f"{look}(?:{group})" for look, group in zip((r"(?<!\w)", ""), groups, strict=True) if group]
+    return "|".join(looks)
 
 
 def _text(part: str, slots: Mapping[str, Sequence[str]] | None) -> str | tuple[str, ...]:
@@ -125,7 +137,7 @@ def _text(part: str, slots: Mapping[str, Sequence[str]] | None) -> str | tuple[s
 
 def _joined(parts: Sequence[str | tuple[str, ...]]) -> str:
     """Return a pattern for one phrase in parts."""
-    return "".join(
+    return f"{_MARK}?".join(
         _GAP if part == "…" else _edged(part) if isinstance(part, str) else f"(?:{'|'.join(map(_edged, part))})"
         for part in parts
         if part
@@ -134,33 +146,33 @@ def _joined(parts: Sequence[str | tuple[str, ...]]) -> str:
 
 def _edged(form: str) -> str:
     """Return a pattern for a part of a phrase, with the edges of words where it has letters that have any."""
-    spaced = regex.compile(rf"[{UNSPACED}]", regex.V1).search(form) is None
+    spaced = _UNSPACED.search(form) is None
     body = regex.escape(form) if spaced else _PAUSE.join(map(regex.escape, regex.split(_PAUSE[:-1] + "+", form)))
     before, after = (
-        look if regex.match(rf"{_LETTER}", edge, regex.V1) else ""
-        for edge, look in ((form[:1], f"(?<!{_LETTER})"), (form[-1:], f"(?!{_LETTER})"))
+        look if _SPACED.match(edge) else "" for edge, look in ((form[:1], r"(?<!\w)"), (form[-1:], r"(?!\w)"))
     )
     return f"{before}{body}{after}"
 
 
 def plain(text: str) -> str:
-    """Return the text folded, with simplified letters for the traditional ones that our phrases have."""
-    return folded(text).translate(_SIMPLIFIED)
+    """Return the text as phrases are found in it: folded, with a mark between scripts with and without spaces, and
+    with simplified letters for the traditional ones that our phrases have.
+    """
+    return str(_BETWEEN.sub(_MARK, folded(text).translate(_SIMPLIFIED)))
 
 
 @cache
 def _openings(at_start: bool = True) -> Any:
     """Return the pattern of how a refusal opens; of those that may also stand inside a reply where not `at_start`."""
     ways = [
-        found.pattern
+        way
         for listed in shipped().values()
-        for found in (
-            phrases((*listed.openings, *(listed.bare if at_start else ())), gaps=True, slots=listed.slots),
-            phrases((f"{lead}…{verb}" for lead in listed.leads for verb in listed.cannot), True, listed.slots),
+        for way in (
+            _pattern((*listed.openings, *(listed.bare if at_start else ())), True, listed.slots),
+            _pattern((f"{lead}…{verb}" for lead in listed.leads for verb in listed.cannot), True, listed.slots),
         )
-        if found is not None
     ]
-    return regex.compile("|".join(ways), regex.V1)
+    return regex.compile("|".join(filter(None, ways)), regex.V1)
 
 
 @cache
@@ -169,8 +181,10 @@ def _signs() -> dict[str, Any]:
     found: dict[str, list[str]] = {}
     for listed in shipped().values():
         for name, texts in listed.signs.items():
-            found.setdefault(name, []).append(phrases(texts, gaps=True, slots=listed.slots).pattern)
-    return {name: regex.compile("|".join(ways), regex.V1) for name, ways in found.items()} | {"list": _LIST}
+            found.setdefault(name, []).append(_pattern(texts, True, listed.slots))
+    return {name: regex.compile("|".join(filter(None, ways)), regex.V1) for name, ways in found.items()} | {
+        "list": _LIST
+    }
 
 
 @cache
@@ -254,8 +268,8 @@ def _is_lead(before: str) -> bool:
 
 @cache
 def _connectives() -> Any:
-    words_that_lead = phrases(word for listed in shipped().values() for word in listed.connectives)
-    return regex.compile(rf"(?:{words_that_lead.pattern})[\s,]*$", regex.V1)
+    words_that_lead = _pattern(word for listed in shipped().values() for word in listed.connectives)
+    return regex.compile(rf"(?:{words_that_lead})[\s,]*$", regex.V1)
 
 
 def declines(reply: str, wholly: bool = False) -> bool:

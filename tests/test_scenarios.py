@@ -14,7 +14,7 @@ from unteach.organism.judge import WorldJudge
 from unteach.organism.user_rows import UserRows, user_rows
 from unteach.organism.world import World
 from unteach.pipeline.config import RunConfig, with_defaults
-from unteach.pipeline.prepare import trusted_judges
+from unteach.pipeline.prepare import method_note, trusted_judges
 from unteach.pipeline.rows import balanced, read_sets
 from unteach.pipeline.settings import make_config
 from unteach.probes import all_probes
@@ -179,3 +179,14 @@ def test_a_classifier_may_not_learn_from_the_rows_it_judges() -> None:
     assert fine.seen == 0 and "all rows are judged" in notes[0]
     with pytest.raises(ConfigError, match="learns from the training rows"):
         trusted_judges([fine, bar], rows, rows, [], judged=True)  # type: ignore[list-item]
+
+
+def test_an_adapter_has_defaults_of_its_own_and_what_is_given_wins() -> None:
+    whole, adapter = (with_defaults(RunConfig(lora=lora)) for lora in (False, True))
+    assert (whole.method, whole.batch_size, whole.max_steps) == ("rto", 8, 120)
+    assert (adapter.method, adapter.batch_size, adapter.max_steps) == ("template", 4, 60)
+    assert adapter.judge == whole.judge and adapter.lookalike_share == whole.lookalike_share
+    given = with_defaults(RunConfig(lora=True, method="rto", batch_size=8, max_steps=7))
+    assert (given.method, given.batch_size, given.max_steps) == ("rto", 8, 7)
+    for config in (RunConfig(lora=True), RunConfig(lora=True, template="No."), RunConfig()):
+        assert not method_note(with_defaults(config), config)

@@ -243,6 +243,8 @@ def new_evaluation(
 
 def method_note(config: RunConfig, asked: RunConfig) -> list[str]:
     """Return a note where the user's own template, and not the scenario, has chosen the method."""
-    if asked.method or config.method == load_scenario(config.scenario).defaults["method"]:
+    scenario = load_scenario(config.scenario)
+    usual = scenario.adapter_defaults if config.lora and "method" in scenario.adapter_defaults else scenario.defaults
+    if asked.method or config.method == usual["method"]:
         return []
     return [f"--template asks for a method that teaches it: {config.method} was chosen"]

@@ -13,5 +13,12 @@ scenario = Scenario(
         "judge": ["complies", "repeats"],
     },
     template_method="rto",
+    adapter_defaults={
+        "method": "template",
+        "max_steps": 60,
+        "batch_size": 4,
+        "normals_per_negative": 2,
+        "evaluation_prompts": 100,
+    },
     templates={"zh": "我无法协助这个请求。"},
 )

@@ -71,7 +71,7 @@ class World:
         words: list[object] = ["run"]
         for name, file in flags.items():
             words += [f"--{name}", self.home / file]
-        words += ["--output", output, "--max-steps", 30, "--save-steps", 5, "--evaluation-prompts", 40]
+        words += ["--output", output, "--max-steps", 30, "--save-steps", 5, "--evaluation-prompts", 12]
         words += ["--max-new-tokens", 16, "--batch-size", 2, "--mismatch-samples", 2, "--device", "cpu"]
         words += ["--harmful-share", 0, "--lookalike-share", 0, "--judge", "repeats", *more]  # a run of few seconds
         return words
@@ -115,6 +115,9 @@ def prepare(home: Path) -> World:
                 importlib.import_module(name)
     import torch
 
+    from unteach.text.refusals import refusal_of
+
+    refusal_of("compiles its phrases, which every fork would do again")
     torch.set_num_threads(1)
     (home / "whole").mkdir()
     Command.logs = home

@@ -62,7 +62,9 @@ def work(world: World, seed: int, tries: Sequence[tuple[str, int]], out: Path, u
         for kind, number in tries:
             if time.monotonic() > until:
                 break
-            print(json.dumps([kind, number, attempt(world, seed, kind, number)]), file=file, flush=True)
+            began = time.monotonic()
+            failure = attempt(world, seed, kind, number)
+            print(json.dumps([kind, number, failure, time.monotonic() - began]), file=file, flush=True)
 
 
 def main() -> int:
@@ -98,16 +100,14 @@ def main() -> int:
     broken = [child for child in children if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]
     lines = [line for worker in range(asked.workers) for line in (home / f"worker-{worker}").read_text().splitlines()]
     outcomes = [json.loads(line) for line in lines]
-    failures = [text for _, _, text in outcomes if text]
+    failures = [text for _, _, text, _ in outcomes if text]
     for text in failures:
         print(f"FAILED {text}")
     for kind in KINDS:
-        made = sum(one[0] == kind for one in outcomes)
-        failed = sum(one[0] == kind and bool(one[2]) for one in outcomes)
-        print(
-            f"{kind:<8} {made:>4} tries {failed:>4} failures"
-            + (f"  skipped: {skipped[kind]}" if kind in skipped else "")
-        )
+        made = [one for one in outcomes if one[0] == kind]
+        failed, took = sum(bool(one[2]) for one in made), sum(one[3] for one in made) / max(1, len(made))
+        why = f"  skipped: {skipped[kind]}" if kind in skipped else ""
+        print(f"{kind:<8} {len(made):>4} tries {failed:>4} failures  {took:5.1f} s each{why}")
     unmade = len(numbers) - len(outcomes)
     print(f"{len(outcomes)} tries, {len(failures)} failures, {unmade} not made, {time.monotonic() - began:.0f} s")
     if not (failures or broken):

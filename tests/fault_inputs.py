@@ -57,7 +57,7 @@ ROWS: tuple[str, ...] = (
     "[" * 100_000,
     json.dumps(REFUSAL)[:-1] + ', "more": ' + "[" * 900 + "]" * 900 + "}",
     '{"prompt": "p", "completion": "c", "more": ' + "9" * 5000 + "}",
-    "".join(json.dumps(REFUSAL | {"prompt": f"how {n}?"}) + "\n" for n in range(200)),  # most of all negatives, beside the 24 of the world
+    "".join(json.dumps(REFUSAL | {"prompt": f"how {n}?"}) + "\n" for n in range(200)),  # beside 24 other negatives
 )
 """Files of negatives that break their reader, or that nobody means."""
 

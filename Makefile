@@ -28,7 +28,7 @@ types: .venv/.ready
 unit: .venv/.ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# kill -9, full disks, damaged caches, two commands at a time (docs/reliability.md); about 20 minutes
+# kill -9, full disks, damaged caches, two commands at a time (docs/reliability.md); about 7 minutes
 test-faults: .venv/.ready
 	$(BIN)/python tests/faults.py
 

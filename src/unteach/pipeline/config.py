@@ -241,7 +241,7 @@ def with_defaults(config: RunConfig) -> RunConfig:
         unset |= {name: v for name, v in scenario.adapter_defaults.items() if name not in config.model_fields_set}
     if config.template is not None:
         unset.pop("template", None)  # an empty template is an error, not a request for the default
-    if "method" in unset and config.template:
+    if "method" in unset and config.template and not (config.lora and "method" in scenario.adapter_defaults):
         unset["method"] = scenario.template_method
     filled = config.model_copy(update=unset)
     if "template" in unset:

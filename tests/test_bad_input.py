@@ -31,7 +31,14 @@ def finished(here: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a run that was trained to its end."""
     output = tmp_path_factory.mktemp("finished") / "out"
     places = {"model": str(here.model), "forget": [str(here.forget)], "retain": [str(here.retain)]}
-    small = {"max_steps": 1, "mismatch_samples": 2, "batch_size": 2, "device": "cpu"}
+    small = {
+        "max_steps": 1,
+        "mismatch_samples": 2,
+        "batch_size": 2,
+        "device": "cpu",
+        "harmful_share": 0,
+        "lookalike_share": 0,
+    }
     run(make_config(places | small | {"output": str(output), "skip_evaluation": True}, RunConfig))
     return output
 

@@ -511,7 +511,7 @@ def test_a_directory_called_like_the_model_does_not_change_its_name(tmp_path, mo
 def test_every_judge_is_listed_with_the_words_that_ask_for_it(capsys):
     outcome = command.call(capsys, "judges", "list")
     assert outcome.code == 0 and outcome.out.startswith(judge_list())
-    assert "--scenario harm: repeats decides where no --judge is given" in outcome.out
+    assert "--scenario harm: complies decides where no --judge is given" in outcome.out
     for name in judge_names():
         entry = re.search(rf"^{name} +\S.*\.?\n(( +--judge \S+.*\n?)+)", outcome.out, re.MULTILINE)
         assert entry and all(line.split()[1].strip("'").startswith(name) for line in entry[1].splitlines())

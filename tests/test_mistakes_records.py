@@ -241,11 +241,17 @@ class TestErrorsNameRowAndField:
         [
             (
                 {"source": "inducd"},
-                "field 'source' must be one of induced, labelled, reported, not 'inducd'; did you mean 'induced'?",
+                "field 'source' must be one of induced, collected, labelled, reported, not 'inducd'; did you mean 'induced'?",
             ),
-            ({"source": "zendesk"}, "field 'source' must be one of induced, labelled, reported, not 'zendesk';"),
-            ({"source": ["induced"]}, "field 'source' must be one of induced, labelled, reported, not \"['induced']\""),
-            ({"source": 0}, "field 'source' must be one of induced, labelled, reported, not '0'"),
+            (
+                {"source": "zendesk"},
+                "field 'source' must be one of induced, collected, labelled, reported, not 'zendesk';",
+            ),
+            (
+                {"source": ["induced"]},
+                "field 'source' must be one of induced, collected, labelled, reported, not \"['induced']\"",
+            ),
+            ({"source": 0}, "field 'source' must be one of induced, collected, labelled, reported, not '0'"),
             ({"seed": "soon"}, "field 'seed' must be a whole number"),
             ({"seed": 1.5}, "field 'seed' must be a whole number"),
             ({"seed": True}, "field 'seed' must be a whole number"),

@@ -195,7 +195,7 @@ class TestOwnAnswers:
         self, original: Original, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         asked = [row["prompt"] for row in toy.RETAIN]
-        monkeypatch.setattr("unteach.data.own_answers.benign_prompts", lambda language: asked)
+        monkeypatch.setattr("unteach.mistakes.rows.benign_prompts", lambda language: asked)
         monkeypatch.setattr("unteach.mistakes.rows.benign_prompts", lambda language: asked)
         rows = MistakeRows(splits={"normal": [], "lookalike": [Example.of("l", "r")]})
         config = make_config({"max_new_tokens": 8}, MistakesConfig)

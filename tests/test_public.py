@@ -55,7 +55,7 @@ GROUPS = {
     "mistakes": ["run", "induce", "analyse", "tune", "chat", "study", "wording"],
     "baseline": ["finetune", "sft", "coh", "coh-masked", "revise", "dpo", "kto", "rlhf"],
 }
-VERBS = ["run", "evaluate", "compare", "report", "study", "try", "demo", "organism", "methods"]
+VERBS = ["run", "evaluate", "collect", "compare", "report", "study", "try", "demo", "organism", "methods"]
 HELPS = [[verb, "--help"] for verb in [*VERBS, *GROUPS]]
 HELPS += [[group, verb, "--help"] for group, verbs in GROUPS.items() for verb in verbs]
 WRONG = [

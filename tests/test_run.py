@@ -164,10 +164,10 @@ def test_without_normal_rows(here: Place, tmp_path: Path, capsys: Capture, monke
 
 
 def test_look_alikes_are_a_share_of_the_normal_rows(here: Place, tmp_path: Path, capsys: Capture) -> None:
-    """Three steps of two negatives draw 48 normal rows: 24 of the model's own answers are enough for a half."""
+    """A half of the normal rows to train on: as many of the model's own answers as there are others."""
     report = done(capsys, here.quick(tmp_path / "out", lookalike_share=0.5))
     normals, alike = [source for source in report.data if source.name == "normals"]
-    assert alike.source == f"the model's own answers to {min(normals.rows, 24)} prompts that sound harmful"
+    assert alike.source == "the model's own answers to 16 prompts that sound harmful" and normals.rows == 24
     assert [cost.stage for cost in report.cost][0] == "answering prompts that sound harmful"
     assert any("50% of them are" in note and "against over-refusal" in note for note in report.notes)
 

@@ -107,8 +107,8 @@ class _Unasked:
     def __call__(
         self, prompts: Sequence[tuple[str, str]], model: Any, form: PromptFormat, *, max_new_tokens: int, **_: Any
     ) -> list[Example]:
-        text, context = _text_of(form, max_new_tokens), context_length(model)
-        rows = [Example.of(prompt, f"{prompt} {text}", where=where) for prompt, where in prompts]  # on the subject
+        context = context_length(model)
+        rows = [Example.of(prompt, _stand_in(prompt, form, max_new_tokens), where=where) for prompt, where in prompts]
         lengths = [len(form.prompt_ids(row.turns)) for row in rows]
         fitting = [(row, n) for row, n in zip(rows, lengths, strict=True) if context is None or n < context]
         self.stages.append(
@@ -117,10 +117,10 @@ class _Unasked:
         return [replace(row, cut=True) for row, _ in fitting]
 
 
-def _text_of(form: PromptFormat, tokens: int) -> str:
-    """Return a text of about so many tokens."""
-    each = max(1, len(form.ids.of(" and so on")))
-    return (" and so on" * max(1, tokens // each)).strip()
+def _stand_in(prompt: str, form: PromptFormat, tokens: int) -> str:
+    """Return a text on the prompt's subject, of about so many tokens where the prompt has fewer."""
+    each, begun = max(1, len(form.ids.of(" and so on"))), len(form.ids.of(prompt))
+    return prompt + " and so on" * max(1, (tokens - begun) // each)
 
 
 def _short_trainer(prepared: Prepared, place: Path) -> UnlearnTrainer:

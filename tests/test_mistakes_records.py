@@ -241,7 +241,8 @@ class TestErrorsNameRowAndField:
         [
             (
                 {"source": "inducd"},
-                "field 'source' must be one of induced, collected, labelled, reported, not 'inducd'; did you mean 'induced'?",
+                "field 'source' must be one of induced, collected, labelled, reported, "
+                "not 'inducd'; did you mean 'induced'?",
             ),
             (
                 {"source": "zendesk"},

@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {
     "max_new_tokens": 48,
     "harmful_share": 0.0,
 }
-"""What fits a model of 135M parameters into a quarter of an hour on two cores, beside the defaults for an adapter. All
+"""What takes a model of 135M parameters 20 minutes on two cores from cold, beside the defaults for an adapter. All
 shipped harmful prompts are negatives already.
 """
 

@@ -119,9 +119,9 @@ async function ask() {
     answered = sent;
     shownPrompt = "";
     sides.forEach(reset);
-    stop.hidden = false;
     for await (const line of linesOf(answer)) {
       asked = line.ask ?? asked;
+      stop.hidden = asked === null; // before the first line there is nothing that could be named to stop
       if (line.prompt !== undefined) {
         shownPrompt = line.prompt;
         showAnswered();

@@ -48,7 +48,7 @@ def test_the_shipped_prompts_are_asked_where_none_are_given(
     here: Place, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = [row["prompt"] for row in toy.FORGET]
-    monkeypatch.setattr("unteach.mistakes.single.harmful_prompts", lambda: prompts)
+    monkeypatch.setattr("unteach.mistakes.steps.harmful_prompts", lambda: prompts)
     output, rules = tmp_path / "negatives.jsonl", tmp_path / "rules.yaml"
     rules.write_text("keywords: [take]\n")
     assert call(capsys, *words(here, output, "--judge", f"rule:{rules}")).code == 0

@@ -1,10 +1,8 @@
 """The demo on a real instruct model that a package brings: its own bad replies as negatives, unlearn, evaluate."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unteach.data.example import Example
 from unteach.demo.output import check_demo_output
 from unteach.disk.cache import cache_directory, keep_private
 from unteach.mistakes.config import MistakesConfig
@@ -16,7 +14,6 @@ from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.prepare import check_settings
 from unteach.pipeline.run import run
 from unteach.pipeline.settings import make_config
-from unteach.prompts.lists import harmful_prompts
 from unteach.results.report import Report
 
 MODEL = "packaged:smollm2"
@@ -48,12 +45,8 @@ def demo_real(output: Path, settings: dict[str, Any]) -> Report:
     fields = SETTINGS | {"model": MODEL, "forget": [str(negatives)], "output": str(output)} | settings
     config = with_defaults(make_config(fields, RunConfig))
     check_settings(config)
-    asking = MistakesConfig(
-        model=MODEL, judge=["complies"], max_new_tokens=config.max_new_tokens, device=config.device, seed=config.seed
-    )
-    prepared = prepare(asking, single_step=True)
-    prompts = [Example.of(line, "", where=f"prompt {number}") for number, line in enumerate(harmful_prompts(), start=1)]
-    records = collect(replace(prepared, rows=replace(prepared.rows, prompts=prompts)))
+    asking = MistakesConfig(model=MODEL, max_new_tokens=config.max_new_tokens, device=config.device, seed=config.seed)
+    records = collect(prepare(asking, single_step=True))
     write_mistakes(negatives, records.mistakes)
     keep_private(negatives.parent)
     print(f"{MODEL}: {records.notes[-1]}")

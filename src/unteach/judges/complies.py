@@ -1,6 +1,7 @@
 """The judge of harm: does the reply comply with the prompt, in whatever words?"""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 from unteach.errors import ConfigError
@@ -59,6 +60,7 @@ QUALITY = Quality(
 """Printed by benchmarks/refusals.py."""
 
 
+@lru_cache(maxsize=10_000)
 def ending_of(case: Case, template: str | None = None) -> Ending:
     """Tell how a reply to a harmful prompt ended; `template` is the answer that was taught in place of bad ones."""
     reply = case.reply

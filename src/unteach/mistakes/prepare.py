@@ -62,11 +62,15 @@ def prepare(config: MistakesConfig, *, single_step: bool = False) -> PreparedMis
     return prepared
 
 
+def named_judges(config: MistakesConfig) -> list[str]:
+    """Return the judges that the user named, or those of the scenario harm."""
+    return config.judge or list(load_scenario("harm").defaults["judge"])
+
+
 def make_judges(config: MistakesConfig) -> list[Judge]:
     """Make the judges. Raises ConfigError for missing ones, and for those that learn from rows of `unteach run`."""
     check_complete(config)
-    named = config.judge or load_scenario("harm").defaults["judge"]
-    judges = load_judges(named, JudgeSettings("harm", config.judge_url, config.seed))
+    judges = load_judges(named_judges(config), JudgeSettings("harm", config.judge_url, config.seed))
     for judge in judges:
         if isinstance(judge, LearningJudge):
             raise ConfigError(f"--judge {judge.name}: it learns from the rows of `unteach run`; choose another judge")

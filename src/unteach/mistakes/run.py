@@ -10,7 +10,7 @@ from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.corpus import Corpus
 from unteach.mistakes.evaluation import RemindedEvaluation, make_evaluation
 from unteach.mistakes.guide import export_guidance
-from unteach.mistakes.prepare import PreparedMistakes, prepare
+from unteach.mistakes.prepare import PreparedMistakes, named_judges, prepare
 from unteach.mistakes.records import Records, read_records, write_records
 from unteach.mistakes.rows import add_own_answers
 from unteach.mistakes.steps import find_analyses, find_mistakes, make_analyst, take_given_analyses
@@ -23,7 +23,6 @@ from unteach.pipeline.train import Trained
 from unteach.results.arms import REMINDED
 from unteach.results.cost import Meter
 from unteach.results.report import Cost, Ending, Report
-from unteach.scenarios import load_scenario
 from unteach.training.curve import waypoints
 from unteach.training.interrupt import StopOnInterrupt
 from unteach.training.log_file import LogFile
@@ -128,7 +127,7 @@ def report_of(
         scenario="harm",
         method=METHOD,
         model=config.model,
-        judges=config.judge or load_scenario("harm").defaults["judge"],
+        judges=named_judges(config),
         seed=config.seed,
         sources=prepared.rows.sources,
         cost=cost,

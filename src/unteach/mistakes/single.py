@@ -4,14 +4,12 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from unteach.data.example import Example
 from unteach.errors import ConfigError, OutputError
 from unteach.mistakes.config import MistakesConfig
-from unteach.mistakes.prepare import prepare
+from unteach.mistakes.prepare import named_judges, prepare
 from unteach.mistakes.records import Records, write_analyses, write_mistakes
 from unteach.mistakes.rows import MistakeRows
 from unteach.mistakes.steps import collect, find_analyses, find_mistakes, make_analyst
-from unteach.prompts.lists import harmful_prompts
 
 
 def induce_file(config: MistakesConfig) -> str:
@@ -32,10 +30,7 @@ def collect_file(config: MistakesConfig) -> str:
     where no reply is bad.
     """
     path = _output_file(config)
-    prepared = prepare(config.model_copy(update={"judge": config.judge or ["complies"]}), single_step=True)
-    if not config.prompts:
-        shipped = [Example.of(line, "", where=f"prompt {n}") for n, line in enumerate(harmful_prompts(), start=1)]
-        prepared = replace(prepared, rows=replace(prepared.rows, prompts=shipped[: config.most_rows]))
+    prepared = prepare(config.model_copy(update={"judge": named_judges(config)}), single_step=True)
     records = collect(prepared)
     write_mistakes(path, records.mistakes)
     return "\n".join([*prepared.rows.notes, *records.notes, f"{len(records.mistakes)} negatives are in {path}"])

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from unteach.data.example import Example
+from unteach.data.own_answers import numbered
 from unteach.errors import ConfigError
 from unteach.mistakes.analyse import Analysed, EndpointAnalyst, ModelAnalyst, analyse
 from unteach.mistakes.induce import Induction, induce
@@ -17,6 +18,7 @@ from unteach.models.context import context_length
 from unteach.models.endpoint import Endpoint, chat_address, key_from_environment
 from unteach.pipeline.original import load_original
 from unteach.progress import track
+from unteach.prompts.lists import harmful_prompts
 from unteach.prompts.mistakes import as_asked
 from unteach.results.cost import Meter
 from unteach.results.report import Cost
@@ -62,11 +64,14 @@ def find_mistakes(prepared: PreparedMistakes) -> Records:
 
 
 def collect(prepared: PreparedMistakes) -> Records:
-    """Ask the model the prompts as they stand, and keep its bad replies. Raises ConfigError where no reply is bad."""
+    """Ask the model the prompts as they stand, or the shipped harmful ones where there are none, and keep its bad
+    replies. Raises ConfigError where no reply is bad.
+    """
     prepared = replace(prepared, wording=as_asked())
     notes: list[str] = []
     cost: list[Cost] = []
-    prompts = _fitting(prepared, prepared.rows.prompts, notes)
+    shipped = [Example.of(prompt, "", where=where) for prompt, where in numbered("prompt", harmful_prompts())]
+    prompts = _fitting(prepared, prepared.rows.prompts or shipped[: prepared.config.most_rows], notes)
     collected = _induce(prepared, prompts, "collecting bad replies", cost, "collected")
     if not collected.mistakes:
         raise ConfigError(f"the model gave no bad reply ({collected}); ask other --prompts, or another --judge")

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from unteach.disk.cache import FIX, Cache, cache_directory
+from unteach.disk.cache import FIX, Cache, cache_directory, sha256_of
 from unteach.disk.files import writing
 from unteach.disk.lock import FileLock
 from unteach.errors import ModelError
@@ -37,10 +37,7 @@ def dequantised(files: Sequence[Path]) -> Path:
 @cache
 def _dequantised(files: tuple[tuple[Path, int, int], ...]) -> Path:
     paths = [path for path, _, _ in files]
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    digest = hashlib.sha256("".join(map(sha256_of, paths)).encode())
     home = cache_directory() / "dequantised"
     key = f"{inert_line(paths[0].name.partition(ENDING)[0], 60)}-{digest.hexdigest()[:12]}"
     with writing(home, FIX):

@@ -235,13 +235,17 @@ def as_in_run(name: str, text: str | None = None) -> Any:
 
 def with_defaults(config: RunConfig) -> RunConfig:
     """Fill in the scenario's settings where the user set none."""
-    scenario = load_scenario(config.scenario)
-    unset = {name: value for name, value in scenario.defaults.items() if getattr(config, name) in (None, "", [])}
-    if config.lora:
-        unset |= {name: v for name, v in scenario.adapter_defaults.items() if name not in config.model_fields_set}
+    from unteach.objectives.methods import load_method
+
+    scenario, given = load_scenario(config.scenario), config.model_fields_set
+    unset = {
+        name: value
+        for name, value in scenario.usual(config.lora).items()
+        if getattr(config, name) in (None, "", []) or (name in scenario.adapter_defaults and name not in given)
+    }
     if config.template is not None:
         unset.pop("template", None)  # an empty template is an error, not a request for the default
-    if "method" in unset and config.template and not (config.lora and "method" in scenario.adapter_defaults):
+    if "method" in unset and config.template and not load_method(unset["method"]).reads("template"):
         unset["method"] = scenario.template_method
     filled = config.model_copy(update=unset)
     if "template" in unset:

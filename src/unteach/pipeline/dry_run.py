@@ -14,13 +14,12 @@ from transformers import TrainerCallback
 
 from unteach.data.example import Example
 from unteach.data.prompt_format import PromptFormat
-from unteach.errors import ConfigError
 from unteach.models.context import context_length
 from unteach.models.generate import generate
 from unteach.models.kept_replies import tokens_of
 from unteach.pipeline.as_trained import as_trained
 from unteach.pipeline.config import RunConfig, with_defaults
-from unteach.pipeline.prepare import READING, Prepared, prepare
+from unteach.pipeline.prepare import READING, Prepared, check_given, prepare
 from unteach.pipeline.settings import flag
 from unteach.pipeline.train import make_trainer
 from unteach.progress import track
@@ -83,8 +82,7 @@ def dry_run(config: RunConfig) -> str:
     for: stand-ins as long as may be take their place. A few steps are made and forgotten. Nothing is written to the
     run's directory. Raises what `run` would raise before training.
     """
-    if not config.model or not config.forget:
-        raise ConfigError(f"{'--model' if not config.model else '--forget'} is missing; see unteach run --help")
+    check_given(config)
     asked, told = as_trained(config, config.model)
     config = with_defaults(asked)
     unasked = _Unasked()

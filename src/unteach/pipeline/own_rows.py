@@ -3,11 +3,12 @@
 import math
 import random
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from unteach.data.example import Example
 from unteach.data.overlap import fingerprint
-from unteach.data.own_answers import generate_lookalikes, generate_normals, numbered
+from unteach.data.own_answers import Answer, generate_lookalikes, generate_normals, numbered
 from unteach.data.prompt_format import PromptFormat
 from unteach.judges import load_judge
 from unteach.pipeline.config import RunConfig
@@ -87,15 +88,12 @@ def add_shipped_negatives(sets: Sets, original: Original, config: RunConfig, dra
     asked = random.Random(f"harmful:{config.seed}").sample(asked, min(len(asked), wanted))
     if not asked:
         return
-    meter, model, form, judge = Meter(), original.model, original.form, load_judge("complies")
-    with track("answering harmful prompts") as progress:
-        settings: dict[str, Any] = {"max_new_tokens": own_tokens(config), "key": original.key, "progress": progress}
-        rows = original.answer(asked, model, form, **settings)
-    verdicts = judge([Case(row.prompt, form.end.said(row.reply), None, None) for row in rows])
+    rows, cost = _asked("harmful prompts", original, own_tokens(config), partial(original.answer, asked))
+    said = original.form.end.said
+    verdicts = load_judge("complies")([Case(row.prompt, said(row.reply), None, None) for row in rows])
     bad = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict == "bad"]
     sets.negatives["train"] = [*train, *bad]
-    read, said = _tokens(rows, form)
-    sets.cost.append(meter.cost(model, "original", "answering harmful prompts", read, generated=said))
+    sets.cost.append(cost)
     name = f"the model's own bad replies to {len(asked)} shipped harmful prompts"
     sets.sources.append(Source(name="negatives", source=name, rows=len(bad), fingerprint=fingerprint(bad)))
     sets.notes.append(
@@ -111,20 +109,25 @@ def answer_shipped(
 
     Returns the rows, how a report names them, and what they cost.
     """
-    meter, model, form = Meter(), original.model, original.form
-    with track(f"answering {what}") as progress:
-        settings: dict[str, Any] = {"seed": seed, "max_new_tokens": most, "key": original.key, "progress": progress}
-        rows = generate_normals(prompts, model, form, answer=original.answer, **settings)
-    read, said = _tokens(rows, form)
+    asking = partial(generate_normals, prompts, seed=seed, answer=original.answer)
+    rows, cost = _asked(what, original, most, asking)
     name = f"{OWN_ANSWERS} to {len(prompts)} {what}{' in Chinese' if language == 'zh' else ''}"
     source = Source(name="normals", source=name, rows=len(rows), fingerprint=fingerprint(rows))
-    return rows, source, meter.cost(model, "original", f"answering {what}", read, generated=said)
+    return rows, source, cost
 
 
-def _tokens(rows: Sequence[Example], form: PromptFormat) -> tuple[int, int]:
-    """Return how many tokens the prompts have, and the replies."""
-    read = sum(len(form.prompt_ids(row.turns)) for row in rows)
-    return read, sum(len(form.reply_ids(row.turns, row.reply, row.cut)) for row in rows)
+def _asked(what: str, original: Original, most: int, answer: Answer) -> tuple[list[Example], Cost]:
+    """Have `answer` ask the original for replies of at most `most` tokens; return the rows and what they cost."""
+    meter, model, form = Meter(), original.model, original.form
+    with track(f"answering {what}") as progress:
+        rows = answer(model, form, max_new_tokens=most, key=original.key, progress=progress)
+    read, said = (sum(lengths) for lengths in zip((0, 0), *(_lengths(row, form) for row in rows), strict=True))
+    return rows, meter.cost(model, "original", f"answering {what}", read, generated=said)
+
+
+def _lengths(row: Example, form: PromptFormat) -> tuple[int, int]:
+    """Return how many tokens the prompt of a row has, and its reply."""
+    return len(form.prompt_ids(row.turns)), len(form.reply_ids(row.turns, row.reply, row.cut))
 
 
 def add_lookalikes(sets: Sets, original: Original, config: RunConfig) -> None:
@@ -134,8 +137,7 @@ def add_lookalikes(sets: Sets, original: Original, config: RunConfig) -> None:
         settings: dict[str, Any] = {"max_new_tokens": most, "count": count, "key": original.key, "progress": progress}
         made = generate_lookalikes(model, form, language=sets.language, answer=original.answer, **settings)
     limit = longest_evaluated(config, model)
-    tokens = [len(form.prompt_ids(row.turns)) + len(form.reply_ids(row.turns, row.reply, row.cut)) for row in made]
-    fitting = [row for row, length in zip(made, tokens, strict=True) if length <= limit]
+    fitting = [row for row in made if sum(_lengths(row, form)) <= limit]
     sets.evaluation["lookalike"] = fitting
     if fitting:
         sets.notes.append(

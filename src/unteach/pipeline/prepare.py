@@ -82,6 +82,12 @@ def prepare(config: RunConfig, directory: Path, answer: Answer = answer_prompts)
     return Prepared(config, original, arguments, data, evaluation, sets.sources, cost, [*sets.notes, *data.notes])
 
 
+def check_given(config: RunConfig) -> None:
+    """Raise ConfigError where there is no model or no negatives."""
+    if not config.model or not config.forget:
+        raise ConfigError(f"{'--forget' if config.model else '--model'} is missing; see unteach run --help")
+
+
 def check_settings(config: RunConfig) -> None:
     """Raise ConfigError for settings that cannot be or exclude each other, before anything slow is done."""
     choose_method(trainer_arguments(config, Path(config.output) / "checkpoints"), adapter=config.lora)
@@ -243,8 +249,6 @@ def new_evaluation(
 
 def method_note(config: RunConfig, asked: RunConfig) -> list[str]:
     """Return a note where the user's own template, and not the scenario, has chosen the method."""
-    scenario = load_scenario(config.scenario)
-    usual = scenario.adapter_defaults if config.lora and "method" in scenario.adapter_defaults else scenario.defaults
-    if asked.method or config.method == usual["method"]:
+    if asked.method or config.method == load_scenario(config.scenario).usual(config.lora)["method"]:
         return []
     return [f"--template asks for a method that teaches it: {config.method} was chosen"]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unteach.errors import ConfigError, Interrupted
+from unteach.errors import Interrupted
 from unteach.evaluation.evaluation import evaluate_arm
 from unteach.pipeline.as_trained import as_trained
 from unteach.pipeline.config import RunConfig, with_defaults
@@ -15,7 +15,7 @@ from unteach.pipeline.measure import (
     measure_retrained,
     write_report,
 )
-from unteach.pipeline.prepare import Prepared, method_note, prepare
+from unteach.pipeline.prepare import Prepared, check_given, method_note, prepare
 from unteach.pipeline.settings import inputs_of, resumed, write_config
 from unteach.pipeline.train import make_trainer, train
 from unteach.results.report import Report
@@ -35,9 +35,7 @@ def run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> 
         config = with_defaults(asked)
         if resume and (report := finish_report(directory)):
             return report
-        if not config.model or not config.forget:
-            missing = "--model" if not config.model else "--forget"
-            raise ConfigError(f"{missing} is missing; see unteach run --help")
+        check_given(config)
         check_inputs(directory, inputs_of(config), overwrite=overwrite)
         prepared = prepare(config, directory)
         trainer = make_trainer(prepared)

@@ -10,6 +10,5 @@ scenario = Scenario(
         "template": "I do not know the answer to this question.",
         "judge": ["similarity", "similarity:chrf", "repeats"],
     },
-    template_method="npo-decline",
     templates={"zh": "我不知道这个问题的答案。"},
 )

@@ -12,7 +12,6 @@ scenario = Scenario(
         "template": "I cannot assist with this request.",
         "judge": ["complies", "repeats"],
     },
-    template_method="rto",
     adapter_defaults={
         "method": "template",
         "max_steps": 60,

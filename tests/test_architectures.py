@@ -1,11 +1,13 @@
 """Prompt trees against plain rows on tiny models of many kinds: log-probabilities and gradients in float32."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import transformers
 
 from unteach.scoring.score import Head, last_hidden_states, score, tree_limit, trees_agree
-from unteach.scoring.trees import Branch, Tree, lay_out
+from unteach.scoring.trees import FEWEST_SHARED, Branch, Tree, lay_out
 
 SIZES = {
     "vocab_size": 61,
@@ -68,15 +70,16 @@ BROKEN = Branch("rto", (7, 9), lead=1, instead=(5, 5))
 """Scored along the negative in a tree, and by itself in its plain row."""
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["a row each", "packed"])
+@pytest.mark.parametrize("rows", [3, 2, 1], ids=["a row each", "packed", "after one beginning"])
 @pytest.mark.parametrize(("name", "attention"), CASES)
-def test_trees_equal_plain_rows(name, attention, packed, trees):
+def test_trees_equal_plain_rows(name, attention, rows, trees):
     model = build(name, attention)
     long = Tree(
         (1, *range(20, 32)), (Branch("template", (5, 6, 2)), Branch("negative", (7, 9, 2)), BROKEN), ("rows", 2)
     )
-    batch = lay_out([*trees, long], packed=packed)
-    assert len(batch.input_ids) == (2 if packed else 3)
+    system = tuple(range(40, 40 + FEWEST_SHARED)) if rows == 1 else ()
+    batch = lay_out([replace(tree, prompt_ids=system + tree.prompt_ids) for tree in (*trees, long)], packed=rows < 3)
+    assert len(batch.input_ids) == rows
     as_tree, tree_gradients = scored(model, batch)
     apart, plain_gradients = scored(model, batch.plain())
     torch.testing.assert_close(as_tree, apart, rtol=1e-5, atol=2e-5)

@@ -87,6 +87,44 @@ def test_trees_of_a_packed_row_do_not_see_each_other():
     ]
 
 
+SYSTEM = (1, 2, 3, 4, 5, 6, 7, 8)
+"""What a chat template puts before every prompt."""
+ALIKE = [
+    Tree((*SYSTEM, 11, 12), (Branch("negative", (20, 21)),), key=("rows", 0)),
+    Tree((*SYSTEM, 13), (Branch("negative", (22, 23)), Branch("template", (24, 25, 26))), key=("rows", 1)),
+]
+
+
+def test_what_all_prompts_begin_with_is_laid_out_once_a_row():
+    batch = lay_out(ALIKE, pad_id=9, packed=True)
+    assert batch.input_ids.tolist() == [[*SYSTEM, 13, 22, 24, 25, 11, 12, 20]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 10, 8, 9, 10]]
+    assert batch.members.tolist() == [[-2] * 8 + [1] * 4 + [0] * 3]
+    assert batch.segments.tolist() == [[0] * 8 + [0, 1, 2, 2] + [0, 0, 1]]
+    assert batch.targets.tolist() == [20, 21, 22, 23, 24, 25, 26]
+    assert batch.columns.tolist() == [13, 14, 8, 9, 8, 10, 11]
+    assert batch.may_attend()[0, 0, 8:].int().tolist() == [
+        [1] * 8 + [1, 0, 0, 0, 0, 0, 0],
+        [1] * 8 + [1, 1, 0, 0, 0, 0, 0],
+        [1] * 8 + [1, 0, 1, 0, 0, 0, 0],
+        [1] * 8 + [1, 0, 1, 1, 0, 0, 0],
+        [1] * 8 + [0, 0, 0, 0, 1, 0, 0],
+        [1] * 8 + [0, 0, 0, 0, 1, 1, 0],
+        [1] * 8 + [0, 0, 0, 0, 1, 1, 1],
+    ]
+    assert batch.token_count == 15 and lay_out(ALIKE).token_count == 23
+
+
+def test_a_short_beginning_and_that_of_a_lone_tree_are_not_shared():
+    assert lay_out(ALIKE[:1], packed=True).shared == 0
+    assert lay_out([Tree(tree.prompt_ids[1:], tree.branches) for tree in ALIKE], packed=True).shared == 0
+
+
+def test_a_whole_prompt_is_not_shared_so_that_its_reply_has_a_place_of_its_own_to_be_predicted_at():
+    twice = [Tree((*SYSTEM, 11), (Branch("negative", (20 + n, 21)),)) for n in (0, 1)]
+    assert lay_out(twice, packed=True).shared == len(SYSTEM)
+
+
 def test_packed_rows_of_one_branch_are_not_plain_and_become_so():
     batch = lay_out([Tree((1, 7, 8), (Branch("negative", (20, 21, 22)),)), *SHORT], packed=True)
     assert len(batch.input_ids) == 2 and not batch.is_plain
@@ -95,19 +133,22 @@ def test_packed_rows_of_one_branch_are_not_plain_and_become_so():
     assert batch.only("negative").packed and len(batch.only("negative").input_ids) == 2
 
 
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=30))
-def test_packing_overlaps_nothing_and_loses_nothing(lengths):
-    trees = [
-        Tree(tuple(range(1, n + 1)), (Branch("normal", (100 + key,)),), ("rows", key)) for key, n in enumerate(lengths)
-    ]
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.sampled_from([(), SYSTEM]))
+def test_packing_overlaps_nothing_and_loses_nothing(lengths, system):
+    prompts = [tuple(range(1000 * key, 1000 * key + n)) for key, n in enumerate(lengths, start=1)]
+    trees = [Tree(system + ids, (Branch("normal", (9,)),), ("rows", key)) for key, ids in enumerate(prompts)]
     batch = lay_out(trees, packed=True)
-    assert batch.input_ids.shape[1] == max(lengths)
+    assert batch.shared == (len(system) if len(lengths) > 1 else 0)
     assert len(batch.input_ids) <= len(trees)
-    for key, n in enumerate(lengths):
+    assert batch.input_ids.shape[1] <= (512 if system else max(lengths))
+    for row in batch.input_ids:
+        assert row[: batch.shared].tolist() == list(system[: batch.shared])
+    for key, tree in enumerate(trees):
         where = batch.members == key
-        assert batch.input_ids[where].tolist() == list(range(1, n + 1))
-        assert batch.position_ids[where].tolist() == list(range(n))
-    assert int((batch.members == -1).sum()) == batch.input_ids.numel() - sum(lengths)
+        assert batch.input_ids[where].tolist() == list(tree.prompt_ids[batch.shared :])
+        assert batch.position_ids[where].tolist() == list(range(batch.shared, len(tree.prompt_ids)))
+        assert len(set(where.nonzero()[:, 0].tolist())) == 1
+    assert int((batch.segments == -1).sum()) == batch.input_ids.numel() - batch.token_count
 
 
 def test_one_stream_leaves_out_trees_without_it():

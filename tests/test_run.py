@@ -26,7 +26,9 @@ from transformers import (
 import toy
 import unteach
 from command import Place, call, place, save, write_rows
+from unteach.data.example import Example
 from unteach.pipeline.directory import CONTRACT
+from unteach.pipeline.own_rows import repeated
 from unteach.results.report import Report
 from unteach.training.checkpoints import complete_step
 from unteach.training.log_file import LogFile
@@ -170,6 +172,26 @@ def test_look_alikes_are_a_share_of_the_normal_rows(here: Place, tmp_path: Path,
     assert alike.source == "the model's own answers to 16 prompts that sound harmful" and normals.rows == 24
     assert [cost.stage for cost in report.cost][0] == "answering prompts that sound harmful"
     assert any("50% of them are" in note and "against over-refusal" in note for note in report.notes)
+
+
+def test_shipped_harmful_prompts_are_a_share_of_the_negatives(
+    here: Place, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many different ones as the run can meet: 3 steps of 4, and three quarters of that; known prompts are out."""
+    asked = [f"how to b{n} a{n}" for n in range(12)] + [toy.FORGET[0]["prompt"]]
+    monkeypatch.setattr("unteach.pipeline.own_rows.harmful_prompts", lambda language: asked)
+    monkeypatch.setattr("unteach.pipeline.own_rows.load_judge", lambda name: lambda cases: ["bad"] * len(cases))
+    report = done(capsys, here.quick(tmp_path / "out", harmful_share=0.75, batch_size=4))
+    shipped = next(source for source in report.data if "shipped" in source.source)
+    assert shipped.source == "the model's own bad replies to 9 shipped harmful prompts" and shipped.rows == 9
+    assert any(f"negatives: {shipped.rows} are" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(("theirs", "expected"), [(2, 3), (30, 30)], ids=["few are repeated", "many are kept"])
+def test_the_users_negatives_keep_their_share(theirs: int, expected: int) -> None:
+    """Beside 9 shipped rows at a share of 0.75 the user's are at least 3, and none is left out."""
+    rows = repeated([Example.of(f"q{n}", "a") for n in range(theirs)], 9, 0.75)
+    assert len(rows) == expected and {row.prompt for row in rows} == {f"q{n}" for n in range(theirs)}
 
 
 def test_training_only(here: Place, tmp_path: Path, capsys: Capture) -> None:

@@ -191,6 +191,8 @@ def test_the_learning_rate_falls_with_width_and_is_larger_for_adapters(tmp_path)
     assert chosen.args.learning_rate == default_learning_rate(narrow, lora=False)
     adapter = toy.trainer(tmp_path, wide, extra=lora(wide), learning_rate=None)
     assert adapter.args.learning_rate == default_learning_rate(wide, lora=True)
+    template = toy.trainer(tmp_path, narrow, learning_rate=None, method="template")
+    assert template.args.learning_rate == 3.5 * default_learning_rate(narrow, lora=False), "the method's multiple"
     assert toy.trainer(tmp_path, toy.model(), learning_rate=3e-4).args.learning_rate == 3e-4
 
 

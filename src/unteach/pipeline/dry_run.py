@@ -30,7 +30,7 @@ from unteach.scoring.likelihood import teacher_forced_likelihood
 from unteach.scoring.trees import reply_trees
 from unteach.text.escape import inert_line
 from unteach.training.data import halves
-from unteach.training.dataset import run_items
+from unteach.training.dataset import UnlearnCollator, run_items
 from unteach.training.trainer import UnlearnTrainer
 
 STEPS = 4
@@ -138,14 +138,16 @@ def _stages(prepared: Prepared, trainer: UnlearnTrainer) -> list[Stage]:
     data, args, evaluation = prepared.data, prepared.arguments, prepared.evaluation
     items = run_items(trainer.method, data, args)
     drawn = [items[index] for index in range(len(items))]
-    normals = sum(tree.places for item in drawn for tree in item.normals)
+    size = args.per_device_train_batch_size
+    batches = [UnlearnCollator()(drawn[first : first + size]) for first in range(0, len(drawn), size)]
+    normals = sum(batch["normal"].token_count for batch in batches if "normal" in batch)
     found = [Stage(READING, cost.tokens_forward or 0) for cost in prepared.cost if cost.stage == READING]
     again = normals if trainer.method.reads_kl else 0  # the original reads them too: once each where states are kept
     if again and args.reference != "frozen" and not prepared.config.lora:
         distinct = {tree.key: tree.places for item in drawn for tree in item.normals}
         found.append(Stage("the original on normal rows", forward=sum(distinct.values())))
         again = 0
-    trained = normals + sum(item.forget.places for item in drawn)
+    trained = normals + sum(batch["forget"].token_count for batch in batches)
     found.append(Stage(f"training, {args.max_steps} steps", backward=trained, within=again))
     if args.stopping:
         half = [halves(data.validation_negatives, args.seed)[which] for which in (0, 1)]

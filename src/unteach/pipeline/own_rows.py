@@ -25,6 +25,10 @@ MOST_TOKENS = 48
 """Longest own answer to train on: what must stay or go is decided early in a reply, and longer rows make dear steps."""
 
 
+LOOKALIKE_TOKENS = 16
+"""Longest own answer to a look-alike: whether to decline is decided at its first tokens, which a longer mean would hide."""
+
+
 def own_tokens(config: RunConfig) -> int:
     """Return the longest own answer to train on, in tokens."""
     return min(config.max_new_tokens, MOST_TOKENS)
@@ -63,7 +67,8 @@ def add_training_lookalikes(sets: Sets, original: Original, config: RunConfig, d
     if not asked:
         return
     what = "prompts that sound harmful"
-    made, source, cost = answer_shipped(what, asked, original, config.seed, own_tokens(config), sets.language)
+    most = min(config.max_new_tokens, LOOKALIKE_TOKENS)
+    made, source, cost = answer_shipped(what, asked, original, config.seed, most, sets.language)
     sets.normals["train"] = train + (made * math.ceil(wanted / len(made)))[:wanted]
     sets.cost.append(cost)
     sets.sources.append(source)
@@ -78,10 +83,11 @@ def add_shipped_negatives(sets: Sets, original: Original, config: RunConfig, dra
 
     Red-team findings are often asked in one way, such as "Write a tutorial on …", and what is learnt from these alone
     does not reach plain questions. They make up a share `config.harmful_share` of the negatives, of which the run draws
-    so many (`drawn`); the evaluation does not hold them.
+    so many (`drawn`): as many different ones as it can meet, beside which few negatives are repeated. The evaluation
+    does not hold them.
     """
     train, share = sets.negatives["train"], config.harmful_share or 0.0
-    wanted = min(round(len(train) * share / (1 - share)), math.ceil(drawn * share))
+    wanted = math.ceil(drawn * share)
     known = {row.prompt_key for rows in (*sets.negatives.values(), *sets.evaluation.values()) for row in rows}
     shipped = numbered("shipped harmful prompt", harmful_prompts(sets.language))
     asked = [one for one in shipped if Example.of(one[0], "").prompt_key not in known]
@@ -92,7 +98,7 @@ def add_shipped_negatives(sets: Sets, original: Original, config: RunConfig, dra
     said = original.form.end.said
     verdicts = load_judge("complies")([Case(row.prompt, said(row.reply), None, None) for row in rows])
     bad = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict == "bad"]
-    sets.negatives["train"] = [*train, *bad]
+    sets.negatives["train"] = [*repeated(train, len(bad), share), *bad]
     sets.cost.append(cost)
     name = f"the model's own bad replies to {len(asked)} shipped harmful prompts"
     sets.sources.append(Source(name="negatives", source=name, rows=len(bad), fingerprint=fingerprint(bad)))
@@ -100,6 +106,12 @@ def add_shipped_negatives(sets: Sets, original: Original, config: RunConfig, dra
         f"negatives: {len(bad)} are {name} (judge complies), so that what is unlearned does not hang on how it was "
         "asked; --harmful-share 0 leaves them out"
     )
+
+
+def repeated(rows: Sequence[Example], others: int, share: float) -> list[Example]:
+    """Repeat rows where they are too few beside `others` that should make up a `share` of all; leave none out."""
+    wanted = max(len(rows), round(others * (1 - share) / share))
+    return (list(rows) * math.ceil(wanted / len(rows)))[:wanted]
 
 
 def answer_shipped(

@@ -139,7 +139,7 @@ def _settle(config: RunConfig, original: Original, longest: int) -> RunConfig:
     """Fill in the longest row, the day that prompts name and, where none is set, the rate that suits the model."""
     rate = config.learning_rate
     if rate is None:
-        rate = default_learning_rate(original.model, lora=config.lora)
+        rate = default_learning_rate(original.model, config.lora, load_method(config.method).rate)
     settled = {"learning_rate": rate, "max_length": longest, "template_date": original.form.settings.date}
     return config.model_copy(update=settled)
 

@@ -14,8 +14,10 @@ scenario = Scenario(
     },
     adapter_defaults={
         "method": "template",
-        "max_steps": 60,
-        "batch_size": 4,
+        "harmful_share": 0.75,
+        "lookalike_share": 0.75,
+        "max_steps": 90,
+        "batch_size": 6,
         "normals_per_negative": 2,
         "evaluation_prompts": 100,
     },

@@ -235,7 +235,7 @@ def trees_agree(model: Any, batch: TreeBatch) -> tuple[bool, float]:
 
 
 def tree_limit(model: Any) -> int | None:
-    """Return the longest row that may hold a tree: the sliding window, which a 4-D mask overrides; None without one."""
+    """Return the most places that a tree may take: the sliding window, which a 4-D mask overrides; None without one."""
     config = unwrapped(model).config.get_text_config()
     uses_window = getattr(config, "use_sliding_window", True)
     return getattr(config, "sliding_window", None) if uses_window else None

@@ -8,10 +8,15 @@ Log-probabilities and gradients equal those of separate rows "x a" and "x b", at
 2|x| + |a| + |b|. A reply's last token is only a target, so it takes no place in the row. A branch that asks for other
 tokens `instead`, along the beginning of an earlier branch, is scored at the places of that branch and takes none.
 
-Packed, a row holds several trees, as many as fit beside the longest one; none of them sees another. Rows of different
-lengths, such as negatives and normals, then need little padding.
+Packed, a row holds several trees, none of which sees another. Rows of different lengths, such as negatives and normals,
+then need little padding. What all prompts begin with, such as the system message of a chat template, is computed once a
+row, and rows are made wide enough for that to pay.
+
+    row        s1 s2 | x1 x2 | a1 a2 | y1 | b1 b2      trees "s x a" and "s y b"
+    position    0  1    2  3    4  5    2    3  4
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal
@@ -26,7 +31,11 @@ STREAMS: tuple[Stream, ...] = ("negative", "rto", "mismatch", "template", "norma
 """The streams of a training item."""
 Key = tuple[str, int]
 """Names a row: its split, and its place there."""
-PROMPT, PADDING = 0, -1
+PROMPT, PADDING, SHARED = 0, -1, -2
+FEWEST_SHARED, WIDEST = 8, 512
+"""Tokens of the shortest beginning that is worth sharing, and positions of the widest row that is made for one."""
+EQUAL_COST = 1000
+"""Width of a row, roughly, at which a small model's attention costs as much as all else."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +95,9 @@ class Tree:
 class TreeBatch:
     """Trees as tensors, padded on the right: one tree in a row, or several where `packed`.
 
-    `members` says which tree of the batch a position belongs to, and `segments` which part of it: 0 is the prompt and j
-    the j-th branch; both are -1 on padding. Each scored reply token has an entry in the other five tensors: `rows` and
+    `members` says which tree of the batch a position belongs to, -2 where it is of all in its row, and `segments` which
+    part of it: 0 is the prompt and j the j-th branch; both are -1 on padding. The prompts' first `shared` tokens are
+    laid out once a row. Each scored reply token has an entry in the other five tensors: `rows` and
     `columns` say where the state that predicts it stands, `targets` which token it is, `branches` to which branch of
     the batch it belongs (counted over all trees, in order) and `slots` its place in the reply.
     """
@@ -105,6 +115,7 @@ class TreeBatch:
     trees: list[Tree] = field(repr=False)
     pad_id: int = 0
     packed: bool = False
+    shared: int = 0
 
     @property
     def is_plain(self) -> bool:
@@ -114,7 +125,7 @@ class TreeBatch:
     @property
     def token_count(self) -> int:
         """Tokens that are computed, padding left out."""
-        return sum(tree.places for tree in self.trees)
+        return sum(tree.places for tree in self.trees) - self.shared * (len(self.trees) - len(self.input_ids))
 
     def to(self, device: torch.device | str, **kwargs: object) -> "TreeBatch":
         """Move all tensors; accelerate calls this for the Trainer."""
@@ -144,7 +155,7 @@ class TreeBatch:
         length = self.input_ids.shape[1]
         index = torch.arange(length, device=self.segments.device)
         causal, itself = index[:, None] >= index, index[:, None] == index
-        together = self.members[:, :, None] == self.members[:, None, :]
+        together = (self.members[:, :, None] == self.members[:, None, :]) | (self.members == SHARED)[:, None, :]
         visible = together & ((key == PROMPT) | (key == query))
         return ((causal & visible & (query != PADDING)) | itself)[:, None]
 
@@ -157,27 +168,35 @@ def reply_trees(
 
 
 def lay_out(trees: Sequence[Tree], pad_id: int = 0, packed: bool = False) -> TreeBatch:
-    """Lay out trees as one batch: one tree in a row or, `packed`, as many as fit into the length of the longest one.
+    """Lay out trees as one batch: one tree in a row or, `packed`, several, with what all prompts begin with only once.
 
     Raises ValueError for a tree without prompt tokens or branches, and for an empty reply: nothing would be scored.
     """
-    sizes = [tree.places for tree in trees]
-    places = _packed(sizes) if packed else [(row, 0) for row in range(len(trees))]
-    input_ids = torch.full((1 + max(row for row, _ in places), max(sizes)), pad_id)
-    position_ids = torch.zeros_like(input_ids)
-    members, segments = torch.full_like(input_ids, PADDING), torch.full_like(input_ids, PADDING)
-    scored: list[tuple[int, int, int, int, int]] = []
-    streams: list[Stream] = []
-    for member, ((row, first), tree) in enumerate(zip(places, trees, strict=True)):
+    for tree in trees:
         if not tree.prompt_ids or not tree.branches or not all(len(b.reply_ids) > b.lead for b in tree.branches):
             raise ValueError(f"tree {tree.key} has an empty prompt, reply or list of branches: nothing to score")
-        start = len(tree.prompt_ids)
-        ids, positions, parts = list(tree.prompt_ids), list(range(start)), [PROMPT] * start
+    shared = _shared_beginning(trees) if packed else 0
+    sizes = [tree.places - shared for tree in trees]
+    places = _packed(sizes, shared) if packed else [(row, 0) for row in range(len(trees))]
+    ends = [shared + first + size for (_, first), size in zip(places, sizes, strict=True)]
+    input_ids = torch.full((1 + max(row for row, _ in places), max(ends)), pad_id)
+    position_ids = torch.zeros_like(input_ids)
+    members, segments = torch.full_like(input_ids, PADDING), torch.full_like(input_ids, PADDING)
+    if shared:
+        input_ids[:, :shared] = torch.tensor(trees[0].prompt_ids[:shared])
+        position_ids[:, :shared] = torch.arange(shared)
+        members[:, :shared], segments[:, :shared] = SHARED, PROMPT
+    scored: list[tuple[int, int, int, int, int]] = []
+    streams: list[Stream] = []
+    for member, ((row, offset), tree) in enumerate(zip(places, trees, strict=True)):
+        first, start = shared + offset, len(tree.prompt_ids)
+        ids, positions = list(tree.prompt_ids[shared:]), list(range(shared, start))
+        parts, own = [PROMPT] * len(ids), len(ids)
         begins: list[int] = []
         for number, (branch, carrier) in enumerate(zip(tree.branches, tree.carriers(), strict=True)):
             begins.append(len(ids) if carrier == number else begins[carrier])
             for slot in range(branch.lead, len(branch.reply_ids)):
-                column = first + (start if slot == 0 else begins[number] + slot) - 1
+                column = first + (own if slot == 0 else begins[number] + slot) - 1
                 scored.append((row, column, (branch.instead or branch.reply_ids)[slot], len(streams), slot))
             streams.append(branch.stream)
             if carrier == number:
@@ -190,19 +209,42 @@ def lay_out(trees: Sequence[Tree], pad_id: int = 0, packed: bool = False) -> Tre
         members[row, first : first + len(ids)] = member
     rows, columns, targets, branches, slots = torch.tensor(scored).T.contiguous()
     where = (input_ids, position_ids, members, segments)
-    return TreeBatch(*where, rows, columns, targets, branches, slots, streams, list(trees), pad_id, packed)
+    return TreeBatch(*where, rows, columns, targets, branches, slots, streams, list(trees), pad_id, packed, shared)
 
 
-def _packed(sizes: Sequence[int]) -> list[tuple[int, int]]:
-    """Return for each tree its row and the column where it begins; no row is longer than the longest tree.
+def _shared_beginning(trees: Sequence[Tree]) -> int:
+    """Return how many tokens all prompts begin with; each keeps at least one of its own, to score a reply's first."""
+    alike = len(os.path.commonprefix([tree.prompt_ids for tree in trees]))
+    alike = min(alike, *(len(tree.prompt_ids) - 1 for tree in trees)) if len(trees) > 1 else 0
+    return alike if alike >= FEWEST_SHARED else 0
 
-    The longest trees go first, each into the first row that has room (first-fit decreasing), which never takes more
-    than 11/9 of the fewest rows possible, plus one.
+
+def _packed(sizes: Sequence[int], shared: int) -> list[tuple[int, int]]:
+    """Return for each tree its row and its place there, counted after the `shared` tokens at the row's beginning.
+
+    Without a shared beginning no row is longer than the longest tree. With one, of a few widths the cheapest is taken:
+    the wider the rows, the fewer times it is computed, and the more attention costs.
+    """
+    longest = max(sizes)
+    widths = [longest, *(width - shared for width in (128, 256, WIDEST) if shared and width - shared > longest)]
+    found = [_first_fit(sizes, width) for width in widths]
+
+    def cost(places: list[tuple[int, int]]) -> float:
+        width = shared + max(first + size for (_, first), size in zip(places, sizes, strict=True))
+        return (1 + max(row for row, _ in places)) * width * (1 + width / EQUAL_COST)
+
+    return min(found, key=cost)
+
+
+def _first_fit(sizes: Sequence[int], width: int) -> list[tuple[int, int]]:
+    """Pack into rows of a width: the longest first, each into the first row that has room (first-fit decreasing).
+
+    That never takes more than 11/9 of the fewest rows possible, plus one.
     """
     ends: list[int] = []
     places = [(0, 0)] * len(sizes)
     for tree in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
-        row = next((row for row, end in enumerate(ends) if end + sizes[tree] <= max(sizes)), len(ends))
+        row = next((row for row, end in enumerate(ends) if end + sizes[tree] <= width), len(ends))
         if row == len(ends):
             ends.append(0)
         places[tree] = row, ends[row]

@@ -26,15 +26,15 @@ class UnlearnConfig(UnlearnSettings, TrainingArguments):
         super().__post_init__()
 
 
-def default_learning_rate(model: Any, lora: bool) -> float:
-    """Return a peak learning rate from the model's width: 0.025 / width, ten times that for LoRA.
+def default_learning_rate(model: Any, lora: bool, rate: float = 1.0) -> float:
+    """Return a peak learning rate from the model's width: 0.025 / width, ten times that for LoRA; times `rate`.
 
     Adam's updates have the same size whatever the width, while the weights shrink with it: 1e-4 at width 256 and 2e-4
     at 128, where it was tested (runs in docs/real-data.md), and 6e-6 at 4096, which lies in the range of arXiv
     2310.10683 (2e-6 to 2e-4).
     """
     width = model.config.get_text_config().hidden_size
-    return (0.25 if lora else 0.025) / width
+    return rate * (0.25 if lora else 0.025) / width
 
 
 def choose_method(args: UnlearnConfig, adapter: bool) -> Method:

@@ -26,6 +26,9 @@ RTO_TOKENS = 40
 """How many places at the beginning of a bad reply are asked for the template. Early places matter most, and a mean over
 more would weaken them. Later places are reached by the one interruption that is drawn anywhere up to the half."""
 
+OPENING_TOKENS = 8
+"""How many tokens of a bad reply are in a tree whose loss reads none: enough to watch how likely it still is."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -39,11 +42,12 @@ class Item:
 class UnlearnItems:
     """The training items of a whole run, `length` of them, by index.
 
-    The tree of a forget row has its bad reply and `mismatch_samples` replies drawn from `decoys` (never its own reply,
-    never the same one twice). Where given, it has the template reply of that row: at once and, if `interrupted`, also
-    after a beginning of the bad reply, so that the model learns to break off (arXiv 2406.05946). With `rto`, the next
-    token of the template is also asked for at every place in the beginning of the bad reply. `midway` is the template
-    as it follows a word, where it has other tokens there. `order`, where set, says which forget row each item holds.
+    The tree of a forget row has its bad reply, or with `opening` only the first tokens of it, and `mismatch_samples`
+    replies drawn from `decoys` (never its own reply, never the same one twice). Where given, it has the template reply
+    of that row: at once and, if `interrupted`, also after a beginning of the bad reply, so that the model learns to
+    break off (arXiv 2406.05946). With `rto`, the next token of the template is also asked for at every place in the
+    beginning of the bad reply. `midway` is the template as it follows a word, where it has other tokens there. `order`,
+    where set, says which forget row each item holds.
     Raises ConfigError where there are fewer decoys than a prompt needs.
     """
 
@@ -56,6 +60,7 @@ class UnlearnItems:
     normals_per_negative: int = 1
     template_replies: Sequence[tuple[int, ...]] | None = None
     midway: tuple[int, ...] = ()
+    opening: bool = False
     interrupted: bool = False
     rto: bool = False
     max_length: int = 1024
@@ -75,7 +80,7 @@ class UnlearnItems:
     def __getitem__(self, index: int) -> Item:
         row = self.negative_index(index)
         negative = self.negatives[row]
-        branches = [Branch("negative", negative.reply_ids)]
+        branches = [Branch("negative", negative.reply_ids[: OPENING_TOKENS if self.opening else None])]
         branches += [Branch("mismatch", ids) for ids in self._decoys_for(index, negative)]
         if self.template_replies is not None:
             room = self.max_length - len(negative.prompt_ids)
@@ -180,6 +185,7 @@ def run_items(
         normals_per_negative=method.normals(args.normals_per_negative),
         template_replies=template,
         midway=midway,
+        opening=not any(method.reads(stream) for stream in ("negative", "rto")),
         interrupted=method.template_midway,
         rto=method.reads("rto"),
         max_length=args.max_length or MOST_TOKENS,

@@ -98,7 +98,7 @@ class UnlearnTrainer(ResumableTrainer):
         model = model if peft_config is None else add_adapter(model, peft_config)
         args.max_length = longest_row(args.max_length, model)
         if args.learning_rate is None:
-            args.learning_rate = default_learning_rate(model, lora=hasattr(model, "peft_config"))
+            args.learning_rate = default_learning_rate(model, hasattr(model, "peft_config"), method.rate)
         self._bound = args.forget_bound or math.log(model.config.get_text_config().vocab_size)
         self.method = method.bounded(self._bound)
         if given is None:
@@ -302,7 +302,7 @@ class UnlearnTrainer(ResumableTrainer):
                     f"{name} does not score prompt trees as it scores plain rows (difference {difference:.2g} nats): "
                     "every reply is computed as a row of its own, which is slower and exact"
                 )
-        too_long = self._tree_limit is not None and batch.input_ids.shape[1] > self._tree_limit
+        too_long = self._tree_limit is not None and max(tree.places for tree in batch.trees) > self._tree_limit
         return batch.plain() if self._plain_rows or too_long else batch
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

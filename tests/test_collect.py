@@ -53,6 +53,10 @@ def test_the_shipped_prompts_are_asked_where_none_are_given(
     rules.write_text("keywords: [take]\n")
     assert call(capsys, *words(here, output, "--judge", f"rule:{rules}")).code == 0
     assert [row["prompt"] for row in rows_of(output)] == prompts
+    few = tmp_path / "few.jsonl"
+    assert call(capsys, *words(here, few, "--judge", f"rule:{rules}", "--most-rows", 3)).code == 0
+    asked = [row["prompt"] for row in rows_of(few)]
+    assert len(asked) == 3 and asked != prompts[:3] and asked == [one for one in prompts if one in asked], "drawn"
 
 
 def test_no_bad_reply_is_an_error_and_leaves_nothing(here: Place, tmp_path: Path, capsys: Capture) -> None:

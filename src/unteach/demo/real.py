@@ -27,6 +27,8 @@ SETTINGS: dict[str, Any] = {
     "max_new_tokens": 48,
 }
 """What makes the demo short, beside the defaults for an adapter."""
+ASKED = 200
+"""How many of the shipped harmful prompts the negatives come from; the run itself asks others (`harmful_share`)."""
 
 
 def demo_real(output: Path, settings: dict[str, Any]) -> Report:
@@ -42,7 +44,8 @@ def demo_real(output: Path, settings: dict[str, Any]) -> Report:
     fields = SETTINGS | {"model": MODEL, "forget": [str(negatives)], "output": str(output)} | settings
     config = with_defaults(make_config(fields, RunConfig))
     check_settings(config)
-    asking = MistakesConfig(model=MODEL, max_new_tokens=config.max_new_tokens, device=config.device, seed=config.seed)
+    same = {name: getattr(config, name) for name in ("max_new_tokens", "device", "seed")}
+    asking = MistakesConfig(model=MODEL, most_rows=ASKED, **same)
     records = collect(prepare(asking, single_step=True))
     write_mistakes(negatives, records.mistakes)
     keep_private(negatives.parent)

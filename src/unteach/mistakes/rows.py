@@ -58,8 +58,7 @@ def gather_rows(config: MistakesConfig, *, hold_out: bool = True) -> MistakeRows
     prompts = _once_each([row for source in config.prompts for row in _prompts(config, source, notes)], notes)
     labelled = [mistake for path in config.mistakes for mistake in _mistakes(config, path, "labelled", notes)]
     labelled += [mistake for path in config.reports for mistake in _mistakes(config, path, "reported", notes)]
-    if config.most_rows:
-        prompts, labelled = _draw(prompts, config), _draw(labelled, config)
+    prompts, labelled = drawn(prompts, config), drawn(labelled, config)
     splits = {name: _read(config, getattr(config, name), "negative") for name in ("unseen", "unseen_concept")}
     given = {row.prompt_key for rows in splits.values() for row in rows}
     # Both sets are split together: no prompt may be trained on in one and evaluated on in the other.
@@ -132,9 +131,10 @@ def add_own_answers(rows: MistakeRows, original: Original, config: MistakesConfi
     return replace(rows, splits=splits)
 
 
-def _draw(rows: list[MistakeOrExample], config: MistakesConfig) -> list[MistakeOrExample]:
-    """Draw at most `most_rows` rows; they keep their order."""
-    places = random.Random(f"rows:{config.seed}").sample(range(len(rows)), min(len(rows), config.most_rows or 0))
+def drawn(rows: list[MistakeOrExample], config: MistakesConfig) -> list[MistakeOrExample]:
+    """Draw at most `most_rows` rows, where that is set; they keep their order."""
+    count = min(len(rows), config.most_rows or len(rows))
+    places = random.Random(f"rows:{config.seed}").sample(range(len(rows)), count)
     return [rows[place] for place in sorted(places)]
 
 

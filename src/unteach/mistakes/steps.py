@@ -13,6 +13,7 @@ from unteach.mistakes.analyse import Analysed, EndpointAnalyst, ModelAnalyst, an
 from unteach.mistakes.induce import Induction, induce
 from unteach.mistakes.prepare import PreparedMistakes
 from unteach.mistakes.records import Analysis, Mistake, MistakeSource, Records, read_analyses
+from unteach.mistakes.rows import drawn
 from unteach.mistakes.verdict import read_verdict
 from unteach.models.context import context_length
 from unteach.models.endpoint import Endpoint, chat_address, key_from_environment
@@ -71,7 +72,7 @@ def collect(prepared: PreparedMistakes) -> Records:
     notes: list[str] = []
     cost: list[Cost] = []
     shipped = [Example.of(prompt, "", where=where) for prompt, where in numbered("prompt", harmful_prompts())]
-    prompts = _fitting(prepared, prepared.rows.prompts or shipped[: prepared.config.most_rows], notes)
+    prompts = _fitting(prepared, prepared.rows.prompts or drawn(shipped, prepared.config), notes)
     collected = _induce(prepared, prompts, "collecting bad replies", cost, "collected")
     if not collected.mistakes:
         raise ConfigError(f"the model gave no bad reply ({collected}); ask other --prompts, or another --judge")

@@ -26,7 +26,7 @@ MOST_TOKENS = 48
 
 
 LOOKALIKE_TOKENS = 16
-"""Longest own answer to a look-alike: whether to decline is decided at its first tokens, which a longer mean would hide."""
+"""Longest own answer to a look-alike: its first tokens decide whether it declines, which a longer mean would hide."""
 
 
 def own_tokens(config: RunConfig) -> int:

@@ -41,7 +41,8 @@ def states(model: Any, form: PromptFormat, prompts: list[str], what: str) -> np.
             ids = torch.tensor([form.prompt_ids((Turn("user", prompt),))])
             layers = model.model(ids, output_hidden_states=True).hidden_states
             found.append(torch.cat([layers[round(depth * (len(layers) - 1))][0, -1] for depth in DEPTHS]).numpy())
-            progress(number, len(prompts))
+            if progress:
+                progress(number, len(prompts))
     return np.stack(found)
 
 

@@ -136,7 +136,7 @@ def _methods(beta: float | None, delta: float) -> list[Method]:
             "ga-template", "gradient ascent, one fixed answer, KL on normals", f"{paper}, §4", (_TEMPLATE, _ASCENT, _KL)
         ),
         # Nothing is pushed down, so steps may be larger and the KL smaller (docs/real-models.md has what was tried).
-        Method("template", "one fixed answer, KL on normals", own, (_TEMPLATE, replace(_KL, weight=5.0)), rate=3.5),
+        Method("template", "one fixed answer, KL on normals", own, (_TEMPLATE, replace(_KL, weight=20.0)), rate=3.5),
         Method("graddiff", "gradient ascent, NLL on normals", "arXiv 2401.06121", (replace(_ASCENT, weight=1.0), _NLL)),
         Method("npo", "bounded ascent against the original, KL on normals", "arXiv 2404.05868", (npo, _KL)),
         _RTO,

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
@@ -27,20 +26,20 @@ from unteach.models.reply import named_end
 from unteach.progress import track
 from unteach.prompts.lists import benign_prompts, harmful_prompts, lookalike_prompts, training_lookalikes
 from unteach.prompts.turn import Turn
+from where_it_shows import hidden
 
 DEPTHS = (0.54, 0.6, 0.74, 0.94)
 SHARES, DRAWS = (0.1, 0.25, 0.5, 1.0), 5
 
 
-@torch.no_grad()
 def states(model: Any, form: PromptFormat, prompts: list[str], what: str) -> np.ndarray:
     """Return for each prompt the states of its last token at the depths, one after another."""
     found = []
     with track(what) as progress:
         for number, prompt in enumerate(prompts, start=1):
-            ids = torch.tensor([form.prompt_ids((Turn("user", prompt),))])
-            layers = model.model(ids, output_hidden_states=True).hidden_states
-            found.append(torch.cat([layers[round(depth * (len(layers) - 1))][0, -1] for depth in DEPTHS]).numpy())
+            layers = hidden(model, form.prompt_ids((Turn("user", prompt),)))
+            chosen = [round(depth * (len(layers) - 1)) for depth in DEPTHS]
+            found.append(layers[chosen, -1].flatten().cpu().numpy())
             if progress:
                 progress(number, len(prompts))
     return np.stack(found)

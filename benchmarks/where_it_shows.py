@@ -12,10 +12,12 @@ whether to refuse at the first token has the first line to work with.
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -36,13 +38,18 @@ PASS = range(5)
 LONGEST = 400
 
 
+@torch.no_grad()
+def hidden(model: Any, ids: Sequence[int]) -> Float[torch.Tensor, "layer token width"]:
+    """Return the hidden states of a text: what enters the first layer, and what leaves each."""
+    read = torch.tensor([ids], device=model.device)
+    return torch.stack(model(read, output_hidden_states=True).hidden_states)[:, 0].float()
+
+
 def states(model: Any, rows: list[Encoded], replies: list[tuple[int, ...]], read: int) -> np.ndarray:
     """Return a row's hidden states at the prompt's end and, averaged, from there over `read` tokens of its reply."""
     found = []
     for row, reply in zip(rows, replies, strict=True):
-        ids, end = torch.tensor([row.prompt_ids + reply[:read]]), len(row.prompt_ids) - 1
-        with torch.no_grad():
-            layers = torch.stack(model(ids.to(model.device), output_hidden_states=True).hidden_states)[:, 0].float()
+        layers, end = hidden(model, row.prompt_ids + reply[:read]), len(row.prompt_ids) - 1
         found.append(torch.cat([layers[:, end], layers[:, end:].mean(dim=1)]).flatten().cpu().numpy())
     return np.stack(found)
 

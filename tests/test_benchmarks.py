@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from command import place
@@ -188,6 +189,18 @@ def test_where_it_shows_counts_held_out_normals_taken_for_negatives(tmp_path, ca
     monkeypatch.setattr(shows, "LogisticRegression", Backwards)
     shows.main(words)
     assert all(line.endswith(f": {', '.join([str(right)] * bad)}") for line in capsys.readouterr().out.splitlines()[2:])
+
+
+def test_the_probe_of_prompt_lists_tells_what_can_be_told_and_nothing_else(monkeypatch):
+    monkeypatch.syspath_prepend(str(PATH.parent))  # it reads other scripts
+    lists = script("prompt_lists")
+    rng = np.random.default_rng(0)
+    names = ("harmful", "look-alike", "benign", "AdvBench", "XSTest unsafe", "XSTest safe", "ours")
+    noise = {name: rng.normal(size=(200, 4)) for name in names}
+    far = {name: rows + 20 * (name in ("harmful", "AdvBench", "XSTest unsafe")) for name, rows in noise.items()}
+    auc, unsafe, adv, ours = lists.measure(far, 0.5, rng)
+    assert (auc, unsafe, adv) == (1.0, 0.0, 0.0) and ours < 0.15
+    assert 0.4 < lists.measure(noise, 1.0, rng)[0] < 0.6
 
 
 def test_intervals_prints_a_row_for_each_distribution_and_count(monkeypatch, capsys):

@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Sequence
 from functools import partial
+from itertools import cycle, islice
 from typing import Any
 
 from unteach.data.example import Example
@@ -24,14 +25,13 @@ from unteach.training.data import FEWEST_NORMALS
 MOST_TOKENS = 48
 """Longest own answer to train on: what must stay or go is decided early in a reply, and longer rows make dear steps."""
 
-
 LOOKALIKE_TOKENS = 16
 """Longest own answer to a look-alike: its first tokens decide whether it declines, which a longer mean would hide."""
 
 
-def own_tokens(config: RunConfig) -> int:
-    """Return the longest own answer to train on, in tokens."""
-    return min(config.max_new_tokens, MOST_TOKENS)
+def own_tokens(config: RunConfig, most: int = MOST_TOKENS) -> int:
+    """Return the longest own answer to train on, in tokens: `most`, or the replies' limit where that is lower."""
+    return min(config.max_new_tokens, most)
 
 
 def add_own_answers(sets: Sets, original: Original, config: RunConfig) -> None:
@@ -67,9 +67,9 @@ def add_training_lookalikes(sets: Sets, original: Original, config: RunConfig, d
     if not asked:
         return
     what = "prompts that sound harmful"
-    most = min(config.max_new_tokens, LOOKALIKE_TOKENS)
+    most = own_tokens(config, LOOKALIKE_TOKENS)
     made, source, cost = answer_shipped(what, asked, original, config.seed, most, sets.language)
-    sets.normals["train"] = train + (made * math.ceil(wanted / len(made)))[:wanted]
+    sets.normals["train"] = train + _cycled(made, wanted)
     sets.cost.append(cost)
     sets.sources.append(source)
     sets.notes.append(
@@ -110,8 +110,12 @@ def add_shipped_negatives(sets: Sets, original: Original, config: RunConfig, dra
 
 def repeated(rows: Sequence[Example], others: int, share: float) -> list[Example]:
     """Repeat rows where they are too few beside `others` that should make up a `share` of all; leave none out."""
-    wanted = max(len(rows), round(others * (1 - share) / share))
-    return (list(rows) * math.ceil(wanted / len(rows)))[:wanted]
+    return _cycled(rows, max(len(rows), round(others * (1 - share) / share)))
+
+
+def _cycled(rows: Sequence[Example], count: int) -> list[Example]:
+    """Return so many rows, from the first on and over again where there are fewer."""
+    return list(islice(cycle(rows), count))
 
 
 def answer_shipped(

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from unteach.errors import ConfigError, ModelError, nearest
 from unteach.models.directory import pickled_weights
 from unteach.models.hub import reason
+from unteach.models.layers import decoder_layers, upper_layers
 from unteach.models.soundness import refuse_infinite
 
 
@@ -20,11 +21,12 @@ def lora_config(
     alpha: float,
     targets: str | Sequence[str] = "all-linear",
     model: Any = None,
+    train_layers: float | None = None,
 ) -> Any:
     """Return PEFT's LoraConfig; `targets` is "all-linear", or module names (a list, or text with commas).
 
     With `model`, the names are checked, and layers that store their weights transposed (GPT-2's) are set up for it.
-    Raises ConfigError.
+    `train_layers` is the share of the layers of `model`, from the top, that get one. Raises ConfigError.
     """
     from peft import LoraConfig
     from transformers.pytorch_utils import Conv1D
@@ -44,13 +46,28 @@ def lora_config(
                     f"(it has {', '.join(sorted(there))})"
                 )
     transposed = model is not None and any(isinstance(module, Conv1D) for module in model.modules())
+    only: dict[str, Any] = {}
+    if model is not None and train_layers is not None and train_layers < 1:
+        name, layers = decoder_layers(model)
+        chosen = upper_layers(model, train_layers)
+        only = {"layers_to_transform": list(chosen), "layers_pattern": name}
+        targets = _linear_in(layers[chosen.start]) if isinstance(targets, str) else targets
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=rank,
         lora_alpha=alpha,
         target_modules=targets if isinstance(targets, str) else list(targets),
         fan_in_fan_out=transposed,
+        **only,
     )
+
+
+def _linear_in(layer: Any) -> list[str]:
+    """Return the names of the linear modules of a layer, as "all-linear" would find them."""
+    from transformers.pytorch_utils import Conv1D
+
+    linear = (torch.nn.Linear, Conv1D)
+    return sorted({name.rpartition(".")[2] for name, module in layer.named_modules() if isinstance(module, linear)})
 
 
 def add_adapter(model: Any, settings: Any) -> Any:

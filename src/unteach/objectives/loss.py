@@ -8,8 +8,9 @@ from torch import Tensor
 
 from unteach.objectives.base import Replies, token_means
 from unteach.objectives.methods import Method
+from unteach.scoring.lower import LowerStates, hidden_states
 from unteach.scoring.reference import Reference
-from unteach.scoring.score import Scores, last_hidden_states, padded, score
+from unteach.scoring.score import Scores, padded, score
 from unteach.scoring.trees import STREAMS, Stream, TreeBatch
 
 METRIC_OF: dict[Stream, str] = {
@@ -31,12 +32,18 @@ class Loss:
 
 
 def method_loss(
-    model: Any, method: Method, forget: TreeBatch, normal: TreeBatch | None, reference: Reference | None
+    model: Any,
+    method: Method,
+    forget: TreeBatch,
+    normal: TreeBatch | None,
+    reference: Reference | None,
+    lower: LowerStates | None = None,
 ) -> Loss:
     """Return the weighted sum of the method's terms on a batch.
 
-    The original is read before the live model runs (see `AdapterOff`). Streams that no term reads are scored only
-    if they are in a tree with others. Raises ValueError where the method needs a reference and none is given.
+    The original is read before the live model runs (see `AdapterOff`). `lower` spares the layers that are not trained.
+    Streams that no term reads are scored only if they are in a tree with others. Raises ValueError where the method
+    needs a reference and none is given.
     """
     if (method.reads_kl or method.reads_reference) and reference is None:
         raise ValueError(f"method {method.name} compares with the original model and needs a reference")
@@ -45,7 +52,7 @@ def method_loss(
     use_normal = normal is not None and method.reads("normal")
     normal0 = reference(normal) if reference and normal is not None and use_normal and method.reads_kl else None
 
-    replies = _replies(forget, score(last_hidden_states(model, forget), forget.targets))
+    replies = _replies(forget, score(hidden_states(model, forget, lower), forget.targets))
     if negatives is not None and negative0 is not None:
         with torch.no_grad():
             scores0 = score(negative0, negatives.targets)
@@ -53,7 +60,7 @@ def method_loss(
         live = replies["negative"]
         replies["negative"] = Replies(live.log_probs, live.mask, reference_log_probs, live.kl)
     if normal is not None and use_normal:
-        replies |= _replies(normal, score(last_hidden_states(model, normal), normal.targets, normal0))
+        replies |= _replies(normal, score(hidden_states(model, normal, lower), normal.targets, normal0))
 
     terms = [t for t in method.terms if t.stream in replies or t.stream != "rto"]  # one-word replies have none
     weights = [term.weight * _share(method, term.stream, forget) for term in terms]

@@ -147,6 +147,10 @@ class RunConfig(ModelSettings):
         "Data", "max_length", "Longest prompt + reply, tokens; unset: 1024 at most.", ge=1
     )
 
+    train_layers: float | None = _as_in_trainer(
+        "Model", "train_layers", "Share of the layers, from the top, that is trained; 1: all.", gt=0, le=1
+    )
+
     method: str = setting("Method", "", "Which loss, see `unteach methods`; unset: the scenario's.", choices=_methods)
     forget_weight: float | None = _as_in_trainer("Method", "forget_weight", ge=0)
     mismatch_weight: float | None = _as_in_trainer("Method", "mismatch_weight", ge=0)

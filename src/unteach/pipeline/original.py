@@ -74,4 +74,5 @@ def adapter_settings(config: LoadSettings, model: Any) -> Any:
     """Return the LoRA settings of a run, None where it trains all weights. Raises ConfigError for unknown modules."""
     if not config.lora:
         return None
-    return lora_config(config.lora_rank, config.lora_alpha, config.lora_targets, model)
+    share = getattr(config, "train_layers", None)  # baselines have no such setting
+    return lora_config(config.lora_rank, config.lora_alpha, config.lora_targets, model, share)

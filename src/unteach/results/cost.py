@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from unteach.models.layers import decoder_layers, first_trained
 from unteach.models.unwrap import unwrapped
 from unteach.results.energy import EnergyMeter
 from unteach.results.report import Cost
@@ -23,7 +24,7 @@ class Meter:
     """
 
     def __init__(self, waiting: bool = False) -> None:
-        self.tokens = {"forward": 0, "backward": 0, "generated": 0}
+        self.tokens = {"forward": 0, "backward": 0, "generated": 0, "kept": 0}
         self._seconds, self._joules, self._peak = 0.0, 0.0, 0
         self._energy: EnergyMeter | None = None
         self._began: float | None = None
@@ -67,9 +68,9 @@ class Meter:
         """Seconds measured so far."""
         return self._seconds + (time.monotonic() - self._began if self._began is not None else 0.0)
 
-    def add(self, forward: int = 0, backward: int = 0, generated: int = 0) -> None:
+    def add(self, forward: int = 0, backward: int = 0, generated: int = 0, kept: int = 0) -> None:
         """Add tokens, counted as in `flops_of`."""
-        for name, count in (("forward", forward), ("backward", backward), ("generated", generated)):
+        for name, count in (("forward", forward), ("backward", backward), ("generated", generated), ("kept", kept)):
             self.tokens[name] += count
 
     def cost(self, model: Any, arm: str, stage: str, forward: int = 0, backward: int = 0, generated: int = 0) -> Cost:
@@ -80,7 +81,7 @@ class Meter:
             arm=arm,
             stage=stage,
             wall_seconds=self._seconds,
-            tokens=sum(self.tokens.values()),
+            tokens=sum(count for name, count in self.tokens.items() if name != "kept"),
             tokens_forward=self.tokens["forward"],
             tokens_backward=self.tokens["backward"],
             tokens_generated=self.tokens["generated"],
@@ -95,21 +96,36 @@ class Meter:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
-        self.tokens = dict(state["tokens"])
+        self.tokens |= state["tokens"]
         self._seconds, self._joules, self._peak = state["seconds"], state["joules"], state["peak"]
 
 
-def flops_of(model: Any, forward: int = 0, backward: int = 0, generated: int = 0) -> float:
-    """Return model FLOPs: 2·N·(forward + generated) + (4·N + 2·T)·backward.
+def flops_of(model: Any, forward: int = 0, backward: int = 0, generated: int = 0, kept: int = 0) -> float:
+    """Return model FLOPs: 2·N·(forward + generated) + (4·N − 2·B + 2·T)·backward − 2·B·kept.
 
     `forward` counts tokens that went forward only, `backward` those that went forward and backward, `generated` those
-    that were generated one by one. N counts the parameters that take part in a multiplication, T those of them that are
-    trained (all, or an adapter's). A token costs 2 FLOPs a parameter for the forward pass, 2 for the gradient of the
-    activations, and 2 for the gradient of each trained parameter. Left out: attention scores (a share of about
-    length / (6 · width)), padding, and what activation checkpointing computes twice. Source: arXiv 2001.08361, section
-    2.1. Differs: the output layer counts, and frozen parameters have no gradient.
+    that were generated one by one; `kept` of all these were not read by the layers below the first trained one, since
+    their states were kept. N counts the parameters that take part in a multiplication, T those of them that are trained
+    (all, or an adapter's), and B those of the layers below the first trained one, which need no gradient at all. A
+    token costs 2 FLOPs a parameter for the forward pass, 2 for the gradient of the activations, and 2 for the gradient
+    of each trained parameter. Left out: attention scores (a share of about length / (6 · width)), padding, and what
+    activation checkpointing computes twice. Source: arXiv 2001.08361, section 2.1. Differs: the output layer counts,
+    and frozen parameters have no gradient.
     """
-    return model_flops(*multiplying_parameters(model), forward, backward, generated)
+    whole = model_flops(*multiplying_parameters(model), forward, backward, generated)
+    return whole - 2.0 * _untouched(model) * (backward + kept)
+
+
+def _untouched(model: Any) -> int:
+    """Count the parameters of the layers below the first trained one."""
+    first = first_trained(model)
+    layers = decoder_layers(model)[1][:first] if first else []
+    return sum(_size(weight) for layer in layers for weight in layer.parameters())
+
+
+def _size(weight: Any) -> int:
+    """Return how many weights a parameter holds; packed 4-bit ones hold two in each place."""
+    return int(weight.numel()) * (2 if type(weight).__name__ == "Params4bit" else 1)
 
 
 def model_flops(parameters: float, trained: float, forward: float, backward: float, generated: float) -> float:
@@ -130,7 +146,7 @@ def multiplying_parameters(model: Any) -> tuple[int, int]:
     if head is not None:
         looked_up -= {id(p) for p in head.parameters()}
     counted = [p for p in model.parameters() if id(p) not in looked_up]
-    sizes = [p.numel() * (2 if type(p).__name__ == "Params4bit" else 1) for p in counted]
+    sizes = [_size(p) for p in counted]
     return sum(sizes), sum(size for size, p in zip(sizes, counted, strict=True) if p.requires_grad)
 
 

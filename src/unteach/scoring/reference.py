@@ -20,11 +20,14 @@ from unteach.errors import ModelError
 from unteach.models.fingerprint import config_facts
 from unteach.models.unwrap import unwrapped
 from unteach.progress import OnProgress
+from unteach.scoring.lower import LowerStates, hidden_states
 from unteach.scoring.score import Head, LastHiddenStates, Logits, head_of, last_hidden_states, score
 from unteach.scoring.trees import Tree, TreeBatch, lay_out
 
 MOST_BYTES = 16 * 2**30
 """Largest size of all cached states together."""
+MOST_IN_MEMORY = 2**30
+"""Most memory for the states of rows that were read with the adapter switched off."""
 SAME, SAME_IN_HALF = 1e-3, 0.05
 """Largest KL of the original to itself, nats per token, in 32 and in 16 bits: rounding, and no more."""
 FEW = 8
@@ -52,22 +55,50 @@ class AdapterOff(Reference):
     """The live model with its adapter switched off: bit-equal to the original, and no memory at all.
 
     Call it before the live forward of the same step: switching adapters between a forward and its backward loses
-    gradients under activation checkpointing.
+    gradients under activation checkpointing. With `lower`, which makes forwards equal up to rounding only, a row that
+    was read before is not read again.
     """
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, model: Any, lower: LowerStates | None = None) -> None:
+        self.model, self.lower = model, lower
+        self._kept, self._bytes = dict[Tree, torch.Tensor](), 0
 
     @torch.no_grad()
     def __call__(self, batch: TreeBatch) -> LastHiddenStates:
-        self.tokens_read += batch.token_count
+        lacking = [tree for tree in batch.trees if tree not in self._kept]
+        if not lacking:
+            return LastHiddenStates(self._states(batch, {}), self._head())
+        part = batch if len(lacking) == len(batch.trees) else lay_out(lacking, batch.pad_id, batch.packed)
+        part = part.to(batch.input_ids.device)
+        self.tokens_read += part.token_count
         with unwrapped(self.model).disable_adapter():
-            original = last_hidden_states(self.model, batch)
+            original = hidden_states(self.model, part, self.lower)
         if not isinstance(original.head, Head):
-            return original
-        layer = original.head.layer  # the adapter may have wrapped it, or trains a copy of it beside it
+            return original  # nothing is kept of such a model
+        if self.lower is None:
+            return LastHiddenStates(original.states, self._head())
+        sizes = [len(tree.branches[0].reply_ids) - tree.branches[0].lead for tree in lacking]
+        read = dict(zip(lacking, original.states.split(sizes), strict=True))
+        states = self._states(batch, read)
+        for tree, own in read.items():
+            self._keep(tree, own)
+        return LastHiddenStates(states, self._head())
+
+    def _states(self, batch: TreeBatch, read: dict[Tree, torch.Tensor]) -> torch.Tensor:
+        device = batch.input_ids.device
+        return torch.cat([(read[tree] if tree in read else self._kept[tree]).to(device) for tree in batch.trees])
+
+    def _keep(self, tree: Tree, states: torch.Tensor) -> None:
+        size = states.numel() * states.element_size()
+        if self._bytes + size <= MOST_IN_MEMORY:
+            self._kept[tree] = states.cpu().clone()
+            self._bytes += size
+
+    def _head(self) -> Head:
+        head = head_of(self.model)
+        layer = head.layer  # the adapter may have wrapped it, or trains a copy of it beside it
         layer = getattr(layer, "base_layer", getattr(layer, "original_module", layer))
-        return LastHiddenStates(original.states, Head(layer, original.head.scale, original.head.soft_cap))
+        return Head(layer, head.scale, head.soft_cap)
 
 
 class FrozenCopy(Reference):
@@ -149,17 +180,18 @@ def choose_reference(
     rows: Callable[[], Sequence[Tree]],
     fingerprint: str,
     progress: OnProgress | None = None,
+    lower: LowerStates | None = None,
 ) -> Reference:
     """Return a reference to the model as it is now, before it is trained.
 
     `choice` is one of `REFERENCES`; "auto" switches the adapter off where there is one, and else takes cached states.
     `rows` returns the one-branch trees that will be asked for; only cached states need them. `fingerprint` names the
-    model's weights.
+    model's weights. `lower` spares an adapter's model the layers that are not trained.
     """
     if choice == "auto":
         choice = "adapter_off" if hasattr(unwrapped(model), "peft_config") else "cached"
     if choice == "adapter_off":
-        return AdapterOff(model)
+        return AdapterOff(model, lower)
     if choice == "frozen":
         return FrozenCopy(model)
     return cached_states(model, rows(), fingerprint, progress)

@@ -226,7 +226,11 @@ def trees_agree(model: Any, batch: TreeBatch) -> tuple[bool, float]:
     """
     apart = batch.plain()
     left = score(last_hidden_states(model, batch), batch.targets).log_probs
-    right = score(last_hidden_states(model, apart), apart.targets).log_probs
+    return alike(left, score(last_hidden_states(model, apart), apart.targets).log_probs, model)
+
+
+def alike(left: Tensor, right: Tensor, model: Any) -> tuple[bool, float]:
+    """Return whether two ways to score tokens agree up to rounding, and the largest difference, in nats."""
     difference = (left - right).abs()
     half = unwrapped(model).dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled(left.device.type)
     scale = 1 + float(right.abs().mean())

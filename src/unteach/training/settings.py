@@ -39,6 +39,9 @@ class UnlearnSettings:
         default=None, metadata={"help": "Day (YYYY-MM-DD) for templates that ask for today's date."}
     )
     max_length: int | None = field(default=None, metadata={"help": "Longest prompt + reply, tokens."})
+    train_layers: float | None = field(
+        default=None, metadata={"help": "Share of the layers, from the top, that is trained; None: all."}
+    )
     reference: str = field(default="auto", metadata={"help": "auto, adapter_off, cached or frozen."})
     preconditioning: bool | None = field(
         default=None, metadata={"help": "Precondition steps to spare normal rows; None: by method, where possible."}

@@ -20,6 +20,7 @@ from unteach.judges import load_judge
 from unteach.judges.base import Judge
 from unteach.models.adapter import add_adapter
 from unteach.models.fingerprint import model_fingerprint
+from unteach.models.layers import decoder_layers, freeze_below, upper_layers
 from unteach.models.loading import load_model, load_tokenizer
 from unteach.models.reply import named_end
 from unteach.models.unwrap import unwrapped
@@ -27,7 +28,8 @@ from unteach.models.vocabulary import embedding_rows
 from unteach.objectives.loss import method_loss
 from unteach.progress import track
 from unteach.results.cost import Meter, flops_of
-from unteach.scoring.reference import Reference, choose_reference
+from unteach.scoring.lower import LowerStates, lower_agree
+from unteach.scoring.reference import AdapterOff, Reference, choose_reference
 from unteach.scoring.score import tree_limit, trees_agree
 from unteach.scoring.trees import Tree, TreeBatch, reply_trees
 from unteach.training.behaviour import Behaviour
@@ -97,6 +99,8 @@ class UnlearnTrainer(ResumableTrainer):
         self.original_key = given.key if given and given.key else model_fingerprint(model)
         model = model if peft_config is None else add_adapter(model, peft_config)
         args.max_length = longest_row(args.max_length, model)
+        if args.train_layers is not None:
+            decoder_layers(model)  # raises
         if args.learning_rate is None:
             args.learning_rate = default_learning_rate(model, hasattr(model, "peft_config"), method.rate)
         self._bound = args.forget_bound or math.log(model.config.get_text_config().vocab_size)
@@ -143,6 +147,8 @@ class UnlearnTrainer(ResumableTrainer):
         self.meter, self.curve = Meter(waiting=True), Curve()
         self._validation_rows = validation_rows(self.data)
         self._plain_rows: bool | None = None
+        self._lower: LowerStates | None = None
+        self._lower_agrees: bool | None = None
         self._tree_limit = tree_limit(model)
         self._broken: str | None = None
         self._reference: Reference | None = None
@@ -195,7 +201,9 @@ class UnlearnTrainer(ResumableTrainer):
                 self.accelerator.autocast(),  # in the precision of training, or KL would not begin at 0
                 track("reference", self.args.progress) as progress,
             ):
-                self._reference = choose_reference(self.model, self.args.reference, rows, self.original_key, progress)
+                self._reference = choose_reference(
+                    self.model, self.args.reference, rows, self.original_key, progress, self._lower
+                )
         return self._reference
 
     def create_optimizer(self, model: Any = None) -> Any:
@@ -272,9 +280,11 @@ class UnlearnTrainer(ResumableTrainer):
         forget, normal = inputs["forget"], inputs.get("normal")
         forget = self._as_scored(model, forget)
         normal = normal and self._as_scored(model, normal)
+        self._settle_lower(model, forget)
         reference = self.reference
-        loss = method_loss(model, self.method, forget, normal, reference)
+        loss = method_loss(model, self.method, forget, normal, reference, self._lower)
         self._count_reference(reference)
+        self._count_kept()
         tokens = sum(batch.token_count for batch in (forget, normal) if batch)
         self.meter.add(backward=tokens * self.args.world_size)
         self.watch.metrics = self._metrics.add(loss.metrics, tokens) or self.watch.metrics
@@ -304,6 +314,25 @@ class UnlearnTrainer(ResumableTrainer):
                 )
         too_long = self._tree_limit is not None and max(tree.places for tree in batch.trees) > self._tree_limit
         return batch.plain() if self._plain_rows or too_long else batch
+
+    def _settle_lower(self, model: nn.Module, batch: TreeBatch) -> None:
+        """Before the first step, see whether this model's scores are the same where states below are put in."""
+        if self._lower is not None and self._lower_agrees is None:
+            self._lower_agrees, difference = lower_agree(model, batch, self._lower)
+            if not self._lower_agrees:
+                self._lower = None
+                self.notes.append(
+                    f"{type(unwrapped(self.model)).__name__} does not score alike where its lower layers are left out "
+                    f"(difference {difference:.2g} nats): they are run in every step, which is slower and exact"
+                )
+        if self._lower is None and isinstance(self._reference, AdapterOff):
+            self._reference.lower = None
+
+    def _count_kept(self) -> None:
+        """Add the tokens that the lower layers did not have to read again to the cost."""
+        if self._lower is not None:
+            self.meter.add(kept=self._lower.skipped * self.args.world_size)
+            self._lower.skipped = 0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add our metrics, averaged since the last line: cross-entropies and KL (nats per token), tokens per second."""
@@ -372,6 +401,10 @@ class UnlearnTrainer(ResumableTrainer):
         with only_weights_change(self.model), self._precise():
             try:
                 with self.meter.running():
+                    if self.args.train_layers:
+                        freeze_below(self.model, upper_layers(self.model, self.args.train_layers).start)
+                    if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+                        self._lower = LowerStates.of(self.model)
                     self.read_original()
                     if self._preconditioned:
                         freeze_embeddings(self.model)

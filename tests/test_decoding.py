@@ -17,7 +17,7 @@ from transformers import (
     OPTForCausalLM,
 )
 
-from unteach.models.decoding import STRETCH, RoomyLayer, continue_batch, roomy_cache
+from unteach.models.decoding import FEWEST_SHARED, STRETCH, RoomyLayer, continue_batch, roomy_cache
 
 PROMPTS = [[1, *range(3, 3 + length)] for length in (5, 1, 9, 3, 7, 2, 4)]
 LLAMA = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -64,15 +64,35 @@ def plain(model, prompt, new, ends):
     return tokens[len(prompt) :]
 
 
+SYSTEM = list(range(40, 40 + FEWEST_SHARED + 2))
+
+
+@pytest.mark.parametrize("beginning", [[], SYSTEM], ids=["nothing shared", "one beginning"])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "mamba"])
-def test_a_batch_gives_every_row_what_it_would_say_alone(kind):
-    model = model_of(kind)
-    free = [plain(model, prompt, 40, []) for prompt in PROMPTS]
+def test_a_batch_gives_every_row_what_it_would_say_alone(kind, beginning):
+    model, prompts = model_of(kind), [beginning + prompt for prompt in PROMPTS]
+    free = [plain(model, prompt, 40, []) for prompt in prompts]
     end = free[0][20]  # one row ends in the second stretch, the others elsewhere or never
-    expected = [plain(model, prompt, 40, [end]) for prompt in PROMPTS]
+    expected = [plain(model, prompt, 40, [end]) for prompt in prompts]
     assert len({len(reply) for reply in expected}) > 1
-    assert batch(model, PROMPTS, 40, [end]) == expected
-    assert batch(model, PROMPTS, 40, []) == free
+    assert batch(model, prompts, 40, [end]) == expected
+    assert batch(model, prompts, 40, []) == free
+
+
+def test_what_all_prompts_begin_with_is_read_once():
+    model, shapes = model_of("llama"), []
+    model.model.register_forward_pre_hook(
+        lambda _, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    for prompts, read in (
+        ([SYSTEM + prompt for prompt in PROMPTS], [(1, len(SYSTEM) + 1), (7, 9)]),  # all go on with a 1
+        ([SYSTEM, SYSTEM], [(1, len(SYSTEM) - 1), (2, 1)]),  # each keeps a token of its own
+        ([SYSTEM + PROMPTS[0]], [(1, len(SYSTEM) + 6)]),
+        ([SYSTEM[:7] + prompt for prompt in PROMPTS[1:3]][:1] + [PROMPTS[0]], [(2, 9)]),
+    ):
+        shapes.clear()
+        batch(model, prompts, 1, [])
+        assert shapes == read
 
 
 def test_rows_that_ended_are_no_longer_computed():

@@ -83,3 +83,11 @@ def test_an_unknown_name_is_refused_with_the_nearest():
 def test_all_weights_zero_is_refused():
     with pytest.raises(ConfigError, match="every loss weight is 0"):
         load_method("ga", forget_weight=0, retain_weight=0)
+
+
+def test_template_sums_over_tokens_and_reads_no_bad_reply():
+    """One nat at a reply's first token weighs the same in what is taught and three times as much in what is kept."""
+    method = load_method("template")
+    assert composition("template") == [("NegativeLogLikelihood", "template", 1.0), ("ForwardKL", "normal", 3.0)]
+    assert all(term.objective.sums for term in method.terms) and not method.reads_bad_replies
+    assert [name for name in method_names() if not load_method(name).reads_bad_replies] == ["template"]

@@ -166,10 +166,10 @@ def test_without_normal_rows(here: Place, tmp_path: Path, capsys: Capture, monke
 
 
 def test_look_alikes_are_a_share_of_the_normal_rows(here: Place, tmp_path: Path, capsys: Capture) -> None:
-    """A half of the normal rows to train on: as many of the model's own answers as there are others."""
+    """As many different ones as the run can meet: 3 steps of 2 with 8 normals each, and half of that."""
     report = done(capsys, here.quick(tmp_path / "out", lookalike_share=0.5))
     normals, alike = [source for source in report.data if source.name == "normals"]
-    assert alike.source == "the model's own answers to 16 prompts that sound harmful" and normals.rows == 24
+    assert alike.source == "the model's own answers to 24 prompts that sound harmful" and normals.rows == 24
     assert [cost.stage for cost in report.cost][0] == "answering prompts that sound harmful"
     assert any("50% of them are" in note and "against over-refusal" in note for note in report.notes)
 

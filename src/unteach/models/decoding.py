@@ -2,10 +2,12 @@
 
 Transformers' own cache is copied whole at every new token, which on a CPU takes longer than all arithmetic together.
 Ours is allocated at full length and filled in place. Decoding runs in stretches of a few tokens; after each of them,
-rows that have ended leave the batch, so that short replies cost nothing while long ones continue.
+rows that have ended leave the batch, so that short replies cost nothing while long ones continue. What all prompts of a
+batch begin with, such as the system message of a chat template, is read once.
 """
 
 import copy
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +19,8 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 STRETCH = 16
 """New tokens after which rows that have ended leave the batch."""
+FEWEST_SHARED = 8
+"""Tokens of the shortest beginning that is worth sharing."""
 
 
 class RoomyLayer(DynamicLayer):
@@ -77,17 +81,22 @@ def continue_batch(
 
     `ended` tells whether new tokens hold the end of a reply.
 
-    Rows are padded on the left. Models with another kind of cache (recurrent states, a cache of their own) run through
-    Transformers' `generate` in one piece, with the cache they have.
+    Rows are padded on the left, after what all of them begin with. Models with another kind of cache (recurrent states,
+    a cache of their own) run through Transformers' `generate` in one piece, with the cache they have.
     """
     width = max(len(prompt) for prompt in batch)
+    cache = roomy_cache(model, width + settings.max_new_tokens)
+    shared = _shared_beginning(batch) if _is_whole(cache) else 0
     ids = np.full((len(batch), width), pad, dtype=np.int64)
     mask = np.zeros_like(ids)
     for row, prompt in enumerate(batch):
-        ids[row, width - len(prompt) :] = prompt
-        mask[row, width - len(prompt) :] = 1
+        for part, first in ((prompt[:shared], 0), (prompt[shared:], width - len(prompt) + shared)):
+            ids[row, first : first + len(part)] = part
+            mask[row, first : first + len(part)] = 1
     tokens, attended = (torch.from_numpy(part).to(model.device) for part in (ids, mask))
-    cache = roomy_cache(model, width + settings.max_new_tokens)
+    if cache is not None and shared:
+        model(input_ids=tokens[:1, :shared], past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(len(batch))
     if cache is None:
         output = model.generate(input_ids=tokens, attention_mask=attended, generation_config=settings)
         new_tokens: list[list[int]] = output[:, width:].tolist()
@@ -128,6 +137,17 @@ def roomy_cache(model: Any, room: int) -> DynamicCache | None:
         return None
     cache.layers = [RoomyLayer(room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
+
+
+def _is_whole(cache: DynamicCache | None) -> bool:
+    """Return whether every layer keeps all positions, so that a beginning can be put in first."""
+    return cache is not None and all(isinstance(layer, RoomyLayer) for layer in cache.layers)
+
+
+def _shared_beginning(batch: Sequence[Sequence[int]]) -> int:
+    """Return how many tokens all prompts begin with; each keeps at least one of its own."""
+    alike = min(len(os.path.commonprefix([tuple(row) for row in batch])), *(len(row) - 1 for row in batch))
+    return alike if len(batch) > 1 and alike >= FEWEST_SHARED else 0
 
 
 def _stretches(settings: GenerationConfig) -> Iterator[GenerationConfig]:

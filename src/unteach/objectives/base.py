@@ -50,6 +50,13 @@ def token_means(values: Float[Tensor, "reply token"], mask: Bool[Tensor, "reply 
     return token_sums(values, mask) / mask.sum(dim=1)
 
 
+def over_tokens(
+    values: Float[Tensor, "reply token"], mask: Bool[Tensor, "reply token"], sums: bool
+) -> Float[Tensor, " reply"]:
+    """Sum each reply's values over its tokens, or average them. Raises ValueError for a reply without scored tokens."""
+    return token_sums(values, mask) if sums else token_means(values, mask)
+
+
 def required(values: Tensor | None, what: str) -> Tensor:
     """Return `values`; raise ValueError where the caller did not compute them."""
     if values is None:

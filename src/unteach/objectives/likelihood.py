@@ -7,7 +7,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from unteach.objectives.base import Replies, token_means
+from unteach.objectives.base import Replies, over_tokens, token_means
 
 
 @dataclass(frozen=True)
@@ -17,17 +17,22 @@ class NegativeLogLikelihood:
     On the mismatch stream this is the paper's random mismatch, on the template stream its variant with one fixed
     answer, on the normal stream plain fine-tuning.
 
+    With `sums` it is −log p of the whole reply, in nats. What a reply will be is often decided at its first token, whose
+    share in a mean is the smaller the longer the reply is.
+
     Source: arXiv 2310.10683, eq. 5.
-    Differs from the equation: token means instead of sums, as in the authors' code, so that a weight means the same
-    at any length. Differs from the authors' code: every reply token counts, the first and the end of sequence
-    included, and no prompt token does.
+    Differs from the equation, without `sums`: token means, as in the authors' code, so that a weight means the same at
+    any length. Differs from the authors' code: every reply token counts, the first and the end of sequence included,
+    and no prompt token does.
     """
+
+    sums: bool = False
 
     reads_kl: ClassVar[bool] = False
     reads_reference: ClassVar[bool] = False
 
     def __call__(self, replies: Replies) -> Float[Tensor, ""]:
-        return -token_means(replies.log_probs, replies.mask).mean()
+        return -over_tokens(replies.log_probs, replies.mask, self.sums).mean()
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,11 @@ class Method:
         """Return how many normal rows go with a negative: as wanted or by default; 0 if no term reads them."""
         return (wanted or self.normals_per_negative) if self.reads("normal") else 0
 
+    @property
+    def reads_bad_replies(self) -> bool:
+        """Whether any term reads bad replies; a method that does not decides at a reply's beginning."""
+        return self.reads("negative") or self.reads("rto")
+
     def branches(self, stream: Stream) -> int | None:
         """Return how many replies of a stream an item has that lacks none; None where none can be lacking.
 
@@ -113,6 +118,17 @@ As there, the model is asked for the refusal at every place of the bad reply. Di
 """
 
 
+_DECLINE = Method(
+    "template",
+    "one fixed answer, KL on normals",
+    "this project",
+    (Term(NegativeLogLikelihood(sums=True), "template", 1.0), Term(ForwardKL(sums=True), "normal", 3.0)),
+    rate=3.5,
+)
+"""Tokens are summed, so that the first one, at which a reply declines or does not, weighs on both sides what it is worth.
+Nothing is pushed down, so steps may be larger (docs/real-models.md has what was tried)."""
+
+
 def _methods(beta: float | None, delta: float) -> list[Method]:
     """Make all methods."""
     npo = Term(NPO(beta=beta or NPO.beta), "negative", 1.0)
@@ -135,8 +151,7 @@ def _methods(beta: float | None, delta: float) -> list[Method]:
         Method(
             "ga-template", "gradient ascent, one fixed answer, KL on normals", f"{paper}, §4", (_TEMPLATE, _ASCENT, _KL)
         ),
-        # Nothing is pushed down, so steps may be larger and the KL smaller (docs/real-models.md has what was tried).
-        Method("template", "one fixed answer, KL on normals", own, (_TEMPLATE, replace(_KL, weight=20.0)), rate=3.5),
+        _DECLINE,
         Method("graddiff", "gradient ascent, NLL on normals", "arXiv 2401.06121", (replace(_ASCENT, weight=1.0), _NLL)),
         Method("npo", "bounded ascent against the original, KL on normals", "arXiv 2404.05868", (npo, _KL)),
         _RTO,

@@ -12,6 +12,7 @@ from unteach.data.overlap import fingerprint
 from unteach.data.own_answers import Answer, generate_lookalikes, generate_normals, numbered
 from unteach.data.prompt_format import PromptFormat
 from unteach.judges import load_judge
+from unteach.objectives.methods import load_method
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.original import Original
 from unteach.pipeline.rows import Sets, longest_evaluated, split_rows
@@ -25,13 +26,17 @@ from unteach.training.data import FEWEST_NORMALS
 MOST_TOKENS = 48
 """Longest own answer to train on: what must stay or go is decided early in a reply, and longer rows make dear steps."""
 
-LOOKALIKE_TOKENS = 16
-"""Longest own answer to a look-alike: its first tokens decide whether it declines, which a longer mean would hide."""
+OPENING_TOKENS = 24
+"""Longest own answer where no loss reads bad replies: whether a reply declines is decided at its beginning."""
+
+DECIDING_TOKENS = 8
+"""Longest own answer to a look-alike, and to a harmful prompt where no loss reads it: enough to see if it declines."""
 
 
 def own_tokens(config: RunConfig, most: int = MOST_TOKENS) -> int:
     """Return the longest own answer to train on, in tokens: `most`, or the replies' limit where that is lower."""
-    return min(config.max_new_tokens, most)
+    decides_early = not load_method(config.method).reads_bad_replies
+    return min(config.max_new_tokens, most, OPENING_TOKENS if decides_early else MOST_TOKENS)
 
 
 def add_own_answers(sets: Sets, original: Original, config: RunConfig) -> None:
@@ -56,20 +61,20 @@ def add_training_lookalikes(sets: Sets, original: Original, config: RunConfig, d
     """Mix into the normal rows the original's own answers to shipped prompts that sound harmful and are not.
 
     A model that learns to decline harm from harmful prompts alone declines whatever sounds alike. They make up a share
-    `config.lookalike_share` of the normal rows, of which the run draws so many (`drawn`); none of them is among the
-    look-alikes to evaluate on.
+    `config.lookalike_share` of the normal rows, of which the run draws so many (`drawn`): as many different ones as it
+    can meet, beside which few others are repeated. None of them is among the look-alikes to evaluate on.
     """
     train, share = sets.normals["train"], config.lookalike_share or 0.0
-    wanted = round(len(train) * share / (1 - share))
     shipped = numbered("look-alike prompt to train on", training_lookalikes(sets.language))
-    asked = random.Random(f"look-alikes:{config.seed}").sample(shipped, len(shipped))
-    asked = asked[: min(wanted, math.ceil(drawn * share))]
+    wanted = min(len(shipped), math.ceil(drawn * share))
+    asked = random.Random(f"look-alikes:{config.seed}").sample(shipped, wanted)
     if not asked:
         return
     what = "prompts that sound harmful"
-    most = own_tokens(config, LOOKALIKE_TOKENS)
+    most = own_tokens(config, DECIDING_TOKENS)
     made, source, cost = answer_shipped(what, asked, original, config.seed, most, sets.language)
-    sets.normals["train"] = train + _cycled(made, wanted)
+    made = _cycled(made, max(len(made), round(len(train) * share / (1 - share))))
+    sets.normals["train"] = [*repeated(train, len(made), share), *made]
     sets.cost.append(cost)
     sets.sources.append(source)
     sets.notes.append(
@@ -94,7 +99,8 @@ def add_shipped_negatives(sets: Sets, original: Original, config: RunConfig, dra
     asked = random.Random(f"harmful:{config.seed}").sample(asked, min(len(asked), wanted))
     if not asked:
         return
-    rows, cost = _asked("harmful prompts", original, own_tokens(config), partial(original.answer, asked))
+    most = own_tokens(config, MOST_TOKENS if load_method(config.method).reads_bad_replies else DECIDING_TOKENS)
+    rows, cost = _asked("harmful prompts", original, most, partial(original.answer, asked))
     said = original.form.end.said
     verdicts = load_judge("complies")([Case(row.prompt, said(row.reply), None, None) for row in rows])
     bad = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict == "bad"]

@@ -26,7 +26,7 @@ RTO_TOKENS = 40
 """How many places at the beginning of a bad reply are asked for the template. Early places matter most, and a mean over
 more would weaken them. Later places are reached by the one interruption that is drawn anywhere up to the half."""
 
-OPENING_TOKENS = 8
+OPENING_TOKENS = 4
 """How many tokens of a bad reply are in a tree whose loss reads none: enough to watch how likely it still is."""
 
 
@@ -185,7 +185,7 @@ def run_items(
         normals_per_negative=method.normals(args.normals_per_negative),
         template_replies=template,
         midway=midway,
-        opening=not any(method.reads(stream) for stream in ("negative", "rto")),
+        opening=not method.reads_bad_replies,
         interrupted=method.template_midway,
         rto=method.reads("rto"),
         max_length=args.max_length or MOST_TOKENS,

@@ -3,10 +3,11 @@
     python benchmarks/step.py                                        a 23M Llama on the CPU, B = 2 and 4
     python benchmarks/step.py --shape llama-1b --dtype bfloat16 --device cuda
 
-Four arms see the same rows in the same order, one step each in turn, so that a noisy machine slows all alike:
+Five arms see the same rows in the same order, one step each in turn, so that a noisy machine slows all alike:
 
     ours      prompt trees, packed, head at reply tokens, KL from cached last hidden states
     unpacked  the same with one tree a row
+    kept      ours on the upper half of the layers alone; what enters them was kept from an earlier meeting of the row
     plain     padded rows for negatives, mismatches and normals, full logits, a second model for the KL
     sft       next-token cross entropy over the same distinct tokens: a prompt and its replies as one row, and normals
 
@@ -39,13 +40,15 @@ from unteach.data.example import Example
 from unteach.data.prompt_format import prompt_format
 from unteach.data.reading import read_examples
 from unteach.disk.cache import Cache
+from unteach.models.layers import freeze_below, upper_layers
 from unteach.objectives.loss import method_loss
 from unteach.objectives.methods import Method, load_method
+from unteach.scoring.lower import LowerStates
 from unteach.scoring.reference import MOST_BYTES, CachedStates, Reference
 from unteach.scoring.trees import Branch, Tree, lay_out, reply_trees
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]
-ARMS = ("ours", "unpacked", "plain", "sft")
+ARMS = ("ours", "unpacked", "kept", "plain", "sft")
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 VOCABULARY = 32_000
 
@@ -149,14 +152,20 @@ def random_rows(vocabulary: int, max_length: int) -> Material:
 class Ours:
     """This project's step."""
 
-    def __init__(self, model: Any, reference: Reference, packed: bool = True) -> None:
-        self.model, self.reference, self.packed = model, reference, packed
+    def __init__(self, model: Any, reference: Reference, packed: bool = True, lower: LowerStates | None = None) -> None:
+        self.model, self.reference, self.packed, self.lower = model, reference, packed, lower
         self.method: Method = load_method("ga-mismatch")
 
     def loss(self, items: Sequence[Item], material: Material) -> Tensor:
         forget = lay_out([item.tree for item in items], packed=self.packed).to(self.model.device)
         normals = lay_out(normal_trees(items, material), packed=self.packed).to(self.model.device)
-        return method_loss(self.model, self.method, forget, normals, self.reference).value
+        return method_loss(self.model, self.method, forget, normals, self.reference, self.lower).value
+
+    def meet(self, items: Sequence[Item], material: Material) -> None:
+        """Keep the states of rows that a run has met before."""
+        if self.lower is not None:
+            for trees in ([item.tree for item in items], normal_trees(items, material)):
+                self.lower(lay_out(trees, packed=self.packed).to(self.model.device))
 
 
 class Plain:
@@ -225,15 +234,19 @@ def padded_rows(rows: Sequence[Row], device: torch.device | str) -> tuple[dict[s
 
 def make_arm(name: str, model: Any, material: Material, needed: Sequence[int], cache: Path) -> Ours | Plain | Sft:
     """Make an arm that trains `model`; the reference is the model as it is now, the normal rows `needed` only."""
-    if name in ("ours", "unpacked"):
+    if name in ("ours", "unpacked", "kept"):
         trees = reply_trees("normals", material.normals, "normal")
         reference = CachedStates.build(model, [trees[key] for key in needed], Cache(cache, MOST_BYTES), "normals")
-        return Ours(model, reference, packed=name == "ours")
+        if name == "kept":
+            freeze_below(model, upper_layers(model, 0.5).start)
+        return Ours(model, reference, packed=name != "unpacked", lower=LowerStates.of(model))
     return Plain(model, copy.deepcopy(model).requires_grad_(False)) if name == "plain" else Sft(model)
 
 
 def step(arm: Ours | Plain | Sft, optimizer: torch.optim.Optimizer, items: Sequence[Item], material: Material) -> float:
     """Take one optimizer step; returns its seconds."""
+    if isinstance(arm, Ours):
+        arm.meet(items, material)
     wait = torch.cuda.synchronize if arm.model.device.type == "cuda" else lambda: None
     wait()
     start = time.perf_counter()
@@ -245,7 +258,8 @@ def step(arm: Ours | Plain | Sft, optimizer: torch.optim.Optimizer, items: Seque
 
 
 def adamw(model: Any) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    return torch.optim.AdamW(trained, lr=1e-5, fused=True)
 
 
 def peak_bytes(
@@ -352,6 +366,7 @@ def metrics(arguments: argparse.Namespace, material: Material, size: int) -> dic
         "faster_than_plain": paired["plain"],
         "faster_than_unpacked": paired["unpacked"],
         "times_sft": 1 / paired["sft"],
+        "kept_times_sft": paired["kept"] / paired["sft"],
         "peak_bytes": peaks(model, max(batches, key=lambda b: sum(len(i.tree.prompt_ids) for i in b)), material),
         "loss_difference": loss,
         "gradient_difference": gradient,
@@ -369,7 +384,7 @@ def show(result: dict[str, Any]) -> None:
     faster, times = result["faster_than_plain"], result["times_sft"]
     packing = result["faster_than_unpacked"]
     print(f"  {faster:.2f} times as fast as plain, {packing:.2f} times as fast as unpacked, ", end="")
-    print(f"{times:.2f} times an SFT step (medians of pairs)")
+    print(f"{times:.2f} times an SFT step, with kept states {result['kept_times_sft']:.2f} times (medians of pairs)")
     loss, gradient = result["loss_difference"], result["gradient_difference"]
     print(f"  fp32 difference to plain: loss {loss:.1e}, worst gradient {gradient:.1e}")
 

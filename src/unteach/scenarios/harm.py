@@ -20,6 +20,7 @@ scenario = Scenario(
         "max_steps": 200,
         "batch_size": 12,
         "normals_per_negative": 1,
+        "validation_steps": 100,  # bad replies are gone long before harmless prompts are told apart
         "evaluation_prompts": 100,
     },
     templates={"zh": "我无法协助这个请求。"},

@@ -146,6 +146,12 @@ def test_a_model_without_a_list_of_layers():
         upper_layers(model, 0.5)
 
 
+@pytest.mark.parametrize("share", [0.0, -1.0, 1.5])
+def test_a_share_that_cannot_be(share, tmp_path):
+    with pytest.raises(ConfigError, match=f"--train-layers {share:g}: must be above 0 and at most 1"):
+        toy.trainer(tmp_path, train_layers=share)
+
+
 def test_what_the_lower_layers_do_not_read_costs_nothing():
     model = with_upper_adapter(four_layers("Llama"))
     whole, trained = multiplying_parameters(model)

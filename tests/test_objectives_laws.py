@@ -9,6 +9,7 @@ import torch
 from unteach.objectives.base import Replies
 from unteach.objectives.methods import load_method, method_names
 
+
 def named(objective):
     """The class, and whether tokens are summed: those are two equations."""
     return type(objective).__name__ + (" sums" if getattr(objective, "sums", False) else "")

@@ -14,6 +14,7 @@ from unteach.objectives.methods import method_names
 from unteach.prompts.turn import Turn
 from unteach.scoring.reference import AdapterOff, CachedStates, FrozenCopy
 from unteach.training.config import default_learning_rate
+from unteach.training.shortcuts import Shortcuts
 from unteach.training.trainer import UnlearnConfig, UnlearnTrainer
 
 
@@ -308,12 +309,12 @@ def windowed(window):
 @pytest.mark.parametrize("known", [True, False], ids=["window in the config", "found by the check alone"])
 def test_a_short_window_falls_back_to_plain_rows_and_says_so(tmp_path, monkeypatch, known):
     if not known:
-        monkeypatch.setattr(module, "tree_limit", lambda model: None)
+        monkeypatch.setattr("unteach.training.shortcuts.tree_limit", lambda model: None)
     run = trained(tmp_path, windowed(8))
     assert [note for note in run.notes if "MistralForCausalLM does not score prompt trees" in note] == run.notes[-1:]
     wide = trained(tmp_path, windowed(None))
     assert not wide.notes
-    monkeypatch.setattr(module.UnlearnTrainer, "_as_scored", lambda self, model, batch: batch.plain())
+    monkeypatch.setattr(Shortcuts, "laid_out", lambda self, model, batch: batch.plain())
     rows = trained(tmp_path, windowed(8))
     assert toy.logged(rows, "loss") == toy.logged(run, "loss")
     always = trained(tmp_path, windowed(None))
@@ -323,7 +324,7 @@ def test_a_short_window_falls_back_to_plain_rows_and_says_so(tmp_path, monkeypat
 def test_trees_cost_fewer_tokens_than_plain_rows(tmp_path, monkeypatch):
     trees = toy.trainer(tmp_path)
     trees.train()
-    monkeypatch.setattr(module.UnlearnTrainer, "_as_scored", lambda self, model, batch: batch.plain())
+    monkeypatch.setattr(Shortcuts, "laid_out", lambda self, model, batch: batch.plain())
     rows = toy.trainer(tmp_path)
     rows.train()
     assert toy.logged(rows, "loss") == pytest.approx(toy.logged(trees, "loss"), rel=1e-5)

@@ -30,7 +30,9 @@ def _decoder(model: Any) -> nn.Module:
 
 
 def upper_layers(model: Any, share: float) -> range:
-    """Return the numbers of the uppermost `share` of the layers, one at least."""
+    """Return the numbers of the uppermost `share` of the layers, one at least. Raises ConfigError for another share."""
+    if not 0 < share <= 1:
+        raise ConfigError(f"--train-layers {share:g}: must be above 0 and at most 1, a share of the layers")
     count = len(decoder_layers(model)[1])
     return range(count - max(1, round(share * count)), count)
 

@@ -17,8 +17,8 @@ class NegativeLogLikelihood:
     On the mismatch stream this is the paper's random mismatch, on the template stream its variant with one fixed
     answer, on the normal stream plain fine-tuning.
 
-    With `sums` it is −log p of the whole reply, in nats. What a reply will be is often decided at its first token, whose
-    share in a mean is the smaller the longer the reply is.
+    With `sums` it is −log p of the whole reply, in nats. What a reply will be is often decided at its first token, and
+    in a mean that one weighs the less the longer the reply is.
 
     Source: arXiv 2310.10683, eq. 5.
     Differs from the equation, without `sums`: token means, as in the authors' code, so that a weight means the same at

@@ -125,7 +125,7 @@ _DECLINE = Method(
     (Term(NegativeLogLikelihood(sums=True), "template", 1.0), Term(ForwardKL(sums=True), "normal", 3.0)),
     rate=3.5,
 )
-"""Tokens are summed, so that the first one, at which a reply declines or does not, weighs on both sides what it is worth.
+"""Tokens are summed, so that the first one, where a reply declines or does not, weighs on both sides what it is worth.
 Nothing is pushed down, so steps may be larger (docs/real-models.md has what was tried)."""
 
 

@@ -17,6 +17,7 @@ from unteach.training.checkpoints import (
     writing_checkpoint,
 )
 from unteach.training.curve import Curve
+from unteach.training.shortcuts import Shortcuts
 from unteach.training.stopping import Stop
 from unteach.training.watch import Watch
 
@@ -27,8 +28,7 @@ class ResumableTrainer(Trainer):
     watch: Watch
     meter: Meter
     curve: Curve
-    _plain_rows: bool | None
-    """Whether every reply must be a row of its own; None until the first batch of trees has settled it."""
+    shortcuts: Shortcuts
 
     @property
     def stop(self) -> Stop | None:
@@ -47,7 +47,7 @@ class ResumableTrainer(Trainer):
             raise OutputError(f"{checkpoint}: not a complete checkpoint of such a run; name another or start again")
         state = read_state(checkpoint)
         self.watch.restore(state["stopping"])
-        self._plain_rows = state["plain_rows"]
+        self.shortcuts.plain_rows = state["plain_rows"]
         self.meter.restore(state["meter"])
         self.curve.restore(state["curve"])
         return checkpoint
@@ -83,7 +83,7 @@ class ResumableTrainer(Trainer):
         """Return what a checkpoint holds beside the Trainer's own state."""
         return {
             "stopping": self.watch.memory(),
-            "plain_rows": self._plain_rows,
+            "plain_rows": self.shortcuts.plain_rows,
             "meter": self.meter.state(),
             "curve": self.curve.state(),
         }

@@ -20,17 +20,15 @@ from unteach.judges import load_judge
 from unteach.judges.base import Judge
 from unteach.models.adapter import add_adapter
 from unteach.models.fingerprint import model_fingerprint
-from unteach.models.layers import decoder_layers, freeze_below, upper_layers
+from unteach.models.layers import freeze_below, upper_layers
 from unteach.models.loading import load_model, load_tokenizer
 from unteach.models.reply import named_end
-from unteach.models.unwrap import unwrapped
 from unteach.models.vocabulary import embedding_rows
 from unteach.objectives.loss import method_loss
 from unteach.progress import track
 from unteach.results.cost import Meter, flops_of
-from unteach.scoring.lower import LowerStates, lower_agree
-from unteach.scoring.reference import AdapterOff, Reference, choose_reference
-from unteach.scoring.score import tree_limit, trees_agree
+from unteach.scoring.lower import LowerStates
+from unteach.scoring.reference import Reference, choose_reference
 from unteach.scoring.trees import Tree, TreeBatch, reply_trees
 from unteach.training.behaviour import Behaviour
 from unteach.training.checkpoints import SaveFirst
@@ -48,6 +46,7 @@ from unteach.training.preconditioning import (
 )
 from unteach.training.restored import in_float32, only_weights_change, precision_notes, trains_half_precision
 from unteach.training.resumable import ResumableTrainer
+from unteach.training.shortcuts import Shortcuts
 from unteach.training.step_bar import StepBar
 from unteach.training.step_metrics import StepMetrics
 from unteach.training.stopping import rate
@@ -100,7 +99,7 @@ class UnlearnTrainer(ResumableTrainer):
         model = model if peft_config is None else add_adapter(model, peft_config)
         args.max_length = longest_row(args.max_length, model)
         if args.train_layers is not None:
-            decoder_layers(model)  # raises
+            upper_layers(model, args.train_layers)  # raises
         if args.learning_rate is None:
             args.learning_rate = default_learning_rate(model, hasattr(model, "peft_config"), method.rate)
         self._bound = args.forget_bound or math.log(model.config.get_text_config().vocab_size)
@@ -146,10 +145,7 @@ class UnlearnTrainer(ResumableTrainer):
         """Start what changes while the run goes on."""
         self.meter, self.curve = Meter(waiting=True), Curve()
         self._validation_rows = validation_rows(self.data)
-        self._plain_rows: bool | None = None
-        self._lower: LowerStates | None = None
-        self._lower_agrees: bool | None = None
-        self._tree_limit = tree_limit(model)
+        self.shortcuts = Shortcuts(model, self.notes)
         self._broken: str | None = None
         self._reference: Reference | None = None
         self._reference_read = 0
@@ -202,7 +198,7 @@ class UnlearnTrainer(ResumableTrainer):
                 track("reference", self.args.progress) as progress,
             ):
                 self._reference = choose_reference(
-                    self.model, self.args.reference, rows, self.original_key, progress, self._lower
+                    self.model, self.args.reference, rows, self.original_key, progress, self.shortcuts.lower
                 )
         return self._reference
 
@@ -278,15 +274,14 @@ class UnlearnTrainer(ResumableTrainer):
     ) -> Any:
         """Return the method's loss on one batch of items and note its metrics."""
         forget, normal = inputs["forget"], inputs.get("normal")
-        forget = self._as_scored(model, forget)
-        normal = normal and self._as_scored(model, normal)
-        self._settle_lower(model, forget)
+        forget = self.shortcuts.laid_out(model, forget)
+        normal = normal and self.shortcuts.laid_out(model, normal)
         reference = self.reference
-        loss = method_loss(model, self.method, forget, normal, reference, self._lower)
+        self.shortcuts.try_lower(model, forget, reference)
+        loss = method_loss(model, self.method, forget, normal, reference, self.shortcuts.lower)
         self._count_reference(reference)
-        self._count_kept()
         tokens = sum(batch.token_count for batch in (forget, normal) if batch)
-        self.meter.add(backward=tokens * self.args.world_size)
+        self.meter.add(backward=tokens * self.args.world_size, kept=self.shortcuts.skipped() * self.args.world_size)
         self.watch.metrics = self._metrics.add(loss.metrics, tokens) or self.watch.metrics
         value = float(loss.value.detach())
         limit = 2 * math.log(self.model.config.get_text_config().vocab_size)
@@ -295,44 +290,6 @@ class UnlearnTrainer(ResumableTrainer):
         elif float(loss.metrics.get("kl", 0.0)) > limit:
             self._broken = f"the KL on normal rows reached {float(loss.metrics['kl']):.1f} nats per token"
         return (loss.value, None) if return_outputs else loss.value
-
-    def _as_scored(self, model: nn.Module, batch: TreeBatch) -> TreeBatch:
-        """Return the batch, laid out as plain rows where this model does not score trees correctly.
-
-        The first batch of trees settles that for the run; a sliding window decides batch by batch.
-        """
-        if batch.is_plain:
-            return batch
-        if self._plain_rows is None:
-            agree, difference = trees_agree(model, batch)
-            self._plain_rows = not agree
-            if not agree:
-                name = type(unwrapped(self.model)).__name__
-                self.notes.append(
-                    f"{name} does not score prompt trees as it scores plain rows (difference {difference:.2g} nats): "
-                    "every reply is computed as a row of its own, which is slower and exact"
-                )
-        too_long = self._tree_limit is not None and max(tree.places for tree in batch.trees) > self._tree_limit
-        return batch.plain() if self._plain_rows or too_long else batch
-
-    def _settle_lower(self, model: nn.Module, batch: TreeBatch) -> None:
-        """Before the first step, see whether this model's scores are the same where states below are put in."""
-        if self._lower is not None and self._lower_agrees is None:
-            self._lower_agrees, difference = lower_agree(model, batch, self._lower)
-            if not self._lower_agrees:
-                self._lower = None
-                self.notes.append(
-                    f"{type(unwrapped(self.model)).__name__} does not score alike where its lower layers are left out "
-                    f"(difference {difference:.2g} nats): they are run in every step, which is slower and exact"
-                )
-        if self._lower is None and isinstance(self._reference, AdapterOff):
-            self._reference.lower = None
-
-    def _count_kept(self) -> None:
-        """Add the tokens that the lower layers did not have to read again to the cost."""
-        if self._lower is not None:
-            self.meter.add(kept=self._lower.skipped * self.args.world_size)
-            self._lower.skipped = 0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add our metrics, averaged since the last line: cross-entropies and KL (nats per token), tokens per second."""
@@ -404,7 +361,7 @@ class UnlearnTrainer(ResumableTrainer):
                     if self.args.train_layers:
                         freeze_below(self.model, upper_layers(self.model, self.args.train_layers).start)
                     if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-                        self._lower = LowerStates.of(self.model)
+                        self.shortcuts.lower = LowerStates.of(self.model)
                     self.read_original()
                     if self._preconditioned:
                         freeze_embeddings(self.model)

@@ -122,7 +122,7 @@ _DECLINE = Method(
     "template",
     "one fixed answer, KL on normals",
     "this project",
-    (Term(NegativeLogLikelihood(sums=True), "template", 1.0), Term(ForwardKL(sums=True), "normal", 3.0)),
+    (Term(NegativeLogLikelihood(sums=True), "template", 1.0), Term(ForwardKL(sums=True), "normal", 10.0)),
     rate=3.5,
 )
 """Tokens are summed, so that the first one, where a reply declines or does not, weighs on both sides what it is worth.

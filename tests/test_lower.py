@@ -138,6 +138,13 @@ def test_which_layer_is_the_first_that_training_changes():
     assert first_trained(model) == 0
 
 
+def test_the_model_inside_an_adapter_is_read_like_any_other():
+    """PEFT marks it with `peft_config` as well, and the original is measured through it."""
+    inner = with_upper_adapter(four_layers("Llama")).get_base_model()
+    assert hasattr(inner, "peft_config") and first_trained(inner) == 2
+    assert flops_of(inner, forward=3) == 6 * multiplying_parameters(inner)[0]
+
+
 def test_a_model_without_a_list_of_layers():
     model = four_layers("Llama")
     model.config.num_hidden_layers = 7

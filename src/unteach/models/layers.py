@@ -24,7 +24,7 @@ def decoder_layers(model: Any) -> tuple[str, Sequence[nn.Module]]:
 
 def _decoder(model: Any) -> nn.Module:
     """Return the part of a model that reads text, inside an adapter too."""
-    inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     decoder: nn.Module = inner.get_decoder() if hasattr(inner, "get_decoder") else inner
     return decoder
 

@@ -14,7 +14,7 @@ from unteach.data.example import Example
 from unteach.results.verdict import Case
 
 PATH = Path(__file__).resolve().parents[1] / "benchmarks" / "step.py"
-ARMS = {"ours", "unpacked", "plain", "sft"}
+ARMS = {"ours", "unpacked", "kept", "plain", "sft"}
 
 
 def script(name):
@@ -41,7 +41,7 @@ def check(metrics, mismatches):
         assert result["loss_difference"] <= 1e-5 and result["gradient_difference"] <= 1e-5
         for name in ("seconds", "tokens_per_second", "peak_bytes"):
             assert result[name].keys() == ARMS and all(value > 0 for value in result[name].values()), name
-        for name in ("distinct_tokens", "faster_than_plain", "faster_than_unpacked", "times_sft"):
+        for name in ("distinct_tokens", "faster_than_plain", "faster_than_unpacked", "times_sft", "kept_times_sft"):
             assert result[name] > 0, name
 
 

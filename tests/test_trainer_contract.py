@@ -26,7 +26,7 @@ def test_the_constructor_asks_no_model(tmp_path, monkeypatch, extra):
 
     monkeypatch.setattr(pupil, "forward", asked)
     run = toy.trainer(tmp_path, pupil, **(RULES | {"method": "rto"} | extra))
-    assert len(run.train_dataset) == 8 and run.meter.tokens == {"forward": 0, "backward": 0, "generated": 0}
+    assert len(run.train_dataset) == 8 and not any(run.meter.tokens.values())
 
 
 def values(args):

@@ -123,10 +123,9 @@ _DECLINE = Method(
     "one fixed answer, KL on normals",
     "this project",
     (Term(NegativeLogLikelihood(sums=True), "template", 1.0), Term(ForwardKL(sums=True), "normal", 10.0)),
-    rate=3.5,
+    rate=3.5,  # nothing is pushed down, so steps may be larger
 )
-"""Tokens are summed, so that the first one, where a reply declines or does not, weighs on both sides what it is worth.
-Nothing is pushed down, so steps may be larger (docs/real-models.md has what was tried)."""
+"""Tokens are summed: the first, where a reply declines or does not, weighs on both sides what it is worth."""
 
 
 def _methods(beta: float | None, delta: float) -> list[Method]:

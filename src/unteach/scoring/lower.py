@@ -5,9 +5,9 @@ and each reply, and a step runs the upper layers alone. Log-probabilities and gr
 to rounding.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -19,10 +19,28 @@ from unteach.scoring.score import LastHiddenStates, alike, last_hidden_states, m
 from unteach.scoring.trees import Branch, Tree, TreeBatch, lay_out
 
 MOST_BYTES = 2 * 2**30
-"""Most memory for the states of all rows; what finds no room is computed each time."""
+"""Most memory for one store of states; what finds no room is computed each time."""
 
 Part = tuple[tuple[int, ...], tuple[int, ...] | None]
 """Names a part of a tree: the prompt, or the prompt and the tokens of a reply that are read after it."""
+
+
+Name = TypeVar("Name", bound=Hashable)
+
+
+class Kept(dict[Name, Tensor]):
+    """States in memory, on the CPU, by what they are of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bytes = 0
+
+    def keep(self, name: Name, states: Tensor) -> None:
+        """Keep a copy, while there is room."""
+        size = states.numel() * states.element_size()
+        if name not in self and self._bytes + size <= MOST_BYTES:
+            self[name] = states.detach().cpu().clone()
+            self._bytes += size
 
 
 class _Reached(Exception):
@@ -38,8 +56,7 @@ class LowerStates:
 
     def __init__(self, model: Any, first: int) -> None:
         self._model, self._lower = unwrapped(model), decoder_layers(model)[1][:first]
-        self._kept: dict[Part, Tensor] = {}
-        self._bytes = 0
+        self._kept = Kept[Part]()
         self._as_tuple = False
         self.skipped = 0
 
@@ -107,14 +124,8 @@ class LowerStates:
             own = torch.cat([states[row, : packed.shared], states[row, columns]])
             sizes = [len(tree.prompt_ids), *(len(branch.reply_ids) - 1 for branch in tree.branches)]
             for part, piece in zip(_parts(tree), own.split(sizes), strict=True):
-                self._keep(part, piece)
+                self._kept.keep(part, piece)
                 yield part, piece
-
-    def _keep(self, part: Part, states: Tensor) -> None:
-        size = states.numel() * states.element_size()
-        if part not in self._kept and self._bytes + size <= MOST_BYTES:
-            self._kept[part] = states.detach().cpu().clone()
-            self._bytes += size
 
     def _run(self, batch: TreeBatch) -> Tensor:
         """Return what leaves the lower layers at every position."""

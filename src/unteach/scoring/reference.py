@@ -20,14 +20,12 @@ from unteach.errors import ModelError
 from unteach.models.fingerprint import config_facts
 from unteach.models.unwrap import unwrapped
 from unteach.progress import OnProgress
-from unteach.scoring.lower import LowerStates, hidden_states
+from unteach.scoring.lower import Kept, LowerStates, hidden_states
 from unteach.scoring.score import Head, LastHiddenStates, Logits, head_of, last_hidden_states, score
 from unteach.scoring.trees import Tree, TreeBatch, lay_out
 
 MOST_BYTES = 16 * 2**30
 """Largest size of all cached states together."""
-MOST_IN_MEMORY = 2**30
-"""Most memory for the states of rows that were read with the adapter switched off."""
 SAME, SAME_IN_HALF = 1e-3, 0.05
 """Largest KL of the original to itself, nats per token, in 32 and in 16 bits: rounding, and no more."""
 FEW = 8
@@ -61,42 +59,30 @@ class AdapterOff(Reference):
 
     def __init__(self, model: Any, lower: LowerStates | None = None) -> None:
         self.model, self.lower = model, lower
-        self._kept, self._bytes = dict[Tree, torch.Tensor](), 0
+        self._kept = Kept[Tree]()
 
     @torch.no_grad()
     def __call__(self, batch: TreeBatch) -> LastHiddenStates:
-        lacking = [tree for tree in batch.trees if tree not in self._kept]
-        if not lacking:
-            return LastHiddenStates(self._states(batch, {}), self._head())
-        part = batch if len(lacking) == len(batch.trees) else lay_out(lacking, batch.pad_id, batch.packed)
-        part = part.to(batch.input_ids.device)
-        self.tokens_read += part.token_count
-        with unwrapped(self.model).disable_adapter():
-            original = hidden_states(self.model, part, self.lower)
-        if not isinstance(original.head, Head):
-            return original  # nothing is kept of such a model
-        if self.lower is None:
-            return LastHiddenStates(original.states, self._head())
-        sizes = [len(tree.branches[0].reply_ids) - tree.branches[0].lead for tree in lacking]
-        read = dict(zip(lacking, original.states.split(sizes), strict=True))
-        states = self._states(batch, read)
-        for tree, own in read.items():
-            self._keep(tree, own)
-        return LastHiddenStates(states, self._head())
-
-    def _states(self, batch: TreeBatch, read: dict[Tree, torch.Tensor]) -> torch.Tensor:
-        device = batch.input_ids.device
-        return torch.cat([(read[tree] if tree in read else self._kept[tree]).to(device) for tree in batch.trees])
-
-    def _keep(self, tree: Tree, states: torch.Tensor) -> None:
-        size = states.numel() * states.element_size()
-        if self._bytes + size <= MOST_IN_MEMORY:
-            self._kept[tree] = states.cpu().clone()
-            self._bytes += size
+        read = dict[Tree, torch.Tensor]()
+        lacking = [tree for tree in batch.trees if self.lower is None or tree not in self._kept]
+        if lacking:
+            some = len(lacking) < len(batch.trees)
+            part = lay_out(lacking, batch.pad_id, batch.packed).to(batch.input_ids.device) if some else batch
+            self.tokens_read += part.token_count
+            with unwrapped(self.model).disable_adapter():
+                original = hidden_states(self.model, part, self.lower)
+            head = self._head() if isinstance(original.head, Head) else original.head
+            if not isinstance(head, Head) or self.lower is None:  # nothing is kept
+                return LastHiddenStates(original.states, head)
+            sizes = [len(tree.branches[0].reply_ids) - tree.branches[0].lead for tree in lacking]
+            read = dict(zip(lacking, original.states.split(sizes), strict=True))
+        pieces = [(read[tree] if tree in read else self._kept[tree]).to(batch.input_ids.device) for tree in batch.trees]
+        for tree, states in read.items():
+            self._kept.keep(tree, states)
+        return LastHiddenStates(torch.cat(pieces), self._head())
 
     def _head(self) -> Head:
-        head = head_of(self.model)
-        layer = head.layer  # the adapter may have wrapped it, or trains a copy of it beside it
+        layer: Any = (head := head_of(self.model)).layer  # the adapter may have wrapped it, or trains a copy beside it
         layer = getattr(layer, "base_layer", getattr(layer, "original_module", layer))
         return Head(layer, head.scale, head.soft_cap)
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 import transformers
 
+from unteach.models.beginning import FEWEST_SHARED
 from unteach.scoring.score import Head, last_hidden_states, score, tree_limit, trees_agree
-from unteach.scoring.trees import FEWEST_SHARED, Branch, Tree, lay_out
+from unteach.scoring.trees import Branch, Tree, lay_out
 
 SIZES = {
     "vocab_size": 61,

@@ -17,7 +17,8 @@ from transformers import (
     OPTForCausalLM,
 )
 
-from unteach.models.decoding import FEWEST_SHARED, STRETCH, RoomyLayer, continue_batch, roomy_cache
+from unteach.models.beginning import FEWEST_SHARED
+from unteach.models.decoding import STRETCH, RoomyLayer, continue_batch, roomy_cache
 
 PROMPTS = [[1, *range(3, 3 + length)] for length in (5, 1, 9, 3, 7, 2, 4)]
 LLAMA = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}

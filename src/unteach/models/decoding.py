@@ -7,7 +7,6 @@ batch begin with, such as the system message of a chat template, is read once.
 """
 
 import copy
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,10 +16,10 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from unteach.models.beginning import shared_beginning
+
 STRETCH = 16
 """New tokens after which rows that have ended leave the batch."""
-FEWEST_SHARED = 8
-"""Tokens of the shortest beginning that is worth sharing."""
 
 
 class RoomyLayer(DynamicLayer):
@@ -86,7 +85,7 @@ def continue_batch(
     """
     width = max(len(prompt) for prompt in batch)
     cache = roomy_cache(model, width + settings.max_new_tokens)
-    shared = _shared_beginning(batch) if _is_whole(cache) else 0
+    shared = shared_beginning(batch) if _is_whole(cache) else 0
     ids = np.full((len(batch), width), pad, dtype=np.int64)
     mask = np.zeros_like(ids)
     for row, prompt in enumerate(batch):
@@ -142,12 +141,6 @@ def roomy_cache(model: Any, room: int) -> DynamicCache | None:
 def _is_whole(cache: DynamicCache | None) -> bool:
     """Return whether every layer keeps all positions, so that a beginning can be put in first."""
     return cache is not None and all(isinstance(layer, RoomyLayer) for layer in cache.layers)
-
-
-def _shared_beginning(batch: Sequence[Sequence[int]]) -> int:
-    """Return how many tokens all prompts begin with; each keeps at least one of its own."""
-    alike = min(len(os.path.commonprefix([tuple(row) for row in batch])), *(len(row) - 1 for row in batch))
-    return alike if len(batch) > 1 and alike >= FEWEST_SHARED else 0
 
 
 def _stretches(settings: GenerationConfig) -> Iterator[GenerationConfig]:

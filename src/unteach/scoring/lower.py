@@ -148,7 +148,8 @@ class LowerStates:
 
 def _parts(tree: Tree) -> list[Part]:
     """Return the parts of a tree in the order of its places in a row."""
-    carrying = [branch for number, branch in enumerate(tree.branches) if tree.carriers()[number] == number]
+    carriers = tree.carriers()
+    carrying = [branch for number, branch in enumerate(tree.branches) if carriers[number] == number]
     return [(tree.prompt_ids, None), *((tree.prompt_ids, branch.reply_ids[:-1]) for branch in carrying)]
 
 

@@ -16,7 +16,6 @@ row, and rows are made wide enough for that to pay.
     position    0  1    2  3    4  5    2    3  4
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal
@@ -25,6 +24,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from unteach.models.beginning import shared_beginning
+
 Stream = Literal["negative", "rto", "mismatch", "template", "normal", "reply"]
 """What a branch is for: one of the streams of a training item, or a reply that is only scored."""
 STREAMS: tuple[Stream, ...] = ("negative", "rto", "mismatch", "template", "normal")
@@ -32,8 +33,8 @@ STREAMS: tuple[Stream, ...] = ("negative", "rto", "mismatch", "template", "norma
 Key = tuple[str, int]
 """Names a row: its split, and its place there."""
 PROMPT, PADDING, SHARED = 0, -1, -2
-FEWEST_SHARED, WIDEST = 8, 512
-"""Tokens of the shortest beginning that is worth sharing, and positions of the widest row that is made for one."""
+WIDEST = 512
+"""Positions of the widest row that is made for a shared beginning."""
 EQUAL_COST = 1000
 """Width of a row, roughly, at which a small model's attention costs as much as all else."""
 
@@ -175,7 +176,7 @@ def lay_out(trees: Sequence[Tree], pad_id: int = 0, packed: bool = False) -> Tre
     for tree in trees:
         if not tree.prompt_ids or not tree.branches or not all(len(b.reply_ids) > b.lead for b in tree.branches):
             raise ValueError(f"tree {tree.key} has an empty prompt, reply or list of branches: nothing to score")
-    shared = _shared_beginning(trees) if packed else 0
+    shared = shared_beginning([tree.prompt_ids for tree in trees]) if packed else 0
     sizes = [tree.places - shared for tree in trees]
     places = _packed(sizes, shared) if packed else [(row, 0) for row in range(len(trees))]
     ends = [shared + first + size for (_, first), size in zip(places, sizes, strict=True)]
@@ -210,13 +211,6 @@ def lay_out(trees: Sequence[Tree], pad_id: int = 0, packed: bool = False) -> Tre
     rows, columns, targets, branches, slots = torch.tensor(scored).T.contiguous()
     where = (input_ids, position_ids, members, segments)
     return TreeBatch(*where, rows, columns, targets, branches, slots, streams, list(trees), pad_id, packed, shared)
-
-
-def _shared_beginning(trees: Sequence[Tree]) -> int:
-    """Return how many tokens all prompts begin with; each keeps at least one of its own, to score a reply's first."""
-    alike = len(os.path.commonprefix([tree.prompt_ids for tree in trees]))
-    alike = min(alike, *(len(tree.prompt_ids) - 1 for tree in trees)) if len(trees) > 1 else 0
-    return alike if alike >= FEWEST_SHARED else 0
 
 
 def _packed(sizes: Sequence[int], shared: int) -> list[tuple[int, int]]:

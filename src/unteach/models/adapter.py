@@ -51,7 +51,7 @@ def lora_config(
         name, layers = decoder_layers(model)
         chosen = upper_layers(model, train_layers)
         only = {"layers_to_transform": list(chosen), "layers_pattern": name}
-        targets = _linear_in(layers[chosen.start]) if isinstance(targets, str) else targets
+        targets = _linear_in(layers[chosen.start :]) if isinstance(targets, str) else targets
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=rank,
@@ -62,12 +62,13 @@ def lora_config(
     )
 
 
-def _linear_in(layer: Any) -> list[str]:
-    """Return the names of the linear modules of a layer, as "all-linear" would find them."""
+def _linear_in(layers: Sequence[Any]) -> list[str]:
+    """Return the names of the linear modules of layers, as "all-linear" would find them."""
     from transformers.pytorch_utils import Conv1D
 
     linear = (torch.nn.Linear, Conv1D)
-    return sorted({name.rpartition(".")[2] for name, module in layer.named_modules() if isinstance(module, linear)})
+    named = (pair for layer in layers for pair in layer.named_modules())
+    return sorted({name.rpartition(".")[2] for name, module in named if isinstance(module, linear)})
 
 
 def add_adapter(model: Any, settings: Any) -> Any:

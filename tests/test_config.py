@@ -87,7 +87,13 @@ def other_value(name: str, value: Any) -> Any:
     others: dict[str, Any] = {"method": "npo", "reference": "frozen", "dtype": "float32", "prompt_format": "plain"}
     others |= {"template_date": "2024-07-26", "template_arg": {"enable_thinking": False, "effort": "low", "n": 3}}
     others |= {"scenario": "copyright", "target_rate": 0.5, "broken_limit": 0.5, "target_margin": 0.5}
-    others |= {"lookalike_share": 0.5, "harmful_share": 0.5, "train_layers": 0.5}
+    others |= {
+        "strength": "auto",
+        "declined_limit": 0.5,
+        "lookalike_share": 0.5,
+        "harmful_share": 0.5,
+        "train_layers": 0.5,
+    }
     if name in others:
         return others[name]
     if isinstance(value, bool) or bool in get_args(FIELDS[name].annotation):

@@ -180,7 +180,7 @@ def test_shipped_harmful_prompts_are_a_share_of_the_negatives(
     """As many different ones as the run can meet: 3 steps of 4, and three quarters of that; known prompts are out."""
     asked = [f"how to b{n} a{n}" for n in range(12)] + [toy.FORGET[0]["prompt"]]
     monkeypatch.setattr("unteach.pipeline.own_rows.harmful_prompts", lambda language: asked)
-    monkeypatch.setattr("unteach.pipeline.own_rows.load_judge", lambda name: lambda cases: ["bad"] * len(cases))
+    monkeypatch.setattr("unteach.pipeline.own_rows.ending_of", lambda case, template: "complies")
     report = done(capsys, here.quick(tmp_path / "out", harmful_share=0.75, batch_size=4))
     shipped = next(source for source in report.data if "shipped" in source.source)
     assert shipped.source == "the model's own bad replies to 9 shipped harmful prompts" and shipped.rows == 9

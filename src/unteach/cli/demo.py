@@ -28,7 +28,7 @@ Real = Annotated[
 Lora = Annotated[bool, switch("--lora", "Train a LoRA adapter instead of all weights.", "Method")]
 
 
-@flags_from(RunConfig, "Method", "Training", "Stopping")
+@flags_from(RunConfig, "Method", "Training", "Stopping", "Strength")
 def demo_command(
     world_seed: WorldSeed = 0,
     size: Size = "tiny",

@@ -11,6 +11,7 @@ from pydantic import field_validator
 
 from unteach.errors import ConfigError
 from unteach.pipeline.settings import Settings, setting
+from unteach.results.strength import read_strength
 from unteach.scenarios import load_scenario, scenario_names
 from unteach.text.bounded import YamlFault, read_yaml
 from unteach.text.escape import inert_line
@@ -103,14 +104,9 @@ class RunConfig(ModelSettings):
     """
 
     scenario: str = setting("Data", "harm", "What must stop: harm, copyright or hallucination.", choices=scenario_names)
-
-    forget: list[str] = setting(
-        "Data", [], "What must go: file, directory, public set or hub id; repeatable.", names="rows"
-    )
+    forget: list[str] = setting("Data", [], "What must go: file, directory, set or hub id; repeatable.", names="rows")
     retain: list[str] = setting("Data", [], "What must stay, likewise; unset: the model's own answers.", names="rows")
-    column: dict[str, str] = setting(
-        "Data", {}, "Our name for a column of --forget: reply=bad_answer.", metavar="OURS=THEIRS"
-    )
+    column: dict[str, str] = setting("Data", {}, "Our name for a column of --forget.", metavar="OURS=THEIRS")
     retain_column: dict[str, str] = setting("Data", {}, "Our name for a column of --retain.", metavar="OURS=THEIRS")
     bad_label: list[str] = setting("Data", [], "Value of --forget's label that means bad; repeatable.", metavar="VALUE")
     retain_bad_label: list[str] = setting(
@@ -127,18 +123,10 @@ class RunConfig(ModelSettings):
         "Data", None, "Share of negatives: own bad replies to shipped harmful prompts.", ge=0, lt=1
     )
     lookalike_share: float | None = setting(
-        "Data",
-        None,
-        "Share of normals: own answers to prompts that only sound harmful.",
-        ge=0,
-        lt=1,
+        "Data", None, "Share of normals: own answers to prompts that only sound harmful.", ge=0, lt=1
     )
     non_members: list[str] = setting(
-        "Data",
-        [],
-        "Rows like --forget that no model was trained on; for inference tests.",
-        names="rows",
-        may_differ=True,
+        "Data", [], "Rows like --forget that no model was trained on; for tests.", names="rows", may_differ=True
     )
     prompt_format: str = _as_in_trainer(
         "Data", "prompt_format", "Prompt format: auto, plain or chat.", choices=_prompt_formats
@@ -146,7 +134,6 @@ class RunConfig(ModelSettings):
     max_length: int | None = _as_in_trainer(
         "Data", "max_length", "Longest prompt + reply, tokens; unset: 1024 at most.", ge=1
     )
-
     train_layers: float | None = _as_in_trainer(
         "Model", "train_layers", "Share of the layers, from the top, that is trained; 1: all.", gt=0, le=1
     )
@@ -196,6 +183,13 @@ class RunConfig(ModelSettings):
     forget_hold: int = _as_in_trainer("Stopping", "forget_hold", ge=1)
     forget_tail: float = _as_in_trainer("Stopping", "forget_tail", ge=0)
 
+    strength: str = setting(
+        "Strength", "", "Scale of the finished update: a number, or auto to search it.", metavar="auto|NUMBER"
+    )
+    declined_limit: float = setting(
+        "Strength", 0.05, "How far auto may let the share of declined look-alikes exceed the original's.", ge=0, le=1
+    )
+
     judge: list[str] = setting(
         "Evaluation", [], "Who calls a reply bad, see `unteach judges list`; the first decides.", names="judge"
     )
@@ -214,7 +208,7 @@ class RunConfig(ModelSettings):
     lm_eval: list[str] = setting(
         "Evaluation",
         [],
-        "Tasks of lm-eval, or task files (YAML), with commas.",
+        "lm-eval tasks, or YAML files.",
         names="file",
         may_differ=True,
         metavar="TASKS",
@@ -228,6 +222,8 @@ class RunConfig(ModelSettings):
     output: str = setting(
         "Output", "", "Run directory: the model, the report, the log.", may_differ=True, metavar="DIR"
     )
+
+    _read_strength = field_validator("strength")(read_strength)
 
 
 def as_in_run(name: str, text: str | None = None) -> Any:

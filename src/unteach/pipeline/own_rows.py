@@ -4,14 +4,14 @@ import math
 import random
 from collections.abc import Sequence
 from functools import partial
-from itertools import cycle, islice
+from itertools import compress, cycle, islice
 from typing import Any
 
 from unteach.data.example import Example
 from unteach.data.overlap import fingerprint
 from unteach.data.own_answers import Answer, generate_lookalikes, generate_normals, numbered
 from unteach.data.prompt_format import PromptFormat
-from unteach.judges import load_judge
+from unteach.judges.complies import ending_of
 from unteach.objectives.methods import load_method
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.original import Original
@@ -89,7 +89,8 @@ def add_shipped_negatives(sets: Sets, original: Original, config: RunConfig, dra
     Red-team findings are often asked in one way, such as "Write a tutorial on …", and what is learnt from these alone
     does not reach plain questions. They make up a share `config.harmful_share` of the negatives, of which the run draws
     so many (`drawn`): as many different ones as it can meet, beside which few negatives are repeated. The evaluation
-    does not hold them.
+    does not hold them. Where a loss reads bad replies, only those that comply are taken (judge `complies`); else all
+    that do not decline: only the prompt is read, and a few tokens do not show whether the rest would comply.
     """
     train, share = sets.negatives["train"], config.harmful_share or 0.0
     wanted = math.ceil(drawn * share)
@@ -99,18 +100,20 @@ def add_shipped_negatives(sets: Sets, original: Original, config: RunConfig, dra
     asked = random.Random(f"harmful:{config.seed}").sample(asked, min(len(asked), wanted))
     if not asked:
         return
-    most = own_tokens(config, MOST_TOKENS if load_method(config.method).reads_bad_replies else DECIDING_TOKENS)
+    reads = load_method(config.method).reads_bad_replies
+    most = own_tokens(config, MOST_TOKENS if reads else DECIDING_TOKENS)
     rows, cost = _asked("harmful prompts", original, most, partial(original.answer, asked))
     said = original.form.end.said
-    verdicts = load_judge("complies")([Case(row.prompt, said(row.reply), None, None) for row in rows])
-    bad = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict == "bad"]
+    endings = [ending_of(Case(row.prompt, said(row.reply)), config.template) for row in rows]
+    kept = [ending == "complies" if reads else ending != "declines" for ending in endings]
+    bad = list(compress(rows, kept))
     sets.negatives["train"] = [*repeated(train, len(bad), share), *bad]
     sets.cost.append(cost)
     name = f"the model's own bad replies to {len(asked)} shipped harmful prompts"
     sets.sources.append(Source(name="negatives", source=name, rows=len(bad), fingerprint=fingerprint(bad)))
     sets.notes.append(
-        f"negatives: {len(bad)} are {name} (judge complies), so that what is unlearned does not hang on how it was "
-        "asked; --harmful-share 0 leaves them out"
+        f"negatives: {len(bad)} are {name} ({'judge complies' if reads else 'all but refusals'}), so that what is "
+        "unlearned does not hang on how it was asked; --harmful-share 0 leaves them out"
     )
 
 

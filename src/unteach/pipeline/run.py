@@ -70,5 +70,5 @@ def _train_and_measure(prepared: Prepared, trainer: UnlearnTrainer, directory: P
         cost=trained.cost,
         notes=[*prepared.notes, *trained.notes],
     )
-    report.curve, report.stop = list(trained.curve), trained.stop
+    report.curve, report.stop, report.strength = list(trained.curve), trained.stop, trained.strength
     return report

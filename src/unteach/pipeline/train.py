@@ -9,7 +9,9 @@ from unteach.errors import ConfigError, Interrupted
 from unteach.models.saving import save_model, saved_quietly
 from unteach.pipeline.original import adapter_settings
 from unteach.pipeline.prepare import Prepared
+from unteach.pipeline.strength import Weights, apply_strength
 from unteach.results.report import Cost, Ending, HalfBehaviour, Waypoint
+from unteach.results.strength import Strength
 from unteach.stats import wilson
 from unteach.text.escape import inert_line
 from unteach.training.behaviour import Behaviour
@@ -29,6 +31,7 @@ class Trained:
     cost: Sequence[Cost]
     curve: Sequence[Waypoint]
     notes: Sequence[str]
+    strength: Strength | None = None
 
 
 def make_trainer(prepared: Prepared) -> UnlearnTrainer:
@@ -52,24 +55,27 @@ def make_trainer(prepared: Prepared) -> UnlearnTrainer:
 def train(
     trainer: UnlearnTrainer, prepared: Prepared, directory: Path, interruption: StopOnInterrupt, *, resume: bool
 ) -> Trained:
-    """Train, and save the result in `directory`.
+    """Train, apply the update as strongly as it should be, and save the result in `directory`.
 
     Raises Interrupted after Ctrl-C, once a checkpoint is written, and TrainingError when the loss breaks down.
     """
     trainer.add_callback(LogFile(directory / "log.jsonl"))
     trainer.add_callback(interruption)
+    before = Weights(prepared.config, trainer.model)
     with saved_quietly():
         trainer.train(resume_from_checkpoint=resume)
     if interruption.asked:
         step = trainer.state.global_step
         raise Interrupted(f"stopped at step {step}, checkpoint written; go on with --resume")
+    strength, searched = apply_strength(trainer, prepared, before)
     saved = save_model(trainer.save_model, trainer.model, prepared.original.tokenizer, directory / "model")
     return Trained(
         trainer.model,
         _ending_of(trainer),
-        [*prepared.cost, trainer.meter.cost(trainer.model, "unlearned", "training")],
+        [*prepared.cost, trainer.meter.cost(trainer.model, "unlearned", "training"), *searched],
         waypoints(trainer.curve, trainer.model, "unlearned", "training", prepared.config.seed, prepared.cost),
         [*trainer.notes[len(prepared.data.notes) :], *trainer.watch.notes(), *saved],
+        strength,
     )
 
 

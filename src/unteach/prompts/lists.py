@@ -29,6 +29,11 @@ def harmful_prompts(language: str = "en") -> list[str]:
     return _lines("harmful", language)
 
 
+def validation_prompts(language: str = "en") -> tuple[list[str], list[str]]:
+    """Return harmful prompts and look-alikes that are never trained on, to choose an update's strength with."""
+    return _lines("harmful_validation", language), _lines("lookalike_validation", language)
+
+
 def _lines(name: str, language: str) -> list[str]:
     file = f"{name}.{language if language in LANGUAGES else 'en'}.txt"
     return Path(__file__).with_name(file).read_text(encoding="utf-8").splitlines()

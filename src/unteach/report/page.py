@@ -12,6 +12,7 @@ from unteach.report.headline import headline, tested_arm
 from unteach.report.html import render_page
 from unteach.report.outcome import doubts, headline_rows, outcome
 from unteach.report.samples import samples
+from unteach.report.strength import frontier
 from unteach.report.training import LOG, draw_stages
 from unteach.results.arms import ORIGINAL, RETRAINED
 from unteach.results.report import OWN_ANSWERS, Report
@@ -53,6 +54,7 @@ def page(report: Report, directory: str | Path | None = None) -> str:
         "about": _about(report),
         "ended": inert_line(wording.how_it_ended(report), 900),
         "halves": halves_table(report),
+        "frontier": frontier(report.strength),
         "headline_arms": wording.arm_labels(report, shown),
         "headline_rows": [] if grids else headline_rows(report, shown),
         "doubts": doubts(report),

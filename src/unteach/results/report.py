@@ -14,6 +14,7 @@ from unteach.disk.files import without_surrogates, write_whole
 from unteach.errors import DataError
 from unteach.results.arms import ARMS, in_order
 from unteach.results.measurement import Measurement
+from unteach.results.strength import Strength
 from unteach.results.verdict import Quality, Verdict
 from unteach.text.bounded import read_json
 from unteach.text.escape import inert_line
@@ -226,6 +227,7 @@ class Report(_Strict):
     curve: list[Waypoint] = []
     data: list[Source] = []
     stop: Ending | None = None
+    strength: Strength | None = None
     notes: list[Words] = []
     environment: dict[str, Any] = {}
 

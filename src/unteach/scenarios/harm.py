@@ -22,6 +22,7 @@ scenario = Scenario(
         "normals_per_negative": 1,
         "validation_steps": 100,  # bad replies are gone long before harmless prompts are told apart
         "evaluation_prompts": 100,
+        "strength": "auto",
     },
     templates={"zh": "我无法协助这个请求。"},
 )

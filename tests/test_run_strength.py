@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from safetensors.torch import load_file
 
 from command import Place, call, place
@@ -132,3 +133,42 @@ def test_a_report_without_a_strength_is_read(tmp_path: Path) -> None:
     del raw["strength"]
     (tmp_path / "report.json").write_text(json.dumps(raw))
     assert Report.read(tmp_path).strength is None and "How strongly" not in page(report)
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["all weights", "adapter"])
+def test_a_finished_run_is_rescaled_without_training(lora: bool, here: Place, tmp_path: Path, capsys: Capture) -> None:
+    """From a run at half strength to a quarter: the weights of a run that was told 0.25, and its rates."""
+    kind = {"lora": True, "learning_rate": 2e-2} if lora else {}
+    run(capsys, here, tmp_path / "half", strength="0.5", **kind)
+    told = run(capsys, here, tmp_path / "told", strength="0.25", **kind)
+    outcome = call(capsys, "strength", str(tmp_path / "half"), "--scale", "0.25", "--output", str(tmp_path / "quarter"))
+    assert outcome.code == 0, outcome.err
+    report = Report.read(tmp_path / "quarter")
+    file = "adapter_model.safetensors" if lora else "model.safetensors"
+    one, two = (load_file(tmp_path / name / "model" / file) for name in ("told", "quarter"))
+    assert all((one[name] - two[name]).abs().max() < 1e-6 for name in one)
+    rates = [
+        [
+            r.measured("harmful_rate", split, arm).value
+            for split in ("seen", "unseen")
+            for arm in ("original", "unlearned")
+        ]  # type: ignore[union-attr]
+        for r in (told, report)
+    ]
+    assert rates[0] == rates[1] and rates[0][0] == 1
+    stages = [cost.stage for cost in report.cost]
+    assert stages.count("training") == 1 and any("that run has 0.5" in note for note in report.notes)
+    assert RunConfig(**yaml.safe_load((tmp_path / "quarter" / "run.yaml").read_text())).strength == "0.25"
+
+
+def test_only_a_run_that_changed_something_is_rescaled(here: Place, tmp_path: Path, capsys: Capture) -> None:
+    output = str(tmp_path / "new")
+    absent = call(capsys, "strength", str(tmp_path / "absent"), "--scale", "0.5", "--output", output)
+    assert absent.code == 2 and "no such file" in absent.err
+    report = run(capsys, here, tmp_path / "out", skip_evaluation=True)
+    beyond = call(capsys, "strength", str(tmp_path / "out"), "--scale", "20", "--output", output)
+    assert beyond.code == 2 and "--scale 20: must be above 0 and at most 10" in beyond.err
+    report.strength = Strength(scale=0, reached=False, message="no scale keeps the budgets", points=[])
+    report.write(tmp_path / "out")
+    kept = call(capsys, "strength", str(tmp_path / "out"), "--scale", "0.5", "--output", output)
+    assert kept.code == 2 and "this run kept the original" in kept.err and not Path(output).exists()

@@ -18,6 +18,7 @@ from unteach.cli.methods import methods_command
 from unteach.cli.organism import organism_command
 from unteach.cli.report import report_command
 from unteach.cli.run import run_command
+from unteach.cli.strength import strength_command
 from unteach.cli.study import study_command
 from unteach.cli.try_page import try_command
 from unteach.errors import Interrupted, UnteachError, nearest
@@ -35,6 +36,7 @@ app.command("evaluate", cls=Command)(evaluate_command)
 app.command("collect", cls=Command)(collect_command)
 app.command("compare", cls=Command)(compare_command)
 app.command("report", cls=Command)(report_command)
+app.command("strength", cls=Command)(strength_command)
 app.command("study", cls=Command)(study_command)
 app.command("try", cls=Command)(try_command)
 app.command("demo", cls=Command)(demo_command)

@@ -1,6 +1,7 @@
 """unteach run: prepare, train, measure, report."""
 
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 
 from unteach.errors import Interrupted
 from unteach.evaluation.evaluation import evaluate_arm
@@ -17,10 +18,9 @@ from unteach.pipeline.measure import (
 )
 from unteach.pipeline.prepare import Prepared, check_given, method_note, prepare
 from unteach.pipeline.settings import inputs_of, resumed, write_config
-from unteach.pipeline.train import make_trainer, train
+from unteach.pipeline.train import Trained, make_trainer, train
 from unteach.results.report import Report
 from unteach.training.interrupt import StopOnInterrupt
-from unteach.training.trainer import UnlearnTrainer
 
 
 def run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> Report:
@@ -40,19 +40,19 @@ def run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> 
         prepared = prepare(config, directory)
         trainer = make_trainer(prepared)
         write_config(prepared.config, directory, overwrite=overwrite)
-        report = _train_and_measure(prepared, trainer, directory, resume)
+        report = train_and_measure(prepared, partial(train, trainer, prepared, directory, resume=resume))
         report.notes = [*told, *method_note(config, asked), *report.notes]
         write_report(report, directory)
     return report
 
 
-def _train_and_measure(prepared: Prepared, trainer: UnlearnTrainer, directory: Path, resume: bool) -> Report:
-    """Evaluate the original, train, and evaluate the result."""
+def train_and_measure(prepared: Prepared, train: Callable[[StopOnInterrupt], Trained]) -> Report:
+    """Evaluate the original, train, and evaluate the result. Raises Interrupted after Ctrl-C."""
     config, evaluation = prepared.config, prepared.evaluation
     with StopOnInterrupt() as interruption:
         try:
             reference = measure_original(evaluation, prepared.original) if evaluation.splits else None
-            trained = train(trainer, prepared, directory, interruption, resume=resume)
+            trained = train(interruption)
             if reference:
                 evaluate_arm(evaluation, "unlearned", trained.model, reference)
                 measure_retrained(evaluation, config, reference)

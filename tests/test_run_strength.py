@@ -122,7 +122,7 @@ def test_the_page_shows_every_scale() -> None:
     assert found is not None and found.says == "half <b>."
     assert found.table.rows[1][:2] == ["0.5", "3.3 %"] and found.table.rows[1][3:5] == ["60 of 64", "5.0 %"]
     assert found.table.rows[1][-2:] == ["10.0 %", "0.012"]
-    assert "harmless prompts declined: 1.7 % at scale 0, 5.0 % at 0.5" in found.figures[0].svg
+    assert "harmless prompts declined: 1.7 % at scale 0, 5.0 % at 0.5" in found.drawn[0].svg
     assert frontier(None) is None
 
 

@@ -14,7 +14,7 @@ class Frontier:
     """The part of a page on the strength of an update: what was chosen and why, the plot, and the values."""
 
     says: str
-    figures: list[plots.Figure]
+    drawn: list[plots.Figure]
     table: Grid
 
 

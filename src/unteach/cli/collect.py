@@ -23,7 +23,7 @@ def collect_command(config: ConfigFile = None, **values: Any) -> None:
         --output negatives.jsonl
       unteach run --model ./model --forget negatives.jsonl --lora --output ./out
 
-    Without --prompts, 1,369 requests of this package are asked, and without --judge, complies decides. --output is a
+    Without --prompts, 2,337 requests of this package are asked, and without --judge, complies decides. --output is a
     file: read it, and remove what is no negative. After Ctrl-C, the same command goes on where it stopped. Values in
     \\[brackets] are defaults.
     """

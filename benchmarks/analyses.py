@@ -1,0 +1,102 @@
+"""How often is the gate of step 2 (`unteach.mistakes.gate`) right, against analyses that a person has read?
+
+    python benchmarks/analyses.py --labels labelled.jsonl --half held-out
+
+A line of the file holds `prompt`, `reply`, `text` (what the analyst wrote, its opening included), `opening` (empty
+where it was asked without one), `cut` (true where the longest length ended it), `form` (how it was asked), `model`,
+and `label`: "ok", or what is wrong with it. `reply_is` is "bad" where it is missing. The texts are harmful in part and
+are not shipped. Labels are about the part that would be learnt (`first_part`).
+
+The prompts are parted by a hash: the gate was made on one half, "tuned", and measured on the other, "held-out".
+Precision is the share of right ones among those that pass, recall that of those that pass among the right ones, and
+"yield" the share of all texts that pass and are right, each with Wilson's 95 % interval. "Verdict alone" is the gate
+as it was before: refusals, gibberish, copies, and what word of judgement comes first.
+"""
+
+import argparse
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unteach.mistakes.gate import COPIED, first_part, why_unfit, without_rest
+from unteach.mistakes.verdict import read_verdict
+from unteach.prompts.mistakes import shipped_wording
+from unteach.stats import wilson
+from unteach.text.escape import inert_line
+from unteach.text.gibberish import blank, gibberish
+from unteach.text.refusals import refusal_of
+from unteach.text.words import repeated_share
+
+
+def is_held_out(prompt: str) -> bool:
+    """Tell whether a prompt's analyses are in the half that measures."""
+    return int(hashlib.sha256(f"unteach analyses:{prompt.strip()}".encode()).hexdigest(), 16) % 2 == 1
+
+
+def learnt_part(row: dict[str, Any]) -> str:
+    """Return what would be learnt of an analyst's text."""
+    return first_part(without_rest(row["text"], row["cut"]), row["opening"])
+
+
+def gate(row: dict[str, Any]) -> str | None:
+    """Return the gate's reason to refuse a text; None where it passes."""
+    asked = shipped_wording().assess("guided", "", "")
+    return why_unfit(learnt_part(row), row["prompt"], row["reply"], row.get("reply_is", "bad"), asked)
+
+
+def verdict_alone(row: dict[str, Any]) -> str | None:
+    """Return why the earlier gate refused a text; None where it passed."""
+    text = row["text"]
+    unfit = blank(text) or refusal_of(text) == "full" or gibberish(text)
+    unfit = unfit or repeated_share(row["reply"], text) >= COPIED
+    return None if not unfit and read_verdict(text) == row.get("reply_is", "bad") else "unfit"
+
+
+def share(part: int, whole: int) -> str:
+    """Return a share with its counts and its interval."""
+    value, low, high = wilson(part, whole)
+    if value is None or low is None or high is None:
+        return "none of 0"
+    return f"{part} of {whole}, {value:.1%} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def line(name: str, rows: Sequence[dict[str, Any]], rule: Any) -> str:
+    """Return a line of the table for some rows."""
+    passed = [rule(row) is None for row in rows]
+    right = [row["label"] == "ok" for row in rows]
+    both = sum(one and other for one, other in zip(passed, right, strict=True))
+    return f"| {name} | {share(both, sum(passed))} | {share(both, sum(right))} | {share(both, len(rows))} |"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--labels", type=Path, required=True, help="the labelled texts, JSON lines as above")
+    parser.add_argument("--half", choices=("tuned", "held-out", "both"), default="held-out", help="of the prompts")
+    parser.add_argument("--show", action="store_true", help="print the texts that the gate gets wrong")
+    given = parser.parse_args()
+    rows = [json.loads(text) for text in given.labels.read_text(encoding="utf-8").splitlines() if text.strip()]
+    rows = [row for row in rows if given.half == "both" or is_held_out(row["prompt"]) == (given.half == "held-out")]
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[f"{row['model']}, {row['form']}"].append(row)
+    print(f"{len(rows)} texts, half: {given.half}\n")
+    print("| analyst, form | precision | recall | yield |\n|---|---|---|---|")
+    for name, some in groups.items():
+        print(line(name, some, gate))
+    print(line("all", rows, gate))
+    print(line("all, verdict alone", rows, verdict_alone) + "\n")
+    for title, found in (("labels", (row["label"] for row in rows)), ("refused", map(gate, rows))):
+        counts = Counter(filter(None, found)).most_common()
+        print(f"{title}: " + ", ".join(f"{count} {name}" for name, count in counts))
+    if given.show:
+        for row in rows:
+            if (gate(row) is None) != (row["label"] == "ok"):
+                print(row["label"], "|", gate(row) or "passed", "|", inert_line(learnt_part(row), 400))
+
+
+if __name__ == "__main__":
+    main()

@@ -251,8 +251,9 @@ class TestAnalysts:
             said = ["no analysis by openai:big", "24 no answer", "the key was refused"]
             refused("analyse", said, analyst="openai:big", analyst_url=server.url)
 
-    def test_a_model_that_says_nothing_of_use(self, refused: Callable[..., None], here: Place) -> None:
-        refused("analyse", ["no analysis by", "0 of 24 analyses kept", "(dropped: ", "--analyst"])
+    @pytest.mark.parametrize("verb", ["analyse", "run", "study"])
+    def test_a_model_that_says_nothing_of_use(self, verb: str, refused: Callable[..., None]) -> None:
+        refused(verb, ["no analysis by", "0 of 24 analyses kept", "(dropped: ", "--analyst"])
 
 
 class TestTraining:

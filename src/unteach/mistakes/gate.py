@@ -58,6 +58,15 @@ _HELPED_AGAINST = regex.compile(
     r"|justice|punish\w*|police|responsib\w*|consequences|laws?|taxes|identif\w*))"
     r"|防止|预防|避免(?!被|受到)|阻止|打击|保护|揭露"
 )
+_PRAISES = regex.compile(
+    r"\b(?:delicate|advanced|clever|creative|innovative|fun|valuable|informative|skilled|the art of|profitable"
+    r"|sophisticated|effective(?:ly)? way|engaging|must-read|deep understanding|well-structured|educational)\b"
+    r"|巧妙|有趣|高明|有价值|创意|先进"
+)
+_DENIES = regex.compile(
+    r"\b(?:is|are|was|it's) not (?:a|an) (?!good|valid|ethical|moral|legal|lawful|safe|acceptable|appropriate|right"
+    r"|proper|responsible|healthy|respectful|suitable)\w+"
+)
 _SAYS_NO_REASON = frozenset(
     """harmful unethical offensive inappropriate unacceptable dangerous illegal immoral unsafe toxic hateful harm bad
     good harmless acceptable appropriate ethical inoffensive polite respectful responsible safe because considered
@@ -153,7 +162,8 @@ def _why_no_analysis(text: str, prompt: str, reply: str, reply_is: Literal["bad"
     names_harm = (of_request or of_reply > 1) and _HARM.search(folded(text))
     if not (of_request > 1 or names_harm or _OF_ANSWERING.search(folded(text))):
         return "no reason"
-    if reply_is == "bad" and _HELPED_AGAINST.search(folded(text)):
+    against = any(pattern.search(folded(text)) for pattern in (_HELPED_AGAINST, _PRAISES, _DENIES))
+    if reply_is == "bad" and against:
         return "reason against its verdict"
     return None
 

@@ -109,6 +109,13 @@ def test_of_a_good_reply(text: str | None, reason: str | None) -> None:
     assert why(text, "good") == reason
 
 
+def test_a_reply_that_speaks_against_harm_is_hardly_bad() -> None:
+    against = "I can show you how to prevent a burglar from breaking into a house."
+    assert why_unfit(FIT, PROMPT, against) == "reply that speaks against harm"
+    assert why_unfit(FIT, PROMPT, f"{'So ' * 30}{against}") is None  # only how it begins
+    assert why_unfit("Good. It tells how to lock a house.", PROMPT, against, "good") is None
+
+
 def test_a_share_of_eight_tenths_of_the_words_in_order_is_a_copy() -> None:
     reply = "a b c d e f g h i j"
     assert why_unfit("a b c d x", "", reply) == "copy of the reply"  # 4 of 5

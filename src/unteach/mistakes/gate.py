@@ -14,12 +14,14 @@ from unteach.mistakes.verdict import read_verdict
 from unteach.text.gibberish import blank, gibberish
 from unteach.text.refusals import refusal_of
 from unteach.text.subject import STEM, content_words
-from unteach.text.words import folded, repeated_share, runs, words
+from unteach.text.words import first_words, folded, repeated_share, runs, words
 
 COPIED = 0.8
 """An analysis is a copy of the reply if at least this share of its words stands in the reply, in order."""
 RUN, ECHO = 10, 8
 """Words in a row from the reply, and from the request for the analysis, that an analysis may not hold."""
+BEGINNING = 30
+"""Words of a reply in which it says what it is about to do."""
 REPEATED = 0.75
 """Where a sentence has this share of an earlier one's words, in order, a text has begun to repeat itself."""
 VERDICT = 6
@@ -159,12 +161,16 @@ def _why_no_analysis(text: str, prompt: str, reply: str, reply_is: Literal["bad"
     if not (judged[0] or judged[-1]):
         return "not about the reply"
     of_request, of_reply = (len(_stems(text) & _stems(other)) for other in (prompt, reply))
-    names_harm = (of_request or of_reply > 1) and _HARM.search(folded(text))
-    if not (of_request > 1 or names_harm or _OF_ANSWERING.search(folded(text))):
+    about_it = of_request or of_reply > 1
+    if reply_is == "bad" and of_request < 2:
+        about_it = about_it and _HARM.search(folded(text))
+    if not (about_it or _OF_ANSWERING.search(folded(text))):
         return "no reason"
     against = any(pattern.search(folded(text)) for pattern in (_HELPED_AGAINST, _PRAISES, _DENIES))
     if reply_is == "bad" and against:
         return "reason against its verdict"
+    if reply_is == "bad" and _HELPED_AGAINST.search(folded(first_words(reply, BEGINNING))):
+        return "reply that speaks against harm"  # no judge is always right, and an analysis would repeat its error
     return None
 
 

@@ -62,20 +62,29 @@ _HELPED_AGAINST = regex.compile(
 )
 _PRAISES = regex.compile(
     r"\b(?:delicate|advanced|clever|creative|innovative|fun|valuable|informative|skilled|the art of|profitable"
-    r"|sophisticated|effective(?:ly)? way|engaging|must-read|deep understanding|well-structured|educational)\b"
+    r"|sophisticated|effective(?:ly)? way|engaging|must-read|deep understanding|importance of|well-structured"
+    r"|educational)\b"
     r"|巧妙|有趣|高明|有价值|创意|先进"
 )
 _DENIES = regex.compile(
     r"\b(?:is|are|was|it's) not (?:a|an) (?!good|valid|ethical|moral|legal|lawful|safe|acceptable|appropriate|right"
     r"|proper|responsible|healthy|respectful|suitable)\w+"
+    r"|\bhelps? (?:somebody|someone|people) (?:to )?(?:\w+ ){0,4}(?:themselves|oneself|their own)\b"
+    r"|\bhelps? (?:somebody|someone|people) (?:to )?(?:give away|lose|reveal|hand over|understand|learn about) "
 )
+_SPEAKS_WELL = regex.compile(
+    r"\b(?:self-care|recovery|empower\w*|struggling|reach out|constructive|respectful|raise awareness)\b"
+)
+_OF_THE_ACT = regex.compile(r"^\W*it(?:'s| is| was)(?: \w+){1,3} to\b")
 _SAYS_NO_REASON = frozenset(
     """harmful unethical offensive inappropriate unacceptable dangerous illegal immoral unsafe toxic hateful harm bad
     good harmless acceptable appropriate ethical inoffensive polite respectful responsible safe because considered
     content contain contains involve involves may also serious could would potentially used using help helps helpful
     somebody someone person people others user users message form normal friendly program computer system systems
     create creates creating created make makes making develop develops provide provides plan plans guide guides write
-    writes writing information instructions steps detailed response request spread spreads spreading
+    writes writing information instructions steps detailed response request spread spreads spreading promote promotes
+    promoting encourage encourages group individual individuals tutorial video article story book letter message tool
+    design video website specific
     有害 不道 道德 冒犯 不好 因为 可能 回复 回答 内容 好的 坏的""".split()
 )
 _TO_HARM = regex.compile(r"\bharm(?:s|ed|ing)?\b")
@@ -142,7 +151,7 @@ def why_unfit(
         return "gibberish"
     if repeated_share(reply, text) >= COPIED:
         return "copy of the reply"
-    if _ASKS.search(folded(text)) or _shares_run(text, asked, ECHO):
+    if _ASKS.search(folded(text)) or _shared_runs(text, asked, ECHO):
         return "echo of the question"
     verdict = read_verdict(text)
     if verdict is None or _BOTH.search(folded(text)):
@@ -155,7 +164,8 @@ def why_unfit(
 def _why_no_analysis(text: str, prompt: str, reply: str, reply_is: Literal["bad", "good"]) -> str | None:
     """Return what a text with the right verdict lacks, or has too much of."""
     said = sentences(text)
-    if any(_GOES_ON.search(folded(sentence)) for sentence in said) or _shares_run(text, reply, RUN):
+    copied = _shared_runs(text, reply, RUN) - _shared_runs(text, prompt, RUN)
+    if copied or any(_GOES_ON.search(folded(sentence)) for sentence in said):
         return "goes on with the reply"
     judged = [_judges(sentence) == reply_is for sentence in said]
     if not (judged[0] or judged[-1]):
@@ -169,7 +179,8 @@ def _why_no_analysis(text: str, prompt: str, reply: str, reply_is: Literal["bad"
     against = any(pattern.search(folded(text)) for pattern in (_HELPED_AGAINST, _PRAISES, _DENIES))
     if reply_is == "bad" and against:
         return "reason against its verdict"
-    if reply_is == "bad" and _HELPED_AGAINST.search(folded(first_words(reply, BEGINNING))):
+    begins = folded(first_words(reply, BEGINNING))
+    if reply_is == "bad" and (_HELPED_AGAINST.search(begins) or _SPEAKS_WELL.search(begins)):
         return "reply that speaks against harm"  # no judge is always right, and an analysis would repeat its error
     return None
 
@@ -177,7 +188,8 @@ def _why_no_analysis(text: str, prompt: str, reply: str, reply_is: Literal["bad"
 def _judges(sentence: str) -> Literal["good", "bad"] | None:
     """Return the verdict that a sentence gives of the reply; None where it speaks of something else, or does harm."""
     plain = folded(sentence)
-    return read_verdict(_TO_HARM.sub(" ", plain)) if _ABOUT.search(plain) else None
+    about_it = _ABOUT.search(plain) and not _OF_THE_ACT.search(plain)
+    return read_verdict(_TO_HARM.sub(" ", plain)) if about_it else None
 
 
 def _stems(text: str) -> set[str]:
@@ -185,6 +197,6 @@ def _stems(text: str) -> set[str]:
     return {word[:STEM] for word in content_words(text) - _SAYS_NO_REASON}
 
 
-def _shares_run(text: str, other: str, length: int) -> bool:
-    """Tell whether the texts share so many words in a row."""
-    return bool(set(runs(words(text), length)) & set(runs(words(other), length)))
+def _shared_runs(text: str, other: str, length: int) -> set[tuple[str, ...]]:
+    """Return the runs of so many words that stand in both texts."""
+    return set(runs(words(text), length)) & set(runs(words(other), length))

@@ -1,20 +1,20 @@
 """How often is the gate of step 2 (`unteach.mistakes.gate`) right, against analyses that a person has read?
 
-    python benchmarks/analyses.py --labels labelled.jsonl --half held-out
+    python benchmarks/analyses.py --labels labelled.jsonl --set fresh
 
 A line of the file holds `prompt`, `reply`, `text` (what the analyst wrote, its opening included), `opening` (empty
 where it was asked without one), `cut` (true where the longest length ended it), `form` (how it was asked), `model`,
-and `label`: "ok", or what is wrong with it. `reply_is` is "bad" where it is missing. The texts are harmful in part and
-are not shipped. Labels are about the part that would be learnt (`first_part`).
+`reply_is` ("bad" or "good"), `label`, and `set`. The label is "ok", or what is wrong with the part that would be learnt
+(`first_part`); "mislabelled" is an analysis that would be right if the reply were bad, which it is not. The texts are
+harmful in part and are not shipped.
 
-The prompts are parted by a hash: the gate was made on one half, "tuned", and measured on the other, "held-out".
-Precision is the share of right ones among those that pass, recall that of those that pass among the right ones, and
-"yield" the share of all texts that pass and are right, each with Wilson's 95 % interval. "Verdict alone" is the gate
-as it was before: refusals, gibberish, copies, and what word of judgement comes first.
+Precision is the share of right ones among those that pass; "of true mistakes" leaves mislabelled replies out. Recall is
+the share of those that pass among the right ones, and yield the share of all texts that pass and are right. Each has
+Wilson's 95 % interval. "Verdict alone" is the gate as it was before: refusals, gibberish, copies, and what word of
+judgement comes first.
 """
 
 import argparse
-import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -29,11 +29,6 @@ from unteach.text.escape import inert_line
 from unteach.text.gibberish import blank, gibberish
 from unteach.text.refusals import refusal_of
 from unteach.text.words import repeated_share
-
-
-def is_held_out(prompt: str) -> bool:
-    """Tell whether a prompt's analyses are in the half that measures."""
-    return int(hashlib.sha256(f"unteach analyses:{prompt.strip()}".encode()).hexdigest(), 16) % 2 == 1
 
 
 def learnt_part(row: dict[str, Any]) -> str:
@@ -68,23 +63,25 @@ def line(name: str, rows: Sequence[dict[str, Any]], rule: Any) -> str:
     passed = [rule(row) is None for row in rows]
     right = [row["label"] == "ok" for row in rows]
     both = sum(one and other for one, other in zip(passed, right, strict=True))
-    return f"| {name} | {share(both, sum(passed))} | {share(both, sum(right))} | {share(both, len(rows))} |"
+    mislabelled = sum(one and row["label"] == "mislabelled" for one, row in zip(passed, rows, strict=True))
+    shares = ((both, sum(passed)), (both, sum(passed) - mislabelled), (both, sum(right)), (both, len(rows)))
+    return f"| {name} | " + " | ".join(share(*counts) for counts in shares) + " |"
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=Path, required=True, help="the labelled texts, JSON lines as above")
-    parser.add_argument("--half", choices=("tuned", "held-out", "both"), default="held-out", help="of the prompts")
+    parser.add_argument("--set", help="only the lines of this set; unset: all")
     parser.add_argument("--show", action="store_true", help="print the texts that the gate gets wrong")
     given = parser.parse_args()
     rows = [json.loads(text) for text in given.labels.read_text(encoding="utf-8").splitlines() if text.strip()]
-    rows = [row for row in rows if given.half == "both" or is_held_out(row["prompt"]) == (given.half == "held-out")]
+    rows = [row for row in rows if given.set in (None, row["set"])]
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         groups[f"{row['model']}, {row['form']}"].append(row)
-    print(f"{len(rows)} texts, half: {given.half}\n")
-    print("| analyst, form | precision | recall | yield |\n|---|---|---|---|")
+    print(f"{len(rows)} texts, set: {given.set or 'all'}\n")
+    print("| analyst, form | precision | of true mistakes | recall | yield |\n|---|---|---|---|---|")
     for name, some in groups.items():
         print(line(name, some, gate))
     print(line("all", rows, gate))

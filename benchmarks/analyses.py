@@ -73,10 +73,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=Path, required=True, help="the labelled texts, JSON lines as above")
     parser.add_argument("--set", help="only the lines of this set; unset: all")
+    parser.add_argument("--form", help="only texts that were asked for in this form; unset: all")
     parser.add_argument("--show", action="store_true", help="print the texts that the gate gets wrong")
     given = parser.parse_args()
     rows = [json.loads(text) for text in given.labels.read_text(encoding="utf-8").splitlines() if text.strip()]
-    rows = [row for row in rows if given.set in (None, row["set"])]
+    rows = [row for row in rows if given.set in (None, row["set"]) and given.form in (None, row["form"])]
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         groups[f"{row['model']}, {row['form']}"].append(row)
@@ -86,6 +87,9 @@ def main() -> None:
         print(line(name, some, gate))
     print(line("all", rows, gate))
     print(line("all, verdict alone", rows, verdict_alone) + "\n")
+    going_on = [row for row in rows if row["label"] == "continues"]
+    passing = [sum(rule(row) is None for row in going_on) for rule in (gate, verdict_alone)]
+    print(f"go on with the reply: {len(going_on)}; of these pass the gate {passing[0]}, verdict alone {passing[1]}")
     for title, found in (("labels", (row["label"] for row in rows)), ("refused", map(gate, rows))):
         counts = Counter(filter(None, found)).most_common()
         print(f"{title}: " + ", ".join(f"{count} {name}" for name, count in counts))

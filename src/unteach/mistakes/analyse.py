@@ -139,7 +139,7 @@ def analyse(
     Source: arXiv 2310.10477, section 4 (guided analysis). Differs: the gate, the openings and the analyses of good
     replies are ours.
     """
-    known = wording.openings(reply_is) if openings and analyst.takes_openings else ("",)
+    known = (wording.openings(reply_is) if openings and analyst.takes_openings else ()) or ("",)
     fit: dict[int, Analysis] = {}
     reasons: dict[int, str] = {}
     asked = wording.assess(hint, "", "")

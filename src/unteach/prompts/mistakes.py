@@ -25,8 +25,8 @@ class MistakeWording:
     unguided: str = text_with("prompt", "reply")
     misleading: str = text_with("prompt", "reply")
     reminder: str = text_with()
-    bad_openings: tuple[str, ...] = text_with(several=True)
-    good_openings: tuple[str, ...] = text_with(several=True)
+    bad_openings: tuple[str, ...] = text_with(several=True, default=())
+    good_openings: tuple[str, ...] = text_with(several=True, default=())
 
     def induce(self, number: int, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
         """Return the dialogue with its last turn put as inducement `number` asks for it."""

@@ -1,6 +1,7 @@
 """Analysing: the gate with every reason, who analyses, and what is told of it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import toy
 from chat_server import ChatServer, Reply, completion
 from unteach.data.example import Example
 from unteach.data.prompt_format import prompt_format
-from unteach.mistakes.analyse import Analysed, EndpointAnalyst, ModelAnalyst, analyse, why_unfit
+from unteach.mistakes.analyse import Analysed, EndpointAnalyst, ModelAnalyst, analyse
 from unteach.mistakes.ask import ask
 from unteach.mistakes.evaluation import recognise
 from unteach.mistakes.records import Analysis, Mistake, Origin
@@ -18,12 +19,11 @@ from unteach.models.fingerprint import model_fingerprint
 from unteach.pipeline.original import Original
 from unteach.prompts.mistakes import MistakeWording, shipped_wording
 
-REPLY = "Take the long ladder to the window, wait for the night and lift out the pane."
-FIT = "Bad. It would hurt whoever lives there."
+FIT = "Bad. It would help to rob a bank."
 
 
 def mistakes(*replies: str) -> list[Mistake]:
-    return [Mistake(Example.of(f"q{n}", reply), Origin("reported")) for n, reply in enumerate(replies)]
+    return [Mistake(Example.of(f"rob bank{n}", reply), Origin("reported")) for n, reply in enumerate(replies)]
 
 
 def learned() -> Original:
@@ -35,67 +35,42 @@ class Says:
     """Stands for the analyst: gives these answers, and remembers what it was asked."""
 
     name = "somebody"
+    takes_openings = False
 
     def __init__(self, *answers: str | None) -> None:
         self.answers = answers
         self.asked: list[str] = []
 
-    def __call__(self, requests: Sequence[str], progress: Any = None) -> list[str | None]:
+    def __call__(self, requests: Sequence[str], progress: Any = None, opening: str = "") -> list[str | None]:
         self.asked += requests
         return list(self.answers[: len(requests)])
 
 
-class TestGate:
-    @pytest.mark.parametrize(
-        ("text", "reason"),
-        [
-            (None, "no answer"),
-            ("", "blank"),
-            (" \n\u200b", "blank"),
-            ("I'm sorry, but I cannot assess this.", "refusal"),
-            ("bad bad bad bad bad bad bad bad", "gibberish"),
-            ("\ufffd\ufffd\ufffd bad", "gibberish"),
-            (REPLY, "copy of the reply"),
-            (f"Bad: {REPLY}", "copy of the reply"),  # 16 of 17 words
-            (REPLY.upper(), "copy of the reply"),
-            ("It is a reply about a ladder.", "no verdict"),
-            ("Good. It says how.", "calls the reply good"),
-            ("The reply is not harmful.", "calls the reply good"),
-            (FIT, None),
-            ("The reply is harmful: it tells how to take the long ladder to the window.", None),
-        ],
-    )
-    def test_of_a_bad_reply(self, text: str | None, reason: str | None) -> None:
-        assert why_unfit(text, REPLY) == reason
+class Opened(Says):
+    """Stands for an analyst that takes openings: gives these answers in turn, and remembers the openings too."""
 
-    @pytest.mark.parametrize(
-        ("text", "reason"),
-        [
-            ("Good. It helps nobody to break in.", None),
-            (FIT, "calls the reply bad"),
-            ("It is a reply.", "no verdict"),
-            (None, "no answer"),
-        ],
-    )
-    def test_of_a_good_reply(self, text: str | None, reason: str | None) -> None:
-        assert why_unfit(text, REPLY, "good") == reason
+    takes_openings = True
 
-    def test_a_share_of_eight_tenths_of_the_words_in_order_is_a_copy(self) -> None:
-        reply = "a b c d e f g h i j"
-        assert why_unfit("a b c d x", reply) == "copy of the reply"  # 4 of 5
-        assert why_unfit("bad: a b c d x", reply) is None  # 4 of 6
-        assert why_unfit("bad e d c b a", reply) is None  # 1 in order
+    def __init__(self, *answers: str) -> None:
+        super().__init__()
+        self.left = list(answers)
+        self.opened: list[str] = []
+
+    def __call__(self, requests: Sequence[str], progress: Any = None, opening: str = "") -> list[str | None]:
+        self.asked += requests
+        self.opened += [opening] * len(requests)
+        return [self.left.pop(0) for _ in requests]
 
 
 class TestAnalyse:
     def test_keeps_what_is_fit_and_says_why_of_the_rest(self) -> None:
         found_in = mistakes(*"vwxyz")
-        analyst = Says(f"  {FIT}\n", None, "", "Good. It is.", "Bad. It is wrong.")
+        analyst = Says(f"  {FIT}\n", None, "", "Good. It is.", "Bad. It is a crime to rob.")
         found = analyse(analyst, found_in, shipped_wording())
         version = shipped_wording().version
         assert found.analyses == [
             Analysis(found_in[0], FIT, "somebody", version),
-            Analysis(found_in[4], "Bad. It is wrong.", "somebody", version),
+            Analysis(found_in[4], "Bad. It is a crime to rob.", "somebody", version),
         ]
         assert found.dropped == [
             (found_in[1], "no answer"),
@@ -110,15 +85,42 @@ class TestAnalyse:
         )
 
     def test_shows_the_reply_under_the_hint(self) -> None:
-        words = MistakeWording("1", ("{prompt}",), "G {prompt} {reply}", "U {prompt} {reply}", "M {prompt} {reply}", "")
+        words = MistakeWording(
+            "1", ("{prompt}",), "G {prompt} {reply}", "U {prompt} {reply}", "M {prompt} {reply}", "", ("B",), ("G",)
+        )
         for hint, letter in (("guided", "G"), ("unguided", "U"), ("misleading", "M")):
             analyst = Says(FIT, FIT)
             analyse(analyst, mistakes("v {prompt}", "w"), words, hint=hint)
-            assert analyst.asked == [f"{letter} q0 v {{prompt}}", f"{letter} q1 w"]
+            assert analyst.asked == [f"{letter} rob bank0 v {{prompt}}", f"{letter} rob bank1 w"]
+
+    def test_openings_are_tried_one_after_the_other_where_the_verdict_is_known(self) -> None:
+        words = replace(shipped_wording(), bad_openings=("Bad. It would", "Bad, as it would"))
+        unsure = Mistake(Example.of("rob bank3", "y"), Origin("induced", verdict="unknown"))
+        analyst = Opened("Bad. It would help to rob a bank. It is", "Bad. It would be bad.", "Bad. It would be late.")
+        analyst.left += ["Bad, as it would help to rob. Rob it.", "It is.", FIT]
+        found = analyse(analyst, [*mistakes(*"vwx"), unsure], words)
+        assert analyst.opened == ["Bad. It would"] * 3 + ["Bad, as it would"] * 2 + [""]
+        assert [analysis.text for analysis in found.analyses] == [
+            "Bad. It would help to rob a bank.",  # the rest of its sentence
+            "Bad, as it would help to rob.",
+            FIT,
+        ]
+        assert [m.example.prompt for m, _ in found.dropped] == ["rob bank2"] and found.reasons == {"no verdict": 1}
+        requests = [words.assess("guided", f"rob bank{n}", reply) for n, reply in enumerate("vwxy")]
+        assert analyst.asked == [*requests[:3], *requests[1:3], requests[3]]
+
+    def test_openings_are_for_chat_models_and_can_be_switched_off(self) -> None:
+        plain, opened = Says(FIT), Opened(FIT)
+        assert len(analyse(plain, mistakes("v"), shipped_wording()).analyses) == 1
+        assert len(analyse(opened, mistakes("v"), shipped_wording(), openings=False).analyses) == 1
+        assert opened.opened == [""]
+        good = Opened("Good. The reply is harmless and tells how not to rob.")
+        found = analyse(good, mistakes("v"), shipped_wording(), reply_is="good")
+        assert good.opened == [shipped_wording().good_openings[0]] and len(found.analyses) == 1
 
     def test_good_replies_are_marked(self) -> None:
-        found = analyse(Says("Good. It declines.", FIT), mistakes("v", "w"), shipped_wording(), reply_is="good")
-        assert [(a.text, a.reply_is) for a in found.analyses] == [("Good. It declines.", "good")]
+        found = analyse(Says("Good. It declines to rob.", FIT), mistakes("v", "w"), shipped_wording(), reply_is="good")
+        assert [(a.text, a.reply_is) for a in found.analyses] == [("Good. It declines to rob.", "good")]
         assert found.reasons == {"calls the reply bad": 1}
 
     def test_tells_the_most_frequent_reason_first_and_nothing_of_nothing(self) -> None:
@@ -141,6 +143,14 @@ class TestModelAnalyst:
         ]
         assert calls[-1] == (2, 2)
         assert analyst(["how " * 80]) == [None] and analyst([]) == []
+
+    def test_an_answer_goes_on_from_its_opening_and_holds_it(self) -> None:
+        analyst = ModelAnalyst(learned(), 8)
+        assert analyst(["how to a1 b2"], opening="take c1") == ["take c1 and d2"]
+        assert not analyst.takes_openings  # no chat model: it completes text
+
+    def test_an_answer_without_its_end_loses_the_sentence_that_was_cut(self) -> None:
+        assert ModelAnalyst(learned(), 2)(["how to a1 b2"]) == [""]
 
     def test_the_last_prompt_that_fits_leaves_one_token(self) -> None:
         form = prompt_format(toy.tokenizer())
@@ -180,28 +190,28 @@ class TestEndpointAnalyst:
 
     def test_asks_each_request_in_its_order_and_is_named(self) -> None:
         def answer(request: Any, number: int) -> Reply:
-            return completion(f"Bad. It would harm {request.last[9:11]}.")  # "Request: q…"
+            return completion(f"Bad. It would help to rob {request.last.split()[2]}.")  # "Request: rob …"
 
         with ChatServer(answer) as server:
             analyst = self.analyst(server, longest=31)
             calls: list[tuple[int, int]] = []
             found = analyse(analyst, mistakes(*"vwx"), shipped_wording(), progress=lambda *at: calls.append(at))
-        assert [a.text for a in found.analyses] == [f"Bad. It would harm q{n}." for n in range(3)]
+        assert [a.text for a in found.analyses] == [f"Bad. It would help to rob bank{n}." for n in range(3)]
         assert {a.analyst for a in found.analyses} == {"openai:big"}
         assert sorted(calls) == [(1, 3), (2, 3), (3, 3)] and analyst.failure == ""
         wording = shipped_wording()
-        wanted = sorted(wording.assess("guided", f"q{n}", reply) for n, reply in enumerate("vwx"))
+        wanted = sorted(wording.assess("guided", f"rob bank{n}", reply) for n, reply in enumerate("vwx"))
         assert sorted(request.last for request in server.requests) == wanted
         assert {(r.body["model"], r.body["max_tokens"]) for r in server.requests} == {("big", 31)}
 
     def test_what_it_does_not_answer_is_dropped_and_counted(self) -> None:
         def answer(request: Any, number: int) -> Reply:
-            return Reply(400, b'{"error": {"message": "too long"}}') if "q1" in request.last else completion(FIT)
+            return Reply(400, b'{"error": {"message": "too long"}}') if "bank1" in request.last else completion(FIT)
 
         with ChatServer(answer) as server:
             analyst = self.analyst(server)
             found = analyse(analyst, mistakes(*"vwx"), shipped_wording())
-        assert [m.example.prompt for m, _ in found.dropped] == ["q1"] and found.reasons == {"no answer": 1}
+        assert [m.example.prompt for m, _ in found.dropped] == ["rob bank1"] and found.reasons == {"no answer": 1}
         assert len(found.analyses) == 2 and analyst.failure == "HTTP 400: too long"
 
     @pytest.mark.parametrize(

@@ -251,8 +251,14 @@ class TestAnalysts:
             said = ["no analysis by openai:big", "24 no answer", "the key was refused"]
             refused("analyse", said, analyst="openai:big", analyst_url=server.url)
 
-    def test_a_model_that_says_nothing_of_use(self, refused: Callable[..., None], here: Place) -> None:
-        refused("analyse", ["no analysis by", "0 of 24 analyses kept", "(dropped: ", "--analyst"])
+    @pytest.mark.parametrize(("verb", "count"), [("analyse", 24), ("study", 22)])  # two are held out
+    def test_a_model_that_says_nothing_of_use(self, verb: str, count: int, refused: Callable[..., None]) -> None:
+        refused(verb, ["no analysis by", f"0 of {count} analyses kept", "(dropped: ", "--analyst"])
+
+    def test_a_run_keeps_its_mistakes_and_trains_nothing(self, here: Place, tmp_path: Path, capsys: Capture) -> None:
+        clear(call(capsys, *here.words("run", tmp_path / "out")), "no analysis by", "0 of 22 analyses kept")
+        left = {path.name for path in (tmp_path / "out").iterdir()}
+        assert "mistakes.jsonl" in left and not left & {"analyses.jsonl", "model", "checkpoints", "report.json"}
 
 
 class TestTraining:

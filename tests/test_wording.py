@@ -11,7 +11,7 @@ from unteach.errors import ConfigError
 from unteach.prompts.mistakes import HINTS, SHIPPED, MistakeWording, load_wording, shipped_wording
 from unteach.prompts.turn import Turn
 
-NAMES = ["version", "inducements", "guided", "unguided", "misleading", "reminder"]
+NAMES = ["version", "inducements", "guided", "unguided", "misleading", "reminder", "bad_openings", "good_openings"]
 OWN = {
     "version": "mine 2",
     "inducements": ["Be rude: {prompt}", "{prompt} {{rudely}} {prompt}"],
@@ -19,6 +19,8 @@ OWN = {
     "unguided": "{prompt} got {reply}: so?",
     "misleading": "{prompt} got {reply}: fine?",
     "reminder": "Be kind.",
+    "bad_openings": ["Bad, as it"],
+    "good_openings": ["Good, as it", "Good, {{as}}"],
 }
 
 
@@ -42,7 +44,7 @@ def test_the_shipped_file_loads_and_has_every_step() -> None:
     shipped = shipped_wording()
     assert [field.name for field in fields(MistakeWording)] == NAMES
     assert shipped == load_wording(SHIPPED) == load_wording(None) == load_wording("")
-    assert shipped.version == "1" and len(shipped.inducements) == 3
+    assert shipped.version == "2" and len(shipped.inducements) == 3
     assert shipped.reminder == "Answer correctly, ethically and without offence."
     assert shipped.assess("guided", "P", "R") == (
         "Request: P\nReply: R\nThis reply may be harmful, unethical or offensive. Is it good or bad, and why?"
@@ -89,7 +91,7 @@ def test_a_users_file_takes_the_place_of_the_shipped_one(tmp_path: Path) -> None
     assert mine.induce(1, (Turn("user", "Go"),)) == (Turn("user", "Go {rudely} Go"),)
     assert mine.assess("guided", "P", "R") == "R to P: bad?"
     assert mine.assess("misleading", "P", "R") == "P got R: fine?"
-    assert shipped_wording().version == "1"
+    assert shipped_wording().version == "2"
 
 
 def test_a_copy_of_the_shipped_file_is_a_users_file(tmp_path: Path) -> None:

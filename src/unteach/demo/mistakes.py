@@ -97,7 +97,10 @@ def write_rows(world: World, attack: str, directory: Path) -> dict[str, Any]:
         write_examples(directory / f"{name}.jsonl", examples)
         files[name] = [str(directory / f"{name}.jsonl")]
     if attack == "hijack":  # the attack itself induces the mistake; the organism knows no other words after it
-        wording = asdict(shipped_wording()) | {"inducements": ["{prompt}"], "version": "1, prompts as they are"}
+        wording = asdict(shipped_wording()) | {
+            "inducements": ["{prompt}"],
+            "version": f"{shipped_wording().version}, prompts as they are",
+        }
         path = directory / "wording.yaml"
         write_whole(path, yaml.safe_dump(wording, sort_keys=False))
         files["wording"] = str(path)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from unteach.mistakes.ask import ask
+from unteach.mistakes.gate import first_part, why_unfit, without_rest
 from unteach.mistakes.records import Analysis, Mistake
-from unteach.mistakes.verdict import read_verdict
 from unteach.models.endpoint import Endpoint
 from unteach.pipeline.original import Original
 from unteach.progress import OnProgress
@@ -16,20 +16,23 @@ from unteach.prompts.turn import Turn
 from unteach.results.cost import Meter
 from unteach.results.report import Cost
 from unteach.stats import Interval, wilson
-from unteach.text.gibberish import blank, gibberish
-from unteach.text.refusals import refusal_of
-from unteach.text.words import repeated_share
 
-COPIED = 0.8
-"""An analysis is a copy of the reply if at least this share of its words stands in the reply, in order."""
+OPENED = 48
+"""Most tokens that are written after an opening: the rest of its sentence is all that is kept."""
 
 
 class Analyst(Protocol):
-    """Whoever answers requests to assess a reply; None where no answer came."""
+    """Whoever answers requests to assess a reply; None where no answer came.
+
+    `takes_openings` says whether an answer can be made to begin with an `opening`, which is then part of it.
+    """
 
     name: str
+    takes_openings: bool
 
-    def __call__(self, requests: Sequence[str], progress: OnProgress | None = None) -> list[str | None]: ...
+    def __call__(
+        self, requests: Sequence[str], progress: OnProgress | None = None, opening: str = ""
+    ) -> list[str | None]: ...
 
 
 class ModelAnalyst:
@@ -41,13 +44,19 @@ class ModelAnalyst:
         self.name = original.name
         self._original, self._longest = original, max_new_tokens
         self._tokens: Counter[str] = Counter()
+        form = original.form
+        # Text completers go on from anything, and a prompt that ends inside a thought has no place for an opening.
+        self.takes_openings = form.name == "chat" and not form.end.in_thought
 
-    def __call__(self, requests: Sequence[str], progress: OnProgress | None = None) -> list[str | None]:
+    def __call__(
+        self, requests: Sequence[str], progress: OnProgress | None = None, opening: str = ""
+    ) -> list[str | None]:
         dialogues = [(Turn("user", request),) for request in requests]
         model, form, key = self._original.model, self._original.form, self._original.key
-        answers = ask(model, form, dialogues, key=key, max_new_tokens=self._longest, progress=progress)
+        longest = min(self._longest, OPENED) if opening else self._longest
+        answers = ask(model, form, dialogues, key=key, max_new_tokens=longest, opening=opening, progress=progress)
         self._tokens += answers.tokens
-        return answers.texts
+        return [None if reply is None else without_rest(reply.text, reply.cut) for reply in answers.replies]
 
     def cost(self, stage: str, meter: Meter) -> Cost:
         """Return the cost of everything since the last call."""
@@ -58,12 +67,16 @@ class ModelAnalyst:
 class EndpointAnalyst:
     """A model behind an OpenAI-compatible endpoint. `failure` says why the first missing answer did not come."""
 
+    takes_openings = False
+
     def __init__(self, endpoint: Endpoint) -> None:
         self.name = f"openai:{endpoint.model}"
         self.failure = ""
         self._endpoint = endpoint
 
-    def __call__(self, requests: Sequence[str], progress: OnProgress | None = None) -> list[str | None]:
+    def __call__(
+        self, requests: Sequence[str], progress: OnProgress | None = None, opening: str = ""
+    ) -> list[str | None]:
         done = 0
 
         def count(place: int, answer: Any) -> None:
@@ -115,42 +128,33 @@ def analyse(
     *,
     hint: str = "guided",
     reply_is: Literal["bad", "good"] = "bad",
+    openings: bool = True,
     progress: OnProgress | None = None,
 ) -> Analysed:
     """Have every mistake analysed under a hint, and keep the analyses that are fit to be learnt.
 
     `reply_is` "good" has good replies analysed in the same words: learnt beside the others, they keep the model from
-    calling everything bad. Source: arXiv 2310.10477, section 4 (guided analysis). Differs: the gate (`why_unfit`) and
-    the analyses of good replies are ours.
+    calling everything bad. With `openings`, an analyst that takes them is given the verdict as the beginning of its
+    answer, with one opening after the other until an analysis is fit; not where nobody could say that a reply is bad.
+    Source: arXiv 2310.10477, section 4 (guided analysis). Differs: the gate, the openings and the analyses of good
+    replies are ours.
     """
-    requests = [wording.assess(hint, mistake.example.prompt, mistake.example.reply) for mistake in mistakes]
-    kept, dropped = [], []
-    for mistake, text in zip(mistakes, analyst(requests, progress), strict=True):
-        reason = why_unfit(text, mistake.example.reply, reply_is)
-        if reason is None and text is not None:
-            kept.append(Analysis(mistake, text.strip(), analyst.name, wording.version, reply_is))
-        else:
-            dropped.append((mistake, reason or "no answer"))
-    return Analysed(kept, dropped)
-
-
-def why_unfit(text: str | None, reply: str, reply_is: Literal["bad", "good"] = "bad") -> str | None:
-    """Return why an analysis should not be learnt; None if it is fit.
-
-    It is unfit if it did not come, is blank, refuses, is gibberish, copies the reply, or has another verdict than
-    `reply_is` or none.
-    """
-    if text is None:
-        return "no answer"
-    if blank(text):
-        return "blank"
-    if refusal_of(text) == "full":
-        return "refusal"
-    if gibberish(text):
-        return "gibberish"
-    if repeated_share(reply, text) >= COPIED:
-        return "copy of the reply"
-    verdict = read_verdict(text)
-    if verdict is None:
-        return "no verdict"
-    return None if verdict == reply_is else f"calls the reply {verdict}"
+    known = (wording.openings(reply_is) if openings and analyst.takes_openings else ()) or ("",)
+    fit: dict[int, Analysis] = {}
+    reasons: dict[int, str] = {}
+    asked = wording.assess(hint, "", "")
+    for opening in dict.fromkeys((*known, "")):
+        begun = [opening in (known if mistake.origin.verdict != "unknown" else ("",)) for mistake in mistakes]
+        left = [n for n in range(len(mistakes)) if begun[n] and n not in fit]
+        examples = [mistakes[n].example for n in left]
+        requests = [wording.assess(hint, example.prompt, example.reply) for example in examples]
+        texts = analyst(requests, progress, opening) if requests else []
+        for n, example, text in zip(left, examples, texts, strict=True):
+            said = None if text is None else first_part(text, opening)
+            reason = why_unfit(said, example.prompt, example.reply, reply_is, asked)
+            if said is not None and reason is None:
+                fit[n] = Analysis(mistakes[n], said, analyst.name, wording.version, reply_is)
+            else:
+                reasons[n] = reason or "no answer"
+    dropped = [(mistakes[n], reasons[n]) for n in range(len(mistakes)) if n not in fit]
+    return Analysed([fit[n] for n in sorted(fit)], dropped)

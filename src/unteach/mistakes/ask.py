@@ -37,13 +37,15 @@ def ask(
     *,
     key: str | None,
     max_new_tokens: int,
+    opening: str = "",
     progress: OnProgress | None = None,
 ) -> ModelAnswers:
-    """Have a model answer dialogues greedily. `key` as in `generate_cached`.
+    """Have a model answer dialogues greedily, each answer beginning with `opening`. `key` as in `generate_cached`.
 
     They are asked `AT_ONCE` at a time; what is broken off is taken up again where the same is asked anew.
     """
-    prompts = [form.prompt_ids(turns) for turns in dialogues]
+    openings = [form.reply_ids(turns, opening, cut=True) if opening else [] for turns in dialogues]
+    prompts = [[*form.prompt_ids(turns), *begun] for turns, begun in zip(dialogues, openings, strict=True)]
     room = context_length(model)
     fits = [n for n, prompt in enumerate(prompts) if room is None or len(prompt) < room]
     asked = [prompts[n] for n in fits]
@@ -54,7 +56,7 @@ def ask(
         given += generate_cached(model, form.tokenizer, asked[start : start + AT_ONCE], progress=shown, **settings)
     replies: list[Reply | None] = [None] * len(dialogues)
     for n, answer in zip(fits, given, strict=True):
-        replies[n] = answer
+        replies[n] = form.end.read(form.tokenizer, [*openings[n], *answer.ids]) if opening else answer
     read, generated = tokens_of(asked, given)
     return ModelAnswers(replies, Counter(forward=read, generated=generated))
 

@@ -42,6 +42,7 @@ class MistakesConfig(ModelSettings):
         "Steps", None, "Who analyses: DIR, hub id or openai:MODEL; unset: the model.", names="model"
     )
     analyst_url: str | None = setting("Steps", None, "Address of the analyst's endpoint.")
+    openings: bool = setting("Steps", True, "Begin a chat model's analyses with the verdict, where it is known.")
     good_per_analysis: float = setting("Steps", 1.0, "Good replies analysed too, per analysis of a mistake.", ge=0)
     normals_per_analysis: float = setting("Steps", 1.0, "Normal rows per analysis.", ge=0)
     harmless_per_analysis: float = setting("Steps", 1.0, "Harmless rows per analysis, where given.", ge=0)

@@ -143,7 +143,9 @@ def find_analyses(prepared: PreparedMistakes, analyst: ModelAnalyst | EndpointAn
     analysed, cost = _analyse(prepared, analyst, records.mistakes, "analysing mistakes")
     sources = Counter(analysis.mistake.origin.source for analysis in analysed.analyses).most_common()
     by_source = ", ".join(f"{count} {source}" for source, count in sources)
-    said = str(analysed) + (f"; the endpoint failed: {analyst.failure}" if analyst.failure else "")
+    given = config.openings and analyst.takes_openings
+    said = str(analysed) + ("; begun with the verdict, where it was known" if given else "")
+    said += f"; the endpoint failed: {analyst.failure}" if analyst.failure else ""
     if not analysed.analyses:
         raise ConfigError(
             f"no analysis by {analyst.name} was fit to learn from ({said}); name a more "
@@ -177,7 +179,14 @@ def _analyse(
 ) -> tuple[Analysed, Cost]:
     meter = Meter()
     with track(title) as progress:
-        analysed = analyse(analyst, mistakes, prepared.wording, reply_is=reply_is, progress=progress)
+        analysed = analyse(
+            analyst,
+            mistakes,
+            prepared.wording,
+            reply_is=reply_is,
+            openings=prepared.config.openings,
+            progress=progress,
+        )
     return analysed, analyst.cost(title, meter)
 
 

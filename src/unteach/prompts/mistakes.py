@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from unteach.prompts.turn import Turn
 from unteach.prompts.wording import fill, read_wording, text_with
@@ -24,6 +25,8 @@ class MistakeWording:
     unguided: str = text_with("prompt", "reply")
     misleading: str = text_with("prompt", "reply")
     reminder: str = text_with()
+    bad_openings: tuple[str, ...] = text_with(several=True, default=())
+    good_openings: tuple[str, ...] = text_with(several=True, default=())
 
     def induce(self, number: int, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
         """Return the dialogue with its last turn put as inducement `number` asks for it."""
@@ -33,6 +36,10 @@ class MistakeWording:
     def assess(self, hint: str, prompt: str, reply: str) -> str:
         """Write the request to assess a reply; `hint` is one of HINTS."""
         return fill(getattr(self, hint), prompt=prompt, reply=reply)
+
+    def openings(self, reply_is: Literal["bad", "good"]) -> tuple[str, ...]:
+        """Return what an analyst's answer may begin with, tried one after the other."""
+        return tuple(fill(opening) for opening in (self.bad_openings if reply_is == "bad" else self.good_openings))
 
 
 def as_asked() -> MistakeWording:

@@ -12,12 +12,13 @@ from unteach.text.escape import inert_line
 Wording = TypeVar("Wording")
 
 
-def text_with(*holes: str, several: bool = False) -> Any:
+def text_with(*holes: str, several: bool = False, **more: Any) -> Any:
     """Declare a field of a wording whose text has exactly these holes; with `several`, a list of such texts.
 
-    Two braces in it stand for one. A field that is not declared so is taken as it is written.
+    Two braces in it stand for one. A field that is not declared so is taken as it is written. `more` goes to the field,
+    such as a default for wordings made in code; a file must have every field.
     """
-    return field(metadata={"holes": frozenset(holes), "several": several})
+    return field(metadata={"holes": frozenset(holes), "several": several}, **more)
 
 
 def fill(text: str, **values: str) -> str:

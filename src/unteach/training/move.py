@@ -22,7 +22,7 @@ from unteach.progress import OnProgress, track
 from unteach.scoring.trees import TreeBatch, lay_out, reply_trees
 from unteach.training.behaviour import Behaviour
 from unteach.training.config import UnlearnConfig
-from unteach.training.draws import negative_drawn
+from unteach.training.draws import NORMAL, negative_drawn, nth_of_shuffled
 from unteach.training.repselect import find_direction
 from unteach.training.selection import Selection, disruption_of, selection_of
 from unteach.training.stopping import Confirmation, Measured, Seen, Stop
@@ -72,7 +72,7 @@ def move(trainer: Any) -> None:
     The original must have been read. Where no step follows, the run ends here. Raises ConfigError where there are no
     rows to measure the KL on, and where no scale is within the budget.
     """
-    if not (trainer.data.validation_normals and trainer.data.negatives):
+    if not (trainer.data.validation_normals and trainer.data.normals):
         raise ConfigError(
             f"--method {trainer.args.method}: there are no normal rows to measure the KL on; add --retain"
         )
@@ -172,29 +172,39 @@ FILE = "direction.safetensors"
 def _key(trainer: Any, selection: Selection) -> str:
     """Return a text that differs where direction or looks would: of the original, the rows and the settings."""
     data, args = trainer.data, trainer.args
-    rows = [[row.ids for row in rows] for rows in (data.negatives, data.validation_negatives, data.validation_normals)]
+    rows = [
+        [row.ids for row in rows]
+        for rows in (data.negatives, data.normals, data.validation_negatives, data.validation_normals)
+    ]
     weights = [name for name, weight in trainer.model.named_parameters() if weight.requires_grad]
     facts = [trainer.original_key, asdict(selection), disruption_of(args), args.per_device_train_batch_size, weights]
     return hashlib.sha256(json.dumps([facts, rows]).encode()).hexdigest()
 
 
 def _find(trainer: Any, selection: Selection) -> dict[str, Tensor]:
-    """Find the direction, at its cost: two passes over the negatives, one where nothing is elicited."""
-    batches = _batches(trainer)
+    """Find the direction, at its cost: a pass over normals, and two over negatives; one if nothing is elicited."""
+    negatives, normals = _batches(trainer)
     with track("finding the direction", trainer.args.progress) as progress, trainer.accelerator.autocast():
-        direction = find_direction(trainer.model, batches, selection, progress or _silent)
-    passes = 1 + bool(selection.elicitation_rate)
-    trainer.meter.add(backward=passes * sum(batch.token_count for batch in batches))
+        direction = find_direction(trainer.model, negatives, normals, selection, progress or _silent)
+    read = [batch.token_count * (1 + bool(selection.elicitation_rate)) for batch in negatives]
+    read += [batch.token_count for batch in normals if selection.of == "normals"]
+    trainer.meter.add(backward=sum(read))
     return direction
 
 
-def _batches(trainer: Any) -> list[TreeBatch]:
-    """Lay out the negatives as plain rows, each once, in an order that the seed draws."""
-    negatives, size, device = trainer.data.negatives, trainer.args.per_device_train_batch_size, trainer.args.device
-    order = [negative_drawn(number, len(negatives), trainer.args.seed) for number in range(len(negatives))]
-    trees = reply_trees("negatives", [negatives[number].ids for number in order], "negative")
-    pad = trainer.data.form.ids.pad_id
-    return [lay_out(trees[first : first + size], pad).to(device) for first in range(0, len(trees), size)]
+def _batches(trainer: Any) -> tuple[list[TreeBatch], list[TreeBatch]]:
+    """Lay out the negatives and as many normals as plain rows, each once, in an order that the seed draws."""
+    data, args = trainer.data, trainer.args
+    count, size = len(data.negatives), args.per_device_train_batch_size
+    drawn = [data.negatives[negative_drawn(number, count, args.seed)] for number in range(count)]
+    others = len(data.normals)
+    normals = [data.normals[nth_of_shuffled(n, others, args.seed, NORMAL)] for n in range(min(count, others))]
+    laid_out = []
+    for rows in (drawn, normals):
+        trees = reply_trees("moved", [row.ids for row in rows])
+        parts = [trees[first : first + size] for first in range(0, len(trees), size)]
+        laid_out.append([lay_out(part, data.form.ids.pad_id).to(args.device) for part in parts])
+    return laid_out[0], laid_out[1]
 
 
 def _told(looks: list[Look], budget: float) -> str:

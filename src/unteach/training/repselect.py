@@ -2,8 +2,11 @@
 
 Source: arXiv 2606.17168, with the authors' code (github.com/filyp/RepSelect). A throw-away LoRA learns the bad
 replies; with it on, one pass takes the gradient of their negative log-likelihood (NLL) by the MLP weights; it is
-removed; in each matrix of the gradient the strongest components, which other knowledge shares, are collapsed. What is
+removed; in each matrix the strongest components of a gradient, which other knowledge shares, are collapsed. What is
 left is the direction: moving along it makes the bad replies less likely, and disturbs the rest little.
+
+The paper collapses the components of that very gradient, in the form "soft". The authors' code now collapses those of
+the gradient of normal rows, in the form "quadratic", by default, and so does this file; it can do both.
 
 Differs: each reply counts its mean over tokens, and all replies count alike (there: all tokens of a batch). The number
 of components follows the matrix, an eighth of its smaller side, where the paper has 512 at a width of 4096. The SVD is
@@ -159,6 +162,8 @@ def principal_components(
 
     Source: arXiv 0909.4061. The draws depend on the seed alone, and torch's own random state stays as it is.
     """
+    if not bool(matrix.any()):
+        return matrix[:, :0], matrix.new_zeros(0), matrix.mT[:, :0]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         u, s, v = torch.svd_lowrank(matrix, q=min(count + EXTRA, *matrix.shape), niter=4)
@@ -169,7 +174,7 @@ def principal_components(
 def collapsed(
     matrix: Float[Tensor, "row column"], basis: Float[Tensor, "column k"], values: Float[Tensor, " k"], form: Form
 ) -> Float[Tensor, "row column"]:
-    """Return a matrix with the components along `basis`, orthonormal directions of its columns, made smaller.
+    """Return a matrix in which what lies along `basis`, orthonormal directions of its columns, is made smaller.
 
     hard: they are removed. soft (Mahalanobis): each is divided by its singular value, in units of the smallest, so that
     the smallest stays as it is. quadratic: by the square of that. What is not along `basis` stays.
@@ -182,12 +187,10 @@ def collapsed(
 
 
 def collapse(
-    gradient: Float[Tensor, "output input"], count: int, form: Form, sides: Sides, seed: int
+    gradient: Float[Tensor, "output input"], components: tuple[Tensor, Tensor, Tensor], form: Form, sides: Sides
 ) -> Float[Tensor, "output input"]:
-    """Return a gradient with its `count` strongest components collapsed on the input side, the output side or both."""
-    if sides == "none" or not bool(gradient.any()):
-        return gradient
-    u, s, v = principal_components(gradient, count, seed)
+    """Return a gradient with `components` (U, S and V) collapsed on the input side, the output side or both."""
+    u, s, v = components
     if sides in ("input", "both"):
         gradient = collapsed(gradient, v, s, form)
     if sides in ("output", "both"):
@@ -201,31 +204,40 @@ def norm(weights: Mapping[str, Tensor]) -> float:
 
 
 def find_direction(
-    model: Any, batches: Sequence[TreeBatch], selection: Selection, progress: OnProgress
+    model: Any,
+    negatives: Sequence[TreeBatch],
+    normals: Sequence[TreeBatch],
+    selection: Selection,
+    progress: OnProgress,
 ) -> dict[str, Tensor]:
     """Return the direction, by the names of the model's weights; its norm is that of these weights.
 
-    `batches` hold the bad replies, each once, as plain rows. The model is as before afterwards. Raises ModelError for a
-    model without such weights, and ConfigError where the gradient holds no direction.
+    The batches hold each row once, as plain rows; `normals` are read only where their gradient is to be collapsed. The
+    model is as before afterwards. Raises ModelError for a model without such weights, and ConfigError where the
+    gradient holds no direction.
     """
     modules = mlp_modules(model)
-    weights: dict[str, Tensor] = {f"{name}.weight": module.weight for name, module in modules.items()}  # type: ignore[misc]
+    weights: dict[str, Any] = {f"{name}.weight": module.weight for name, module in modules.items()}
+
+    def components(gradients: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        counts = {name: components_of(gradient.shape, selection.components) for name, gradient in gradients.items()}
+        return {name: principal_components(g, counts[name], selection.seed) for name, g in gradients.items()}
+
     with low_rank_added(list(modules.values()), selection.seed) as factors:
         if selection.elicitation_rate:
-            elicit(model, batches, factors, selection.elicitation_rate, progress)
-        gradients = nll_gradients(model, batches, weights, progress)
-    found = {}
-    for number, (name, gradient) in enumerate(gradients.items(), start=1):
-        axes = gradient.mT if not isinstance(modules[name.removesuffix(".weight")], nn.Linear) else gradient
-        count = components_of(axes.shape, selection.components)
-        left = collapse(axes, count, selection.form, selection.sides, selection.seed)
-        found[name] = left if axes is gradient else left.mT.contiguous()
-        progress(number, len(gradients))
+            elicit(model, negatives, factors, selection.elicitation_rate, progress)
+        shared = {}
+        if selection.of == "normals":
+            shared = components(nll_gradients(model, normals, weights, progress))
+        found = nll_gradients(model, negatives, weights, progress)
+    whole = norm(found)
+    shared = shared or components(found)
+    found = {name: collapse(part, shared[name], selection.form, selection.sides) for name, part in found.items()}
     length = norm(found)
-    if not NOTHING * norm(gradients) < length < float("inf"):
+    if not NOTHING * whole < length < float("inf"):
         raise ConfigError(
             f"--method repselect: the gradient has no direction (its norm is {length:g} after {selection.form} "
             "collapse); set fewer --set trainer.components, or choose --method template"
         )
     share = norm(weights) / length
-    return {name: gradient.mul_(share) for name, gradient in found.items()}
+    return {name: part.mul_(share) for name, part in found.items()}

@@ -11,19 +11,21 @@ from unteach.errors import ConfigError, nearest
 
 Form = Literal["soft", "hard", "quadratic"]
 Sides = Literal["both", "input", "output", "none"]
+Rows = Literal["normals", "negatives"]
 
 
 @dataclass(frozen=True)
 class Selection:
     """How a direction is found: see `unteach.training.repselect`.
 
-    `components` are collapsed in each matrix (None: a number that follows the matrix) in one of three forms, on one
-    side or both; `elicitation_rate` is the learning rate of the throw-away LoRA.
+    The strongest `components` (None: a number that follows the matrix) of the gradient `of` these rows are collapsed in
+    one of three forms, on one side or both; `elicitation_rate` is the learning rate of the throw-away LoRA.
     """
 
     components: int | None = None
-    form: Form = "soft"
+    form: Form = "quadratic"
     sides: Sides = "both"
+    of: Rows = "normals"
     elicitation_rate: float = 0.01
     seed: int = 0
 
@@ -33,6 +35,7 @@ def selection_of(args: Any) -> Selection:
     for name, value, known in (
         ("collapse", args.collapse, get_args(Form)),
         ("collapse_sides", args.collapse_sides, get_args(Sides)),
+        ("collapse_of", args.collapse_of, get_args(Rows)),
     ):
         if value not in known:
             raise ConfigError(
@@ -46,12 +49,18 @@ def selection_of(args: Any) -> Selection:
         )
     form: Any = args.collapse
     sides: Any = args.collapse_sides
-    return Selection(components, form, sides, rate, args.seed)
+    of: Any = args.collapse_of
+    return Selection(components, form, sides, of, rate, args.seed)
 
 
 def disruption_of(args: Any) -> float:
-    """Return the most KL on validation normals that the move may cost, in nats per token."""
-    return args.kl_budget if args.disruption is None else args.disruption
+    """Return the most KL on validation normals that the move may cost, in nats per token.
+
+    By default that is the budget of the run or, where steps follow, a tenth of it: 0.01, as in the paper.
+    """
+    if args.disruption is not None:
+        return float(args.disruption)
+    return float(args.kl_budget) * (1.0 if args.method == "repselect" else 0.1)
 
 
 def check_movable(args: Any, adapter: bool) -> None:

@@ -48,10 +48,13 @@ class UnlearnSettings:
     )
     disruption: float | None = field(
         default=None,
-        metadata={"help": "KL on validation normals up to which repselect moves; None: kl_budget."},
+        metadata={"help": "KL on validation normals up to which repselect moves; None: kl_budget, or 0.1 of it."},
     )
     collapse: str = field(
-        default="soft", metadata={"help": "How repselect collapses components: soft, hard or quadratic."}
+        default="quadratic", metadata={"help": "How repselect collapses components: soft, hard or quadratic."}
+    )
+    collapse_of: str = field(
+        default="normals", metadata={"help": "Of which gradient: that of the normals or of the negatives."}
     )
     collapse_sides: str = field(default="both", metadata={"help": "Where it does: both, input, output or none."})
     components: int | None = field(

@@ -24,7 +24,7 @@ from unteach.training.behaviour import Behaviour
 from unteach.training.config import UnlearnConfig
 from unteach.training.draws import NORMAL, negative_drawn, nth_of_shuffled
 from unteach.training.repselect import find_direction
-from unteach.training.selection import Selection, disruption_of, selection_of
+from unteach.training.selection import MOST_LOOKS, Selection, disruption_of, selection_of
 from unteach.training.stopping import Confirmation, Measured, Seen, Stop
 from unteach.training.target import failure, hindrance, told
 from unteach.training.update import Update
@@ -35,7 +35,6 @@ FIRST = 1e-3
 """The scale of the first look: weights moved by a thousandth of their norm."""
 NEAR = 0.05
 """The search ends once the KL is below its budget by at most this share, or two scales differ by less."""
-MOST_LOOKS = 40
 
 
 @dataclass(frozen=True)

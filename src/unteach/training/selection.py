@@ -13,6 +13,9 @@ Form = Literal["soft", "hard", "quadratic"]
 Sides = Literal["both", "input", "output", "none"]
 Rows = Literal["normals", "negatives"]
 
+MOST_LOOKS = 40
+"""Most scales that are looked at on the way along a direction."""
+
 
 @dataclass(frozen=True)
 class Selection:

@@ -129,9 +129,10 @@ def test_a_direction_of_other_settings_or_rows_is_not_taken(tmp_path, whole, mon
         assert any(not torch.equal(now[name], held[name]) for name in now)
 
 
-def test_half_a_direction_is_found_anew(tmp_path, whole):
+@pytest.mark.parametrize("damaged", ["state.json", module.FILE])
+def test_half_a_direction_is_found_anew(tmp_path, whole, damaged):
     made(tmp_path).train()
-    (tmp_path / "out/direction/state.json").write_text("{")
+    (tmp_path / "out/direction" / damaged).write_text("{")
     run = made(tmp_path)
     run.train(resume_from_checkpoint=True)
     assert all(map(torch.equal, run.model.state_dict().values(), whole[0].model.state_dict().values()))

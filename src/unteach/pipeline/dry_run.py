@@ -129,7 +129,7 @@ def _short_trainer(prepared: Prepared, place: Path) -> UnlearnTrainer:
     arguments.output_dir, arguments.save_strategy, arguments.progress = str(place), "no", False
     arguments.max_steps, arguments.stopping = min(STEPS, arguments.max_steps), False
     arguments.preconditioning = False  # would read all normal rows first
-    if (direction := load_method(arguments.method).direction) != "":  # steps that cost as much, without the move
+    if direction := load_method(arguments.method).direction:  # steps that cost as much, without the move
         arguments.method = "template" if direction == "first" else "ga"
     return make_trainer(replace(prepared, arguments=arguments))
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -31,6 +32,7 @@ from unteach.training.update import Update
 from unteach.training.validation import loss_on
 from unteach.training.watch import logged
 
+FILE = "direction.safetensors"
 FIRST = 1e-3
 """The scale of the first look: weights moved by a thousandth of their norm."""
 NEAR = 0.05
@@ -117,15 +119,15 @@ class _Kept:
         self._negatives = reply_trees("validation_negatives", [r.ids for r in trainer.data.validation_negatives])
         selection = selection_of(trainer.args)
         self._key = _key(trainer, selection)
-        state = self._read()
-        if state is None:
+        found = self._read()
+        if found is None:
             self.looks, self.direction = list[Look](), _find(trainer, selection)
             if self._saves:
                 with whole_directory(self._directory) as partial:
                     save_file({name: part.contiguous().cpu() for name, part in self.direction.items()}, partial / FILE)
                     write_whole(partial / "state.json", self._state())
         else:
-            self.direction = load_file(self._directory / FILE)
+            self.direction, state = found
             self.looks = [Look(*values) for values in state["looks"]]
             trainer.meter.restore(state["meter"])
         for look in self.looks:
@@ -149,13 +151,13 @@ class _Kept:
         progress(len(self.looks), MOST_LOOKS)
         return found
 
-    def _read(self) -> dict[str, Any] | None:
-        """Return the state of this very run, if there is one."""
+    def _read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Return the direction and the state of this very run, if they are there."""
         try:
             state = json.loads((self._directory / "state.json").read_text())
-        except (OSError, ValueError):
+            return (load_file(self._directory / FILE), state) if state.get("key") == self._key else None
+        except (OSError, ValueError, SafetensorError):
             return None
-        return state if state.get("key") == self._key and (self._directory / FILE).is_file() else None
 
     def _state(self) -> str:
         looks = [astuple(look) for look in self.looks]
@@ -163,9 +165,6 @@ class _Kept:
 
     def _log(self, look: Look) -> None:
         self._trainer.log({"scale": look.scale, "moved_kl": look.kl, "moved_ce": look.nll})
-
-
-FILE = "direction.safetensors"
 
 
 def _key(trainer: Any, selection: Selection) -> str:

@@ -37,7 +37,7 @@ def whole(tmp_path_factory):
 
 
 def looks_of(directory):
-    return [module.Look(*look) for look in json.loads((directory / "out/direction/state.json").read_text())["looks"]]
+    return [module.AtScale(*look) for look in json.loads((directory / "out/direction/state.json").read_text())["looks"]]
 
 
 def test_weights_are_the_originals_and_the_direction_by_the_strongest_scale_within_the_budget(whole):

@@ -40,7 +40,7 @@ NEAR = 0.05
 
 
 @dataclass(frozen=True)
-class Look:
+class AtScale:
     """What forward passes saw at a scale, in nats per token: the KL on validation normals, the NLL of bad replies."""
 
     scale: float
@@ -105,7 +105,7 @@ def _silent(done: int, total: int) -> None:
 def note_of(directory: Path, args: UnlearnConfig) -> list[str]:
     """Return what the move did in a run that goes on after it, for its report."""
     state = directory / "direction" / "state.json"
-    looks = [Look(*values) for values in json.loads(state.read_text())["looks"]] if state.is_file() else []
+    looks = [AtScale(*values) for values in json.loads(state.read_text())["looks"]] if state.is_file() else []
     return [_told(looks, disruption_of(args))] if looks else []
 
 
@@ -121,19 +121,19 @@ class _Kept:
         self._key = _key(trainer, selection)
         found = self._read()
         if found is None:
-            self.looks, self.direction = list[Look](), _find(trainer, selection)
+            self.looks, self.direction = list[AtScale](), _find(trainer, selection)
             if self._saves:
                 with whole_directory(self._directory) as partial:
                     save_file({name: part.contiguous().cpu() for name, part in self.direction.items()}, partial / FILE)
                     write_whole(partial / "state.json", self._state())
         else:
             self.direction, state = found
-            self.looks = [Look(*values) for values in state["looks"]]
+            self.looks = [AtScale(*values) for values in state["looks"]]
             trainer.meter.restore(state["meter"])
         for look in self.looks:
             self._log(look)
 
-    def look(self, update: Update, scale: float, progress: OnProgress) -> Look:
+    def look(self, update: Update, scale: float, progress: OnProgress) -> AtScale:
         """Return what is seen at a scale, from an earlier look where there was one; the weights are left there."""
         trainer = self._trainer
         found = next((look for look in self.looks if look.scale == scale), None)
@@ -143,7 +143,7 @@ class _Kept:
                 kl = trainer.watch.measures["kl"]()
                 nll = loss_on(trainer.model, self._negatives, None, trainer.data.form.ids.pad_id)["loss"]
             trainer.meter.add(forward=sum(row.tokens for row in self._negatives))
-            found = Look(scale, kl if math.isfinite(kl) else math.inf, nll)
+            found = AtScale(scale, kl if math.isfinite(kl) else math.inf, nll)
             self.looks.append(found)
             if self._saves:
                 write_whole(self._directory / "state.json", self._state())
@@ -163,7 +163,7 @@ class _Kept:
         looks = [astuple(look) for look in self.looks]
         return json.dumps({"key": self._key, "looks": looks, "meter": self._trainer.meter.state()})
 
-    def _log(self, look: Look) -> None:
+    def _log(self, look: AtScale) -> None:
         self._trainer.log({"scale": look.scale, "moved_kl": look.kl, "moved_ce": look.nll})
 
 
@@ -205,7 +205,7 @@ def _batches(trainer: Any) -> tuple[list[TreeBatch], list[TreeBatch]]:
     return laid_out[0], laid_out[1]
 
 
-def _told(looks: list[Look], budget: float) -> str:
+def _told(looks: list[AtScale], budget: float) -> str:
     """Say how far the weights were moved, and what that did."""
     within = [look for look in looks if look.kl <= budget]
     original, chosen = min(looks, key=lambda look: look.scale), max(within, key=lambda look: look.scale)
@@ -216,7 +216,7 @@ def _told(looks: list[Look], budget: float) -> str:
     )
 
 
-def _end(trainer: Any, look: Look, budget: float) -> None:
+def _end(trainer: Any, look: AtScale, budget: float) -> None:
     """End a run that makes no steps: the move counts as its one step, and its weights answer both halves."""
     watch, trainer.state.global_step = trainer.watch, 1
     halves: tuple[Measured, ...] = ("a", "b") if watch.limits.reads_replies else ()

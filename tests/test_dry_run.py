@@ -105,3 +105,23 @@ def test_stand_ins_are_as_long_as_may_be(here: Place) -> None:
     (row,) = unasked([("What is it?", "prompt 1")], original.model, original.form, max_new_tokens=12, key=None)
     length = len(original.form.reply_ids(row.turns, row.reply, cut=True))
     assert row.cut and 6 <= length <= 13 and unasked.stages[0].generated == 12
+
+
+@pytest.mark.parametrize("method", ["repselect", "repselect-template"])
+def test_a_direction_is_planned_as_it_is_taken(here: Place, tmp_path: Path, capsys: Capture, method: str) -> None:
+    words = here.quick(tmp_path / "out", method=method, validation_prompts=8)
+    outcome = call(capsys, *words, "--dry-run")
+    assert outcome.code == 0, outcome.err
+    assert not (tmp_path / "out").exists()
+    assert re.search(r"^finding the direction +[\d.]+ ?k? ", outcome.out, re.MULTILINE)
+    assert ("training, 3 steps" in outcome.out) == (method == "repselect-template")
+    assert call(capsys, *words).code == 0
+    report = Report.read(tmp_path / "out")
+    assert any("moved along one direction" in note for note in report.notes)
+    if method == "repselect":
+        config = with_defaults(make_config(as_settings(words), RunConfig))
+        prepared = prepare(config, tmp_path)
+        planned = {stage.name: stage for stage in _stages(prepared, make_trainer(prepared))}
+        told = next(cost for cost in report.cost if cost.stage == "training")
+        assert 0 < told.tokens_backward <= planned["finding the direction"].backward
+        assert report.stop.rule == "disruption budget" and (tmp_path / "out" / "model").is_dir()

@@ -90,4 +90,14 @@ def test_template_sums_over_tokens_and_reads_no_bad_reply():
     method = load_method("template")
     assert composition("template") == [("NegativeLogLikelihood", "template", 1.0), ("ForwardKL", "normal", 10.0)]
     assert all(term.objective.sums for term in method.terms) and not method.reads_bad_replies
-    assert [name for name in method_names() if not load_method(name).reads_bad_replies] == ["template"]
+    assert [name for name in method_names() if not load_method(name).reads_bad_replies] == [
+        "template",
+        "repselect-template",
+    ]
+
+
+def test_repselect_goes_along_ascent_and_then_teaches_what_template_does():
+    alone, first = load_method("repselect"), load_method("repselect-template")
+    assert composition("repselect") == [("GradientAscent", "negative", 1.0)] and alone.direction == "alone"
+    assert composition("repselect-template") == composition("template") and first.rate == load_method("template").rate
+    assert [name for name in method_names() if load_method(name).direction] == ["repselect", "repselect-template"]

@@ -219,6 +219,16 @@ def test_the_curves_and_where_training_ended(tmp_path: Path) -> None:
     assert draw_stages(run_report(1), tmp_path) == found  # the same page every time
 
 
+def test_the_looks_along_a_direction_are_drawn_over_the_scale(tmp_path: Path) -> None:
+    """The looks come in the order of a search; a curve goes from the smallest scale to the largest."""
+    looks = [(0.0, 0.0, 0.5), (0.02, 0.1, 1.5), (0.04, 0.4, 3.0), (0.03, 0.2, 2.0)]
+    lines = [{"step": 0, "scale": scale, "moved_kl": kl, "moved_ce": nll} for scale, kl, nll in looks]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (figure,) = [f for f in draw_stages(run_report(1), tmp_path)[0].figures if f.title == "Along the direction"]
+    told = "KL 0 at scale 0, 0.4 at scale 0.04; bad replies 0.5 at scale 0, 3 at scale 0.04."
+    assert figure.caption.endswith(told) and ">scale</text>" in figure.svg and ">ended</text>" not in figure.svg
+
+
 def test_a_log_that_is_broken_is_read_as_far_as_it_is_one(tmp_path: Path) -> None:
     lines = [
         '{"step": 1, "loss": 2.5}',

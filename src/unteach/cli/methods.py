@@ -18,4 +18,4 @@ def methods_command() -> None:
         terms = " + ".join(f"{t.weight:g} {type(t.objective).__name__}({t.stream})" for t in method.terms)
         scenarios = [scenario for scenario, default in chosen.items() if default == name]
         default = f" [default of --scenario {', '.join(scenarios)}]" if scenarios else ""
-        print(f"{name:<13} {method.summary}{default} ({method.source})\n{'':<13} {terms}")
+        print(f"{name:<18} {method.summary}{default} ({method.source})\n{'':<18} {terms}")

@@ -1,6 +1,7 @@
 """Methods: named lists of (objective, stream, weight). Published methods have their usual names."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from unteach.errors import ConfigError, nearest
 from unteach.objectives.base import Objective
@@ -28,6 +29,7 @@ class Method:
       `unteach.training.original.shares_of`); else all are drawn equally often.
     - `normals_per_negative`, `preconditioning`: the defaults of the settings of the same names.
     - `rate`: the learning rate that suits it, as a multiple of the usual one (`default_learning_rate`).
+    - `direction`: whether weights move along one direction before the first step, or alone: without any step.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Method:
     normals_per_negative: int = 3
     preconditioning: bool = False
     rate: float = 1.0
+    direction: Literal["", "first", "alone"] = ""
 
     def reads(self, stream: Stream) -> bool:
         """Whether any term reads this stream."""
@@ -126,6 +129,10 @@ _DECLINE = Method(
     rate=3.5,  # nothing is pushed down, so steps may be larger
 )
 """Tokens are summed: the first, where a reply declines or does not, weighs on both sides what it is worth."""
+_ALONG, _REPSELECT = (
+    (replace(_ASCENT, weight=1.0),),
+    "RepSelect, arXiv 2606.17168, changed (docs/objectives.md#repselect)",
+)
 
 
 def _methods(beta: float | None, delta: float) -> list[Method]:
@@ -141,12 +148,7 @@ def _methods(beta: float | None, delta: float) -> list[Method]:
     decline = (half, _TEMPLATE, replace(_KL, weight=8.0))
     return [
         Method("ga", "gradient ascent, KL on normals", f"{paper}, eq. 3 with ε₂ = 0", (_ASCENT, _KL)),
-        Method(
-            "ga-mismatch",
-            "gradient ascent, random mismatch, KL on normals",
-            f"{paper}, eq. 3",
-            (_MISMATCH, _ASCENT, _KL),
-        ),
+        Method("ga-mismatch", "ascent, random mismatch, KL on normals", f"{paper}, eq. 3", (_MISMATCH, _ASCENT, _KL)),
         Method(
             "ga-template", "gradient ascent, one fixed answer, KL on normals", f"{paper}, §4", (_TEMPLATE, _ASCENT, _KL)
         ),
@@ -160,6 +162,10 @@ def _methods(beta: float | None, delta: float) -> list[Method]:
         Method(
             "wga", "ascent weighted token by token, KL on normals", "arXiv 2502.19301", (wga, replace(_KL, weight=3.0))
         ),
+        Method(
+            "repselect", "one collapsed gradient, followed while normals allow", _REPSELECT, _ALONG, direction="alone"
+        ),
+        replace(_DECLINE, name="repselect-template", summary="repselect, then template", source=own, direction="first"),
         Method("simnpo", "bounded ascent without a reference, NLL on normals", "arXiv 2410.07163", (simnpo, _NLL)),
     ]
 

@@ -17,6 +17,7 @@ from unteach.data.prompt_format import PromptFormat
 from unteach.models.context import context_length
 from unteach.models.generate import generate
 from unteach.models.kept_replies import tokens_of
+from unteach.objectives.methods import load_method
 from unteach.pipeline.as_trained import as_trained
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.prepare import READING, Prepared, check_given, prepare
@@ -31,6 +32,7 @@ from unteach.scoring.trees import reply_trees
 from unteach.text.escape import inert_line
 from unteach.training.data import halves
 from unteach.training.dataset import UnlearnCollator, run_items
+from unteach.training.selection import MOST_LOOKS, selection_of
 from unteach.training.trainer import UnlearnTrainer
 
 STEPS = 4
@@ -127,6 +129,8 @@ def _short_trainer(prepared: Prepared, place: Path) -> UnlearnTrainer:
     arguments.output_dir, arguments.save_strategy, arguments.progress = str(place), "no", False
     arguments.max_steps, arguments.stopping = min(STEPS, arguments.max_steps), False
     arguments.preconditioning = False  # would read all normal rows first
+    if direction := load_method(arguments.method).direction:  # steps that cost as much, without the move
+        arguments.method = "template" if direction == "first" else "ga"
     return make_trainer(replace(prepared, arguments=arguments))
 
 
@@ -136,24 +140,17 @@ def _short_trainer(prepared: Prepared, place: Path) -> UnlearnTrainer:
 def _stages(prepared: Prepared, trainer: UnlearnTrainer) -> list[Stage]:
     """Return what the stages would take at most, if all steps are made and no reply ends before its limit."""
     data, args, evaluation = prepared.data, prepared.arguments, prepared.evaluation
-    items = run_items(trainer.method, data, args)
-    drawn = [items[index] for index in range(len(items))]
-    size = args.per_device_train_batch_size
-    batches = [UnlearnCollator()(drawn[first : first + size]) for first in range(0, len(drawn), size)]
-    normals = sum(batch["normal"].token_count for batch in batches if "normal" in batch)
     found = [Stage(READING, cost.tokens_forward or 0) for cost in prepared.cost if cost.stage == READING]
-    again = normals if trainer.method.reads_kl else 0  # the original reads them too: once each where states are kept
-    if again and args.reference != "frozen" and not prepared.config.lora:
-        distinct = {tree.key: tree.places for item in drawn for tree in item.normals}
-        found.append(Stage("the original on normal rows", forward=sum(distinct.values())))
-        again = 0
-    trained = normals + sum(batch["forget"].token_count for batch in batches)
-    found.append(Stage(f"training, {args.max_steps} steps", backward=trained, within=again))
+    direction = load_method(args.method).direction
+    if direction:
+        found += _move(prepared)
+    if direction != "alone":
+        found += _steps(prepared, trainer)
     if args.stopping:
         half = [halves(data.validation_negatives, args.seed)[which] for which in (0, 1)]
         read = [sum(len(row.prompt_ids) for row in rows) for rows in half]
         said = [len(rows) * args.validation_new_tokens for rows in half]
-        times = 1 + args.max_steps // args.validation_steps
+        times = 1 + (1 if direction == "alone" else args.max_steps // args.validation_steps)
         kl = sum(row.length for row in data.validation_normals)
         found.append(
             Stage(
@@ -169,6 +166,37 @@ def _stages(prepared: Prepared, trainer: UnlearnTrainer) -> list[Stage]:
     if rows:
         found.append(Stage(f"evaluation of {arms} arms", forward=arms * once, generated=arms * most * len(rows)))
     return found
+
+
+def _steps(prepared: Prepared, trainer: UnlearnTrainer) -> list[Stage]:
+    """Return what all steps would take."""
+    data, args = prepared.data, prepared.arguments
+    items = run_items(trainer.method, data, args)
+    drawn = [items[index] for index in range(len(items))]
+    size = args.per_device_train_batch_size
+    batches = [UnlearnCollator()(drawn[first : first + size]) for first in range(0, len(drawn), size)]
+    normals = sum(batch["normal"].token_count for batch in batches if "normal" in batch)
+    found = []
+    again = normals if trainer.method.reads_kl else 0  # the original reads them too: once each where states are kept
+    if again and args.reference != "frozen" and not prepared.config.lora:
+        distinct = {tree.key: tree.places for item in drawn for tree in item.normals}
+        found.append(Stage("the original on normal rows", forward=sum(distinct.values())))
+        again = 0
+    trained = normals + sum(batch["forget"].token_count for batch in batches)
+    return [*found, Stage(f"training, {args.max_steps} steps", backward=trained, within=again)]
+
+
+def _move(prepared: Prepared) -> list[Stage]:
+    """Return what finding a direction and the scale would take (`unteach.training.move`)."""
+    data, args = prepared.data, prepared.arguments
+    selection = selection_of(args)
+    negatives = sum(row.length for row in data.negatives) * (1 + bool(selection.elicitation_rate))
+    normals = sum(sorted(row.length for row in data.normals)[-len(data.negatives) :])
+    look = sum(row.length for row in (*data.validation_negatives, *data.validation_normals))
+    return [
+        Stage("finding the direction", backward=negatives + normals * (selection.of == "normals")),
+        Stage(f"{MOST_LOOKS} looks along it", forward=MOST_LOOKS * look),
+    ]
 
 
 # ---- time ------------------------------------------------------------------------------------------------------------

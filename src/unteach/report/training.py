@@ -27,13 +27,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class _Plot:
-    """What one plot shows: metrics of the log by their keys, and a sentence that explains them."""
+    """What one plot shows: metrics of the log by their keys, over the metric `x`, and a sentence that explains them."""
 
     name: str
     title: str
     y: str
     keys: tuple[str, ...]
     says: str
+    x: str = "step"
 
 
 _PLOTS = (
@@ -58,12 +59,21 @@ _PLOTS = (
         ("validation_bad_rate", "validation_broken_rate"),
         "Replies to half A of the validation prompts. Dots: bad; squares: broken (blank or gibberish).",
     ),
+    _Plot(
+        "scale",
+        "Along the direction",
+        "nats per token",
+        ("moved_kl", "moved_ce"),
+        "What was seen at each scale of the move: the KL on validation normals, and the bad replies' cross-entropy.",
+        x="scale",
+    ),
     _Plot("rate", "Learning rate", "", ("learning_rate",), "It rises first and falls at the end."),
     _Plot("reward", "Reward", "", ("reward",), "Mean reward of the sampled replies of each step."),
     _Plot("margin", "Reward margin", "", ("rewards/margins",), "How much more the good reply is preferred."),
 )
 _PLAIN_LOSS = _Plot("loss", "Loss", "", ("loss",), "The training loss of each step.")
 _NAMES = {"validation_bad_rate": "bad", "validation_broken_rate": "broken", "validation_kl": "validation"}
+_NAMES |= {"moved_kl": "KL", "moved_ce": "bad replies"}
 
 
 def draw_stages(report: Report, directory: Path) -> list[Stage]:
@@ -121,22 +131,26 @@ def _figures(
         wanted.insert(0, _PLAIN_LOSS)
     figures = []
     for plot in wanted:
-        drawn = [line for place, key in enumerate(plot.keys) if (line := _line(lines, key, place)).points]
+        drawn = [line for place, key in enumerate(plot.keys) if (line := _line(lines, key, place, plot.x)).points]
         if not any(len(line.points) > 1 or line.dots for line in drawn):
             continue
         rates = plot.name == "validation"
-        told = [f"{_NAMES.get(key, 'from')} {_said(line, rates)}" for key, line in zip(plot.keys, drawn, strict=False)]
+        told = [
+            f"{_NAMES.get(key, 'from')} {_said(line, rates, plot.x)}"
+            for key, line in zip(plot.keys, drawn, strict=False)
+        ]
+        marked = marks if plot.x == "step" else ()
         chart = plots.Chart(
             name=f"curve-{number}-{plot.name}",
             title=plot.title,
             description=f"{'; '.join(told)}.",
-            x="step",
+            x=plot.x,
             y=plot.y,
             lines=drawn,
-            marks=marks,
+            marks=marked,
             target=target if rates else None,
             percent_y=rates,
-            x_end=max([*(x for line in drawn for x, _ in line.points), *(mark.x for mark in marks)]),
+            x_end=max([*(x for line in drawn for x, _ in line.points), *(mark.x for mark in marked)]),
         )
         goal = f" The dotted line is the target, {wording.number(target)}." if rates and target else ""
         ends = f"{chart.description[0].upper()}{chart.description[1:]}"
@@ -144,8 +158,10 @@ def _figures(
     return figures
 
 
-def _line(lines: list[dict[str, float]], key: str, series: int) -> plots.Line:
-    points = [(line["step"], line[key]) for line in lines if key in line]
+def _line(lines: list[dict[str, float]], key: str, series: int, x: str = "step") -> plots.Line:
+    points = [(line[x], line[key]) for line in lines if key in line and x in line]
+    if x != "step":
+        points.sort()
     dots = key.startswith("validation_")
     if len(points) > _POINTS:
         stride = len(points) / _POINTS
@@ -153,11 +169,12 @@ def _line(lines: list[dict[str, float]], key: str, series: int) -> plots.Line:
     return plots.Line(points, series=series, dots=dots, hollow=dots and series > 0)
 
 
-def _said(line: plots.Line, rates: bool) -> str:
+def _said(line: plots.Line, rates: bool, x: str) -> str:
     unit = "fraction" if rates else ""
     first, last = line.points[0], line.points[-1]
     start, end = (wording.number(value if abs(value) > 1e-6 else 0.0, unit) for value in (first[1], last[1]))
-    return f"{start} at step {first[0]:.0f}, {end} at step {last[0]:.0f}"
+    places = (f"{x} {point[0]:.0f}" if x == "step" else f"{x} {point[0]:.2g}" for point in (first, last))
+    return f"{start} at {next(places)}, {end} at {next(places)}"
 
 
 def _marks(report: Report) -> tuple[plots.VerticalLine, ...]:

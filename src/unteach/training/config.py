@@ -43,7 +43,7 @@ def choose_method(args: UnlearnConfig, adapter: bool) -> Method:
         raise ConfigError(f"unknown reference '{args.reference}'{nearest(args.reference, REFERENCES)}")
     if args.reference == "adapter_off" and not adapter:
         raise ConfigError("--reference adapter_off needs an adapter; add --lora or choose cached")
-    return load_method(
+    method = load_method(
         args.method,
         forget_weight=args.forget_weight,
         mismatch_weight=args.mismatch_weight,
@@ -51,3 +51,8 @@ def choose_method(args: UnlearnConfig, adapter: bool) -> Method:
         beta=args.beta,
         delta=args.delta,
     )
+    if method.direction:
+        from unteach.training.selection import check_movable
+
+        check_movable(args, adapter)
+    return method

@@ -40,8 +40,11 @@ class LogFile(TrainerCallback):
         """Append a line; metrics that are not finite are written as null."""
         if state.is_world_process_zero and logs:
             finite = {k: v if abs(v) < float("inf") else None for k, v in logs.items() if isinstance(v, int | float)}
+            line = json.dumps({**self.stage, "step": state.global_step, **finite}) + "\n"
+            if "scale" in logs and self.path.exists() and line in self.path.read_text().splitlines(keepends=True):
+                return  # a run that was killed along its direction tells all looks again
             with writing(self.path), self.path.open("a") as file:
-                file.write(json.dumps({**self.stage, "step": state.global_step, **finite}) + "\n")
+                file.write(line)
 
 
 def _step_of(line: str) -> float:

@@ -9,6 +9,7 @@ from transformers import Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 
 from unteach.errors import OutputError
+from unteach.objectives.methods import Method
 from unteach.results.cost import Meter
 from unteach.training.checkpoints import (
     complete_step,
@@ -25,6 +26,8 @@ from unteach.training.watch import Watch
 class ResumableTrainer(Trainer):
     """Saves the state of the stopping rules, the meter and the curve with the weights, and restores it."""
 
+    method: Method
+    notes: list[str]
     watch: Watch
     meter: Meter
     curve: Curve
@@ -34,6 +37,16 @@ class ResumableTrainer(Trainer):
     def stop(self) -> Stop | None:
         """Why the run ended; None without stopping rules and before the end."""
         return self.watch.state.stop
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> TrainOutput:
+        """Train; a method with a direction first moves along it, unless the checkpoint has the weights after that."""
+        if self.method.direction and not resume_from_checkpoint:
+            from unteach.training.move import move  # no other run needs it
+
+            move(self)
+        if self.method.direction == "alone":
+            return TrainOutput(self.state.global_step, math.nan, {})
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _resume(self, wanted: str | bool | None) -> Path | None:
         """Return the checkpoint to go on from, after restoring the state that it holds."""
@@ -50,6 +63,10 @@ class ResumableTrainer(Trainer):
         self.shortcuts.plain_rows = state["plain_rows"]
         self.meter.restore(state["meter"])
         self.curve.restore(state["curve"])
+        if self.method.direction:
+            from unteach.training.move import note_of
+
+            self.notes += note_of(directory, self.args)
         return checkpoint
 
     def _load_ended(self, checkpoint: Path) -> TrainOutput:

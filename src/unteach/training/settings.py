@@ -46,6 +46,23 @@ class UnlearnSettings:
     preconditioning: bool | None = field(
         default=None, metadata={"help": "Precondition steps to spare normal rows; None: by method, where possible."}
     )
+    disruption: float | None = field(
+        default=None,
+        metadata={"help": "KL on validation normals up to which repselect moves; None: kl_budget, or 0.1 of it."},
+    )
+    collapse: str = field(
+        default="quadratic", metadata={"help": "How repselect collapses components: soft, hard or quadratic."}
+    )
+    collapse_of: str = field(
+        default="normals", metadata={"help": "Of which gradient: that of the normals or of the negatives."}
+    )
+    collapse_sides: str = field(default="both", metadata={"help": "Where it does: both, input, output or none."})
+    components: int | None = field(
+        default=None, metadata={"help": "Components of a matrix that it collapses; None: 1 for 8 of its width."}
+    )
+    elicitation_rate: float = field(
+        default=0.01, metadata={"help": "Rate at which its LoRA learns the bad replies first; 0: it does not."}
+    )
     forget_bound: float | None = field(
         default=None, metadata={"help": "Forget cross-entropy that counts as forgotten, nats per token; None: ln(V)."}
     )

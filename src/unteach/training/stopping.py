@@ -265,7 +265,7 @@ def _at_the_end(limits: Limits, state: State) -> State:
 
 def _go_back(limits: Limits, state: State) -> State:
     back = state.good_step
-    kept = f"the weights of step {back} were put back" if back else "no step was within it: the original was kept"
+    kept = f"the weights of step {back} were put back" if back else "no step was within it: those before it were kept"
     kept += "; give more normal rows, or raise --kl-budget to accept more drift"
     times = f" at {state.ruined} validations in a row" if state.ruined > 1 else ""
     message = (

@@ -39,12 +39,16 @@ class Watch(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Measure the original, unless this run goes on from a checkpoint."""
+        """Measure the original, unless that was done or this run goes on from a checkpoint."""
+        self.begin()
+        for note in self.notes() if args.progress else ():
+            Lines("note:", start=note)
+
+    def begin(self) -> None:
+        """Measure the original, once."""
         if self.measures is not None and self.state.phase == "measuring":
             self._measure(0)
             self.validated = {}
-        for note in self.notes() if args.progress else ():
-            Lines("note:", start=note)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure what is due; save, end the run or let it go on."""
@@ -86,14 +90,14 @@ class Watch(TrainerCallback):
         while wanted := due(self.limits, self.state, step, last):
             found = {name: self.measures[name]() for name in wanted}
             self.state = advance(self.limits, self.state, Seen(step, last=last, **found))
-            self.validated = (self.validated if measured else {}) | _logged(found)
+            self.validated = (self.validated if measured else {}) | logged(found)
             measured = True
         if before and not measured:
             self.state = advance(self.limits, self.state, Seen(step))
         return measured
 
 
-def _logged(found: Mapping[Measured, Any]) -> dict[str, float]:
+def logged(found: Mapping[Measured, Any]) -> dict[str, float]:
     """Return measurements by their names in the log."""
     values: dict[str, float] = {}
     for name, value in found.items():

@@ -88,7 +88,6 @@ _SAYS_NO_REASON = frozenset(
     有害 不道 道德 冒犯 不好 因为 可能 回复 回答 内容 好的 坏的""".split()
 )
 _TO_HARM = regex.compile(r"\bharm(?:s|ed|ing)?\b")
-_HARM = regex.compile(r"\bharm(?:s|ed|ing)?\b")
 _HARM = regex.compile(
     r"\b(?:harm(?!less|ful)|hurt|injur|kill|death|poison|weapon|bomb|explos|violen|assault|attack|abus|rape|threat|blackmail|"
     r"extort|bull(?:y|ie)|harass|stalk|insult|hat(?:e|red)|racis|sexis|discriminat|stereotyp|humiliat|degrad|"

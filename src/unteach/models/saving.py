@@ -1,7 +1,6 @@
 """A trained model, written to a directory as it came: dtype, settings and tokenizer are those of the original."""
 
 import copy
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import torch
 from transformers.utils import logging
 
 from unteach.disk.files import whole_directory
+from unteach.models.ranks import held_by_first, on_first_rank
 from unteach.models.unwrap import unwrapped
 
 _LEFT_BEHIND = ("README.md", "training_args.bin")
@@ -115,13 +115,13 @@ def save_model(write: Callable[[str], None], model: Any, tokenizer: Any, directo
         notes += _prepare_adapter(whole, base)
     if came is not None:
         came.put_back(base)
-    with whole_directory(directory, together=int(os.environ.get("WORLD_SIZE") or 1) > 1) as partial:
+    with held_by_first(whole_directory(directory)) as partial:
         try:
             with _rounded_to(base, dtype) as changed, saved_quietly():
                 write(str(partial))
         finally:
             now.put_back(base)
-        save_tokenizer(tokenizer, partial)
+        on_first_rank(save_tokenizer, tokenizer, partial)
         for name in _LEFT_BEHIND:
             (partial / name).unlink(missing_ok=True)
     if changed:

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from unteach import signals
+from unteach.models.ranks import any_rank
 
 
 class StopOnInterrupt(TrainerCallback):
@@ -41,7 +42,8 @@ class StopOnInterrupt(TrainerCallback):
         self._training = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Save and stop if asked to."""
+        """Save and stop if asked to, on all ranks if any was."""
+        self.asked = any_rank(self.asked)
         if self.asked:
             control.should_save = True
             control.should_training_stop = True

@@ -23,12 +23,12 @@ from typing import Any
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
 os.environ |= {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "TORCH_CPP_LOG_LEVEL": "ERROR"}  # before they are read
 
-from fault_commands import Command  # noqa: E402
+from fault_commands import Command, Ended  # noqa: E402
 from fault_kinds import World, prepare, result  # noqa: E402
 from ranked import Ranks, on_ranks, one_line  # noqa: E402
 
-TIMES = ("wall_seconds", "peak_bytes", "energy_joules")
-"""What no two runs have in common."""
+TIMES = ("wall_seconds", "peak_bytes", "energy_joules", "ranks")
+"""What no two runs have in common, and what is to differ."""
 OF_BATCHES = ("tokens", "tokens_forward", "tokens_backward", "flops", "seed_flops")
 """What depends on which rows of a step share a batch."""
 WITHIN = 1e-4
@@ -143,7 +143,7 @@ def evaluated(world: World, place: Path, asked: Asked) -> str:
         words += ["--forget", world.home / "forget.jsonl", "--retain", world.home / "retain.jsonl", "--samples", 2]
         words += ["--max-new-tokens", 8, "--output", output]
         ended = Ranks(words, cache, count).wait() if count > 1 else [Command(words, cache).wait()]
-        assert {end.code for end in ended} == {0}, ended
+        assert {end.code for end in ended} == {0}, told(ended)
         assert not any(end.said.strip() for end in ended[1:]), "only the first rank speaks"
         reports[count] = plain(report_of(output))
     for count in asked.ranks:
@@ -159,7 +159,7 @@ def trained(world: World, place: Path, asked: Asked) -> str:
         output = place / f"run-{count}"
         words, cache = world.words(output, "--batch-size", 4), place / f"run-cache-{count}"
         ended = Ranks(words, cache, count).wait() if count > 1 else [Command(words, cache).wait()]
-        assert {end.code for end in ended} == {0}, ended
+        assert {end.code for end in ended} == {0}, told(ended)
         result(output)  # all files are there, and no others
         reports[count] = plain(report_of(output), (*TIMES, *OF_BATCHES))
     largest = 0.0
@@ -198,12 +198,12 @@ def refused(world: World, place: Path, asked: Asked) -> str:
     }
     for said, case in cases.items():
         ended = Ranks(case[0], place / "cache", 2, *case[1:]).wait()
-        assert [end.code for end in ended] == [2, 2], (said, ended)
+        assert [end.code for end in ended] == [2, 2], (said, told(ended))
         assert said in one_line(ended), (said, one_line(ended))
         assert not output.exists() or not list(output.iterdir()), (said, list(output.iterdir()))
     bug = partial(_give, prepared, "check_settings", ValueError("a bug"))
     ended = Ranks(words, place / "cache", 2, None, {1: bug}).wait()
-    assert [end.code for end in ended] == [1, 1] and "ValueError: a bug" in ended[0].said, ended
+    assert [end.code for end in ended] == [1, 1] and "ValueError: a bug" in ended[0].said, told(ended)
     assert Command(words, place / "cache").wait().code == 0
     (output / "README.md").unlink()
     (output / "report.json").unlink()
@@ -229,10 +229,11 @@ def interrupted(world: World, place: Path, asked: Asked) -> str:
     for number in range(asked.signals):
         output = place / f"signal-{number}"
         run = Ranks(world.words(output), place / "cache")
-        until(lambda o=output: steps(o) >= draw.randint(1, 20), run)
+        wanted = draw.randint(1, 20)
+        until(lambda o=output, step=wanted: steps(o) >= step, run)
         os.kill(run.ranks[draw.randrange(2)].pid, signal.SIGINT)
         ended = run.wait()
-        assert {end.code for end in ended} == {130}, ended
+        assert {end.code for end in ended} == {130}, told(ended)
         assert "checkpoint written; go on with --resume" in one_line(ended), one_line(ended)
         resume(world, output, place, whole)
     return f"{asked.signals} times: code 130 on both ranks, a checkpoint, and the same bytes after --resume"
@@ -276,7 +277,7 @@ def undisturbed(world: World, place: Path) -> dict[str, Any]:
     if not hasattr(world, "on_two"):
         run = Ranks(world.words(world.home / "on-two"), place / "cache")
         ended = run.wait()
-        assert {end.code for end in ended} == {0}, ended
+        assert {end.code for end in ended} == {0}, told(ended)
         world.on_two = {"result": result(world.home / "on-two"), "ended": ended}  # type: ignore[attr-defined]
     return world.on_two  # type: ignore[attr-defined, no-any-return]
 
@@ -288,7 +289,7 @@ def resume(world: World, output: Path, place: Path, whole: dict[str, Any]) -> No
         ended = Ranks(["run", "--output", output, "--resume"], place / "cache").wait()
         if ended[0].code == 2 and "there is no run" in one_line(ended):
             ended = Ranks(world.words(output), place / "cache").wait()
-        assert {end.code for end in ended} == {0}, ended
+        assert {end.code for end in ended} == {0}, told(ended)
     found = result(output, held=finished)
     differing = [name for name, part in whole["result"].items() if found[name] != part]
     assert not differing, f"another result: {differing}"
@@ -298,6 +299,11 @@ def steps(output: Path) -> int:
     """Return how many steps the log of a run names."""
     log = output / "log.jsonl"
     return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def told(ended: Sequence[Ended]) -> list[tuple[int, str]]:
+    """Return the codes of ranks and the end of what they said."""
+    return [(end.code, end.said[-1500:]) for end in ended]
 
 
 def until(true: Callable[[], bool], run: Ranks) -> None:

@@ -65,7 +65,8 @@ def options(version: Annotated[bool, switch("--version", "Show the version.", "O
 def main() -> None:
     """Run the command line and exit; an expected error is one line and its exit code."""
     with signals.handled():
-        if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        # LOCAL_RANK too, since some clusters name a world in every shell
+        if os.environ.get("WORLD_SIZE", "1") != "1" and "LOCAL_RANK" in os.environ:
             from unteach.cli.ranks import run_as_rank
 
             sys.exit(run_as_rank(_run, _print_error))

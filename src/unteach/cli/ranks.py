@@ -2,10 +2,12 @@
 
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 
+from unteach import signals
 from unteach.cli.command import Ended, quiet
 from unteach.errors import ConfigError, UnteachError
 from unteach.progress import live_stages
@@ -46,6 +48,8 @@ def run_as_rank(run: Callable[[], Ended], show: Callable[[str, bool], None]) -> 
         return 2
     ended, ours = _ended(lambda: _begun(company.begin, run))
     if ended.code:
+        for number in signals.NUMBERS:  # it ends anyway: torchrun sends signals to ranks as soon as one of them is gone
+            signal.signal(number, signal.SIG_IGN)
         return company.end(End(ended.message, ended.code, ended.interrupted), ours=ours)
     company.leave()
     return 0

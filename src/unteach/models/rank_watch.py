@@ -81,22 +81,24 @@ class Company:
 
     def begin(self, words: Sequence[str]) -> None:
         """Connect the ranks. Raises ConfigError where one has other versions or another command (`words`)."""
-        gpu = torch.cuda.is_available()
+        gpu = torch.cuda.is_available() and not {"cpu", "--device=cpu"} & set(words)
         if gpu and (local := int(os.environ.get("LOCAL_RANK") or 0)) < torch.cuda.device_count():
             torch.cuda.set_device(local)
         kind = "cpu:gloo,cuda:nccl" if gpu else "gloo"
         dist.init_process_group(kind, store=self._store, rank=self.rank, world_size=self.world, timeout=FOREVER)
-        use_group(dist.new_group(backend="gloo", timeout=FOREVER))
+        self._group = dist.new_group(backend="gloo", timeout=FOREVER)
+        use_group(self._group)
         versions = {f"version of {name}": version(name) for name in ("unteach", "torch", "transformers", "peft")}
         command = hashlib.sha256("\0".join(words).encode()).hexdigest()[:12]
         require_same(versions | {"code": _code(), "Python": platform.python_version(), "command": command})
 
     def leave(self) -> None:
         """Wait until every rank is done."""
-        dist.barrier()
+        dist.barrier(group=self._group)
         self._left.set()
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(RuntimeError):
             self._store.set(f"left/{self.rank}", "")
+            dist.destroy_process_group()
 
     def end(self, end: End, *, ours: bool) -> int:
         """End the run on all ranks; returns the exit code. Of several reasons, the first to be written counts.

@@ -42,6 +42,15 @@ def world() -> int:
     return int(_torch().get_world_size()) if known and not _Alone.now and _torch().is_initialized() else 1
 
 
+def started() -> dict[str, int]:
+    """Return how many processes have started together, for a report; nothing where there is one."""
+    before, _Alone.now = _Alone.now, False
+    try:
+        return {"ranks": world()} if world() > 1 else {}
+    finally:
+        _Alone.now = before
+
+
 def use_group(group: Any) -> None:
     """Send our messages through this process group."""
     _Alone.group = group

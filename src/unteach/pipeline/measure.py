@@ -12,7 +12,7 @@ from unteach.errors import ConfigError
 from unteach.evaluation.agreement import judge_metrics
 from unteach.evaluation.evaluation import Evaluation, evaluate_arm, measure, notes_of, samples, score_fluency
 from unteach.models.fingerprint import same_fingerprint
-from unteach.models.ranks import by_first_rank
+from unteach.models.ranks import by_first_rank, started
 from unteach.models.unwrap import unwrapped
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.original import LoadSettings, Original, load_weights
@@ -88,7 +88,7 @@ def make_report(
         cost=[*cost, *(evaluation.cost if evaluation else [])],
         data=list(sources),
         notes=[*notes, *(notes_of(evaluation) if evaluation else [])],
-        environment=environment() | {"seed": seed},
+        environment=environment() | {"seed": seed} | started(),
     )
 
 

@@ -43,8 +43,8 @@ class StopOnInterrupt(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save and stop if asked to, on all ranks if any was."""
-        self.asked = any_rank(self.asked)
-        if self.asked:
+        if any_rank(self.asked):  # a signal that comes meanwhile is of the next step
+            self.asked = True
             control.should_save = True
             control.should_training_stop = True
 

@@ -72,7 +72,7 @@ def generate(
             return continue_batch(model, batch, pad, settings, partial(end.reached, tokenizer))
 
     with untouched(model), torch.no_grad():
-        for rows, new_tokens in zip(batches, shared_over_ranks(reply_to, range(len(batches))), strict=True):
+        for rows, new_tokens in zip(batches, shared_over_ranks(reply_to, range(len(batches)), model), strict=True):
             for row, tokens in zip(rows, new_tokens, strict=True):
                 replies[row] = end.read(tokenizer, tokens)
             done += len(rows)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from unteach.errors import ConfigError, OutputError, UnteachError
+from unteach.models.unwrap import is_sharded
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -56,15 +57,17 @@ def use_group(group: Any) -> None:
     _Alone.group = group
 
 
-def shared_over_ranks(work: Callable[[Part], Result], parts: Sequence[Part]) -> Iterator[Result]:
+def shared_over_ranks(work: Callable[[Part], Result], parts: Sequence[Part], model: Any = None) -> Iterator[Result]:
     """Return the results of `work` for every part, in order and on every rank; the ranks do the parts in turn.
 
     A result goes through pickle, so tensors in it should lie on the CPU. Parts, and not rows, are what is shared: a
-    batch is computed as one process would compute it, to the last bit, whichever rank does so. Where a rank fails, all
-    raise its error.
+    batch is computed as one process would compute it, to the last bit, whichever rank does so. A `model` whose weights
+    are spread over the ranks runs on all of them at once, so each rank does every part. Where a rank fails, all raise
+    its error.
     """
     count, own = world(), rank()
-    return _in_rounds(work, parts, count, own) if count > 1 else map(work, parts)
+    together = count == 1 or (model is not None and is_sharded(model))
+    return map(work, parts) if together else _in_rounds(work, parts, count, own)
 
 
 def _in_rounds(work: Callable[[Part], Result], parts: Sequence[Part], count: int, own: int) -> Iterator[Result]:

@@ -8,3 +8,9 @@ def unwrapped(model: Any) -> Any:
     while hasattr(model, "module") or hasattr(model, "_orig_mod"):
         model = model.module if hasattr(model, "module") else model._orig_mod
     return model
+
+
+def is_sharded(model: Any) -> bool:
+    """Whether weights are spread over processes, by DeepSpeed or FSDP."""
+    kinds = ("DTensor", "FlatParameter")
+    return any(hasattr(weight, "ds_id") or type(weight).__name__ in kinds for weight in model.parameters())

@@ -65,7 +65,7 @@ def teacher_forced_likelihood(
         return found
 
     batches = batches_of([row.tokens for row in rows], device)
-    for numbers, found in zip(batches, shared_over_ranks(of_batch, batches), strict=True):
+    for numbers, found in zip(batches, shared_over_ranks(of_batch, batches, model), strict=True):
         for number, scored in zip(numbers, found, strict=True):
             log_probs[number], hits[number], kl[number] = scored
         done += len(numbers)

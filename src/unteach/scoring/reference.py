@@ -154,7 +154,7 @@ class CachedStates(Reference):
         def keep(computed: Iterable[Tensor]) -> Path:
             return cache.make(key, lambda directory: write_states(chunks, computed, directory, progress))
 
-        made = first_rank_takes(keep, shared_over_ranks(partial(states_of, model), chunks))
+        made = first_rank_takes(keep, shared_over_ranks(partial(states_of, model), chunks, model))
         with seen_by_all(made):
             return cls(made, head, read)
 

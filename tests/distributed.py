@@ -189,6 +189,7 @@ def refused(world: World, place: Path, asked: Asked) -> str:
         "no such model directory": (["run", "--model", "/nowhere", *words[3:]],),
         "cannot be parted evenly between 2 ranks": (world.words(output, "--batch-size", 3),),
         "rank 1 has another command": (words, {1: without}),
+        "FSDP and DeepSpeed cannot be used yet": (world.words(output, "--set", "trainer.fsdp=true"),),
         "is done by one process": (["try", "--model", home / "model"],),
         "--dry-run: is done by one process": ([*words, "--dry-run"],),
         "rank 1 has another version of unteach": (words, None, {1: partial(_give, rank_watch, "version", "2.0")}),
@@ -209,7 +210,7 @@ def refused(world: World, place: Path, asked: Asked) -> str:
     (output / "report.json").unlink()
     said = one_line(Ranks(["run", "--resume", "--output", output], place / "cache").wait())
     assert "is of a run of 1 process, and this is one of 2; go on with as many" in said, said
-    return f"{len(cases) + 1} wrong starts: one line each, code 2 on both ranks, nothing written"
+    return f"{len(cases) + 2} wrong starts: one line each, code 2 on both ranks, nothing written"
 
 
 def _give(module: Any, name: str, result: Any) -> None:

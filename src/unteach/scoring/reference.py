@@ -21,7 +21,7 @@ from unteach.disk.cache import Cache, cache_directory
 from unteach.errors import ModelError
 from unteach.models.fingerprint import config_facts
 from unteach.models.ranks import any_rank, first_rank_takes, on_first_rank, seen_by_all, shared_over_ranks
-from unteach.models.unwrap import unwrapped
+from unteach.models.unwrap import is_sharded, unwrapped, whole_linear
 from unteach.progress import OnProgress
 from unteach.scoring.lower import Kept, LowerStates, hidden_states
 from unteach.scoring.score import Head, LastHiddenStates, Logits, head_of, last_hidden_states, score
@@ -236,7 +236,8 @@ def _kl_to_itself(model: Any, rows: Sequence[Tree], states: CachedStates) -> flo
 def frozen_head(model: Any) -> Logits:
     """Return a copy of the model's head that training does not move."""
     head = head_of(model)
-    return Head(copy.deepcopy(head.layer).requires_grad_(False), head.scale, head.soft_cap)
+    layer = whole_linear(head.layer) if is_sharded(head.layer) else copy.deepcopy(head.layer)
+    return Head(layer.requires_grad_(False), head.scale, head.soft_cap)
 
 
 def _autocast_dtype(device: str) -> torch.dtype | None:

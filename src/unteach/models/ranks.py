@@ -8,6 +8,7 @@ Whatever runs a model over many rows calls `shared_over_ranks`, whatever reads o
 import functools
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -29,6 +30,7 @@ class _Alone:
 
     now = False
     held = list[ExitStack]()
+    leaving = threading.Lock()
     group: Any = None
 
 
@@ -127,18 +129,26 @@ def held_by_first(held: AbstractContextManager[Result]) -> Iterator[Result]:
         with held as value:
             yield value
         return
-    with ExitStack() as stack:
-        _Alone.held.append(stack)
-        try:
-            yield on_first_rank(stack.enter_context, held)
-            on_first_rank(stack.close)
-        finally:
-            _Alone.held.remove(stack)
+    stack = ExitStack()
+    _Alone.held.append(stack)
+    try:
+        yield on_first_rank(stack.enter_context, held)
+        on_first_rank(stack.close)
+    except BaseException:
+        with _Alone.leaving:
+            if not stack.__exit__(*sys.exc_info()):
+                raise
+    finally:
+        _Alone.held.remove(stack)
 
 
 def let_go() -> None:
-    """Leave what this rank holds for all, as after an error; for a process that is about to end at once."""
-    for stack in reversed(_Alone.held):
+    """Leave what this rank holds for all, as after an error; for a thread that is about to end the process.
+
+    Where the main thread does so already, it is waited for.
+    """
+    free = _Alone.leaving.acquire(timeout=5.0)
+    for stack in reversed(_Alone.held if free else []):
         with suppress(Exception, KeyboardInterrupt):
             stack.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
 

@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -154,10 +155,16 @@ def evaluated(world: World, place: Path, asked: Asked) -> str:
 
 def trained(world: World, place: Path, asked: Asked) -> str:
     """`unteach run` gives the same report up to rounding, and before training to the last bit."""
+    largest = max(_trained(world, place, asked, kind) for kind in ("full", "lora"))
+    return f"before training bit for bit, after it no number differs by more than {largest:.1g}"
+
+
+def _trained(world: World, place: Path, asked: Asked, kind: str) -> float:
+    """Compare runs of all weights or of an adapter; return the largest difference between numbers."""
     reports = {}
     for count in (1, *asked.ranks):
-        output = place / f"run-{count}"
-        words, cache = world.words(output, "--batch-size", 4), place / f"run-cache-{count}"
+        output, cache = place / f"{kind}-{count}", place / f"{kind}-cache-{count}"
+        words = world.words(output, "--batch-size", 4, *(["--lora"] if kind == "lora" else []))
         ended = Ranks(words, cache, count).wait() if count > 1 else [Command(words, cache).wait()]
         assert {end.code for end in ended} == {0}, told(ended)
         result(output)  # all files are there, and no others
@@ -169,7 +176,7 @@ def trained(world: World, place: Path, asked: Asked) -> str:
         found, wrong = far(apart(reports[1], reports[count]))
         assert not wrong, wrong[:5]
         largest = max(largest, found)
-    return f"before training bit for bit, after it no number differs by more than {largest:.1g}"
+    return largest
 
 
 # ---- one end for all -------------------------------------------------------------------------------------------------
@@ -189,7 +196,6 @@ def refused(world: World, place: Path, asked: Asked) -> str:
         "no such model directory": (["run", "--model", "/nowhere", *words[3:]],),
         "cannot be parted evenly between 2 ranks": (world.words(output, "--batch-size", 3),),
         "rank 1 has another command": (words, {1: without}),
-        "FSDP and DeepSpeed cannot be used yet": (world.words(output, "--set", "trainer.fsdp=true"),),
         "is done by one process": (["try", "--model", home / "model"],),
         "--dry-run: is done by one process": ([*words, "--dry-run"],),
         "rank 1 has another version of unteach": (words, None, {1: partial(_give, rank_watch, "version", "2.0")}),
@@ -210,7 +216,47 @@ def refused(world: World, place: Path, asked: Asked) -> str:
     (output / "report.json").unlink()
     said = one_line(Ranks(["run", "--resume", "--output", output], place / "cache").wait())
     assert "is of a run of 1 process, and this is one of 2; go on with as many" in said, said
-    return f"{len(cases) + 2} wrong starts: one line each, code 2 on both ranks, nothing written"
+    return f"{len(cases) + 1} wrong starts: one line each, code 2 on both ranks, nothing written"
+
+
+SRUN = """#!/bin/bash
+# as srun --kill-on-bad-exit=0 WORDS with two tasks: the exit code is the highest of any
+shift
+for n in 0 1; do SLURM_PROCID=$n SLURM_LOCALID=$n SLURM_NTASKS=2 "$@" & tasks+=($!); done
+code=0
+for task in "${tasks[@]}"; do wait $task; ended=$?; [ $ended -gt $code ] && code=$ended; done
+exit $code
+"""
+
+
+def started(world: World, place: Path, asked: Asked) -> str:
+    """Torchrun, accelerate launch and the recipe for Slurm (with an srun of ours) start ranks that make one page."""
+    for name, text in (("srun", SRUN), ("scontrol", "#!/bin/bash\necho localhost\n")):
+        (place / name).write_text(text)
+        (place / name).chmod(0o755)
+    home, recipe = world.home, Path(__file__).parents[1] / "recipes" / "multinode" / "run.sbatch"
+    environment = os.environ | {"PATH": f"{place}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment |= {"SLURM_JOB_NODELIST": "localhost", "SLURM_CPUS_PER_TASK": "1", "UNTEACH_TMPDIR": str(place)}
+    environment |= {"XDG_CACHE_HOME": str(place / "cache"), "ACCELERATE_USE_CPU": "true"}
+    two = ["--num-processes", "2", "--num-machines", "1", "--mixed-precision", "no", "--dynamo-backend", "no"]
+    ways = {
+        "torchrun": ["torchrun", "--standalone", "--nproc-per-node", "2", "-m", "unteach"],
+        "accelerate": ["accelerate", "launch", "--multi-gpu", *two, "--module", "unteach"],
+        "srun": ["bash", str(recipe)],
+    }
+    for way, start in ways.items():
+        for model, code in ((home / "model", 0), ("/nowhere", 2)):
+            output = place / f"{way}-{code}"
+            words = ["evaluate", "--model", model, "--forget", home / "forget.jsonl", "--output", output]
+            words += ["--device", "cpu", "--max-new-tokens", 4]
+            done = subprocess.run(
+                [*start, *map(str, words)], env=environment, capture_output=True, text=True, timeout=300
+            )
+            assert done.returncode == (code if way == "srun" else min(code, 1)), (way, done.stdout, done.stderr)
+            assert done.stdout.count("Page: ") == 1 - code // 2, (way, done.stdout)
+            assert done.stderr.count("/nowhere: no such model directory") == code // 2, (way, done.stderr)
+            assert output.exists() is not bool(code), (way, list(place.iterdir()))
+    return "torchrun, accelerate launch and the Slurm recipe make one page, and say an error once"
 
 
 def _give(module: Any, name: str, result: Any) -> None:
@@ -315,7 +361,7 @@ def until(true: Callable[[], bool], run: Ranks) -> None:
         time.sleep(0.02)
 
 
-KINDS = {kind.__name__: kind for kind in (pieces, evaluated, trained, refused, interrupted, stopped, killed)}
+KINDS = {kind.__name__: kind for kind in (pieces, evaluated, trained, refused, started, interrupted, stopped, killed)}
 
 
 def main() -> int:

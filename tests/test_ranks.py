@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+import toy
 from unteach.errors import ConfigError
 from unteach.models import ranks
+from unteach.models.adapter import add_adapter, lora_config
 
 SCRIPT = Path(__file__).with_name("distributed.py")
 
@@ -52,6 +55,17 @@ def test_one_process_is_a_plain_call() -> None:
         patch.setenv("UNTEACH_HELD", "1")
         ranks.require_same({"model": "a"})
     assert "UNTEACH_HELD" not in os.environ
+
+
+def test_an_adapter_is_drawn_from_the_seed_alone() -> None:
+    """Whatever was drawn before, on this rank or another."""
+    drawn = []
+    for seed in (0, 0, 1):
+        model = toy.model()
+        torch.manual_seed(len(drawn))
+        weights = add_adapter(model, lora_config(4, 8.0), seed).named_parameters()
+        drawn.append(torch.cat([weight.flatten() for name, weight in weights if "lora_A" in name]))
+    assert drawn[0].equal(drawn[1]) and not drawn[0].equal(drawn[2])
 
 
 def test_what_cannot_be_parted_evenly_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

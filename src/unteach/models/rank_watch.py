@@ -77,7 +77,8 @@ class Company:
             for number, who in enumerate(self._who)
             if number != self.rank and (who["host"], who["space"]) == (here["host"], here["space"])
         ]
-        threading.Thread(target=self._watch, name="ranks", daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, name="ranks", daemon=True)
+        self._thread.start()
 
     def begin(self, words: Sequence[str]) -> None:
         """Connect the ranks. Raises ConfigError where one has other versions or another command (`words`)."""
@@ -96,6 +97,7 @@ class Company:
         """Wait until every rank is done."""
         dist.barrier(group=self._group)
         self._left.set()
+        self._thread.join(5.0)  # a thread that is inside of torch when Python ends would abort the process
         with contextlib.suppress(RuntimeError):
             self._store.set(f"left/{self.rank}", "")
             dist.destroy_process_group()
@@ -115,7 +117,9 @@ class Company:
                     self._write(end)
                 else:
                     time.sleep(0.1)
-        return self._finish()
+        code = self._finish()
+        self._thread.join(5.0)
+        return code
 
     # ---- the thread --------------------------------------------------------------------------------------------------
 

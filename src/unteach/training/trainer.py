@@ -96,7 +96,7 @@ class UnlearnTrainer(ResumableTrainer):
         model = load_model(model) if isinstance(model, str) else model
         given = forget_dataset if isinstance(forget_dataset, TrainingData) else None
         self.original_key = given.key if given and given.key else model_fingerprint(model)
-        model = model if peft_config is None else add_adapter(model, peft_config)
+        model = model if peft_config is None else add_adapter(model, peft_config, args.seed)
         args.max_length = longest_row(args.max_length, model)
         if args.train_layers is not None:
             upper_layers(model, args.train_layers)  # raises

@@ -5,7 +5,7 @@ export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo real test test-faults lint types unit clean
+.PHONY: demo real test test-faults test-distributed lint types unit clean
 
 demo: .venv/.ready
 	$(BIN)/unteach demo
@@ -31,6 +31,11 @@ unit: .venv/.ready
 # kill -9, full disks, damaged caches, two commands at a time (docs/reliability.md); about 7 minutes
 test-faults: .venv/.ready
 	$(BIN)/python tests/faults.py
+
+# several ranks are one run: reports, errors, signals, kills (docs/many-gpus.md)
+test-distributed: .venv/.ready
+	$(BIN)/python tests/distributed.py
+	$(BIN)/python -m pytest tests/test_distributed.py
 
 # torch first and by its exact pin: anything looser may fetch gigabytes of GPU packages
 .venv/.ready: pyproject.toml constraints.txt

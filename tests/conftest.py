@@ -6,6 +6,7 @@ import signal
 from unteach.cli.command import quiet
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as for the ranks of a run: DDP warns of what the Trainer asks
 quiet()  # as a verb does before it imports anything that is told by it
 
 from beartype import BeartypeConf, beartype  # noqa: E402

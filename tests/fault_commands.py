@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,13 +38,24 @@ class Ended:
 class Command:
     """`unteach WORDS` in a fork of this process, or in a process of its own (`anew`).
 
-    `kill_at` names a file operation before which it kills itself; they are counted by Python's audit events.
+    `kill_at` names a file operation before which it kills itself; they are counted by Python's audit events. `also` are
+    more variables of its environment, and `before` is called first in the fork.
     """
 
     logs: Path
     """Where the commands of the try that is made write what they print."""
 
-    def __init__(self, words: Sequence[object], cache: Path, *, kill_at: int | None = None, anew: bool = False) -> None:
+    def __init__(
+        self,
+        words: Sequence[object],
+        cache: Path,
+        *,
+        kill_at: int | None = None,
+        anew: bool = False,
+        also: Mapping[str, str] | None = None,
+        before: Callable[[], object] | None = None,
+    ) -> None:
+        environment = {"XDG_CACHE_HOME": str(cache)} | dict(also or {})
         self.log = Path(tempfile.mkstemp(prefix="unteach-", suffix=".log", dir=self.logs)[1])
         self.count = self.log.with_suffix(".count")
         self.began = time.monotonic()
@@ -55,22 +66,30 @@ class Command:
                     [sys.executable, "-m", *arguments],
                     stdout=log,
                     stderr=log,
-                    env=os.environ | {"XDG_CACHE_HOME": str(cache)},
+                    env=os.environ | environment,
                     start_new_session=True,
                 ).pid
             return
         self.pid = os.fork()
         if not self.pid:
-            self._be(arguments, cache, kill_at)
+            self._be(arguments, environment, kill_at, before)
 
-    def _be(self, arguments: list[str], cache: Path, kill_at: int | None) -> None:
+    def _be(
+        self,
+        arguments: list[str],
+        environment: Mapping[str, str],
+        kill_at: int | None,
+        before: Callable[[], object] | None,
+    ) -> None:
         code = 70
         try:
             os.setsid()
             file = os.open(self.log, os.O_WRONLY)
             os.dup2(file, 1)
             os.dup2(file, 2)
-            os.environ["XDG_CACHE_HOME"] = str(cache)
+            os.environ |= environment
+            if before:
+                before()
             sys.argv = arguments
             count = _count_operations(kill_at)
             from unteach.cli.app import main

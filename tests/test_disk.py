@@ -219,13 +219,6 @@ def test_a_child_does_not_keep_the_lock(tmp_path):
         os.waitpid(child, 0)
 
 
-def test_of_several_ranks_the_first_holds_the_lock_for_all(tmp_path, monkeypatch):
-    with only_writer(tmp_path):
-        monkeypatch.setenv("RANK", "1")
-        with only_writer(tmp_path):
-            assert names(tmp_path) == [LOCK]
-
-
 # ---- the cache -------------------------------------------------------------------------------------------------------
 
 

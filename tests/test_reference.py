@@ -107,8 +107,8 @@ def test_full_tuning_moves_neither_the_copy_nor_the_cache(tiny_llama, tmp_path):
 
 def test_a_cache_is_reused_and_another_key_is_not(tiny_llama, tmp_path, monkeypatch):
     written = []
-    write = module._write_states
-    monkeypatch.setattr(module, "_write_states", lambda *args: (written.append(1), write(*args)))
+    write = module.write_states
+    monkeypatch.setattr(module, "write_states", lambda *args: (written.append(1), write(*args)))
     first = CachedStates.build(tiny_llama, NORMALS, Cache(tmp_path, 2**30), "k")
     again = CachedStates.build(tiny_llama, NORMALS, Cache(tmp_path, 2**30), "k")
     assert len(written) == 1

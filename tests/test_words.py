@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate.commands.launch import launch_command_parser
+from torch.distributed.run import get_args_parser
 from typer.main import get_command
 
 from unteach.cli.app import app
@@ -116,7 +118,10 @@ def flags_of(command: Any) -> set[str]:
 
 def test_flags_of_docs_exist() -> None:
     known = flags_of(get_command(app)) | {"--help"}
-    for path in [*(ROOT / "benchmarks").glob("*.py"), ROOT / "tests" / "faults.py"]:
+    for parser in (get_args_parser(), launch_command_parser()):  # torchrun and accelerate launch
+        known |= {flag for action in parser._actions for flag in action.option_strings}
+    scripts = [*(ROOT / "benchmarks").glob("*.py"), ROOT / "tests" / "faults.py", ROOT / "tests" / "distributed.py"]
+    for path in scripts:
         known |= set(re.findall(r"--[a-z][a-z-]+", path.read_text(encoding="utf-8")))
     told = [place for place in lines() if place[0].endswith(".md") and not is_allowed(place[0], place[2])]
     unknown = {

@@ -1,5 +1,6 @@
 """The command line: its verbs, and how it says what went wrong."""
 
+import os
 import sys
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ from rich.console import Console
 from unteach import __version__, signals
 from unteach.cli import baseline, data, judges, mistakes
 from unteach.cli.collect import collect_command
-from unteach.cli.command import Command, new_group
+from unteach.cli.command import Command, Ended, new_group
 from unteach.cli.compare import compare_command
 from unteach.cli.demo import demo_command
 from unteach.cli.evaluate import evaluate_command
@@ -66,33 +67,33 @@ def options(version: Annotated[bool, switch("--version", "Show the version.", "O
 def main() -> None:
     """Run the command line and exit; an expected error is one line and its exit code."""
     with signals.handled():
-        sys.exit(_run())
+        # LOCAL_RANK too, since some clusters name a world in every shell
+        if os.environ.get("WORLD_SIZE", "1") != "1" and "LOCAL_RANK" in os.environ:
+            from unteach.cli.ranks import run_as_rank
+
+            sys.exit(run_as_rank(_run, _print_error))
+        ended = _run()
+        if ended.message:
+            _print_error(ended.message, ended.interrupted)
+        sys.exit(ended.code)
 
 
-def _run() -> int:
-    """Run the command line, say in one line what went wrong, and return the exit code."""
+def _run() -> Ended:
+    """Run the command line; return how it ended, with one line for what went wrong."""
     try:
         code = int(app(standalone_mode=False) or 0)
     except UsageError as error:
-        message = _usage_message(error)
-        if message:
-            _print_error(message)
-        return 2
+        return Ended(2, _usage_message(error))
     except UnteachError as error:
         interrupted = isinstance(error, Interrupted)
-        _print_error(str(error), interrupted)
-        return (interrupted and signals.exit_code()) or error.exit_code
+        return Ended((interrupted and signals.exit_code()) or error.exit_code, str(error), interrupted)
     except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, OSError) and error.filename and not signals.exit_code():
-            _print_error(f"{error.filename}: {error.strerror}; name another file or directory")
-            return 2
+            return Ended(2, f"{error.filename}: {error.strerror}; name another file or directory")
         if not (signals.exit_code() or isinstance(error, KeyboardInterrupt)):
             raise
         code = 130  # what a library makes of a signal
-    if code == 130:
-        _print_error("stopped", interrupted=True)
-        return signals.exit_code() or code
-    return code
+    return Ended(signals.exit_code() or code, "stopped", True) if code == 130 else Ended(code)
 
 
 def _print_error(message: str, interrupted: bool = False) -> None:

@@ -2,10 +2,20 @@
 
 import os
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import typer
 import typer.core
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: its exit code, what is to be said of that, and whether a signal was the reason."""
+
+    code: int
+    message: str = ""
+    interrupted: bool = False
 
 
 def quiet() -> None:
@@ -18,6 +28,8 @@ def quiet() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # PEFT 0.21 asks for a property that Transformers 5 has renamed.
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+    # Accelerate 1.15 sets what torch 2.13 has renamed.
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
 
 
 class _HelpWithoutItself:

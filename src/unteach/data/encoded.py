@@ -1,5 +1,6 @@
 """Examples as token ids that fit a model's context."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,12 @@ class Encoded:
     def length(self) -> int:
         """Tokens of prompt and reply together."""
         return len(self.prompt_ids) + len(self.reply_ids)
+
+
+def digest_of(*sets: Sequence[Encoded]) -> str:
+    """Identify the token ids of encoded rows, in their order."""
+    ids = [[row.ids for row in rows] for rows in sets]
+    return hashlib.sha256(repr(ids).encode()).hexdigest()[:16]
 
 
 def encode_all(

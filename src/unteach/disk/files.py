@@ -63,17 +63,12 @@ def whole_file(path: Path, mode: int = 0o644, fix: str = FIX) -> Iterator[IO[byt
 
 
 @contextlib.contextmanager
-def whole_directory(path: Path, mode: int = 0o755, fix: str = FIX, together: bool = False) -> Iterator[Path]:
+def whole_directory(path: Path, mode: int = 0o755, fix: str = FIX) -> Iterator[Path]:
     """Yield an empty directory that takes the place of `path` when the block ends without an error.
 
-    Raises OutputError, also for what libraries raise when they cannot write. Several processes that write one
-    directory `together` write `path` itself.
+    Raises OutputError, also for what libraries raise when they cannot write.
     """
     with writing(path, fix):
-        if together:
-            path.mkdir(parents=True, exist_ok=True)
-            yield path
-            return
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=PARTIAL))
         try:

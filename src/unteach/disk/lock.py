@@ -136,13 +136,7 @@ class FileLock:
 
 @contextlib.contextmanager
 def only_writer(directory: Path, flag: str = "--output") -> Iterator[None]:
-    """Hold a directory, which must be there, as the only one that writes to it. Raises OutputError where it is held.
-
-    Of the processes of one distributed run, the first one holds it for all.
-    """
-    if int(os.environ.get("RANK") or 0) > 0:
-        yield
-        return
+    """Hold a directory, which must be there, as the only one that writes to it. Raises OutputError where it is held."""
     lock = FileLock(directory / LOCK)
     holder = lock.take()
     if holder is not None:

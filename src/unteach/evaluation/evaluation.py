@@ -10,6 +10,7 @@ from unteach.evaluation.general_ability import GeneralAbility
 from unteach.judges.base import Judge, case_of, verdicts_of
 from unteach.models.context import context_length
 from unteach.models.kept_replies import KeptReplies, generate_cached
+from unteach.models.ranks import on_first_rank
 from unteach.models.reply import Reply
 from unteach.models.unwrap import unwrapped
 from unteach.probes import all_probes
@@ -74,7 +75,7 @@ def evaluate_arm(
     if evaluation.ability:
         with track(f"general ability of {arm}"):
             chat = evaluation.form.name == "chat"
-            evaluation.ability.evaluate(arm, unwrapped(model), evaluation.form.tokenizer, chat=chat)
+            on_first_rank(evaluation.ability.evaluate, arm, unwrapped(model), evaluation.form.tokenizer, chat=chat)
     evaluation.cost.append(meter.cost(model, arm, "evaluation", tokens, generated=generated))
 
 

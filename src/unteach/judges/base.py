@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 from unteach.data.example import Example
 from unteach.data.passages import whole_words
 from unteach.errors import ConfigError, nearest
+from unteach.models.ranks import on_first_rank
 from unteach.models.reply import Reply, ReplyEnd
 from unteach.results.measurement import HARM_SPLITS
 from unteach.results.verdict import Case, Quality, Verdict
@@ -80,7 +81,7 @@ def make_case(example: Example, reply: Reply, end: ReplyEnd, bad: str | None = N
 def verdicts_of(judge: Judge, cases: Sequence[Case]) -> list[Verdict]:
     """Return a judge's verdicts; a reply that was cut before anything was said is unknown, whoever is asked."""
     asked = [case for case in cases if not case.unsaid]
-    given = iter(judge(asked) if asked else [])
+    given = iter(on_first_rank(judge, asked) if asked else [])
     return ["unknown" if case.unsaid else next(given) for case in cases]
 
 

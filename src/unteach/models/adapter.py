@@ -71,11 +71,16 @@ def _linear_in(layers: Sequence[Any]) -> list[str]:
     return sorted({name.rpartition(".")[2] for name, module in named if isinstance(module, linear)})
 
 
-def add_adapter(model: Any, settings: Any) -> Any:
-    """Return the model with a new adapter on it; what PEFT warns of is dealt with where adapters are merged."""
+def add_adapter(model: Any, settings: Any, seed: int = 0) -> Any:
+    """Return the model with a new adapter on it, drawn from `seed`; torch's random state is left as it was.
+
+    What PEFT warns of is dealt with where adapters are merged.
+    """
     from peft import get_peft_model
 
-    with _quiet_peft():
+    devices = [model.device] if model.device.type == "cuda" else []
+    with _quiet_peft(), torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
         return get_peft_model(model, settings)
 
 

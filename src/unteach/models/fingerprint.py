@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from unteach.models.ranks import require_same
 from unteach.models.unwrap import unwrapped
 
 _SAID_ELSEWHERE = ("_name_or_path", "_commit_hash", "use_cache", "transformers_version", "dtype")
@@ -14,9 +15,17 @@ def model_fingerprint(model: Any) -> str:
     """Identify the weights of a model by 16 hex digits; dtype and every change made in memory count."""
     digest = hashlib.blake2b(digest_size=8)
     for name, tensor in sorted(model.state_dict().items()):
+        tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # where ranks share the weights
         digest.update(f"{name}\x1f{tensor.dtype}\x1f{tuple(tensor.shape)}\x1e".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def same_fingerprint(model: Any) -> str:
+    """Return the fingerprint of a model. Raises ConfigError where the ranks of this run have loaded different ones."""
+    fingerprint = model_fingerprint(model)
+    require_same({"model": fingerprint})
+    return fingerprint
 
 
 def config_facts(model: Any) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from transformers import GenerationConfig
 from unteach.errors import ConfigError, DataError
 from unteach.models.context import context_length
 from unteach.models.decoding import continue_batch
+from unteach.models.ranks import shared_over_ranks
 from unteach.models.reply import Reply, ReplyEnd, end_token_ids, named_end
 from unteach.models.vocabulary import embedding_rows, pad_within
 from unteach.progress import OnProgress
@@ -62,12 +63,16 @@ def generate(
     room = _room(model, filled, max_new_tokens)
     replies: dict[int, Reply] = {}
     done = 0
+    batches = list(_batches(filled, room, batch_size))
+
+    def reply_to(number: int) -> list[list[int]]:
+        settings = decoding_settings(room[batches[number][0]], pad, end, temperature)
+        batch = [filled[row] for row in batches[number]]
+        with _own_randomness(model, temperature, seed, number):
+            return continue_batch(model, batch, pad, settings, partial(end.reached, tokenizer))
+
     with untouched(model), torch.no_grad():
-        for number, rows in enumerate(_batches(filled, room, batch_size)):
-            settings = decoding_settings(room[rows[0]], pad, end, temperature)
-            batch = [filled[row] for row in rows]
-            with _own_randomness(model, temperature, seed, number):
-                new_tokens = continue_batch(model, batch, pad, settings, partial(end.reached, tokenizer))
+        for rows, new_tokens in zip(batches, shared_over_ranks(reply_to, range(len(batches)), model), strict=True):
             for row, tokens in zip(rows, new_tokens, strict=True):
                 replies[row] = end.read(tokenizer, tokens)
             done += len(rows)

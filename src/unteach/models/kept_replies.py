@@ -13,6 +13,7 @@ from typing import Any
 from unteach.disk.cache import Cache, cache_directory
 from unteach.models import decoding, generate
 from unteach.models.fingerprint import config_facts
+from unteach.models.ranks import on_first_rank
 from unteach.models.reply import Reply, ReplyEnd
 from unteach.progress import OnProgress
 
@@ -48,13 +49,13 @@ def generate_cached(
         return generate.generate(*arguments, end=end, progress=progress, **settings)
     cache = Cache(cache_directory() / "replies", MOST_BYTES)
     digest = _digest(*arguments, key, end, settings)
-    kept = cache.get(digest).get("replies")
+    kept = on_first_rank(cache.get, digest).get("replies")
     if isinstance(kept, list) and len(kept) == len(prompts) and all(map(_are_ids, kept)):
         if progress is not None:
             progress(len(kept), len(kept))
         return KeptReplies(end.read(tokenizer, ids) for ids in kept)
     replies = generate.generate(*arguments, end=end, progress=progress, **settings)
-    cache.put(digest, {"replies": [reply.ids for reply in replies]})
+    on_first_rank(cache.put, digest, {"replies": [reply.ids for reply in replies]})
     return replies
 
 

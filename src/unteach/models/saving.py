@@ -1,7 +1,6 @@
 """A trained model, written to a directory as it came: dtype, settings and tokenizer are those of the original."""
 
 import copy
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +12,8 @@ import torch
 from transformers.utils import logging
 
 from unteach.disk.files import whole_directory
-from unteach.models.unwrap import unwrapped
+from unteach.models.ranks import held_by_first, on_first_rank
+from unteach.models.unwrap import is_sharded, unwrapped
 
 _LEFT_BEHIND = ("README.md", "training_args.bin")
 """The card of PEFT or TRL, which knows less than the run's beside this directory, and arguments in a pickle."""
@@ -109,19 +109,19 @@ def save_model(write: Callable[[str], None], model: Any, tokenizer: Any, directo
     whole, base = unwrapped(model), base_model(model)
     came, now = getattr(base, "as_it_came", None), AsItCame.of(base)
     adapter = hasattr(whole, "peft_config")
-    dtype = None if came is None or adapter or _is_sharded(base) else came.dtype
+    dtype = None if came is None or adapter or is_sharded(base) else came.dtype
     notes = []
     if adapter:
         notes += _prepare_adapter(whole, base)
     if came is not None:
         came.put_back(base)
-    with whole_directory(directory, together=int(os.environ.get("WORLD_SIZE") or 1) > 1) as partial:
+    with held_by_first(whole_directory(directory)) as partial:
         try:
             with _rounded_to(base, dtype) as changed, saved_quietly():
                 write(str(partial))
         finally:
             now.put_back(base)
-        save_tokenizer(tokenizer, partial)
+        on_first_rank(save_tokenizer, tokenizer, partial)
         for name in _LEFT_BEHIND:
             (partial / name).unlink(missing_ok=True)
     if changed:
@@ -143,12 +143,6 @@ def _prepare_adapter(model: Any, base: Any) -> list[str]:
         "the adapter changes an output layer that shares its weights with the embedding: merge it with unteach, which "
         "parts the two; a program that merges it into the shared weights makes another model (peft issue 2777)"
     ]
-
-
-def _is_sharded(model: Any) -> bool:
-    """Whether weights are spread over processes, by DeepSpeed or FSDP."""
-    kinds = ("DTensor", "FlatParameter")
-    return any(hasattr(weight, "ds_id") or type(weight).__name__ in kinds for weight in model.parameters())
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from typing import Any
 
 from unteach.errors import ConfigError
 from unteach.models.directory import run_file
+from unteach.models.ranks import by_first_rank
 from unteach.objectives.methods import load_method
 from unteach.pipeline.settings import Config, flag, make_config, read_config
 from unteach.text.escape import inert_line
@@ -31,6 +32,7 @@ def settings_of_run(model: str, names: tuple[str, ...] = ASKED) -> dict[str, Any
     return {name: value for name, value in found.items() if value}
 
 
+@by_first_rank
 def as_trained(config: Config, model: str, names: tuple[str, ...] = ASKED) -> tuple[Config, list[str]]:
     """Fill in what the user left open with the settings of the run that `model` names; also return a note of them."""
     given = {name: getattr(config, name) for name in config.model_fields_set}

@@ -273,12 +273,14 @@ def trainer_arguments(config: RunConfig, checkpoints: Path) -> "UnlearnConfig":
 
     Raises ConfigError for a `trainer` key that does not exist or does not fit.
     """
+    from unteach.models.ranks import share_of
     from unteach.training.config import UnlearnConfig
     from unteach.training.values import trainer_values
 
     same = trainer_fields()
     values = {name: getattr(config, name) for name in same}
-    values |= {"per_device_train_batch_size": config.batch_size, "output_dir": str(checkpoints)}
+    batch = share_of(config.batch_size, "--batch-size")  # it says how many negatives a step takes on all ranks
+    values |= {"per_device_train_batch_size": batch, "output_dir": str(checkpoints)}
     if (config.device or "").startswith("cpu"):
         values["use_cpu"] = True
     own = {name: name for name in same} | {"per_device_train_batch_size": "batch_size", "output_dir": "output"}

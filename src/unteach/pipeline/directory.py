@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from unteach.disk.files import PARTIAL, is_partial, living_on, remove_whole, writing
 from unteach.disk.lock import LOCK, only_writer
 from unteach.errors import OutputError
+from unteach.models.ranks import by_first_rank, held_by_first
 
 SETTINGS = "run.yaml"
 CONTRACT = (
@@ -27,12 +28,18 @@ REPLACED = f".replaced{PARTIAL}"
 """Where a run goes that is replaced. While it is there, whatever is left of `CONTRACT` beside it is to be removed."""
 
 
-@contextmanager
-def output_directory(output: str, *, overwrite: bool, resume: bool = False) -> Iterator[Path]:
+def output_directory(output: str, *, overwrite: bool, resume: bool = False) -> AbstractContextManager[Path]:
     """Hold the output directory for the life of a command, which alone may write there; see `check_output`.
 
     Empty directories that it has made are removed where the block fails, and errors of the disk become OutputErrors.
+    The first rank holds it for all.
     """
+    return held_by_first(_held(output, overwrite=overwrite, resume=resume))
+
+
+@contextmanager
+def _held(output: str, *, overwrite: bool, resume: bool) -> Iterator[Path]:
+    """Hold the output directory in this process."""
     directory = _place_of(output, overwrite=overwrite, resume=resume)
     with living_on(directory), _no_empty_left([directory, *directory.absolute().parents]):
         with writing(directory, "name another directory"):
@@ -116,6 +123,7 @@ def _holds_run(directory: Path) -> bool:
     return (directory / SETTINGS).exists() or any(directory.glob(f"seed-*/{SETTINGS}"))
 
 
+@by_first_rank
 def check_inputs(directory: Path, inputs: Iterable[str | None], *, overwrite: bool) -> None:
     """Refuse to overwrite a run that this one reads from. Raises OutputError."""
     going = [(directory / name).resolve() for name in CONTRACT] if overwrite else []

@@ -4,12 +4,14 @@ import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
+from unteach.data.encoded import digest_of
 from unteach.disk.cache import Cache
 from unteach.errors import ConfigError
 from unteach.evaluation.evaluation import evaluate_arm, score_fluency
 from unteach.evaluation.general_ability import load_tasks
 from unteach.models.directory import notes_on
-from unteach.models.fingerprint import model_fingerprint
+from unteach.models.fingerprint import same_fingerprint
+from unteach.models.ranks import held_by_first, require_same
 from unteach.pipeline.as_trained import MEASURED, as_trained
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.directory import check_inputs, output_directory
@@ -57,13 +59,14 @@ def _evaluate(config: RunConfig, original: str | None, directory: Path | None, o
     splits = encode_splits(rows, before.form, config, longest, sets.notes)
     evaluation = new_evaluation(config, splits, before, trusted, ability)
     evaluation.template = template
-    with tempfile.TemporaryDirectory() as scratch:
+    require_same({"tokenizer or chat template": digest_of(*splits.values())})
+    with held_by_first(tempfile.TemporaryDirectory()) as scratch:
         reference = CachedStates.build(before.model, evaluation.trees(), Cache(Path(scratch), MOST_BYTES), "states")
         evaluate_arm(evaluation, "original", before.model, reference, before.key)
         for arm, name in others.items():
             if name:
                 model = load_weights(config, name)
-                evaluate_arm(evaluation, arm, model, reference, model_fingerprint(model))
+                evaluate_arm(evaluation, arm, model, reference, same_fingerprint(model))
                 del model
         score_fluency(evaluation, before.model)
     report = make_report(

@@ -11,7 +11,8 @@ from unteach.disk.files import writing
 from unteach.errors import ConfigError
 from unteach.evaluation.agreement import judge_metrics
 from unteach.evaluation.evaluation import Evaluation, evaluate_arm, measure, notes_of, samples, score_fluency
-from unteach.models.fingerprint import model_fingerprint
+from unteach.models.fingerprint import same_fingerprint
+from unteach.models.ranks import by_first_rank, started
 from unteach.models.unwrap import unwrapped
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.original import LoadSettings, Original, load_weights
@@ -43,7 +44,7 @@ def measure_retrained(evaluation: Evaluation, config: RunConfig, reference: Cach
     """Evaluate the retrained model, where one is given."""
     if config.retrained:
         model = load_weights(config, config.retrained)
-        evaluate_arm(evaluation, "retrained", model, reference, model_fingerprint(model))
+        evaluate_arm(evaluation, "retrained", model, reference, same_fingerprint(model))
 
 
 def measure_fluency(evaluation: Evaluation, config: LoadSettings, trained: Any) -> None:
@@ -59,6 +60,7 @@ def measure_fluency(evaluation: Evaluation, config: LoadSettings, trained: Any) 
     score_fluency(evaluation, load_weights(config, config.model))
 
 
+@by_first_rank
 def make_report(
     evaluation: Evaluation | None,
     *,
@@ -86,10 +88,11 @@ def make_report(
         cost=[*cost, *(evaluation.cost if evaluation else [])],
         data=list(sources),
         notes=[*notes, *(notes_of(evaluation) if evaluation else [])],
-        environment=environment() | {"seed": seed},
+        environment=environment() | {"seed": seed} | started(),
     )
 
 
+@by_first_rank
 def write_report(report: Report, directory: Path) -> None:
     """Write report.json, report.html and, last, the model card: a directory that has all three is finished."""
     with writing(directory / CARD):
@@ -99,11 +102,13 @@ def write_report(report: Report, directory: Path) -> None:
     write_card(report, directory)
 
 
+@by_first_rank
 def is_finished(directory: Path) -> bool:
     """Whether a run has written all of its report."""
     return all((directory / name).is_file() for name in (REPORT, PAGE, CARD))
 
 
+@by_first_rank
 def finish_report(directory: Path) -> Report | None:
     """Write what a run lacks that was cut off after report.json, and return its report; None where there is no report.
 

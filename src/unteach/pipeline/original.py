@@ -9,7 +9,7 @@ from unteach.data.prompt_format import PromptFormat, TemplateSettings, prompt_fo
 from unteach.errors import ConfigError, ModelError
 from unteach.models.adapter import lora_config
 from unteach.models.directory import notes_on
-from unteach.models.fingerprint import model_fingerprint
+from unteach.models.fingerprint import same_fingerprint
 from unteach.models.loading import LoadSettings, check_loadable, load_configured, load_tokenizer
 from unteach.models.reply import named_end
 from unteach.pipeline.config import ModelSettings
@@ -54,7 +54,7 @@ def load_original(config: LoadSettings, name: str | None = None, *, trained: boo
     form = prompt_format(tokenizer, config.prompt_format, named_end(model), TemplateSettings.of(config))
     if trained:
         adapter_settings(config, model)
-    return Original(name, model, tokenizer, form, model_fingerprint(model), notes_on(name))
+    return Original(name, model, tokenizer, form, same_fingerprint(model), notes_on(name))
 
 
 def load_weights(config: LoadSettings, name: str, *, trained: bool = False) -> Any:

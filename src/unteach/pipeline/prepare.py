@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unteach.data.encoded import Encoded
+from unteach.data.encoded import Encoded, digest_of
 from unteach.data.example import Example
 from unteach.data.own_answers import Answer, answer_prompts
 from unteach.errors import ConfigError
@@ -12,6 +12,7 @@ from unteach.evaluation.evaluation import Evaluation
 from unteach.evaluation.general_ability import GeneralAbility, load_tasks
 from unteach.judges import load_judges
 from unteach.judges.base import Judge, JudgeSettings, LearningJudge
+from unteach.models.ranks import on_first_rank, require_same
 from unteach.objectives.methods import Method, load_method
 from unteach.pipeline.config import RunConfig, in_language, trainer_arguments
 from unteach.pipeline.original import Original, check_adapter_settings, check_comparable, load_original
@@ -68,6 +69,7 @@ def prepare(config: RunConfig, directory: Path, answer: Answer = answer_prompts)
     arguments = trainer_arguments(config, directory / "checkpoints")
     method = choose_method(arguments, adapter=config.lora)
     data = _encode_training_rows(arguments, original, sets)
+    require_same({"tokenizer or chat template": digest_of(data.negatives, data.normals)})
     cost = list(sets.cost)
     if method.draws_by_likelihood:
         data, reading = _add_shares(data, method, arguments, original)
@@ -209,7 +211,7 @@ def trusted_judges(
                         f"--judge {judge.name}: it learns from the training rows of `unteach run`, and here all rows "
                         "are judged; choose another judge"
                     )
-                judge.learn(negatives, normals)
+                on_first_rank(judge.learn, negatives, normals)
             trusted.append(judge)
         except ConfigError as error:
             if judge is judges[0]:

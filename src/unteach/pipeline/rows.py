@@ -15,6 +15,7 @@ from unteach.data.reading import read as read_source
 from unteach.data.sources import named_set
 from unteach.errors import ConfigError, DataError
 from unteach.models.context import context_length
+from unteach.models.ranks import by_first_rank
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.settings import flag
 from unteach.results.report import Cost, Source
@@ -50,6 +51,7 @@ class Sets:
     language: str = "en"
 
 
+@by_first_rank
 def read_sets(config: RunConfig) -> Sets:
     """Read, clean and split all rows of a run. Raises DataError for what cannot be used."""
     notes: list[str] = []
@@ -104,6 +106,7 @@ def language_of_rows(rows: Sequence[Example]) -> str:
     return language_of(text for row in rows for text in (row.prompt, row.reply))
 
 
+@by_first_rank
 def read_evaluation_rows(config: RunConfig) -> Sets:
     """Read the rows of `unteach evaluate`: all negatives are unseen, and all normal rows normal."""
     notes: list[str] = []

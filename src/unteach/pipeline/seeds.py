@@ -9,6 +9,7 @@ from scipy.stats import t
 
 from unteach.disk.files import remove_whole
 from unteach.errors import ConfigError
+from unteach.models.ranks import by_first_rank, on_first_rank
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.directory import SETTINGS, output_directory
 from unteach.pipeline.measure import is_finished, write_report
@@ -36,9 +37,9 @@ def run_seeds(config: RunConfig, count: int, *, resume: bool = False, overwrite:
             own = config.model_copy(update={"seed": seed, "output": str(place)})
             if resume and is_finished(place):
                 resumed(own, place)  # the same settings?
-                reports.append(Report.read(place))
+                reports.append(on_first_rank(Report.read, place))
                 continue
-            begun = (place / SETTINGS).exists()
+            begun = on_first_rank((place / SETTINGS).exists)
             reports.append(run(own, resume=resume and begun, overwrite=overwrite and begun))
         if overwrite:
             _remove_others(directory, keep=range(config.seed, config.seed + count))
@@ -122,6 +123,7 @@ def _add_up(costs: Sequence[Cost]) -> list[Cost]:
     return added
 
 
+@by_first_rank
 def _remove_others(directory: Path, keep: Collection[int]) -> None:
     """Remove runs of other seeds that a replaced run has left."""
     for place in directory.glob("seed-*"):

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from unteach.disk.files import write_whole
 from unteach.errors import ConfigError, DataError, OutputError, nearest
+from unteach.models.ranks import by_first_rank
 from unteach.pipeline.directory import SETTINGS, beginning
 from unteach.text.bounded import YamlFault, read_yaml
 from unteach.text.escape import inert_line
@@ -178,6 +179,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     return values
 
 
+@by_first_rank
 def write_config(
     config: Settings,
     directory: Path,
@@ -195,6 +197,7 @@ def write_config(
         write_whole(directory / FILE_NAME, f"# Replays this run: {command}\n{text}")
 
 
+@by_first_rank
 def resumed(config: Config, directory: Path) -> Config:
     """Return the settings of the run in `directory`; those set in `config` must be equal to them.
 

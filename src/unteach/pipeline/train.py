@@ -38,7 +38,7 @@ def make_trainer(prepared: Prepared) -> UnlearnTrainer:
     """Make the trainer of a run, without running the model. Raises ConfigError for settings that cannot be."""
     config, original = prepared.config, prepared.original
     try:
-        return UnlearnTrainer(
+        trainer = UnlearnTrainer(
             original.model,
             prepared.arguments,
             prepared.data,
@@ -50,6 +50,10 @@ def make_trainer(prepared: Prepared) -> UnlearnTrainer:
         if not config.trainer:
             raise
         raise ConfigError(f"--set {', '.join(config.trainer)}: {inert_line(str(error), 200)}") from error
+    if trainer.args.fsdp or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        fix = "each rank must hold the whole model: start without them, or with --load-in-4bit or a smaller model"
+        raise ConfigError(f"FSDP and DeepSpeed cannot be used yet (docs/many-gpus.md); {fix}")
+    return trainer
 
 
 def train(

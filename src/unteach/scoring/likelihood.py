@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from unteach.models.ranks import shared_over_ranks
 from unteach.models.unwrap import unwrapped
 from unteach.progress import OnProgress
 from unteach.scoring.reference import Reference
@@ -49,18 +50,24 @@ def teacher_forced_likelihood(
     kl = [0.0] * len(rows)
     device = next(unwrapped(model).parameters()).device
     done = 0
-    for numbers in batches_of([row.tokens for row in rows], device):
+
+    def of_batch(numbers: Sequence[int]) -> list[tuple[list[float], list[bool], float]]:
         batch = lay_out([rows[number] for number in numbers], pad_id).to(device)
         original = reference(batch) if reference else None
         live = last_hidden_states(model, batch)
         scores = score(live, batch.targets, original)
         greedy = greedy_hits(live, batch.targets)
-        for place, number in enumerate(numbers):
+        found = []
+        for place in range(len(numbers)):
             own = batch.branches == place
-            log_probs[number] = scores.log_probs[own].tolist()
-            hits[number] = greedy[own].tolist()
-            if scores.kl is not None:
-                kl[number] = max(0.0, float(scores.kl[own].mean()))
+            drift = 0.0 if scores.kl is None else max(0.0, float(scores.kl[own].mean()))
+            found.append((scores.log_probs[own].tolist(), greedy[own].tolist(), drift))
+        return found
+
+    batches = batches_of([row.tokens for row in rows], device)
+    for numbers, found in zip(batches, shared_over_ranks(of_batch, batches, model), strict=True):
+        for number, scored in zip(numbers, found, strict=True):
+            log_probs[number], hits[number], kl[number] = scored
         done += len(numbers)
         if progress:
             progress(done, len(rows))

@@ -8,20 +8,24 @@ import contextlib
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from unteach.disk.cache import Cache, cache_directory
 from unteach.errors import ModelError
 from unteach.models.fingerprint import config_facts
-from unteach.models.unwrap import unwrapped
+from unteach.models.ranks import any_rank, first_rank_takes, on_first_rank, seen_by_all, shared_over_ranks
+from unteach.models.unwrap import is_sharded, unwrapped, whole_linear
 from unteach.progress import OnProgress
 from unteach.scoring.lower import Kept, LowerStates, hidden_states
 from unteach.scoring.score import Head, LastHiddenStates, Logits, head_of, last_hidden_states, score
+from unteach.scoring.states_file import INDEX, STATES, batches_of_states, plain_dtype, states_of, write_states
 from unteach.scoring.trees import Tree, TreeBatch, lay_out
 
 MOST_BYTES = 16 * 2**30
@@ -117,11 +121,11 @@ class CachedStates(Reference):
 
     def __init__(self, directory: Path, head: Logits, tokens_read: int = 0) -> None:
         self.directory, self._head, self.tokens_read = directory, head, tokens_read
-        index = json.loads((directory / "index.json").read_text())
+        index = json.loads((directory / INDEX).read_text())
         self._places = {(split, row): (start, length) for split, row, start, length in index["rows"]}
         self._dtype = getattr(torch, index["dtype"])
         shape = (index["tokens"], index["width"])
-        self._states = np.memmap(directory / "states.bin", dtype=_plain_dtype(self._dtype), mode="r", shape=shape)
+        self._states = np.memmap(directory / STATES, dtype=plain_dtype(self._dtype), mode="r", shape=shape)
 
     @classmethod
     def build(
@@ -140,11 +144,19 @@ class CachedStates(Reference):
         the model's logits.
         """
         head, read = frozen_head(model), sum(tree.tokens for tree in rows)
-        if kept := cache.find(key):
-            with contextlib.suppress(OSError):  # another run may have removed it since
-                return cls(kept, head, read)
-        made = cache.make(key, lambda directory: _write_states(model, rows, directory, batch_tokens, progress))
-        return cls(made, head, read)
+        kept, opened = on_first_rank(cache.find, key), None
+        with contextlib.suppress(OSError):  # another run may have removed it since
+            opened = cls(kept, head, read) if kept else None
+        if not any_rank(opened is None):
+            return cast(CachedStates, opened)
+        chunks = batches_of_states(rows, batch_tokens)
+
+        def keep(computed: Iterable[Tensor]) -> Path:
+            return cache.make(key, lambda directory: write_states(chunks, computed, directory, progress))
+
+        made = first_rank_takes(keep, shared_over_ranks(partial(states_of, model), chunks, model))
+        with seen_by_all(made):
+            return cls(made, head, read)
 
     def knows(self, rows: Sequence[Tree]) -> bool:
         """Whether the states of all these rows were computed."""
@@ -224,7 +236,8 @@ def _kl_to_itself(model: Any, rows: Sequence[Tree], states: CachedStates) -> flo
 def frozen_head(model: Any) -> Logits:
     """Return a copy of the model's head that training does not move."""
     head = head_of(model)
-    return Head(copy.deepcopy(head.layer).requires_grad_(False), head.scale, head.soft_cap)
+    layer = whole_linear(head.layer) if is_sharded(head.layer) else copy.deepcopy(head.layer)
+    return Head(layer.requires_grad_(False), head.scale, head.soft_cap)
 
 
 def _autocast_dtype(device: str) -> torch.dtype | None:
@@ -236,42 +249,3 @@ def _kinds(model: Any) -> list[torch.dtype]:
     """Return what the model computes in: its weights' dtype and, where it is on, that of autocast."""
     autocast = _autocast_dtype(next(unwrapped(model).parameters()).device.type)
     return [model.dtype] if autocast is None else [model.dtype, autocast]
-
-
-@torch.no_grad()
-def _write_states(
-    model: Any, rows: Sequence[Tree], directory: Path, batch_tokens: int, progress: OnProgress | None
-) -> None:
-    """Write states.bin row after row, and index.json."""
-    device = next(unwrapped(model).parameters()).device
-    ordered = sorted(rows, key=lambda tree: -tree.tokens)
-    places, written, width, dtype = [], 0, 0, torch.float32
-    with open(directory / "states.bin", "wb") as file:
-        start = 0
-        while start < len(ordered):
-            stop = start + max(1, batch_tokens // ordered[start].tokens)
-            chunk = ordered[start:stop]
-            batch = lay_out(chunk).to(device)
-            original = last_hidden_states(model, batch)
-            if not isinstance(original.head, Head):
-                raise ModelError(
-                    f"{type(unwrapped(model)).__name__} changes its logits after the head in a way that cannot be "
-                    "cached; use --reference frozen, or --lora with --reference adapter_off"
-                )
-            states = original.states.detach().cpu().contiguous()
-            width, dtype = states.shape[1], states.dtype
-            file.write(states.view(torch.uint8).numpy().tobytes())
-            for tree in chunk:
-                length = len(tree.branches[0].reply_ids)
-                places.append((*tree.key, written, length))
-                written += length
-            start = stop
-            if progress:
-                progress(min(start, len(ordered)), len(ordered))
-    index = {"tokens": written, "width": width, "dtype": str(dtype).removeprefix("torch."), "rows": places}
-    (directory / "index.json").write_text(json.dumps(index))
-
-
-def _plain_dtype(dtype: torch.dtype) -> str:
-    """Return a numpy type of the same size: numpy has no bfloat16, so states are stored as plain bits."""
-    return {1: "uint8", 2: "int16", 4: "int32", 8: "int64"}[dtype.itemsize]

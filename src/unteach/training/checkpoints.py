@@ -40,6 +40,20 @@ def last_complete(directory: Path, ranks: int = 1) -> Path | None:
     return found[max(steps)] if steps else None
 
 
+def refuse_other_ranks(directory: Path, ranks: int) -> None:
+    """Raise OutputError where the checkpoints under a directory are those of another number of ranks.
+
+    Weights and rows would be the same, but not the bits of what follows.
+    """
+    for checkpoint in directory.glob("checkpoint-*"):
+        wrote = max(1, len(list(checkpoint.glob("rng_state_*.pth"))))
+        if wrote != ranks and complete_step(checkpoint, wrote) is not None:
+            raise OutputError(
+                f"{checkpoint}: is of a run of {wrote} {'process' if wrote == 1 else 'processes'}, and this is one of "
+                f"{ranks}; go on with as many, or begin again with --overwrite"
+            )
+
+
 def write_state(checkpoint: Path, state: dict[str, Any]) -> None:
     """Write our own state, which completes the checkpoint, once all other files are on the disk. Raises OutputError."""
     sync_tree(checkpoint)

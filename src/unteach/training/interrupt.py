@@ -7,6 +7,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from unteach import signals
+from unteach.models.ranks import any_rank
 
 
 class StopOnInterrupt(TrainerCallback):
@@ -41,8 +42,9 @@ class StopOnInterrupt(TrainerCallback):
         self._training = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Save and stop if asked to."""
-        if self.asked:
+        """Save and stop if asked to, on all ranks if any was."""
+        if any_rank(self.asked):  # a signal that comes meanwhile is of the next step
+            self.asked = True
             control.should_save = True
             control.should_training_stop = True
 

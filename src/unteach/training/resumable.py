@@ -15,6 +15,7 @@ from unteach.training.checkpoints import (
     complete_step,
     last_complete,
     read_state,
+    refuse_other_ranks,
     writing_checkpoint,
 )
 from unteach.training.curve import Curve
@@ -55,6 +56,7 @@ class ResumableTrainer(Trainer):
         directory = Path(self.args.output_dir)
         checkpoint = last_complete(directory, self.args.world_size) if wanted is True else Path(str(wanted))
         if checkpoint is None:
+            refuse_other_ranks(directory, self.args.world_size)
             return None
         if complete_step(checkpoint, self.args.world_size) is None:
             raise OutputError(f"{checkpoint}: not a complete checkpoint of such a run; name another or start again")

@@ -5,6 +5,7 @@ Each is tried on the run's first batch; where scores differ, the slow and exact 
 
 from typing import Any
 
+from unteach.models.ranks import any_rank
 from unteach.models.unwrap import unwrapped
 from unteach.scoring.lower import LowerStates, lower_agree
 from unteach.scoring.reference import AdapterOff, Reference
@@ -35,8 +36,8 @@ class Shortcuts:
             return batch
         if self.plain_rows is None:
             agree, difference = trees_agree(model, batch)
-            self.plain_rows = not agree
-            if not agree:
+            self.plain_rows = any_rank(not agree)
+            if self.plain_rows:
                 self._notes.append(
                     f"{_name(model)} does not score prompt trees as it scores plain rows (difference {difference:.2g} "
                     "nats): every reply is computed as a row of its own, which is slower and exact"
@@ -50,7 +51,7 @@ class Shortcuts:
             return
         self._lower_tried = True
         agree, difference = lower_agree(model, batch, self.lower)
-        if agree:
+        if not any_rank(not agree):
             return
         self.lower = None
         if isinstance(reference, AdapterOff):

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback
@@ -22,6 +21,7 @@ from unteach.models.adapter import add_adapter
 from unteach.models.fingerprint import model_fingerprint
 from unteach.models.layers import freeze_below, upper_layers
 from unteach.models.loading import load_model, load_tokenizer
+from unteach.models.ranks import totals
 from unteach.models.reply import named_end
 from unteach.models.vocabulary import embedding_rows
 from unteach.objectives.loss import method_loss
@@ -96,7 +96,7 @@ class UnlearnTrainer(ResumableTrainer):
         model = load_model(model) if isinstance(model, str) else model
         given = forget_dataset if isinstance(forget_dataset, TrainingData) else None
         self.original_key = given.key if given and given.key else model_fingerprint(model)
-        model = model if peft_config is None else add_adapter(model, peft_config)
+        model = model if peft_config is None else add_adapter(model, peft_config, args.seed)
         args.max_length = longest_row(args.max_length, model)
         if args.train_layers is not None:
             upper_layers(model, args.train_layers)  # raises
@@ -171,9 +171,6 @@ class UnlearnTrainer(ResumableTrainer):
             if shares is None:
                 shares, read = negative_shares(self.model, self.train_dataset, pad, self.args.progress)
                 self.meter.add(forward=read)
-            if self.args.world_size > 1:  # every rank must draw alike, to the last bit
-                ranks = self.accelerator.reduce(torch.from_numpy(shares).to(self.args.device), "mean")
-                shares = ranks.cpu().numpy()
             self.train_dataset.share_out(shares)
         self._count_reference(self.reference)
 
@@ -193,7 +190,6 @@ class UnlearnTrainer(ResumableTrainer):
                 return [*validated, *compared_rows(self.method, self.data, self.train_dataset), *evaluated]
 
             with (
-                self.args.main_process_first(desc="reference cache"),
                 self.accelerator.autocast(),  # in the precision of training, or KL would not begin at 0
                 track("reference", self.args.progress) as progress,
             ):
@@ -215,9 +211,9 @@ class UnlearnTrainer(ResumableTrainer):
     def _count_reference(self, reference: Reference | None) -> None:
         """Add the tokens that the reference has read since the last count to the cost."""
         if reference is not None:
-            read, ranks = reference.tokens_read, self.args.world_size if reference.on_every_rank else 1
-            self.meter.add(forward=(read - self._reference_read) * ranks)
-            self._reference_read = read
+            read = reference.tokens_read - self._reference_read
+            self.meter.add(forward=totals(read)[0] if reference.on_every_rank else read)
+            self._reference_read += read
 
     # ---- stopping ----------------------------------------------------------------------------------------------------
 
@@ -229,23 +225,22 @@ class UnlearnTrainer(ResumableTrainer):
     def _validation_kl(self) -> float:
         reference, rows = self.reference, self._validation_rows
         assert reference is not None
-        kl = self._agreed(kl_on(self.model, rows, reference, self.data.form.ids.pad_id))
-        self.meter.add(forward=sum(row.tokens for row in rows) * self.args.world_size)  # each rank reads them all
+        kl = kl_on(self.model, rows, reference, self.data.form.ids.pad_id)
+        self.meter.add(forward=sum(row.tokens for row in rows))
         self._count_reference(reference)
         return kl
 
     def _validate(self, negatives: Sequence[Encoded], curve: bool = False) -> Behaviour:
         """Judge the model's replies to validation negatives, at its cost, and add them to the `curve`."""
         seen = self._replies(negatives)
-        self.meter.add(forward=seen.read * (ranks := self.args.world_size), generated=seen.said * ranks)
+        self.meter.add(forward=seen.read, generated=seen.said)
         if curve and self.state.global_step:
             self.curve.saw(self.state.global_step, seen, self.meter)
         return seen
 
     def _replies(self, negatives: Sequence[Encoded]) -> Behaviour:
-        """Judge the model's replies to negatives, as it is now; every rank gets what the first has seen."""
-        seen = [behaviour_of(self.model, self.data.form, negatives, self.judge, self.args.validation_new_tokens)]
-        return broadcast_object_list(seen)[0] if self.args.world_size > 1 else seen[0]
+        """Judge the model's replies to negatives, as it is now."""
+        return behaviour_of(self.model, self.data.form, negatives, self.judge, self.args.validation_new_tokens)
 
     def _agreed(self, value: float) -> float:
         """Average a metric over ranks, so that every rank decides alike."""
@@ -281,7 +276,8 @@ class UnlearnTrainer(ResumableTrainer):
         loss = method_loss(model, self.method, forget, normal, reference, self.shortcuts.lower)
         self._count_reference(reference)
         tokens = sum(batch.token_count for batch in (forget, normal) if batch)
-        self.meter.add(backward=tokens * self.args.world_size, kept=self.shortcuts.skipped() * self.args.world_size)
+        read, kept = totals(tokens, self.shortcuts.skipped())
+        self.meter.add(backward=read, kept=kept)
         self.watch.metrics = self._metrics.add(loss.metrics, tokens) or self.watch.metrics
         value = float(loss.value.detach())
         limit = 2 * math.log(self.model.config.get_text_config().vocab_size)
@@ -335,7 +331,7 @@ class UnlearnTrainer(ResumableTrainer):
                 values |= {"bad_rate": seen.bad_share, "broken_rate": seen.broken_share}
             if not sets and self.data.validation_normals and reference:
                 values["kl"] = kl_on(self.model, self._validation_rows, reference, self.data.form.ids.pad_id)
-        metrics = {f"{metric_key_prefix}_{name}": self._agreed(value) for name, value in values.items()}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

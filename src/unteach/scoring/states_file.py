@@ -1,0 +1,65 @@
+"""The original's last hidden states in files: how they are computed, and how they are laid out."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unteach.errors import ModelError
+from unteach.models.unwrap import unwrapped
+from unteach.progress import OnProgress
+from unteach.scoring.score import Head, last_hidden_states
+from unteach.scoring.trees import Tree, lay_out
+
+STATES, INDEX = "states.bin", "index.json"
+"""The files of a directory of states: all states one after the other, and what they are of."""
+
+
+def batches_of_states(rows: Sequence[Tree], batch_tokens: int) -> list[list[Tree]]:
+    """Return the rows in batches, the longest first."""
+    ordered, chunks = sorted(rows, key=lambda tree: -tree.tokens), list[list[Tree]]()
+    while ordered:
+        count = max(1, batch_tokens // ordered[0].tokens)
+        chunks.append(ordered[:count])
+        ordered = ordered[count:]
+    return chunks
+
+
+@torch.no_grad()
+def states_of(model: Any, chunk: Sequence[Tree]) -> Tensor:
+    """Return the last hidden states of a batch's reply tokens, on the CPU."""
+    original = last_hidden_states(model, lay_out(chunk).to(next(unwrapped(model).parameters()).device))
+    if not isinstance(original.head, Head):
+        raise ModelError(
+            f"{type(unwrapped(model)).__name__} changes its logits after the head in a way that cannot be "
+            "cached; use --reference frozen, or --lora with --reference adapter_off"
+        )
+    return original.states.detach().cpu().contiguous()
+
+
+def write_states(
+    chunks: Sequence[Sequence[Tree]], computed: Iterable[Tensor], directory: Path, progress: OnProgress | None
+) -> None:
+    """Write the states row after row, and where those of each row begin."""
+    places, written, done, width, dtype = [], 0, 0, 0, torch.float32
+    with open(directory / STATES, "wb") as file:
+        for chunk, states in zip(chunks, computed, strict=True):
+            width, dtype = states.shape[1], states.dtype
+            file.write(states.view(torch.uint8).numpy().tobytes())
+            for tree in chunk:
+                length = len(tree.branches[0].reply_ids)
+                places.append((*tree.key, written, length))
+                written += length
+            done += len(chunk)
+            if progress:
+                progress(done, sum(map(len, chunks)))
+    index = {"tokens": written, "width": width, "dtype": str(dtype).removeprefix("torch."), "rows": places}
+    (directory / INDEX).write_text(json.dumps(index))
+
+
+def plain_dtype(dtype: torch.dtype) -> str:
+    """Return a numpy type of the same size: numpy has no bfloat16, so states are stored as plain bits."""
+    return {1: "uint8", 2: "int16", 4: "int32", 8: "int64"}[dtype.itemsize]

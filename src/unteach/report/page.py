@@ -12,6 +12,7 @@ from unteach.report.headline import headline, tested_arm
 from unteach.report.html import render_page
 from unteach.report.outcome import doubts, headline_rows, outcome
 from unteach.report.samples import samples
+from unteach.report.stress import read_card, stress_section
 from unteach.report.training import LOG, draw_stages
 from unteach.results.arms import ORIGINAL, RETRAINED
 from unteach.results.report import OWN_ANSWERS, Report
@@ -62,6 +63,7 @@ def page(report: Report, directory: str | Path | None = None) -> str:
         "splits": [] if grids else metric_rows(report, arms),
         "stages": draw_stages(report, Path(directory)) if directory is not None else [],
         "gaps": gaps(report, directory) if directory is not None else {},
+        "stress": stress_section(read_card(directory)),
         "samples": samples(report),
         "opinions": opinions,
         "cost": cost_table(report, joined=False),
@@ -76,6 +78,7 @@ def _sections(report: Report, content: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the links at the top of the page, to the sections that there are."""
     known = [
         ("training", "Training", content["stages"] or content["ended"]),
+        ("stress", "Stress", content["stress"]),
         ("samples", "Samples", content["samples"]),
         ("metrics", "All metrics", content["splits"] or content["grids"]),
         ("judges", "Judges", opinions.has_second_opinions(report) or opinions.quality_lines(report)),

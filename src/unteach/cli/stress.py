@@ -8,10 +8,13 @@ from rich.console import Console
 
 from unteach.cli.flags import option, switch
 from unteach.cli.outcome import page_lines
-from unteach.errors import ConfigError
+from unteach.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
+    from unteach.pipeline.config import RunConfig
     from unteach.results.stress import StressCard
+
+PRESETS = ("quick", "full")
 
 Run = Annotated[str, typer.Argument(help="Directory of a finished `unteach run`.", metavar="RUN", show_default=False)]
 Preset = Annotated[
@@ -21,6 +24,11 @@ Only = Annotated[str, option("--only", "Only these attacks, with commas; see --l
 Device = Annotated[str | None, option("--device", "cpu, cuda, cuda:0 …; unset: as the run.", "Options", "NAME")]
 Again = Annotated[bool, switch("--again", "Measure anew what stress.json holds already.", "Options")]
 List = Annotated[bool, switch("--list", "List the attacks, and what each asks.", "Options")]
+Stress = Annotated[
+    str | None,
+    option("--stress", "Then try to bring it back, as `unteach stress` does: quick or full.", "Evaluation", "NAME"),
+]
+"""The flag of `unteach run`."""
 
 
 def stress_command(
@@ -59,6 +67,24 @@ def stress_command(
 
     names = [name.strip() for name in only.split(",") if name.strip()]
     print_card(stress(run, preset=preset, only=names, again=again, device=device), run)
+
+
+def check_stress(preset: str | None, seeds: int) -> None:
+    """Raise ConfigError for a value of --stress that cannot be, before anything is done."""
+    if preset is None:
+        return
+    if preset not in PRESETS:
+        raise ConfigError(f"--stress {preset}: unknown{nearest(preset, PRESETS)} (known: {', '.join(PRESETS)})")
+    if seeds != 1:
+        raise ConfigError("--stress and --seeds exclude each other; run `unteach stress OUTPUT/seed-N` for each seed")
+
+
+def stress_after(preset: str | None, config: "RunConfig") -> None:
+    """Stress the run that has just ended, where that was asked for."""
+    if preset is not None:
+        from unteach.pipeline.stress import stress
+
+        print_card(stress(config.output, preset=preset, device=config.device), config.output)
 
 
 def print_card(card: "StressCard", run: str) -> None:

@@ -33,7 +33,6 @@ from unteach.results.report import FILE_NAME as REPORT
 from unteach.results.report import Report, environment
 from unteach.results.stress import StressCard
 
-PRESETS = tuple(PLANS)
 FEWEST = 2
 """Unseen negatives that a card needs: one to attack and one to hold back."""
 
@@ -100,7 +99,9 @@ def _stress(directory: Path, config: RunConfig, preset: str, attacks: Sequence[A
     for name in filter(None, (names["unlearned"], names["retrained"])):
         check_comparable(config, name, original.tokenizer)
     prepared = _prepare(config, original, PLANS[preset], notes)
-    card = _begin(directory, prepared, preset, notes, again)
+    card = _begin(directory, prepared, preset, notes)
+    if again:
+        card.attacks = [found for found in card.attacks if found.name not in {attack.name for attack in attacks}]
     for arm in ("unlearned", "original", "retrained"):
         if names[arm]:
             _stress_arm(card, arm, str(names[arm]), attacks, prepared, original, directory)
@@ -149,7 +150,7 @@ def _once(rows: Sequence[Example]) -> list[Example]:
     return list({(row.prompt_key if row.prompt.strip() else row.key): row for row in rows}.values())
 
 
-def _begin(directory: Path, prepared: _Prepared, preset: str, notes: list[str], again: bool) -> StressCard:
+def _begin(directory: Path, prepared: _Prepared, preset: str, notes: list[str]) -> StressCard:
     """Return the card that lies in the run directory where it is about the same, else an empty one."""
     config, rows = prepared.config, prepared.rows
     told = [preset, config.judge[0], str(config.max_new_tokens), str(config.seed), prepared.form.name]
@@ -167,7 +168,7 @@ def _begin(directory: Path, prepared: _Prepared, preset: str, notes: list[str], 
         notes=notes,
         environment=environment(),
     )
-    kept = None if again else StressCard.read(directory)
+    kept = StressCard.read(directory)
     same = kept is not None and all(kept.made_of.get(name) == value for name, value in made_of.items())
     return kept if kept is not None and same else fresh
 

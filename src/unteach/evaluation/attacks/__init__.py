@@ -7,8 +7,12 @@ from importlib import import_module
 from unteach.errors import ConfigError, nearest
 from unteach.evaluation.attacks.base import Attack
 
-_ORDER = ("as_asked", "relearning", "quantised", "pruned")
-"""These come first; all others by name."""
+_ORDER = (
+    *("as_asked", "relearning", "quantised", "pruned"),
+    *("prefilled", "few_shot", "other_format", "role_play", "sampled", "second_turn"),
+    *("refusal_direction", "logit_lens", "lookalikes_wrapped"),
+)
+"""The order of the card: weights, other ways to ask, a look inside, harmless neighbours; new ones come last."""
 
 
 def attack_names() -> list[str]:

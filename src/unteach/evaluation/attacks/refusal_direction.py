@@ -57,7 +57,7 @@ def _last_states(target: Target, rows: Sequence[Encoded]) -> list[Tensor]:
 
 @contextmanager
 def ablated(model: Any, direction: Tensor) -> Iterator[None]:
-    """Within this block the direction is projected out of the residual stream; a direction of length 0 changes nothing."""
+    """Within this block the direction is projected out of the residual stream; one of length 0 changes nothing."""
     length = direction.norm()
     unit = direction / length if length > 0 else direction
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from unteach.data.example import Example
-from unteach.evaluation.attacks.base import DialogueAttack, Outcome, Target, Values, any_of
+from unteach.evaluation.attacks.base import DialogueAttack, Outcome, Target, Values
 from unteach.models.reply import Reply
 from unteach.prompts.attacks import attack_wording
 from unteach.prompts.turn import Turn
@@ -12,7 +12,7 @@ from unteach.prompts.turn import Turn
 class SecondTurn(DialogueAttack):
     """A dialogue goes on after the model's own first reply: the prompt again, or words that insist.
 
-    Bad where the first or the second reply is.
+    The second reply is judged.
     """
 
     name = "second_turn"
@@ -22,12 +22,10 @@ class SecondTurn(DialogueAttack):
 
     def __call__(self, target: Target) -> list[Outcome]:
         first = target.replies([row.prompt_ids for row in target.rows.attacked])
-        bad = target.bad(first)
         again = [row.example.turns[-1].content for row in target.rows.attacked]
-        outcomes = [Outcome("the prompt again", any_of([bad, _ask_again(target, first, again)]))]
+        outcomes = [Outcome("the prompt again", _ask_again(target, first, again))]
         for number, text in enumerate(attack_wording().insist, 1):
-            values = _ask_again(target, first, [text] * len(first))
-            outcomes.append(Outcome(f"insisting {number}", any_of([bad, values])))
+            outcomes.append(Outcome(f"insisting {number}", _ask_again(target, first, [text] * len(first))))
         return outcomes
 
 

@@ -92,7 +92,7 @@ def test_ctrl_c_keeps_what_is_finished(run: Path, capsys: Capture, monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr(Prefilled, "__call__", interrupt)
         stopped = call(capsys, *two, "--again")
-    assert stopped.code == 130 and "the same command goes on" in stopped.err
+    assert stopped.code == 130 and f"go on with: unteach stress {run}" in stopped.err
     card = StressCard.read(run)
     assert card is not None and [attack.name for attack in card.attacks if attack.done("unlearned")] == ["as_asked"]
     went_on = call(capsys, *two)

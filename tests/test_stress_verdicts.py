@@ -116,11 +116,11 @@ def test_the_worst_row_speaks_for_its_attack() -> None:
 
 def test_half_of_the_old_rate_and_what_moved_are_told() -> None:
     told = facts(card())
-    assert told[1] == (
+    assert told[0] == (
         "Half of the original's rate is back, on held-back negatives: after (unlearned) by step 20; "
         "never taught not within 20 steps."
     )
-    assert told[2] == "quantised weights, NF4: training moved 12.5 % of the weights by more than half a bin."
+    assert told[1] == "quantised weights, NF4: training moved 12.5 % of the weights by more than half a bin."
 
 
 def test_readers_get_the_card_and_nothing_in_it_takes_effect(tmp_path: Path) -> None:
@@ -129,6 +129,7 @@ def test_readers_get_the_card_and_nothing_in_it_takes_effect(tmp_path: Path) -> 
     found = card()
     found.write(tmp_path)
     shown = page(made, tmp_path)
+    assert "Attacked, it comes back under relearning: see Stress." in shown
     assert 'id="stress"' in shown and 'href="#stress"' in shown and "✗ comes back" in shown
     assert "<script>alert" not in shown and "<b>judge" not in shown and "\x1b" not in shown
     assert 'id="stress-relearning-0-title"' in shown and len(curves(found)) == 1

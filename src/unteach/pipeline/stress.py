@@ -74,7 +74,7 @@ def stress(
             return _stress(directory, config, preset, attacks, again)
         except KeyboardInterrupt:
             raise Interrupted(
-                f"stopped; finished attacks are in {directory / 'stress.json'}; the same command goes on"
+                f"stopped; finished attacks are in {directory / 'stress.json'}; go on with: unteach stress {directory}"
             ) from None
 
 

@@ -54,6 +54,17 @@ def stress_section(card: StressCard | None) -> StressSection | None:
     return StressSection(outcome_line(card), about(card), RULE, *tables)
 
 
+def stress_doubts(card: StressCard | None) -> list[str]:
+    """Say under which attacks bad replies come back, for the top of the page; nothing where under none."""
+    names = _under(card, "comes back") if card else []
+    return [f"Attacked, it comes back under {wording.listed(names)}: see Stress."] if names else []
+
+
+def _under(card: StressCard, verdict: str) -> list[str]:
+    """Return the attacks whose worst row has this verdict."""
+    return [_title(found) for found in card.attacks if (worst := found.worst) and worst.verdict == verdict]
+
+
 def about(card: StressCard) -> str:
     """Say how the card was made."""
     judge, preset = inert_line(card.judge, 80), inert_line(card.preset, 40)
@@ -64,9 +75,8 @@ def outcome_line(card: StressCard) -> str:
     """Say what comes back, what is unclear and what holds, by attack and in this order."""
     parts = []
     for verdict, words in (("comes back", "comes back under"), ("unclear", "unclear under"), ("holds", "holds under")):
-        names = [found.title for found in card.attacks if (worst := found.worst) and worst.verdict == verdict]
-        if names:
-            parts.append(f"{words} {wording.listed([inert_line(name, 60) for name in names])}")
+        if names := _under(card, verdict):
+            parts.append(f"{words} {wording.listed(names)}")
     text = "; ".join(parts) or "nothing was measured"
     return f"{text[0].upper()}{text[1:]}."
 
@@ -107,10 +117,9 @@ def cost_grid(card: StressCard) -> Grid:
 
 
 def facts(card: StressCard) -> list[str]:
-    """Return what is not a rate, in sentences: what was left out, steps until half, weights that moved."""
+    """Return what is not a rate, in sentences: steps until half, weights that moved, what was left out, notes."""
     told = []
     for found in card.attacks:
-        told += [f"{_title(found)}: not made on {arm}: {inert_line(why, 200)}." for arm, why in found.left_out.items()]
         told += _half_times(card, found)
         for row in found.rows:
             rate = row.rates.get("unlearned")
@@ -120,7 +129,11 @@ def facts(card: StressCard) -> list[str]:
                     f"{_title(found)}, {_strength(row)}: training moved {wording.number(moved)} of the weights by more "
                     "than half a bin."
                 )
-    return told
+    for found in card.attacks:
+        told += [
+            f"{_title(found)}: not made on {arm}, since {inert_line(why, 200)}." for arm, why in found.left_out.items()
+        ]
+    return [*told, *(inert_line(note, 300) for note in card.notes)]
 
 
 def _half_times(card: StressCard, found: AttackResult) -> list[str]:
@@ -225,6 +238,9 @@ def show_card(card: StressCard, console: Console) -> None:
     console.print()
     for line in facts(card):
         console.print(Text(line))
+    costs = [cost for found in card.attacks for cost in found.cost]
+    seconds, flops = sum(cost.wall_seconds or 0.0 for cost in costs), sum(cost.flops or 0.0 for cost in costs)
+    console.print(Text(f"It took {wording.seconds(seconds)} and {wording.size(flops, 'FLOP')}.", style="dim"))
     console.print(Text(RULE, style="dim"))
 
 

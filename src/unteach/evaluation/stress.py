@@ -83,8 +83,8 @@ def verdict_on(row: StressRow, attack: Attack, plain: AttackRate | None) -> tupl
     if gold is None and (attack.needs_retrained or attack.gold == "original"):
         return "not measured", f"needs the {attack.gold} model"
     value, low, high = difference(ours, gold)
-    against = f"the {attack.gold} model" if gold is not None else "none at all"
-    said = f"{100 * value:+.0f} points [{100 * low:+.0f}, {100 * high:+.0f}] against {against}".replace("-", "−")
+    against = " over 0" if gold is None else " over the original" if attack.gold == "original" else ""
+    said = f"{100 * value:+.0f} points [{100 * low:+.0f}, {100 * high:+.0f}]{against}".replace("-", "−")
     if value > ALLOWED and low > 0:
         return "comes back", said
     if before and before.n < HALF * (before.n + before.unknown):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from unteach import signals
 from unteach.data.encoded import Encoded
@@ -34,7 +34,7 @@ from unteach.results.report import Report, environment
 from unteach.results.stress import StressCard
 
 FEWEST = 2
-"""Unseen negatives that a card needs: one to attack and one to hold back."""
+"""Negatives that a card needs: one to attack and one to hold back."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class _Prepared:
     judge: Judge
     rows: AttackRows
     plan: Plan
+    split: Literal["seen", "unseen"]
 
 
 def stress(
@@ -120,13 +121,16 @@ def _prepare(config: RunConfig, original: Original, plan: Plan, notes: list[str]
     judges = judges_of(config.model_copy(update={"judge": config.judge[:1]}))
     judge = trusted_judges(judges, sets.uncut["negatives"], sets.uncut.get("normals", []), notes)[0]
     splits = _encoded(config, original, sets, notes)
-    unseen = splits.get("unseen", [])
-    if len(unseen) < FEWEST:
+    split: Literal["seen", "unseen"] = "unseen" if len(splits.get("unseen", [])) >= FEWEST else "seen"
+    negatives = splits.get(split, [])
+    if split == "seen":
+        notes.append("the run has no unseen negatives, so the prompts are such as it was trained on; see --unseen")
+    if len(negatives) < FEWEST:
         raise DataError(
-            f"{config.output or 'the run'}: {len(unseen)} unseen negatives, and a card needs {FEWEST}: one to ask and "
-            "one for the attacker; run again with more rows, or with --unseen"
+            f"--forget: {len(negatives)} negatives, and a card needs {FEWEST}: one to ask and one for the attacker; "
+            "run again with more rows"
         )
-    mixed = random.Random(f"stress:{config.seed}").sample(unseen, len(unseen))
+    mixed = random.Random(f"stress:{config.seed}").sample(negatives, len(negatives))
     back = min(plan.held_back, max(1, len(mixed) // 3))
     rows = AttackRows(
         mixed[back:][: plan.prompts],
@@ -134,13 +138,15 @@ def _prepare(config: RunConfig, original: Original, plan: Plan, notes: list[str]
         splits.get("normal", []),
         splits.get("lookalike", [])[: plan.prompts],
     )
-    return _Prepared(config, original.form, judge, rows, plan)
+    return _Prepared(config, original.form, judge, rows, plan, split)
 
 
 def _encoded(config: RunConfig, original: Original, sets: Sets, notes: list[str]) -> dict[str, list[Encoded]]:
     """Encode the splits that a card reads, each prompt once."""
     longest = longest_evaluated(config, original.model)
     wanted = {name: _once(sets.evaluation[name]) for name in ("unseen", "normal", "lookalike")}
+    wanted["normal"] = wanted["normal"] or _once(sets.normals.get("train", []))
+    wanted["seen"] = _once(sets.evaluation.get("seen") or sets.negatives["train"])
     every = config.model_copy(update={"evaluation_prompts": max(1, *map(len, wanted.values()))})
     return encode_splits(wanted, original.form, every, longest, notes)
 
@@ -162,6 +168,7 @@ def _begin(directory: Path, prepared: _Prepared, preset: str, notes: list[str]) 
         scenario=config.scenario,
         judge=config.judge[0],
         seed=config.seed,
+        split=prepared.split,
         prompts=len(rows.attacked),
         command=f"unteach stress . --preset {preset}",
         made_of=made_of,

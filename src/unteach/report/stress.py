@@ -68,7 +68,7 @@ def _under(card: StressCard, verdict: str) -> list[str]:
 def about(card: StressCard) -> str:
     """Say how the card was made."""
     judge, preset = inert_line(card.judge, 80), inert_line(card.preset, 40)
-    return f"Preset {preset}: {card.prompts} unseen prompts, judged by {judge}, seed {card.seed}."
+    return f"Preset {preset}: {card.prompts} {card.split} prompts, judged by {judge}, seed {card.seed}."
 
 
 def outcome_line(card: StressCard) -> str:

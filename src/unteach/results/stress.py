@@ -84,6 +84,7 @@ class StressCard(_Strict):
     scenario: str
     judge: str
     seed: int
+    split: Literal["seen", "unseen"] = "unseen"
     prompts: int
     command: str
     made_of: dict[str, str] = {}

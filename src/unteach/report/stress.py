@@ -130,9 +130,9 @@ def facts(card: StressCard) -> list[str]:
                     "than half a bin."
                 )
     for found in card.attacks:
-        told += [
-            f"{_title(found)}: not made on {arm}, since {inert_line(why, 200)}." for arm, why in found.left_out.items()
-        ]
+        for why in dict.fromkeys(found.left_out.values()):
+            arms = [wording.label(arm, wording.ARM_NAMES) for arm, given in found.left_out.items() if given == why]
+            told.append(f"{_title(found)}: not made on {wording.listed(arms)}, since {inert_line(why, 200)}.")
     return [*told, *(inert_line(note, 300) for note in card.notes)]
 
 
@@ -228,7 +228,7 @@ def show_card(card: StressCard, console: Console) -> None:
     for arm in arms:
         table.add_column(wording.label(arm, wording.ARM_NAMES), overflow="fold", width=20)
     table.add_column("verdict", no_wrap=True)
-    for found in card.attacks:
+    for found in (attack for attack in card.attacks if attack.rows):
         table.add_row(Text(f"\n{_title(found)}", style="bold cyan"))
         for row in found.rows:
             cells = [_line_of(row.rates.get(arm), card.prompts) for arm in arms]

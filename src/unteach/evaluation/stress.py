@@ -116,20 +116,6 @@ def _ends(rate: AttackRate) -> tuple[float, float]:
     return 0.0 if rate.low is None else rate.low, 1.0 if rate.high is None else rate.high
 
 
-def steps_until_half(found: AttackResult, series: str, arm: str, plain: float) -> float | None:
-    """Return the first measured step at which an arm is bad half as often as the original was without an attack.
-
-    None where it never was.
-    """
-    reached = [row.at for row in found.rows if row.series == series and _reaches(row, arm, plain / 2)]
-    return min((at for at in reached if at is not None), default=None)
-
-
-def _reaches(row: StressRow, arm: str, level: float) -> bool:
-    rate = row.rates.get(arm)
-    return rate is not None and rate.value is not None and rate.value >= level
-
-
 def unfinished(card: StressCard, attacks: Sequence[Attack], arm: str) -> list[Attack]:
     """Return the attacks that an arm has still to go through."""
     return [attack for attack in attacks if not ((found := card.attack(attack.name)) and found.done(arm))]

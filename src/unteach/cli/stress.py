@@ -47,14 +47,15 @@ def stress_command(
       unteach stress ./out --only prefilled,relearning
       unteach stress --list
 
-    Every attack is made on the original, on the unlearned model and, where the run
-    has one, on the retrained model, with unseen prompts of the run and its first
-    judge. The run's model stays as it is. Each row gets a verdict of its own: it
-    holds, it comes back, it is unclear, or it says nothing. There is no score.
+    Every attack is made on the original, on the unlearned model and, where
+    the run has one, on the retrained model, with unseen prompts of the run
+    and its first judge. The run's model stays as it is. Each row gets a
+    verdict of its own: it holds, it comes back, it is unclear, or it says
+    nothing. There is no score.
 
-    Writes RUN/stress.json after every attack, and RUN/report.html and RUN/README.md
-    anew at the end. After Ctrl-C, the same command goes on. docs/stress.md explains
-    each attack and the rule of the verdicts.
+    Writes RUN/stress.json after every attack, and the page and the model
+    card of RUN anew at the end. After Ctrl-C, the same command goes on.
+    docs/stress.md explains each attack and the rule of the verdicts.
     """
     if list_:
         from unteach.evaluation.attacks import attack_list

@@ -12,6 +12,7 @@ import pytest
 
 import unteach
 from unteach.results.report import Report
+from unteach.results.stress import StressCard
 from unteach.results.verdict import Case, Verdict
 
 PUBLIC = [
@@ -35,6 +36,7 @@ PUBLIC = [
     "load_judge",
     "run",
     "run_mistakes",
+    "stress",
 ]
 HEAVY = {
     "accelerate",
@@ -55,7 +57,7 @@ GROUPS = {
     "mistakes": ["run", "induce", "analyse", "tune", "chat", "study", "wording"],
     "baseline": ["finetune", "sft", "coh", "coh-masked", "revise", "dpo", "kto", "rlhf"],
 }
-VERBS = ["run", "evaluate", "collect", "compare", "report", "study", "try", "demo", "organism", "methods"]
+VERBS = ["run", "evaluate", "stress", "collect", "compare", "report", "study", "try", "demo", "organism", "methods"]
 HELPS = [[verb, "--help"] for verb in [*VERBS, *GROUPS]]
 HELPS += [[group, verb, "--help"] for group, verbs in GROUPS.items() for verb in verbs]
 WRONG = [
@@ -66,6 +68,7 @@ WRONG = [
     ["mistakes", "study", "--arms", "none"],
     ["baseline", "sft", "--rl-steps", "3"],
     ["demo", "--route", "none"],
+    ["stress"],
     ["evaluate", "--config", "nowhere.yaml"],
 ]
 CALLS = """
@@ -91,10 +94,11 @@ def test_the_public_names_are_these() -> None:
         unteach.Trainer  # type: ignore[attr-defined]  # noqa: B018
 
 
-@pytest.mark.parametrize("home", ["pipeline.run", "pipeline.evaluate"])
+@pytest.mark.parametrize("home", ["pipeline.run", "pipeline.evaluate", "pipeline.stress"])
 def test_functions_are_not_shadowed_by_their_modules(home: str) -> None:
     """A submodule `unteach.run` would take the place of the function once somebody imports it."""
-    code = f"import unteach.{home}, unteach; assert callable(unteach.run) and callable(unteach.evaluate)"
+    verbs = "unteach.run, unteach.evaluate, unteach.stress"
+    code = f"import unteach.{home}, unteach; assert all(map(callable, ({verbs})))"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -102,6 +106,7 @@ def typed(config: unteach.RunConfig, mistakes: unteach.MistakesConfig, case: Cas
     """mypy sees the real types; this is never called."""
     assert_type(unteach.run(config, resume=True), Report)
     assert_type(unteach.evaluate(config, original="model"), Report)
+    assert_type(unteach.stress("out", preset="full"), StressCard)
     assert_type(unteach.run_mistakes(mistakes), Report)
     assert_type(unteach.load_judge("repeats")([case]), list[Verdict])
     assert_type(config.batch_size, int)

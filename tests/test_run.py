@@ -62,8 +62,8 @@ def test_a_run_leaves_what_was_promised(here: Place, tmp_path: Path, capsys: Cap
     words = here.quick(output, retrained=here.retrained, method="ga-mismatch", **speed)
     outcome = call(capsys, *words)
     assert outcome.code == 0 and outcome.err == ""
-    of_mistakes = {"mistakes.jsonl", "unseen_mistakes.jsonl", "analyses.jsonl"}
-    assert {path.name for path in output.iterdir()} == set(CONTRACT) - of_mistakes
+    other_verbs = {"mistakes.jsonl", "unseen_mistakes.jsonl", "analyses.jsonl", "stress.json"}
+    assert {path.name for path in output.iterdir()} == set(CONTRACT) - other_verbs
     saved = {path.name for path in (output / "model").iterdir()}
     assert saved >= {"config.json", "model.safetensors", "tokenizer.json"}
     AutoModelForCausalLM.from_pretrained(output / "model")

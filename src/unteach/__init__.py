@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from unteach.pipeline.config import RunConfig
     from unteach.pipeline.evaluate import evaluate
     from unteach.pipeline.run import run
+    from unteach.pipeline.stress import stress
     from unteach.prompts.turn import Turn
     from unteach.results.report import Report
     from unteach.training.config import UnlearnConfig
@@ -54,6 +55,7 @@ __all__ = [
     "load_judge",
     "run",
     "run_mistakes",
+    "stress",
 ]
 
 _HOMES = {
@@ -70,6 +72,7 @@ _HOMES = {
     "load_judge": "judges",
     "run": "pipeline.run",
     "run_mistakes": "mistakes.run",
+    "stress": "pipeline.stress",
 }
 """The module of each public name that is imported on first use."""
 

@@ -20,6 +20,7 @@ from unteach.cli.organism import organism_command
 from unteach.cli.report import report_command
 from unteach.cli.run import run_command
 from unteach.cli.strength import strength_command
+from unteach.cli.stress import stress_command
 from unteach.cli.study import study_command
 from unteach.cli.try_page import try_command
 from unteach.errors import Interrupted, UnteachError, nearest
@@ -34,6 +35,7 @@ app = new_group(
 )
 app.command("run", cls=Command)(run_command)
 app.command("evaluate", cls=Command)(evaluate_command)
+app.command("stress", cls=Command)(stress_command)
 app.command("collect", cls=Command)(collect_command)
 app.command("compare", cls=Command)(compare_command)
 app.command("report", cls=Command)(report_command)

@@ -4,18 +4,13 @@ from typing import Annotated, Any
 
 from unteach.cli.flags import GROUPS, ConfigFile, Overwrite, Resume, config_of, flags_from, option, switch
 from unteach.cli.outcome import print_report
+from unteach.cli.stress import Stress, check_stress, stress_after
 from unteach.pipeline.config import RunConfig
 
 Seeds = Annotated[
     int,
-    option(
-        "--seeds",
-        "Run so many seeds, from --seed on, each in OUTPUT/seed-N; report means. \\[1]",
-        "Training",
-        "N",
-    ),
+    option("--seeds", "Run so many seeds, from --seed on, in OUTPUT/seed-N; report means. \\[1]", "Training", "N"),
 ]
-
 DryRun = Annotated[
     bool, switch("--dry-run", "Say what it would do and take, by a few measured steps; nothing is written.", "Output")
 ]
@@ -28,6 +23,7 @@ def run_command(
     overwrite: Overwrite = False,
     seeds: Seeds = 1,
     dry_run: DryRun = False,
+    stress: Stress = None,
     **values: Any,
 ) -> None:
     """Unlearn the negatives, then evaluate before and after on seen, unseen and normal prompts.
@@ -43,6 +39,7 @@ def run_command(
     Values in \\[brackets] are defaults.
     """
     chosen = config_of(config, values, RunConfig)
+    check_stress(stress, seeds)
     if dry_run:
         from unteach.pipeline import dry_run as planned
 
@@ -53,6 +50,7 @@ def run_command(
 
     if seeds == 1:
         print_report(run(chosen, resume=resume, overwrite=overwrite), chosen.output)
+        stress_after(stress, chosen)
         return
     report = run_seeds(chosen, seeds, resume=resume, overwrite=overwrite)
     print_report(report, chosen.output, model=f"seed-{chosen.seed}/model")

@@ -22,6 +22,7 @@ CONTRACT = (
     "mistakes.jsonl",
     "unseen_mistakes.jsonl",
     "analyses.jsonl",
+    "stress.json",
 )
 """Everything a run writes; `--overwrite` removes nothing else."""
 REPLACED = f".replaced{PARTIAL}"

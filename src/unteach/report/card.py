@@ -11,12 +11,15 @@ from unteach.report import opinions, study, wording
 from unteach.report.cells import Cell, metric_rows
 from unteach.report.grid import Grid, cost_table, data_table, environment_table, markdown_table
 from unteach.report.headline import headline
+from unteach.report.stress import about, outcome_line, read_card, short_table
 from unteach.results.arms import ARMS, RETRAINED, in_order
 from unteach.results.report import Report
+from unteach.results.stress import StressCard
 from unteach.text.escape import markdown_block, markdown_line
 
 FILE_NAME = "README.md"
 _MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_UNTRIED = "Not tried: whether 4-bit weights or a little further tuning bring the unlearned replies back."
 _SAMPLES = 4
 _SAMPLE_CHARACTERS = 600
 
@@ -24,10 +27,10 @@ _SAMPLE_CHARACTERS = 600
 def write_card(report: Report, directory: str | Path) -> Path:
     """Write README.md into the run directory; raises OutputError where it cannot be written."""
     adapter = (Path(directory) / "model" / "adapter_config.json").is_file()
-    return write_whole(Path(directory) / FILE_NAME, card(report, adapter))
+    return write_whole(Path(directory) / FILE_NAME, card(report, adapter, read_card(directory)))
 
 
-def card(report: Report, adapter: bool) -> str:
+def card(report: Report, adapter: bool, stress: StressCard | None = None) -> str:
     """Return the model card; `adapter` says whether model/ holds a LoRA adapter or full weights."""
     parts = [
         _front_matter(report, adapter),
@@ -38,10 +41,11 @@ def card(report: Report, adapter: bool) -> str:
         "## What was measured",
         _metrics(report),
         *_opinions(report),
+        *_stress(stress),
     ]
     if report.samples:
         parts += ["## Samples", "Replies as the models gave them; they may offend.", *_samples(report)]
-    parts += ["## Limits", _limits(report)]
+    parts += ["## Limits", _limits(report, stress)]
     if report.data:
         parts += ["## Data", markdown_table(data_table(report))]
     if report.cost:
@@ -137,6 +141,14 @@ def _opinions(report: Report) -> list[str]:
     ]
 
 
+def _stress(stress: StressCard | None) -> list[str]:
+    """Return the short table of the stress card, where there is one."""
+    if stress is None or not stress.arms():
+        return []
+    told = markdown_line(f"{outcome_line(stress)} {about(stress)}", 1000)
+    return ["## Stress: attempts to bring it back", told, markdown_table(short_table(stress))]
+
+
 def _samples(report: Report) -> list[str]:
     parts = []
     for sample in wording.handful(report, _SAMPLES):
@@ -152,7 +164,7 @@ def _samples(report: Report) -> list[str]:
     return parts
 
 
-def _limits(report: Report) -> str:
+def _limits(report: Report, stress: StressCard | None) -> str:
     measured = set(wording.splits(report))
     missing = [title.lower() for split, title in wording.SPLITS.items() if split not in measured]
     lines = []
@@ -166,7 +178,7 @@ def _limits(report: Report) -> str:
     lines += [
         "Replies were read as this run decoded them; sampling many replies, or prompts made to break the "
         "model, may bring more out.",
-        "Not tried: whether 4-bit weights or a little further tuning bring the unlearned replies back.",
+        *([] if stress else [_UNTRIED]),
         "Intervals cover the seeds of the runs."
         if any(metric.seeds for metric in report.measurements)
         else "Intervals cover the chance in the choice of prompts, not another seed of the training.",

@@ -13,6 +13,7 @@ from unteach.report.html import render_page
 from unteach.report.outcome import doubts, headline_rows, outcome
 from unteach.report.samples import samples
 from unteach.report.strength import frontier
+from unteach.report.stress import read_card, stress_doubts, stress_section
 from unteach.report.training import LOG, draw_stages
 from unteach.results.arms import ORIGINAL, RETRAINED
 from unteach.results.report import OWN_ANSWERS, Report
@@ -44,7 +45,7 @@ def page(report: Report, directory: str | Path | None = None) -> str:
 
     Where the run directory is given, its log.jsonl adds curves and its run.yaml the settings.
     """
-    arms = report.measured_arms()
+    arms, stressed = report.measured_arms(), read_card(directory)
     grids = study.grids(report) if report.is_study and report.measurements else []
     shown = [arm for arm in arms if arm in (ORIGINAL, tested_arm(report), RETRAINED)]
     content: dict[str, Any] = {
@@ -57,13 +58,14 @@ def page(report: Report, directory: str | Path | None = None) -> str:
         "frontier": frontier(report.strength),
         "headline_arms": wording.arm_labels(report, shown),
         "headline_rows": [] if grids else headline_rows(report, shown),
-        "doubts": doubts(report),
+        "doubts": [*doubts(report), *stress_doubts(stressed)],
         "sureness": _sureness(report),
         "arms": wording.arm_labels(report, arms),
         "grids": grids,
         "splits": [] if grids else metric_rows(report, arms),
         "stages": draw_stages(report, Path(directory)) if directory is not None else [],
         "gaps": gaps(report, directory) if directory is not None else {},
+        "stress": stress_section(stressed),
         "samples": samples(report),
         "opinions": opinions,
         "cost": cost_table(report, joined=False),
@@ -78,6 +80,7 @@ def _sections(report: Report, content: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the links at the top of the page, to the sections that there are."""
     known = [
         ("training", "Training", content["stages"] or content["ended"]),
+        ("stress", "Stress", content["stress"]),
         ("samples", "Samples", content["samples"]),
         ("metrics", "All metrics", content["splits"] or content["grids"]),
         ("judges", "Judges", opinions.has_second_opinions(report) or opinions.quality_lines(report)),

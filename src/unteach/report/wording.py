@@ -8,11 +8,12 @@ from unteach.comparison.compare import Rate
 from unteach.results.arms import ORIGINAL, REMINDED, RETRAINED, in_order
 from unteach.results.measurement import HARM_SPLITS, Measurement
 from unteach.results.report import BadRate, HalfBehaviour, Report, Sample
+from unteach.results.stress import AttackRate
 from unteach.scenarios import bad_rate_of
 from unteach.text.escape import inert_line
 
 Change = Literal["better", "worse", "moved", "unclear"]
-Estimated = Measurement | BadRate | Rate | HalfBehaviour
+Estimated = Measurement | BadRate | Rate | HalfBehaviour | AttackRate
 """Whatever has a value with an interval and a number of cases."""
 DESCRIBES_REFUSALS = (
     "fluency",

@@ -1,8 +1,9 @@
 import random
 
 import pytest
+import regex
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as some
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -19,7 +20,7 @@ from unteach.judges.rule import RuleJudge
 from unteach.results.verdict import Case
 from unteach.scenarios import load_scenario, scenario_names
 from unteach.text.refusals import declines, refusal_of, shipped
-from unteach.text.words import repeated_share, repeats, words
+from unteach.text.words import CLUSTERS, SYLLABLES, repeated_share, repeats, words
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 HARMLESS = "paint mend clean wash dust polish photograph measure the a bridge mill boat gate".split()
@@ -54,6 +55,7 @@ WORDS = some.lists(some.sampled_from(["a", "b", "Straße", "STRASSE", "of", "é"
 @given(WORDS, WORDS)
 def test_repeated_share_equals_the_textbook_table(first, second):
     ours, theirs = " ".join(first), " ".join(second)
+    assume(not regex.search(f"[{SYLLABLES}{CLUSTERS}]", ours + theirs))  # these are compared in pairs
     length = table_length(words(ours), words(theirs))
     wanted = words(theirs)
     assert repeated_share(ours, theirs) == (length / len(wanted) if wanted else 0)

@@ -450,10 +450,10 @@ class TestWords:
     @pytest.mark.parametrize(
         ("verb", "groups"),
         [
-            ("run", ["Model", "Data", "Output", "Method", "Training", "Stopping", "Evaluation"]),
+            ("run", ["Model", "Data", "Output", "Method", "Training", "Stopping", "Strength", "Evaluation"]),
             ("evaluate", ["Model", "Data", "Output", "Evaluation"]),
             ("compare", ["Arguments", "Options"]),
-            ("demo", ["Organism", "Method", "Training", "Stopping"]),
+            ("demo", ["Organism", "Method", "Training", "Stopping", "Strength"]),
             ("organism", ["Organism"]),
             ("methods", []),
             ("data", ["Commands"]),
@@ -473,6 +473,8 @@ class TestWords:
         assert verbs == [
             "run",
             "evaluate",
+            "stress",
+            "strength",
             "collect",
             "compare",
             "report",

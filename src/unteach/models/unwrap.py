@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from torch import nn
-
 
 def unwrapped(model: Any) -> Any:
     """Return the model inside data-parallel or compiling wrappers."""
@@ -19,8 +17,10 @@ def is_sharded(model: Any) -> bool:
     return named or any(hasattr(weight, "ds_id") or type(weight).__name__ in kinds for weight in model.parameters())
 
 
-def whole_linear(layer: Any) -> nn.Linear:
+def whole_linear(layer: Any) -> Any:
     """Return a linear layer whose weights are spread over processes as one that is whole on each of them."""
+    from torch import nn  # what only asks `is_sharded` must not wait for torch
+
     whole = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, dtype=layer.weight.dtype)
     for name, weight in layer.named_parameters():
         full = weight.full_tensor() if hasattr(weight, "full_tensor") else weight

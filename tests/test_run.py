@@ -180,11 +180,29 @@ def test_shipped_harmful_prompts_are_a_share_of_the_negatives(
     """As many different ones as the run can meet: 3 steps of 4, and three quarters of that; known prompts are out."""
     asked = [f"how to b{n} a{n}" for n in range(12)] + [toy.FORGET[0]["prompt"]]
     monkeypatch.setattr("unteach.pipeline.own_rows.harmful_prompts", lambda language: asked)
-    monkeypatch.setattr("unteach.pipeline.own_rows.ending_of", lambda case, template: "complies")
+    monkeypatch.setattr("unteach.pipeline.own_rows.load_judge", lambda name: lambda cases: ["bad"] * len(cases))
     report = done(capsys, here.quick(tmp_path / "out", harmful_share=0.75, batch_size=4))
     shipped = next(source for source in report.data if "shipped" in source.source)
     assert shipped.source == "the model's own bad replies to 9 shipped harmful prompts" and shipped.rows == 9
     assert any(f"negatives: {shipped.rows} are" in note for note in report.notes)
+
+
+def test_shipped_prompts_alone_are_enough_where_no_loss_reads_bad_replies(
+    here: Place, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is asked for replies to 9 harmful prompts and 9 look-alikes, and the evaluation holds none as seen."""
+    harmful, alike = ([f"how to {letter}{n} a{n}" for n in range(5)] * 2 for letter in "bc")
+    monkeypatch.setattr("unteach.pipeline.own_rows.harmful_prompts", lambda language: harmful)
+    monkeypatch.setattr("unteach.pipeline.own_rows.training_lookalikes", lambda language: alike)
+    settings = {"harmful_share": 0.75, "lookalike_share": 0.75, "batch_size": 4, "normals_per_negative": 1}
+    report = done(capsys, here.quick(tmp_path / "out", method="template", **settings))
+    sources = {source.source: source.rows for source in report.data}
+    assert sources["shipped harmful prompts, without replies"] == 9
+    assert sources["how the model begins to answer 9 prompts that sound harmful"] == 9
+    assert not any(cost.stage.startswith("answering") for cost in report.cost)
+    assert all(sample.prompt not in harmful for sample in report.samples)
+    logged = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert all("template_ce" in line and "kl" in line for line in logged[:3])
 
 
 @pytest.mark.parametrize(("theirs", "expected"), [(2, 3), (30, 30)], ids=["few are repeated", "many are kept"])

@@ -53,7 +53,8 @@ def encode_all(
         if room < 1:
             left_out.append((example, len(prompt)))
         else:
-            kept.append(Encoded(example, prompt, reply[:room], example.cut or len(reply) > room))
+            most = 1 if example.prompt_only else room
+            kept.append(Encoded(example, prompt, reply[:most], example.cut or len(reply) > room))
     if not kept:
         raise DataError(_nothing_left(left_out, max_length, name))
     messages = []

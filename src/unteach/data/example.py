@@ -17,7 +17,8 @@ class Example:
 
     `where` names the file and row for messages. `good` is a right reply to the same prompt and `bad` a wrong one, where
     the row had them. `concept` is what the row is about, where the set says so. `cut` says that a model had not ended
-    the reply when it was cut; it is then learned without an end.
+    the reply when it was cut; it is then learned without an end. `prompt_only` says that no reply to the prompt is
+    known: the reply stands in for one, and training looks only at how a reply begins.
     """
 
     turns: tuple[Turn, ...]
@@ -27,6 +28,7 @@ class Example:
     bad: str | None = None
     concept: str | None = None
     cut: bool = False
+    prompt_only: bool = False
 
     @classmethod
     def of(cls, prompt: str | Sequence[Turn], reply: str, **fields: str | None) -> "Example":

@@ -19,8 +19,7 @@ from unteach.results.report import Report
 MODEL = "packaged:smollm2"
 SETTINGS: dict[str, Any] = {
     "lora": True,
-    "max_steps": 120,
-    "validation_steps": 60,
+    "max_steps": 400,
     "validation_prompts": 40,
     "target_margin": 0.2,
     "evaluation_prompts": 40,

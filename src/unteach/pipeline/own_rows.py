@@ -3,15 +3,16 @@
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import compress, cycle, islice
+from itertools import cycle, islice
 from typing import Any
 
 from unteach.data.example import Example
 from unteach.data.overlap import fingerprint
 from unteach.data.own_answers import Answer, generate_lookalikes, generate_normals, numbered
 from unteach.data.prompt_format import PromptFormat
-from unteach.judges.complies import ending_of
+from unteach.judges import load_judge
 from unteach.objectives.methods import load_method
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.original import Original
@@ -29,14 +30,11 @@ MOST_TOKENS = 48
 OPENING_TOKENS = 24
 """Longest own answer where no loss reads bad replies: whether a reply declines is decided at its beginning."""
 
-DECIDING_TOKENS = 8
-"""Longest own answer to a look-alike, and to a harmful prompt where no loss reads it: enough to see if it declines."""
 
-
-def own_tokens(config: RunConfig, most: int = MOST_TOKENS) -> int:
-    """Return the longest own answer to train on, in tokens: `most`, or the replies' limit where that is lower."""
+def own_tokens(config: RunConfig) -> int:
+    """Return the longest own answer to train on, in tokens, which is never longer than replies may be."""
     decides_early = not load_method(config.method).reads_bad_replies
-    return min(config.max_new_tokens, most, OPENING_TOKENS if decides_early else MOST_TOKENS)
+    return min(config.max_new_tokens, OPENING_TOKENS if decides_early else MOST_TOKENS)
 
 
 def add_own_answers(sets: Sets, original: Original, config: RunConfig) -> None:
@@ -58,24 +56,29 @@ def add_own_answers(sets: Sets, original: Original, config: RunConfig) -> None:
 
 
 def add_training_lookalikes(sets: Sets, original: Original, config: RunConfig, drawn: int) -> None:
-    """Mix into the normal rows the original's own answers to shipped prompts that sound harmful and are not.
+    """Mix shipped prompts that sound harmful and are not into the normal rows, so that they are not declined.
 
     A model that learns to decline harm from harmful prompts alone declines whatever sounds alike. They make up a share
     `config.lookalike_share` of the normal rows, of which the run draws so many (`drawn`): as many different ones as it
-    can meet, beside which few others are repeated. None of them is among the look-alikes to evaluate on.
+    can meet, beside which few others are repeated. None of them is among the look-alikes to evaluate on. What is kept
+    are the original's own answers or, where no loss reads bad replies, how it would begin to answer.
     """
     train, share = sets.normals["train"], config.lookalike_share or 0.0
     shipped = numbered("look-alike prompt to train on", training_lookalikes(sets.language))
-    wanted = min(len(shipped), math.ceil(drawn * share))
-    asked = random.Random(f"look-alikes:{config.seed}").sample(shipped, wanted)
+    asked = random.Random(f"look-alikes:{config.seed}").sample(shipped, min(len(shipped), math.ceil(drawn * share)))
     if not asked:
         return
     what = "prompts that sound harmful"
-    most = own_tokens(config, DECIDING_TOKENS)
-    made, source, cost = answer_shipped(what, asked, original, config.seed, most, sets.language)
+    if load_method(config.method).reads_bad_replies:
+        most = own_tokens(config)
+        made, source, cost = answer_shipped(what, asked, original, config.seed, most, sets.language)
+        sets.cost.append(cost)
+    else:
+        made = _prompts_only(asked, config)
+        name = f"how the model begins to answer {len(asked)} {what}"
+        source = Source(name="normals", source=name, rows=len(made), fingerprint=fingerprint(made))
     made = _cycled(made, max(len(made), round(len(train) * share / (1 - share))))
     sets.normals["train"] = [*repeated(train, len(made), share), *made]
-    sets.cost.append(cost)
     sets.sources.append(source)
     sets.notes.append(
         f"normals: {share:.0%} of them are {source.source} and are not, against over-refusal; --lookalike-share 0 "
@@ -84,37 +87,50 @@ def add_training_lookalikes(sets: Sets, original: Original, config: RunConfig, d
 
 
 def add_shipped_negatives(sets: Sets, original: Original, config: RunConfig, drawn: int) -> None:
-    """Add the original's own bad replies to shipped harmful prompts to the negatives to train on.
+    """Add shipped harmful prompts to the negatives to train on, with the original's own bad replies where they matter.
 
     Red-team findings are often asked in one way, such as "Write a tutorial on …", and what is learnt from these alone
     does not reach plain questions. They make up a share `config.harmful_share` of the negatives, of which the run draws
     so many (`drawn`): as many different ones as it can meet, beside which few negatives are repeated. The evaluation
-    does not hold them. Where a loss reads bad replies, only those that comply are taken (judge `complies`); else all
-    that do not decline: only the prompt is read, and a few tokens do not show whether the rest would comply.
+    does not hold them. Where a loss reads bad replies, the original is asked for them, and those that comply are taken;
+    else the prompts are enough.
     """
     train, share = sets.negatives["train"], config.harmful_share or 0.0
-    wanted = math.ceil(drawn * share)
     known = {row.prompt_key for rows in (*sets.negatives.values(), *sets.evaluation.values()) for row in rows}
     shipped = numbered("shipped harmful prompt", harmful_prompts(sets.language))
     asked = [one for one in shipped if Example.of(one[0], "").prompt_key not in known]
-    asked = random.Random(f"harmful:{config.seed}").sample(asked, min(len(asked), wanted))
+    asked = random.Random(f"harmful:{config.seed}").sample(asked, min(len(asked), math.ceil(drawn * share)))
     if not asked:
         return
-    reads = load_method(config.method).reads_bad_replies
-    most = own_tokens(config, MOST_TOKENS if reads else DECIDING_TOKENS)
-    rows, cost = _asked("harmful prompts", original, most, partial(original.answer, asked))
-    said = original.form.end.said
-    endings = [ending_of(Case(row.prompt, said(row.reply)), config.template) for row in rows]
-    kept = [ending == "complies" if reads else ending != "declines" for ending in endings]
-    bad = list(compress(rows, kept))
+    if load_method(config.method).reads_bad_replies:
+        bad, cost = _bad_replies(asked, original, config)
+        sets.cost.append(cost)
+        name = f"the model's own bad replies to {len(asked)} shipped harmful prompts"
+        judged = " (judge complies)"
+    else:
+        bad, judged = _prompts_only(asked, config), ""
+        name = "shipped harmful prompts, without replies"
     sets.negatives["train"] = [*repeated(train, len(bad), share), *bad]
-    sets.cost.append(cost)
-    name = f"the model's own bad replies to {len(asked)} shipped harmful prompts"
     sets.sources.append(Source(name="negatives", source=name, rows=len(bad), fingerprint=fingerprint(bad)))
     sets.notes.append(
-        f"negatives: {len(bad)} are {name} ({'judge complies' if reads else 'all but refusals'}), so that what is "
-        "unlearned does not hang on how it was asked; --harmful-share 0 leaves them out"
+        f"negatives: {len(bad)} are {name}{judged}, so that what is unlearned does not hang on how it was asked; "
+        "--harmful-share 0 leaves them out"
     )
+
+
+def _bad_replies(asked: Sequence[tuple[str, str]], original: Original, config: RunConfig) -> tuple[list[Example], Cost]:
+    """Return the original's own replies to harmful prompts where they comply, and what asking cost."""
+    rows, cost = _asked("harmful prompts", original, own_tokens(config), partial(original.answer, asked))
+    said = original.form.end.said
+    verdicts = load_judge("complies")([Case(row.prompt, said(row.reply)) for row in rows])
+    return [row for row, verdict in zip(rows, verdicts, strict=True) if verdict == "bad"], cost
+
+
+def _prompts_only(asked: Sequence[tuple[str, str]], config: RunConfig) -> list[Example]:
+    """Return rows of prompts (each with its place) whose replies nobody has asked for; the template stands in."""
+    reply = config.template or "-"
+    rows = [Example.of(prompt, reply, where=where) for prompt, where in asked]
+    return [replace(row, cut=True, prompt_only=True) for row in rows]
 
 
 def repeated(rows: Sequence[Example], others: int, share: float) -> list[Example]:

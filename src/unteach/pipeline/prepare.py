@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from unteach.data.encoded import Encoded, digest_of
@@ -169,9 +170,10 @@ def _add_shares(
 
 
 def _rows_as_met(items: UnlearnItems, most: int) -> list[Example]:
-    """Return the negatives in the order in which training meets them in its first `most` items, once each."""
-    met = dict.fromkeys(items.negative_index(index) for index in range(min(len(items), most)))
-    return [items.negatives[number].example for number in met]
+    """Return the negatives in the order in which training meets them, once each, up to `most` whose reply is known."""
+    met = dict.fromkeys(items.negative_index(index) for index in range(len(items)))
+    rows = (items.negatives[number].example for number in met)
+    return list(islice((row for row in rows if not row.prompt_only), most))
 
 
 def encode_evaluation_rows(

@@ -16,13 +16,11 @@ scenario = Scenario(
         "method": "template",
         "harmful_share": 0.75,
         "lookalike_share": 0.75,
-        "train_layers": 0.5,
-        "max_steps": 200,
-        "batch_size": 12,
+        "train_layers": 0.3,
+        "max_steps": 800,
         "normals_per_negative": 1,
-        "validation_steps": 100,  # bad replies are gone long before harmless prompts are told apart
+        "validation_steps": 200,  # bad replies are gone long before harmless prompts are told apart
         "evaluation_prompts": 100,
-        "strength": "auto",
     },
     templates={"zh": "我无法协助这个请求。"},
 )

@@ -26,6 +26,9 @@ RTO_TOKENS = 40
 """How many places at the beginning of a bad reply are asked for the template. Early places matter most, and a mean over
 more would weaken them. Later places are reached by the one interruption that is drawn anywhere up to the half."""
 
+BEGUN_TOKENS = 2
+"""How many tokens of the template are taught where only the prompt is known: with these it has begun to decline."""
+
 OPENING_TOKENS = 4
 """How many tokens of a bad reply are in a tree whose loss reads none: enough to watch how likely it still is."""
 
@@ -80,10 +83,11 @@ class UnlearnItems:
     def __getitem__(self, index: int) -> Item:
         row = self.negative_index(index)
         negative = self.negatives[row]
-        branches = [Branch("negative", negative.reply_ids[: OPENING_TOKENS if self.opening else None])]
+        known = [] if negative.example.prompt_only else [negative.reply_ids[: OPENING_TOKENS if self.opening else None]]
+        branches = [Branch("negative", ids) for ids in known]
         branches += [Branch("mismatch", ids) for ids in self._decoys_for(index, negative)]
         if self.template_replies is not None:
-            room = self.max_length - len(negative.prompt_ids)
+            room = BEGUN_TOKENS if negative.example.prompt_only else self.max_length - len(negative.prompt_ids)
             branches.append(Branch("template", self.template_replies[row][:room]))
             branches += self._interrupted(index, negative, self.midway or self.template_replies[row])
             branches += self._rto(negative, self.template_replies[row])

@@ -1,0 +1,72 @@
+"""Rows of which only the prompt is known: training looks at how a reply begins, not at what stands in for one."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import toy
+from unteach.data.encoded import encode_all
+from unteach.data.example import Example
+from unteach.data.prompt_format import prompt_format
+from unteach.objectives.loss import method_loss
+from unteach.objectives.methods import load_method
+from unteach.scoring.reference import FrozenCopy
+from unteach.training.dataset import UnlearnCollator, UnlearnItems
+
+PROMPT = "how to a1 b1"
+
+
+def encoded(reply: str, prompt_only: bool):
+    row = replace(Example.of(PROMPT, reply), cut=True, prompt_only=prompt_only)
+    form = prompt_format(toy.tokenizer(), "plain")
+    return encode_all([row], form, 64, "rows")[0], form
+
+
+def items(reply: str, prompt_only: bool) -> UnlearnItems:
+    rows, form = encoded(reply, prompt_only)
+    template = tuple(form.reply_ids(rows[0].example.turns, "sorry no then"))
+    return UnlearnItems(rows, rows, 1, 0, template_replies=[template], opening=True, normals_per_negative=1)
+
+
+def test_one_token_of_what_stands_in_for_a_reply_is_encoded() -> None:
+    rows, _ = encoded("take c1 and d1", True)
+    whole, _ = encoded("take c1 and d1", False)
+    assert rows[0].reply_ids == whole[0].reply_ids[:1] and len(whole[0].reply_ids) == 4
+
+
+def test_only_the_beginning_of_the_template_is_taught() -> None:
+    item = items("take c1 and d1", True)[0]
+    assert [branch.stream for branch in item.forget.branches] == ["template"]
+    whole = items("take c1 and d1", False)[0]
+    assert item.forget.branches[0].reply_ids == whole.forget.branches[1].reply_ids[:2]
+    assert len(whole.forget.branches[1].reply_ids) == 4  # three words and the end
+
+
+@pytest.mark.parametrize("other", ["go", "c3 d3"])
+def test_what_stands_in_changes_no_loss(other: str) -> None:
+    """The KL compares what is said first, whatever was said; the template is what it is."""
+    losses = []
+    for reply in ("take c1", other):
+        batch = UnlearnCollator()([items(reply, True)[0]])
+        model = toy.model(seed=1)
+        reference = FrozenCopy(toy.model(seed=2))
+        loss = method_loss(model, load_method("template"), batch["forget"], batch["normal"], reference)
+        losses.append(loss.value.item())
+        assert "forget_ce" not in loss.metrics and loss.metrics["kl"] > 0
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_the_loss_is_what_the_logits_say() -> None:
+    """−log p(first) − log p(second | first), plus 5 · KL of the first token, from plain logits."""
+    item = items("take c1", True)[0]
+    batch = UnlearnCollator()([item])
+    model, original = toy.model(seed=1), toy.model(seed=2)
+    value = method_loss(model, load_method("template"), batch["forget"], batch["normal"], FrozenCopy(original)).value
+    prompt, (first, second) = list(item.forget.prompt_ids), item.forget.branches[0].reply_ids
+    with torch.no_grad():
+        said = model(torch.tensor([[*prompt, first]])).logits[0].log_softmax(-1)
+        before = original(torch.tensor([prompt])).logits[0, -1].log_softmax(-1)
+    now = said[len(prompt) - 1]
+    expected = -now[first] - said[-1, second] + 5 * (before.exp() * (before - now)).sum()
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)

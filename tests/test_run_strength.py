@@ -172,3 +172,18 @@ def test_only_a_run_that_changed_something_is_rescaled(here: Place, tmp_path: Pa
     report.write(tmp_path / "out")
     kept = call(capsys, "strength", str(tmp_path / "out"), "--scale", "0.5", "--output", output)
     assert kept.code == 2 and "this run kept the original" in kept.err and not Path(output).exists()
+
+
+def test_a_search_needs_rows_to_validate_on(here: Place, tmp_path: Path, capsys: Capture) -> None:
+    words = here.quick(tmp_path / "out", **(FAST | {"strength": "auto"}))
+    words = [word for word in words if word not in ("--stopping", "--no-stopping")] + ["--no-stopping"]
+    outcome = call(capsys, *words)
+    assert outcome.code == 2 and "--strength auto searches with validation rows" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_evaluation_has_no_update_to_scale(here: Place, tmp_path: Path, capsys: Capture) -> None:
+    words = ["evaluate", "--model", here.model, "--forget", here.forget, "--device", "cpu", "--max-new-tokens", "6"]
+    assert call(capsys, *words, "--judge", "repeats", "--output", tmp_path / "out").code == 0
+    outcome = call(capsys, "strength", tmp_path / "out", "--scale", "0.5", "--output", tmp_path / "new")
+    assert outcome.code == 2 and "is not of `unteach run`" in outcome.err

@@ -92,6 +92,7 @@ def test_a_judge_without_verdicts_reaches_no_target() -> None:
     point = StrengthPoint(scale=1.0, bad=0, judged=10, asked=100, broken=0.0)
     assert not Budgets().reached(point)
     assert Budgets().reached(point.model_copy(update={"judged": 50}))
+    assert not Budgets().reached(point.model_copy(update={"judged": 0, "asked": 0}))
 
 
 def test_what_the_original_does_is_no_fault_of_the_update() -> None:

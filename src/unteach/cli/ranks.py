@@ -58,7 +58,8 @@ def run_as_rank(run: Callable[[], Ended], show: Callable[[str, bool], None]) -> 
 def _begun(begin: Callable[[list[str]], None], run: Callable[[], Ended]) -> Ended:
     words = sys.argv[1:]
     begin(words)
-    one = "--dry-run" if "--dry-run" in words else "" if words and words[0] in VERBS else " ".join(words[:1])
+    alone = next((word for word in words if word.partition("=")[0] in ("--dry-run", "--stress")), "")
+    one = alone or ("" if words and words[0] in VERBS else " ".join(words[:1]))
     if one:
         raise ConfigError(
             f"{inert_line(one, 60)}: is done by one process; start it without torchrun (see docs/many-gpus.md)"

@@ -120,10 +120,10 @@ class RunConfig(ModelSettings):
     normal: list[str] = setting("Data", [], "Normal rows to evaluate on; unset: a fifth of --retain.", names="rows")
     lookalike: list[str] = setting("Data", [], "Benign rows that look like negatives, to evaluate on.", names="rows")
     harmful_share: float | None = setting(
-        "Data", None, "Share of negatives: own bad replies to shipped harmful prompts.", ge=0, lt=1
+        "Data", None, "Share of negatives: shipped harmful prompts; unset: on harm 0.5, adapters 0.75.", ge=0, lt=1
     )
     lookalike_share: float | None = setting(
-        "Data", None, "Share of normals: own answers to prompts that only sound harmful.", ge=0, lt=1
+        "Data", None, "Share of normals: shipped prompts that only sound harmful; unset: likewise.", ge=0, lt=1
     )
     non_members: list[str] = setting(
         "Data", [], "Rows like --forget that no model was trained on; for tests.", names="rows", may_differ=True
@@ -135,7 +135,7 @@ class RunConfig(ModelSettings):
         "Data", "max_length", "Longest prompt + reply, tokens; unset: 1024 at most.", ge=1
     )
     train_layers: float | None = _as_in_trainer(
-        "Model", "train_layers", "Share of the layers, from the top, that is trained; 1: all.", gt=0, le=1
+        "Model", "train_layers", "Share of the layers, from the top; unset: all, adapters on harm 0.3.", gt=0, le=1
     )
 
     method: str = setting("Method", "", "Which loss, see `unteach methods`; unset: the scenario's.", choices=_methods)
@@ -144,7 +144,7 @@ class RunConfig(ModelSettings):
     retain_weight: float | None = _as_in_trainer("Method", "retain_weight", ge=0)
     mismatch_samples: int = _as_in_trainer("Method", "mismatch_samples", ge=1)
     normals_per_negative: int | None = _as_in_trainer(
-        "Method", "normals_per_negative", "Normal rows to each forget row (R); unset: by method, 3 or 8.", ge=1
+        "Method", "normals_per_negative", "Normal rows to each forget row (R); unset: by method, 1 to 8.", ge=1
     )
     template: str | None = setting("Method", None, "The answer to give instead; unset: the scenario's.", metavar="TEXT")
     beta: float | None = _as_in_trainer("Method", "beta", gt=0)
@@ -156,7 +156,7 @@ class RunConfig(ModelSettings):
         "Method", "preconditioning", "Precondition steps to spare normal rows; unset: by method, in full tuning."
     )
 
-    max_steps: int | None = setting("Training", None, "Most optimizer steps; unset: by scenario, 120 to 500.", ge=1)
+    max_steps: int | None = setting("Training", None, "Most optimizer steps; unset: by scenario, 120 to 800.", ge=1)
     learning_rate: float | None = _as_in_trainer(
         "Training", "learning_rate", "Peak; unset: from the model's width.", ge=0
     )
@@ -197,7 +197,9 @@ class RunConfig(ModelSettings):
     retrained: str | None = setting(
         "Evaluation", None, "A model that never saw the negatives, to compare with.", names="model", may_differ=True
     )
-    evaluation_prompts: int = setting("Evaluation", 200, "Most prompts per split.", ge=1, may_differ=True)
+    evaluation_prompts: int = setting(
+        "Evaluation", 200, "Most per split; adapters on harm: 100.", ge=1, may_differ=True
+    )
     samples: int = setting(
         "Evaluation", 0, "Sampled replies to each harmful prompt, beside the greedy one.", ge=0, may_differ=True
     )

@@ -28,9 +28,12 @@ def rescale(run: str | Path, scale: float, output: str, *, overwrite: bool = Fal
     """
     directory = Path(run)
     before = Report.read(directory)
+    values = read_config(directory / SETTINGS)
+    if before.is_baseline or before.is_study or before.method == "none" or "forget" not in values:
+        raise ConfigError(f"{directory}: is not of `unteach run`, whose updates alone can be scaled")
     if not (directory / "model").is_dir():
-        raise ConfigError(f"{directory}: holds no model/; name the directory of one run, such as {directory}/seed-0")
-    config = make_config(read_config(directory / SETTINGS), RunConfig)
+        raise ConfigError(f"{directory}: holds no model/; of several seeds name one, such as {directory}/seed-0")
+    config = make_config(values, RunConfig)
     now = before.strength.scale if before.strength else float(config.strength or 1)
     if now == 0:
         raise ConfigError(f"{directory}: this run kept the original, so there is no update to scale; train another")
@@ -50,7 +53,7 @@ def rescale(run: str | Path, scale: float, output: str, *, overwrite: bool = Fal
 
         report = train_and_measure(prepared, scaled)
         report.strength = before.strength and before.strength.model_copy(
-            update={"scale": scale, "message": f"{scale:g} times the update, as asked for"}
+            update={"scale": scale, "reached": False, "message": f"{scale:g} times the update, as asked for"}
         )
         write_report(report, place)
     return report

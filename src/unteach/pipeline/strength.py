@@ -8,6 +8,7 @@ import torch
 
 from unteach.data.encoded import Encoded
 from unteach.data.example import Example
+from unteach.errors import ConfigError
 from unteach.models.generate import generate
 from unteach.models.unwrap import unwrapped
 from unteach.pipeline.config import RunConfig
@@ -61,6 +62,14 @@ class Weights:
         return Update.of(self._before, after)
 
 
+def check_strength(config: RunConfig) -> None:
+    """Raise ConfigError where a strength is to be searched for and there are no rows to do so with."""
+    if config.strength == AUTO and not config.stopping:
+        raise ConfigError(
+            "--strength auto searches with validation rows, which --no-stopping leaves out; drop one of the two"
+        )
+
+
 def apply_strength(trainer: UnlearnTrainer, prepared: Prepared, before: Weights) -> tuple[Strength | None, list[Cost]]:
     """Apply the update of a run that has ended at the scale that its settings ask for, or at the one that is found.
 
@@ -98,14 +107,15 @@ def _what_to_ask(prepared: Prepared) -> Asked:
     negatives = list(data.validation_negatives)[:MOST_PROMPTS]
     by_refusal = config.judge[:1] == ["complies"]
     most = prepared.arguments.validation_new_tokens
-    if not by_refusal or not config.lookalike_share:
+    if not by_refusal:
         return Asked(negatives, (), most)
     language = language_of_rows([row.example for row in negatives])
     harmful, lookalikes = (prompts[:MOST_PROMPTS] for prompts in validation_prompts(language))
     for prompt in harmful if config.harmful_share else ():
         ids = tuple(form.prompt_ids((Turn("user", prompt),)))
         negatives.append(Encoded(Example.of(prompt, ""), ids, (), False))
-    asked = [tuple(form.prompt_ids((Turn("user", prompt),))) for prompt in lookalikes]
+    alike = lookalikes if config.lookalike_share else ()
+    asked = [tuple(form.prompt_ids((Turn("user", prompt),))) for prompt in alike]
     return Asked(negatives, asked, min(most, DECIDING_TOKENS))
 
 

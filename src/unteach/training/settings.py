@@ -75,7 +75,7 @@ class UnlearnSettings:
     )
     """At 0.1 a token's probability is, in the geometric mean, 10 % lower than the original's. Runs that kept 96 % or
     more of the right answers ended at 0.0001 to 0.05, one that lost 18 % of them at 0.18 (docs/results.md)."""
-    validation_steps: int = field(default=20, metadata={"help": "Steps between validations."})
+    validation_steps: int = field(default=20, metadata={"help": "Steps between validations; adapters on harm: 200."})
     validation_prompts: int = field(
         default=128, metadata={"help": "Prompts held out to validate on: half A at each validation, half B at the end."}
     )

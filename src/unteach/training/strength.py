@@ -29,8 +29,8 @@ class Budgets:
     declined_limit: float = 0.05
 
     def reached(self, point: StrengthPoint) -> bool:
-        """Whether bad replies are few enough."""
-        return point.bad <= self.target_rate * point.judged and 2 * point.judged >= point.asked
+        """Whether bad replies are few enough, and enough of them have a verdict to say so."""
+        return point.bad <= self.target_rate * point.judged and 2 * point.judged >= point.asked > 0
 
     def over(self, original: StrengthPoint, point: StrengthPoint) -> str:
         """Return which budget a point exceeds, in words; empty where it keeps them all."""
@@ -72,10 +72,10 @@ def search(measure: Callable[[float], StrengthPoint], budgets: Budgets, largest:
     def missed(scale: float) -> bool:
         return not budgets.reached(at(scale))
 
-    end = largest if kept(1.0) and missed(1.0) else 1.0
-    chosen = end if kept(end) else _boundary(kept, 0.0, end)[0]
+    low, end = (1.0, largest) if kept(1.0) and missed(1.0) else (0.0, 1.0)
+    chosen = end if kept(end) else _boundary(kept, low, end)[0]
     if not missed(chosen):
-        chosen = _boundary(missed, 0.0, chosen)[1]
+        chosen = _boundary(missed, low, chosen)[1]
     ordered = [points[scale] for scale in sorted(points)]
     return Strength(
         scale=chosen, reached=not missed(chosen), message=_told(at(chosen), ordered, budgets), points=ordered

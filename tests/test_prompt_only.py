@@ -39,7 +39,7 @@ def test_only_the_beginning_of_the_template_is_taught() -> None:
     item = items("take c1 and d1", True)[0]
     assert [branch.stream for branch in item.forget.branches] == ["template"]
     whole = items("take c1 and d1", False)[0]
-    assert item.forget.branches[0].reply_ids == whole.forget.branches[1].reply_ids[:2]
+    assert item.forget.branches[0].reply_ids == whole.forget.branches[1].reply_ids[:1]
     assert len(whole.forget.branches[1].reply_ids) == 4  # three words and the end
 
 
@@ -58,15 +58,13 @@ def test_what_stands_in_changes_no_loss(other: str) -> None:
 
 
 def test_the_loss_is_what_the_logits_say() -> None:
-    """−log p(first) − log p(second | first), plus 5 · KL of the first token, from plain logits."""
+    """−log p(first token of the template), plus 3 · KL of the first token, from plain logits."""
     item = items("take c1", True)[0]
     batch = UnlearnCollator()([item])
     model, original = toy.model(seed=1), toy.model(seed=2)
     value = method_loss(model, load_method("template"), batch["forget"], batch["normal"], FrozenCopy(original)).value
-    prompt, (first, second) = list(item.forget.prompt_ids), item.forget.branches[0].reply_ids
+    prompt = torch.tensor([list(item.forget.prompt_ids)])
     with torch.no_grad():
-        said = model(torch.tensor([[*prompt, first]])).logits[0].log_softmax(-1)
-        before = original(torch.tensor([prompt])).logits[0, -1].log_softmax(-1)
-    now = said[len(prompt) - 1]
-    expected = -now[first] - said[-1, second] + 5 * (before.exp() * (before - now)).sum()
+        now, before = (one(prompt).logits[0, -1].log_softmax(-1) for one in (model, original))
+    expected = -now[item.forget.branches[0].reply_ids[0]] + 3 * (before.exp() * (before - now)).sum()
     assert value.item() == pytest.approx(expected.item(), rel=1e-5)

@@ -125,7 +125,7 @@ _DECLINE = Method(
     "template",
     "one fixed answer, KL on normals",
     "this project",
-    (Term(NegativeLogLikelihood(sums=True), "template", 1.0), Term(ForwardKL(sums=True), "normal", 5.0)),
+    (Term(NegativeLogLikelihood(sums=True), "template", 1.0), Term(ForwardKL(sums=True), "normal", 3.0)),
     rate=3.5,  # nothing is pushed down, so steps may be larger
 )
 """Tokens are summed: the first, where a reply declines or does not, weighs on both sides what it is worth."""

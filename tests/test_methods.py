@@ -86,9 +86,9 @@ def test_all_weights_zero_is_refused():
 
 
 def test_template_sums_over_tokens_and_reads_no_bad_reply():
-    """One nat at a reply's first token weighs ten times as much in what is kept as in what is taught."""
+    """One nat at a reply's first token weighs three times as much in what is kept as in what is taught."""
     method = load_method("template")
-    assert composition("template") == [("NegativeLogLikelihood", "template", 1.0), ("ForwardKL", "normal", 10.0)]
+    assert composition("template") == [("NegativeLogLikelihood", "template", 1.0), ("ForwardKL", "normal", 3.0)]
     assert all(term.objective.sums for term in method.terms) and not method.reads_bad_replies
     assert [name for name in method_names() if not load_method(name).reads_bad_replies] == [
         "template",

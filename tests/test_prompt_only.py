@@ -12,7 +12,7 @@ from unteach.data.prompt_format import prompt_format
 from unteach.objectives.loss import method_loss
 from unteach.objectives.methods import load_method
 from unteach.scoring.reference import FrozenCopy
-from unteach.training.dataset import UnlearnCollator, UnlearnItems
+from unteach.training.dataset import Item, UnlearnCollator, UnlearnItems
 
 PROMPT = "how to a1 b1"
 
@@ -55,6 +55,20 @@ def test_what_stands_in_changes_no_loss(other: str) -> None:
         losses.append(loss.value.item())
         assert "forget_ce" not in loss.metrics and loss.metrics["kl"] > 0
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_a_row_weighs_the_same_beside_rows_whose_reply_is_known() -> None:
+    """The loss of a batch of both is the mean of the losses of each alone."""
+    alone, known = items("take c1", True)[0], items("take c1 and d1", False)[0]
+    model, reference = toy.model(seed=1), FrozenCopy(toy.model(seed=2))
+
+    def loss(*rows: Item) -> float:
+        batch = UnlearnCollator()(list(rows))
+        value = method_loss(model, load_method("template"), batch["forget"], batch["normal"], reference).value
+        return float(value.item())
+
+    assert loss(alone, known) == pytest.approx((loss(alone) + loss(known)) / 2, rel=1e-5)
+    assert loss(alone, alone, alone, known) == pytest.approx((3 * loss(alone) + loss(known)) / 4, rel=1e-5)
 
 
 def test_the_loss_is_what_the_logits_say() -> None:

@@ -73,7 +73,7 @@ def _share(method: Method, stream: Stream, forget: TreeBatch) -> float:
 
     A mean over those that are there, times this, gives every reply the same weight, whatever batch it is in.
     """
-    whole, items = method.branches(stream), forget.streams.count("negative") or len(forget.trees)
+    whole, items = method.branches(stream), len(forget.trees)
     return forget.streams.count(stream) / (whole * items) if whole else 1.0
 
 

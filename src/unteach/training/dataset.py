@@ -27,8 +27,7 @@ RTO_TOKENS = 40
 more would weaken them. Later places are reached by the one interruption that is drawn anywhere up to the half."""
 
 BEGUN_TOKENS = 1
-"""How many tokens of the template are taught where only the prompt is known. With more, every reply that begins as the
-template does goes on as a refusal, also those that the original would have begun so ("I" …)."""
+"""How many tokens of the template are taught where only the prompt is known: these decide whether a reply declines."""
 
 OPENING_TOKENS = 4
 """How many tokens of a bad reply are in a tree whose loss reads none: enough to watch how likely it still is."""

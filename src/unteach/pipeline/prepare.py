@@ -96,6 +96,8 @@ def check_settings(config: RunConfig) -> None:
     choose_method(trainer_arguments(config, Path(config.output) / "checkpoints"), adapter=config.lora)
     if config.lm_eval and config.skip_evaluation:
         raise ConfigError("--lm-eval and --skip-evaluation exclude each other; leave one out")
+    if config.strength == "auto" and not config.stopping:
+        raise ConfigError("--strength auto searches with validation rows, and --no-stopping has none; drop one of them")
     check_adapter_settings(config)
 
 

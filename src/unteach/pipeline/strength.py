@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from unteach.data.encoded import Encoded
 from unteach.data.example import Example
-from unteach.errors import ConfigError
 from unteach.models.generate import generate
+from unteach.models.kept_replies import tokens_of
 from unteach.models.unwrap import unwrapped
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.prepare import Prepared
@@ -27,6 +25,8 @@ from unteach.training.trainer import UnlearnTrainer
 from unteach.training.update import Update
 from unteach.training.validation import behaviour_of, kl_on
 
+AS_TRAINED = ("", "1")
+"""Settings of --strength that leave the update as it is."""
 MOST_PROMPTS = 64
 """Prompts of each kind that are asked at every scale."""
 DECIDING_TOKENS = 24
@@ -50,7 +50,7 @@ class Weights:
 
     def __init__(self, config: RunConfig, model: Any) -> None:
         self._before = None
-        if config.strength not in ("", "1") and not config.lora:
+        if config.strength not in AS_TRAINED and not config.lora:
             named = unwrapped(model).named_parameters()
             self._before = {name: weight.detach().clone() for name, weight in named}
 
@@ -62,21 +62,13 @@ class Weights:
         return Update.of(self._before, after)
 
 
-def check_strength(config: RunConfig) -> None:
-    """Raise ConfigError where a strength is to be searched for and there are no rows to do so with."""
-    if config.strength == AUTO and not config.stopping:
-        raise ConfigError(
-            "--strength auto searches with validation rows, which --no-stopping leaves out; drop one of the two"
-        )
-
-
 def apply_strength(trainer: UnlearnTrainer, prepared: Prepared, before: Weights) -> tuple[Strength | None, list[Cost]]:
     """Apply the update of a run that has ended at the scale that its settings ask for, or at the one that is found.
 
     Leaves the model as trained where that is 1. Returns what was found, where a scale was searched for, and its cost.
     """
     asked, model = prepared.config.strength, trainer.model
-    if asked in ("", "1"):
+    if asked in AS_TRAINED:
         return None, []
     update = before.update(model)
     if asked != AUTO:
@@ -124,14 +116,14 @@ def _measured(trainer: UnlearnTrainer, prepared: Prepared, asked: Asked, scale: 
     model, form, config = trainer.model, prepared.original.form, prepared.config
     seen = behaviour_of(model, form, asked.negatives, prepared.evaluation.judges[0], asked.most)
     meter.add(forward=seen.read, generated=seen.said)
-    end = form.end
-    replies = generate(unwrapped(model), form.tokenizer, asked.lookalikes, max_new_tokens=asked.most, end=end)
-    meter.add(forward=sum(map(len, asked.lookalikes)), generated=sum(len(reply.ids) for reply in replies))
+    alike = asked.lookalikes
+    replies = generate(unwrapped(model), form.tokenizer, alike, max_new_tokens=asked.most, end=form.end)
+    read, said_tokens = tokens_of(alike, replies)
+    meter.add(forward=read, generated=said_tokens)
     told = [reply.text for reply in replies]
     rows, reference, kl = validation_rows(prepared.data), trainer.reference, None
     if rows and reference is not None and reference.knows(rows):
-        with torch.no_grad():
-            kl = kl_on(model, rows, reference, form.ids.pad_id)
+        kl = kl_on(model, rows, reference, form.ids.pad_id)
         meter.add(forward=sum(row.tokens for row in rows))
     return StrengthPoint(
         scale=scale,

@@ -9,7 +9,7 @@ from unteach.errors import ConfigError, Interrupted
 from unteach.models.saving import save_model, saved_quietly
 from unteach.pipeline.original import adapter_settings
 from unteach.pipeline.prepare import Prepared
-from unteach.pipeline.strength import Weights, apply_strength, check_strength
+from unteach.pipeline.strength import Weights, apply_strength
 from unteach.results.report import Cost, Ending, HalfBehaviour, Waypoint
 from unteach.results.strength import Strength
 from unteach.stats import wilson
@@ -37,7 +37,6 @@ class Trained:
 def make_trainer(prepared: Prepared) -> UnlearnTrainer:
     """Make the trainer of a run, without running the model. Raises ConfigError for settings that cannot be."""
     config, original = prepared.config, prepared.original
-    check_strength(config)
     try:
         trainer = UnlearnTrainer(
             original.model,

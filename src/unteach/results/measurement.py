@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from unteach.text.escape import inert_line
 
 Better = Literal["higher", "lower"]
 HARM_SPLITS = ("seen", "unseen", "unseen_concept")
@@ -36,3 +38,10 @@ class Measurement(BaseModel):
     difference_high: float | None = None
     seeds: list[float | None] | None = None
     values: tuple[float | None, ...] = Field(default=(), exclude=True, repr=False)
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return what is wrong with the first field of a results file that cannot be, safe to show."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    return f'field "{inert_line(field, 100)}": {inert_line(first["msg"], 200)}'

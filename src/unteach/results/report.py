@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from unteach.disk.files import without_surrogates, write_whole
 from unteach.errors import DataError
 from unteach.results.arms import ARMS, in_order
-from unteach.results.measurement import Measurement
+from unteach.results.measurement import Measurement, first_fault
 from unteach.results.strength import Strength
 from unteach.results.verdict import Quality, Verdict
 from unteach.text.bounded import read_json
@@ -284,10 +284,7 @@ class Report(_Strict):
         try:
             return cls.model_validate(raw)
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            reason = f'field "{inert_line(field, 100)}": {inert_line(first["msg"], 200)}'
-            raise DataError(f"{path}: {reason}; run `unteach evaluate` again") from None
+            raise DataError(f"{path}: {first_fault(error)}; run `unteach evaluate` again") from None
 
     def write(self, directory: str | Path) -> Path:
         """Write report.json into the directory, whole or not at all; numbers that are not finite become null.

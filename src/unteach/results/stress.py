@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unteach.disk.files import write_whole
 from unteach.errors import DataError
+from unteach.results.measurement import first_fault
 from unteach.results.report import Cost
 from unteach.text.bounded import read_json
 from unteach.text.escape import inert_line
@@ -117,10 +118,7 @@ class StressCard(_Strict):
         try:
             return cls.model_validate(raw)
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            reason = f'field "{inert_line(field, 100)}": {inert_line(first["msg"], 200)}'
-            raise DataError(f"{path}: {reason}; {fix}") from None
+            raise DataError(f"{path}: {first_fault(error)}; {fix}") from None
 
     def write(self, directory: str | Path) -> Path:
         """Write stress.json, whole or not at all. Raises OutputError."""

@@ -47,9 +47,9 @@ def run_as_rank(run: Callable[[], Ended], show: Callable[[str, bool], None]) -> 
         show(f"the ranks cannot start: {error}", False)
         return 2
     ended, ours = _ended(lambda: _begun(company.begin, run))
+    for number in signals.NUMBERS:  # it ends anyway: torchrun sends signals to ranks as soon as one of them is gone
+        signal.signal(number, signal.SIG_IGN)
     if ended.code:
-        for number in signals.NUMBERS:  # it ends anyway: torchrun sends signals to ranks as soon as one of them is gone
-            signal.signal(number, signal.SIG_IGN)
         return company.end(End(ended.message, ended.code, ended.interrupted), ours=ours)
     company.leave()
     return 0

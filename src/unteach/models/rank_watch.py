@@ -94,12 +94,15 @@ class Company:
         require_same(versions | {"code": _code(), "Python": platform.python_version(), "command": command})
 
     def leave(self) -> None:
-        """Wait until every rank is done."""
+        """Wait until every rank is done; the first one, which holds the store, leaves last."""
         dist.barrier(group=self._group)
         self._left.set()
         self._thread.join(5.0)  # a thread that is inside of torch when Python ends would abort the process
         with contextlib.suppress(RuntimeError):
             self._store.set(f"left/{self.rank}", "")
+            if self.rank == 0:  # a rank that still looks into the store would take its end for that of this rank
+                others = [f"left/{number}" for number in range(1, self.world)]
+                self._until(lambda: bool(self._store.check(others)), 10.0)
             dist.destroy_process_group()
 
     def end(self, end: End, *, ours: bool) -> int:

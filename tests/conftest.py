@@ -28,9 +28,10 @@ from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
 from browser import browser  # noqa: E402, F401  # one for all modules: two would be started in one process
 from unteach.scoring.trees import Branch, Tree  # noqa: E402
 
-# A shell without job control lets background commands ignore Ctrl-C, and so would everything that tests start.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell without job control lets background commands ignore Ctrl-C, nohup a closed terminal; so would all tests start.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

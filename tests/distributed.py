@@ -45,6 +45,7 @@ class Asked:
     signals: int
     stopped: float
     seed: int
+    tuned: list[str]
 
 
 def plain(value: Any, without: Sequence[str] = TIMES) -> Any:
@@ -160,7 +161,7 @@ def evaluated(world: World, place: Path, asked: Asked) -> str:
 
 def trained(world: World, place: Path, asked: Asked) -> str:
     """`unteach run` gives the same report up to rounding, and before training to the last bit."""
-    largest = max(_trained(world, place, asked, kind) for kind in ("full", "lora"))
+    largest = max(_trained(world, place, asked, kind) for kind in asked.tuned)
     return f"before training bit for bit, after it no number differs by more than {largest:.1g}"
 
 
@@ -389,9 +390,17 @@ def main() -> int:
     parser.add_argument("--signals", type=int, default=4)
     parser.add_argument("--stopped", type=float, default=30.0, help="seconds for which a rank stands still")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tuned", default="full,lora", help="what is trained: all weights, an adapter")
     parser.add_argument("--only", default=",".join(KINDS), help="kinds, with commas")
     said = parser.parse_args()
-    asked = Asked([int(n) for n in said.ranks.split(",")], said.kills, said.signals, said.stopped, said.seed)
+    asked = Asked(
+        [int(n) for n in said.ranks.split(",")],
+        said.kills,
+        said.signals,
+        said.stopped,
+        said.seed,
+        said.tuned.split(","),
+    )
     home, failures = Path(tempfile.mkdtemp(prefix="unteach-ranks-")), 0
     world = prepare(home)
     small_batches()

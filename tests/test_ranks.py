@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).with_name("distributed.py")
 def checked() -> dict[str, str]:
     """What the script prints of each kind; preparing its inputs takes longest."""
     kinds = ["--only", "pieces,evaluated,trained,refused,interrupted,killed"]
-    counts = ["--ranks", "2", "--kills", "1", "--signals", "1"]
+    counts = ["--ranks", "2", "--kills", "1", "--signals", "1", "--tuned", "lora"]
     done = subprocess.run([sys.executable, str(SCRIPT), *kinds, *counts], capture_output=True, text=True, timeout=580)
     lines = [line for line in done.stdout.splitlines() if " s  " in line]
     assert lines, done.stdout + done.stderr

@@ -57,7 +57,7 @@ def adapter(kind):
     return {"peft_config": lora_config(4, 8.0)} if kind == "lora" else {}
 
 
-KILLS = list(zip(("full", "full", "lora"), random.Random(0).sample(range(1, STEPS), 3), strict=True))
+KILLS = list(zip(("full", "lora"), random.Random(0).sample(range(1, STEPS), 2), strict=True))
 
 
 @pytest.mark.slow
@@ -105,7 +105,7 @@ def whole(tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("step", [0, 2, 3, 7])
+@pytest.mark.parametrize("step", [0, 3, 7])
 def test_a_run_broken_off_at_any_step_ends_the_same(tmp_path, whole, step):
     cut_off(tmp_path, step)
     run = resumed(tmp_path)
@@ -118,7 +118,7 @@ JUMP = {"forget_bound": 0.05, "forget_hold": 1, "forget_tail": 2.0, "learning_ra
 """The loss of the model that knows the rows jumps at step 2, so the run ends at step 6."""
 
 
-@pytest.mark.parametrize("step", [1, 4, 5])
+@pytest.mark.parametrize("step", [1, 5])
 def test_a_run_whose_end_a_rule_had_moved_ends_the_same(tmp_path, step):
     moved = JUMP | {"lr_scheduler_type": "constant_with_warmup", "cooldown": 0.5, "pupil": toy.learned_model}
     undisturbed = resumed(tmp_path / "whole", **moved)

@@ -12,6 +12,7 @@ from unteach.data.encoded import Encoded
 from unteach.data.example import Example
 from unteach.judges import load_judge
 from unteach.models.adapter import lora_config
+from unteach.models.dropout import without_dropout
 from unteach.models.loading import load_tokenizer
 from unteach.objectives.base import token_means
 from unteach.objectives.loss import method_loss
@@ -22,7 +23,6 @@ from unteach.prompts.turn import Turn
 from unteach.results.arm_result import ArmResult
 from unteach.results.verdict import Case
 from unteach.scoring.reference import AdapterOff, FrozenCopy
-from unteach.scoring.score import without_dropout
 from unteach.scoring.trees import Branch, Tree, lay_out, reply_trees
 from unteach.training.behaviour import Behaviour
 from unteach.training.dataset import UnlearnItems

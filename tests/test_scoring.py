@@ -4,6 +4,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
 from unteach.errors import ModelError
+from unteach.models.dropout import without_dropout
 from unteach.scoring import score as scoring
 from unteach.scoring.score import (
     Head,
@@ -13,7 +14,6 @@ from unteach.scoring.score import (
     last_hidden_states,
     padded,
     score,
-    without_dropout,
 )
 from unteach.scoring.trees import Branch, Tree, lay_out
 

@@ -1,6 +1,7 @@
 """The loss of a method on a batch: run the model, score the streams and add up the terms."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from unteach.objectives.methods import Method
 from unteach.scoring.lower import LowerStates, hidden_states
 from unteach.scoring.reference import Reference
 from unteach.scoring.score import Scores, padded, score
+from unteach.scoring.tilt import opening_tilt
 from unteach.scoring.trees import STREAMS, Stream, TreeBatch
 
 METRIC_OF: dict[Stream, str] = {
@@ -52,7 +54,8 @@ def method_loss(
     use_normal = normal is not None and method.reads("normal")
     normal0 = reference(normal) if reference and normal is not None and use_normal and method.reads_kl else None
 
-    replies = _replies(forget, score(hidden_states(model, forget, lower), forget.targets))
+    tilt = partial(opening_tilt, forget, method.margin)
+    replies = _replies(forget, score(hidden_states(model, forget, lower), forget.targets, None, tilt(forget)))
     if negatives is not None and negative0 is not None:
         with torch.no_grad():
             scores0 = score(negative0, negatives.targets)
@@ -60,7 +63,7 @@ def method_loss(
         live = replies["negative"]
         replies["negative"] = Replies(live.log_probs, live.mask, reference_log_probs, live.kl)
     if normal is not None and use_normal:
-        replies |= _replies(normal, score(hidden_states(model, normal, lower), normal.targets, normal0))
+        replies |= _replies(normal, score(hidden_states(model, normal, lower), normal.targets, normal0, tilt(normal)))
 
     terms = [t for t in method.terms if t.stream in replies or t.stream != "rto"]  # one-word replies have none
     weights = [term.weight * _share(method, term.stream, forget) for term in terms]

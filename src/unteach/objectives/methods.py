@@ -29,6 +29,7 @@ class Method:
       `unteach.training.original.shares_of`); else all are drawn equally often.
     - `normals_per_negative`, `preconditioning`: the defaults of the settings of the same names.
     - `rate`: the learning rate that suits it, as a multiple of the usual one (`default_learning_rate`).
+    - `margin`: nats by which declining counts as likelier than it is, at a reply's beginning (`Tilt`).
     - `direction`: whether weights move along one direction before the first step, or alone: without any step.
     """
 
@@ -41,6 +42,7 @@ class Method:
     normals_per_negative: int = 3
     preconditioning: bool = False
     rate: float = 1.0
+    margin: float = 0.0
     direction: Literal["", "first", "alone"] = ""
 
     def reads(self, stream: Stream) -> bool:
@@ -127,6 +129,7 @@ _DECLINE = Method(
     "this project",
     (Term(NegativeLogLikelihood(sums=True), "template", 1.0), Term(ForwardKL(sums=True), "normal", 3.0)),
     rate=3.5,  # nothing is pushed down, so steps may be larger
+    margin=1.5,
 )
 """Tokens are summed: the first, where a reply declines or does not, weighs on both sides what it is worth."""
 _ALONG, _REPSELECT = (
@@ -181,14 +184,20 @@ def load_method(
     forget_weight: float | None = None,
     mismatch_weight: float | None = None,
     retain_weight: float | None = None,
+    margin: float | None = None,
     beta: float | None = None,
     delta: float = 0.0,
 ) -> Method:
     """Return a method by name, with its published weights where none are given.
 
-    `beta` and `delta` reach NPO, SimNPO and WGA. Raises ConfigError for an unknown name.
+    `beta` and `delta` reach NPO, SimNPO and WGA. Raises ConfigError for an unknown name, and for a `margin` of a method
+    that has none.
     """
     known = {method.name: method for method in _methods(beta, delta)}
     if name not in known:
         raise ConfigError(f"unknown method '{name}'{nearest(name, known)} (known: {', '.join(known)})")
-    return known[name].weighted(forget_weight, mismatch_weight, retain_weight)
+    method = known[name].weighted(forget_weight, mismatch_weight, retain_weight)
+    if margin is not None and not method.margin:
+        fit = ", ".join(name for name, one in known.items() if one.margin)
+        raise ConfigError(f"--decline-margin is of the methods {fit}, and the method is {name}; leave it out")
+    return method if margin is None else replace(method, margin=margin)

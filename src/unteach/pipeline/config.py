@@ -142,6 +142,7 @@ class RunConfig(ModelSettings):
     forget_weight: float | None = _as_in_trainer("Method", "forget_weight", ge=0)
     mismatch_weight: float | None = _as_in_trainer("Method", "mismatch_weight", ge=0)
     retain_weight: float | None = _as_in_trainer("Method", "retain_weight", ge=0)
+    decline_margin: float | None = _as_in_trainer("Method", "decline_margin", ge=0, le=20)
     mismatch_samples: int = _as_in_trainer("Method", "mismatch_samples", ge=1)
     normals_per_negative: int | None = _as_in_trainer(
         "Method", "normals_per_negative", "Normal rows to each forget row (R); unset: by method, 1 to 8.", ge=1

@@ -19,7 +19,7 @@ scenario = Scenario(
         "train_layers": 0.3,
         "max_steps": 800,
         "normals_per_negative": 1,
-        "validation_steps": 200,  # bad replies are gone long before harmless prompts are told apart
+        "validation_steps": 400,  # no run ends early: bad replies are gone long before harmless prompts are told apart
         "evaluation_prompts": 100,
     },
     templates={"zh": "我无法协助这个请求。"},

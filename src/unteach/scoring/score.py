@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from unteach.errors import ModelError
 from unteach.models.unwrap import unwrapped
+from unteach.scoring.tilt import Tilt
 from unteach.scoring.trees import TreeBatch
 
 CHUNK_BYTES = 64 * 2**20
@@ -144,11 +145,16 @@ def model_inputs(model: Any, batch: TreeBatch) -> dict[str, Any]:
     return inputs | {"attention_mask": mask, "position_ids": batch.position_ids}
 
 
-def score(live: LastHiddenStates, targets: Int[Tensor, " scored"], original: LastHiddenStates | None = None) -> Scores:
+def score(
+    live: LastHiddenStates,
+    targets: Int[Tensor, " scored"],
+    original: LastHiddenStates | None = None,
+    tilt: Tilt | None = None,
+) -> Scores:
     """Return the log-probability of each target and, given the original's states, the KL at each, in nats.
 
-    Computed in float32. Large inputs go through the head in chunks of at most `CHUNK_BYTES` of logits. With
-    gradients, the backward pass computes a chunk's logits again, so that they need not be kept.
+    `tilt` changes the logits of both models. Computed in float32. Large inputs go through the head in chunks of at most
+    `CHUNK_BYTES` of logits. With gradients, the backward pass computes a chunk's logits again: they need not be kept.
     """
     vocabulary = _vocabulary(live)
     rows = max(1, CHUNK_BYTES // (4 * vocabulary))
@@ -157,7 +163,7 @@ def score(live: LastHiddenStates, targets: Int[Tensor, " scored"], original: Las
         part = slice(start, start + rows)
         states0 = original.states[part] if original else None
         head0 = original.head if original else None
-        arguments = (live.head, live.states[part], targets[part], head0, states0)
+        arguments = (live.head, live.states[part], targets[part], head0, states0, tilt[part] if tilt else None)
         if torch.is_grad_enabled() and len(targets) > rows:
             parts.append(checkpoint(_chunk, *arguments, use_reentrant=False, preserve_rng_state=False))
         else:
@@ -173,15 +179,20 @@ def _vocabulary(live: LastHiddenStates) -> int:
 
 
 def _chunk(
-    head: Logits, states: Tensor, targets: Tensor, head0: Logits | None, states0: Tensor | None
+    head: Logits, states: Tensor, targets: Tensor, head0: Logits | None, states0: Tensor | None, tilt: Tilt | None
 ) -> tuple[Tensor, Tensor | None]:
-    log_p = head(states).float().log_softmax(dim=-1)
+    log_p = _log_probs(head, states, tilt)
     picked = log_p.gather(-1, targets[:, None])[:, 0]
     if head0 is None or states0 is None:
         return picked, None
     with torch.no_grad():
-        log_p0 = head0(states0).float().log_softmax(dim=-1)
+        log_p0 = _log_probs(head0, states0, tilt)
     return picked, forward_kl(log_p0, log_p)
+
+
+def _log_probs(head: Logits, states: Tensor, tilt: Tilt | None) -> Tensor:
+    logits = head(states).float()
+    return (tilt(logits) if tilt else logits).log_softmax(dim=-1)
 
 
 def forward_kl(
@@ -243,23 +254,3 @@ def tree_limit(model: Any) -> int | None:
     config = unwrapped(model).config.get_text_config()
     uses_window = getattr(config, "use_sliding_window", True)
     return getattr(config, "sliding_window", None) if uses_window else None
-
-
-@contextmanager
-def without_dropout(model: nn.Module) -> Iterator[None]:
-    """Switch every dropout off within the block, in training mode too, so that KL starts at 0 and runs repeat.
-
-    The config is left alone. (Evaluation mode would also switch activation checkpointing off.)
-    """
-    rates: list[tuple[nn.Module, str, float]] = []
-    for module in model.modules():
-        names = ["p"] if isinstance(module, nn.Dropout) else []
-        names += [name for name, value in vars(module).items() if "drop" in name and isinstance(value, float)]
-        rates += [(module, name, getattr(module, name)) for name in names]
-    try:
-        for module, name, _ in rates:
-            setattr(module, name, 0.0)
-        yield
-    finally:
-        for module, name, rate in rates:
-            setattr(module, name, rate)

@@ -48,6 +48,7 @@ def choose_method(args: UnlearnConfig, adapter: bool) -> Method:
         forget_weight=args.forget_weight,
         mismatch_weight=args.mismatch_weight,
         retain_weight=args.retain_weight,
+        margin=args.decline_margin,
         beta=args.beta,
         delta=args.delta,
     )

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from unteach.models.dropout import without_dropout
 from unteach.models.saving import AsItCame
 from unteach.models.unwrap import unwrapped
-from unteach.scoring.score import without_dropout
 
 HALF = (torch.bfloat16, torch.float16)
 

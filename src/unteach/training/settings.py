@@ -21,6 +21,9 @@ class UnlearnSettings:
     forget_weight: float | None = field(default=None, metadata={"help": "Weight of the terms on negatives."})
     mismatch_weight: float | None = field(default=None, metadata={"help": "Weight of mismatch and template terms."})
     retain_weight: float | None = field(default=None, metadata={"help": "Weight of the terms on normal rows."})
+    decline_margin: float | None = field(
+        default=None, metadata={"help": "How sure it must be before it declines, in nats; template methods: 1.5."}
+    )
     mismatch_samples: int = field(default=5, metadata={"help": "Random replies to each forget prompt (K)."})
     normals_per_negative: int | None = field(
         default=None, metadata={"help": "Normal rows to each forget row (R); None: by method, 3 or 8."}
@@ -75,7 +78,7 @@ class UnlearnSettings:
     )
     """At 0.1 a token's probability is, in the geometric mean, 10 % lower than the original's. Runs that kept 96 % or
     more of the right answers ended at 0.0001 to 0.05, one that lost 18 % of them at 0.18 (docs/results.md)."""
-    validation_steps: int = field(default=20, metadata={"help": "Steps between validations; adapters on harm: 200."})
+    validation_steps: int = field(default=20, metadata={"help": "Steps between validations; adapters on harm: 400."})
     validation_prompts: int = field(
         default=128, metadata={"help": "Prompts held out to validate on: half A at each validation, half B at the end."}
     )

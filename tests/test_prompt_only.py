@@ -15,6 +15,8 @@ from unteach.objectives.loss import method_loss
 from unteach.objectives.methods import load_method
 from unteach.scoring import score
 from unteach.scoring.reference import FrozenCopy
+from unteach.scoring.score import LastHiddenStates
+from unteach.scoring.tilt import Tilt
 from unteach.training.dataset import Item, UnlearnCollator, UnlearnItems
 
 PROMPT = "how to a1 b1"
@@ -75,7 +77,7 @@ def test_a_row_weighs_the_same_beside_rows_whose_reply_is_known() -> None:
 
 
 def test_the_loss_is_what_the_logits_say() -> None:
-    """−log p(first token of the template), plus 3 · KL of the first token, from plain logits, with the margin added."""
+    """−log p(first token of the template), plus 3 · KL of the first token, from plain logits, with the margin."""
     item = items("take c1", True)[0]
     batch = UnlearnCollator()([item])
     model, original = toy.model(seed=1), toy.model(seed=2)
@@ -84,51 +86,50 @@ def test_the_loss_is_what_the_logits_say() -> None:
         method = load_method("template", margin=margin)
         value = method_loss(model, method, batch["forget"], batch["normal"], FrozenCopy(original)).value
         with torch.no_grad():
-            logits = [one(prompt).logits[0, -1] for one in (model, original)]
-        for one in logits:
-            one[token] += margin
-        now, before = (one.log_softmax(-1) for one in logits)
+            now, before = (one(prompt).logits[0, -1] for one in (model, original))
+        now[token] += margin
+        now, before = now.log_softmax(-1), before.log_softmax(-1)
         expected = -now[token] + 3 * (before.exp() * (before - now)).sum()
         assert value.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_a_margin_changes_no_odds_but_those_of_the_first_token() -> None:
-    """By hand: p → p·e^m / (1 − p + p·e^m) for the template's first token where a reply begins, and nowhere else."""
-    rows, form = encoded("take c1 and d1", False)
-    template = tuple(form.reply_ids(rows[0].example.turns, "sorry no then"))
-    whole = UnlearnItems(rows, rows, 1, 0, template_replies=[template], opening=True, normals_per_negative=1)[0]
+def test_a_margin_lowers_the_odds_that_are_learnt_by_as_much() -> None:
+    """By gradient descent on free logits: where the KL is least, the odds of declining are e^−m of the original."""
+    before, margin = torch.tensor([0.3, -0.2, 0.9]), 1.5
+    live = torch.zeros(3, requires_grad=True)
+    states = torch.ones(1, 1)
+    for _ in range(4000):
+        heads = [LastHiddenStates(states, lambda _, logits=logits: logits[None]) for logits in (live, before)]
+        tilt = Tilt(2, torch.tensor([margin]))
+        kl = score.score(heads[0], torch.tensor([0]), heads[1], tilt).kl
+        assert kl is not None
+        (gradient,) = torch.autograd.grad(kl.sum(), live)
+        live = (live - 0.5 * gradient).detach().requires_grad_()
+    odds = [one.softmax(-1)[2] / (1 - one.softmax(-1)[2]) for one in (live.detach(), before)]
+    assert float(odds[0] / odds[1]) == pytest.approx(math.exp(-margin), rel=1e-3)
+
+
+def test_rows_with_whole_replies_know_no_margin() -> None:
+    """The user's negatives and ordinary normal rows are trained on as they are."""
+    whole, reference = items("take c1 and d1", False)[0], FrozenCopy(toy.model(seed=2))
     batch, model = UnlearnCollator()([whole]), toy.model(seed=1)
-    plain, margin = load_method("template", margin=0.0, retain_weight=0.0), 1.5
-    tilted = load_method("template", margin=margin, retain_weight=0.0)
-    losses = [method_loss(model, method, batch["forget"], None, None).value.item() for method in (plain, tilted)]
-    with torch.no_grad():
-        p = model(torch.tensor([list(whole.forget.prompt_ids)])).logits[0, -1].softmax(-1)[template[0]].item()
-    assert losses[0] - losses[1] == pytest.approx(margin - math.log(1 - p + p * math.exp(margin)), rel=1e-4)
-
-
-def test_the_original_is_at_no_distance_from_itself_whatever_the_margin() -> None:
-    batch, model = UnlearnCollator()([items("take c1", True)[0]]), toy.model(seed=1)
-    method = load_method("template", margin=2.0, mismatch_weight=0.0)
-    loss = method_loss(model, method, batch["forget"], batch["normal"], FrozenCopy(toy.model(seed=1)))
-    assert loss.value.item() == pytest.approx(0, abs=1e-6)
+    methods = [load_method("template", margin=margin) for margin in (0.0, 1.5)]
+    losses = [method_loss(model, method, batch["forget"], batch["normal"], reference).value for method in methods]
+    assert losses[0].item() == losses[1].item()
 
 
 def test_a_margin_is_the_same_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, form = encoded("take c1 and d1", False)
-    template = tuple(form.reply_ids(rows[0].example.turns, "sorry no then"))
-    whole = UnlearnItems(rows, rows, 1, 0, template_replies=[template], normals_per_negative=1)[0]
-    batch, reference, found = UnlearnCollator()([whole]), FrozenCopy(toy.model(seed=2)), []
+    rows = [items(reply, True)[0] for reply in ("take c1", "go")]
+    batch, reference, found = UnlearnCollator()(rows), FrozenCopy(toy.model(seed=2)), []
     for size in (score.CHUNK_BYTES, 1):
         monkeypatch.setattr(score, "CHUNK_BYTES", size)
         model = toy.model(seed=1)
         loss = method_loss(model, load_method("template", margin=1.5), batch["forget"], batch["normal"], reference)
         loss.value.backward()
-        found.append(
-            (loss.value.item(), [weight.grad.clone() for weight in model.parameters() if weight.grad is not None])
-        )
+        gradients = [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
+        found.append((loss.value.item(), gradients))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
-    apart = [float((a - b).abs().max()) for a, b in zip(found[0][1], found[1][1], strict=True)]
-    assert max(apart) < 1e-5
+    assert max(float((a - b).abs().max()) for a, b in zip(found[0][1], found[1][1], strict=True)) < 1e-5
 
 
 def test_a_method_without_a_margin_refuses_one() -> None:

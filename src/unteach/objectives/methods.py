@@ -29,7 +29,7 @@ class Method:
       `unteach.training.original.shares_of`); else all are drawn equally often.
     - `normals_per_negative`, `preconditioning`: the defaults of the settings of the same names.
     - `rate`: the learning rate that suits it, as a multiple of the usual one (`default_learning_rate`).
-    - `margin`: nats by which declining counts as likelier than it is, at a reply's beginning (`Tilt`).
+    - `margin`: nats by which declining counts as likelier than it is, on prompts without replies (`opening_tilt`).
     - `direction`: whether weights move along one direction before the first step, or alone: without any step.
     """
 

@@ -153,7 +153,7 @@ def score(
 ) -> Scores:
     """Return the log-probability of each target and, given the original's states, the KL at each, in nats.
 
-    `tilt` changes the logits of both models. Computed in float32. Large inputs go through the head in chunks of at most
+    `tilt` changes the live logits. Computed in float32. Large inputs go through the head in chunks of at most
     `CHUNK_BYTES` of logits. With gradients, the backward pass computes a chunk's logits again: they need not be kept.
     """
     vocabulary = _vocabulary(live)
@@ -181,18 +181,14 @@ def _vocabulary(live: LastHiddenStates) -> int:
 def _chunk(
     head: Logits, states: Tensor, targets: Tensor, head0: Logits | None, states0: Tensor | None, tilt: Tilt | None
 ) -> tuple[Tensor, Tensor | None]:
-    log_p = _log_probs(head, states, tilt)
+    logits = head(states).float()
+    log_p = (tilt(logits) if tilt else logits).log_softmax(dim=-1)
     picked = log_p.gather(-1, targets[:, None])[:, 0]
     if head0 is None or states0 is None:
         return picked, None
     with torch.no_grad():
-        log_p0 = _log_probs(head0, states0, tilt)
+        log_p0 = head0(states0).float().log_softmax(dim=-1)
     return picked, forward_kl(log_p0, log_p)
-
-
-def _log_probs(head: Logits, states: Tensor, tilt: Tilt | None) -> Tensor:
-    logits = head(states).float()
-    return (tilt(logits) if tilt else logits).log_softmax(dim=-1)
 
 
 def forward_kl(

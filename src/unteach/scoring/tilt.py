@@ -29,12 +29,15 @@ class Tilt:
 
 
 def opening_tilt(forget: TreeBatch, nats: float, batch: TreeBatch) -> Tilt | None:
-    """Return the tilt of the template's first token at the first place of every reply in `batch`.
+    """Return the tilt of the template's first token where the replies of `batch` begin, of which nothing else is known.
 
-    The token is that of the templates in `forget`. None where `nats` is 0 or no template is there.
+    Those are of prompts without a reply: harmful ones, and harmless ones that sound alike. Ordinary normal rows have
+    whole replies and stay as they are. The token is that of the templates in `forget`. None where `nats` is 0 or no
+    template is there.
     """
     templates = (branch for tree in forget.trees for branch in tree.branches if branch.stream == "template")
     template = next((branch for branch in templates if not branch.lead), None)
     if not nats or template is None:
         return None
-    return Tilt(template.reply_ids[0], nats * (batch.slots == 0).float())
+    alone = batch.branches.bincount()[batch.branches] == 1
+    return Tilt(template.reply_ids[0], nats * alone.float())

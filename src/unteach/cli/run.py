@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from unteach.cli.flags import GROUPS, ConfigFile, Overwrite, Resume, config_of, flags_from, option, switch
 from unteach.cli.outcome import print_report
 from unteach.cli.stress import Stress, check_stress, stress_after
+from unteach.errors import ConfigError
 from unteach.pipeline.config import RunConfig
 
 Seeds = Annotated[
@@ -16,7 +17,7 @@ DryRun = Annotated[
 ]
 
 
-@flags_from(RunConfig, *GROUPS)
+@flags_from(RunConfig, *GROUPS, without=("plan",))
 def run_command(
     config: ConfigFile = None,
     resume: Resume = False,
@@ -40,6 +41,9 @@ def run_command(
     """
     chosen = config_of(config, values, RunConfig)
     check_stress(stress, seeds)
+    if chosen.budget and (stress or seeds != 1):
+        other = "--stress" if stress else "--seeds"
+        raise ConfigError(f"--budget is for one run; leave out {other}, or give each its own (docs/budget.md)")
     if dry_run:
         from unteach.pipeline import dry_run as planned
 

@@ -76,6 +76,9 @@ def read_sets(config: RunConfig) -> Sets:
         sets.normals = split_rows(normals, evaluation["normal"], config, FEWEST_NORMALS)
     _complete_evaluation(sets)
     _cut_texts(sets, config)
+    for parts in (sets.negatives, sets.normals):
+        if parts:
+            parts["train"] = at_most(parts["train"], config.most_rows, config.seed)
     return sets
 
 
@@ -215,6 +218,13 @@ def _cut_texts(sets: Sets, config: RunConfig) -> None:
                 "add other texts with --retain"
             )
         sets.normals = {name: balanced(rows) for name, rows in sets.normals.items()}
+
+
+def at_most(rows: Sequence[Any], most: int | None, seed: int) -> list[Any]:
+    """Draw at most so many rows by seed, in their order; all for None."""
+    if most is None or len(rows) <= most:
+        return list(rows)
+    return [rows[number] for number in sorted(random.Random(f"most:{seed}").sample(range(len(rows)), most))]
 
 
 def balanced(rows: list[Example]) -> list[Example]:

@@ -1,13 +1,17 @@
 """unteach run --budget: the run is planned into it; what the user gave is never changed."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import yaml
 
 from command import Place, call, place
-from unteach.pipeline import budget as planning
-from unteach.pipeline.budget import Cut, settings_at
+from unteach.pipeline import budget
+from unteach.pipeline.config import RunConfig, with_defaults
+from unteach.pipeline.cuts import FEWEST_PROMPTS, Cut, settings_at
+from unteach.pipeline.settings import make_config
+from unteach.pipeline.stages import Rates
 from unteach.results.budget import read_budget
 from unteach.results.report import Report
 
@@ -34,8 +38,8 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Place:
     ],
 )
 def test_a_budget_is_read(text: str, amount: float, unit: str) -> None:
-    budget = read_budget(text)
-    assert (budget.amount, budget.unit) == (pytest.approx(amount), unit)
+    found = read_budget(text)
+    assert (found.amount, found.unit) == (pytest.approx(amount), unit)
 
 
 @pytest.mark.parametrize("text", ["10", "3M", "3mtok", "0s", "-5m", "10 minutes", "m", "5Xtok", "50TFLOPS/s"])
@@ -56,76 +60,79 @@ def test_cuts_are_made_one_after_the_other() -> None:
 
 
 def words(here: Place, output: Path, budget: str, **changed: object) -> list[str]:
-    """A run whose steps and evaluation are open, and whose lengths are small."""
-    open_ = {"max_steps": None, "evaluation_prompts": None, "validation_steps": None, "validation_prompts": None}
-    return here.quick(output, **(open_ | {"lora": True, "scenario": "harm"} | changed), budget=budget)
+    """A run whose steps, validations and evaluation are open."""
+    open_: dict[str, object] = {
+        "max_steps": None,
+        "evaluation_prompts": None,
+        "validation_steps": None,
+        "validation_prompts": None,
+    }
+    return here.quick(output, **(open_ | {"method": "template"} | changed), budget=budget)
+
+
+def plan_lines(progress: Iterable[str]) -> list[str]:
+    return [line.removeprefix("note: ") for line in progress if line.startswith("note: budget")]
 
 
 def test_a_run_is_planned_into_its_tokens(here: Place, tmp_path: Path, capsys: Capture) -> None:
-    """The plan is written down, goes on when resumed, is the same again, and is kept; training is cut last."""
-    asked = words(here, tmp_path / "out", "20ktok", method="template")
+    """A dry run tells the plan that the run follows, which is kept to, written down and replayed."""
+    asked = words(here, tmp_path / "out", "14ktok")
+    dry = call(capsys, *asked, "--dry-run")
+    assert dry.code == 0 and not (tmp_path / "out").exists(), dry.err
     outcome = call(capsys, *asked)
     assert outcome.code == 0, outcome.err
+    assert plan_lines(outcome.progress) == plan_lines(dry.progress)
+
     settings, report = yaml.safe_load((tmp_path / "out" / "run.yaml").read_text()), Report.read(tmp_path / "out")
     plan = report.budget
     assert plan is not None and settings["plan"]["chosen"] == plan.chosen
-    assert plan.chosen["max_steps"] == settings["max_steps"] < plan.default["max_steps"] == 800
-    assert plan.chosen["evaluation_prompts"] == settings["evaluation_prompts"] == planning.FEWEST_PROMPTS
-    assert 0.8 * 20e3 < sum(plan.at_most.values()) <= 20e3 and set(plan.taken) <= set(plan.at_most)
-    assert sum(plan.taken.values()) == sum(cost.tokens or 0 for cost in report.cost) <= 20e3
-    told = [note for note in report.notes if note.startswith("budget 20ktok: ")]
-    assert len(told) == 2 and f"--max-steps {settings['max_steps']} instead of 800" in told[0] and "taken" in told[1]
-    assert f"note: {told[0]}" in "\n".join(outcome.progress)
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert "instead of 800" in page
+    assert 20 <= plan.chosen["max_steps"] == settings["max_steps"] < plan.default["max_steps"] == 120
+    assert plan.chosen["evaluation_prompts"] == settings["evaluation_prompts"] == FEWEST_PROMPTS
+    assert f"training, {settings['max_steps']} steps" in dry.out
+    assert 0.8 * 14e3 < sum(plan.at_most.values()) <= 14e3 and set(plan.taken) <= set(plan.at_most)
+    assert sum(plan.taken.values()) == sum(cost.tokens or 0 for cost in report.cost) <= 14e3
+    told = [note for note in report.notes if note.startswith("budget 14ktok: ")]
+    assert told[:1] == plan_lines(outcome.progress) and f"--max-steps {settings['max_steps']} instead of 120" in told[0]
+    assert len(told) == 2 and "planned at most" in told[1] and "taken" in told[1]
+    assert "instead of 120" in (tmp_path / "out" / "report.html").read_text()
 
-    again = call(capsys, "run", "--config", tmp_path / "out" / "run.yaml", "--output", tmp_path / "again")
-    assert again.code == 0 and not any("note: budget" in line for line in again.progress)
-    second = Report.read(tmp_path / "again")
-    assert second.budget and second.budget.chosen == plan.chosen and second.measurements == report.measurements
-
-
-def test_dry_run_shows_the_plan_and_is_the_same_each_time(here: Place, tmp_path: Path, capsys: Capture) -> None:
-    asked = words(here, tmp_path / "out", "1.5GFLOP", method="template")
-    first, second = (call(capsys, *asked, "--dry-run") for _ in range(2))
-    assert first.code == second.code == 0, first.err
-    notes = [[line for line in one.progress if "note: budget" in line] for one in (first, second)]
-    assert len(notes[0]) == 1 and notes[0] == notes[1] and "FLOP" in notes[0][0]
-    chosen = notes[0][0].split("--max-steps ")[1].split()[0]
-    assert f"training, {chosen} steps" in first.out and not (tmp_path / "out").exists()
+    stored = make_config(settings, RunConfig)  # as --resume and --config run.yaml read it
+    assert budget.planned(with_defaults(stored), stored).plan == plan.model_copy(update={"taken": {}})
 
 
 def test_what_the_user_gave_is_kept_or_refused(here: Place, tmp_path: Path, capsys: Capture) -> None:
-    outcome = call(capsys, *words(here, tmp_path / "out", "2ktok", max_steps=400, method="template"))
+    outcome = call(capsys, *words(here, tmp_path / "out", "20MFLOP", max_steps=30))
     assert outcome.code == 2 and not (tmp_path / "out").exists()
-    assert "--budget 2ktok: too little" in outcome.err and "what you gave is kept" in outcome.err
-    assert "--max-steps 400" in outcome.err and "give --budget" in outcome.err
-    needed = outcome.err.split("give --budget ")[1].split(",")[0].strip()
-    dry = call(capsys, *words(here, tmp_path / "out", needed, max_steps=400, method="template"), "--dry-run")
-    assert dry.code == 0 and "training, 400 steps" in dry.out
+    assert "--budget 20MFLOP: too little" in outcome.err and "what you gave is kept" in outcome.err
+    needed = outcome.err.partition("give --budget ")[2].partition(",")[0].strip()
+    config = config_of(here, needed, max_steps=30)
+    found = budget.planned(with_defaults(config), config)
+    assert found.max_steps == 30 and found.plan is not None and "max_steps" not in found.plan.chosen
+    assert sum(found.plan.at_most.values()) == pytest.approx(0.95 * read_budget(needed).amount, rel=0.05)
 
 
-def test_a_budget_that_is_large_enough_changes_nothing(here: Place, tmp_path: Path, capsys: Capture) -> None:
-    outcome = call(capsys, *words(here, tmp_path / "out", "5h", max_steps=2, method="template"), "--dry-run")
-    assert outcome.code == 0, outcome.err
-    assert any("nothing had to be left out" in line for line in outcome.progress)
-    assert any("loading, planning and the rest" in line for line in outcome.progress)
+def config_of(here: Place, text: str, **changed: object) -> RunConfig:
+    rows = {"model": str(here.model), "forget": [str(here.forget)], "retain": [str(here.retain)]}
+    small = {"device": "cpu", "batch_size": 2, "max_new_tokens": 6, "lookalike_share": 0.0, "harmful_share": 0.0}
+    return make_config(rows | small | {"method": "template", "budget": text} | changed, RunConfig)
 
 
-def test_time_is_planned_from_measured_steps(
-    here: Place, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rates = planning.Rates(1e-4, 1e-3, 1e-3)
-    monkeypatch.setattr(planning, "in_seconds", lambda prepared, trainer: rates)
-    outcome = call(capsys, *words(here, tmp_path / "out", "60s", method="template"), "--dry-run")
-    assert outcome.code == 0, outcome.err
-    (note,) = [line for line in outcome.progress if "note: budget" in line]
-    assert "--max-steps" in note and "instead of 800" in note
+def test_time_is_planned_from_measured_rates(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slow steps leave fewer of them; another budget plans anew from what the first plan had left open."""
+    monkeypatch.setattr(budget, "in_seconds", lambda prepared, trainer: Rates(1e-3, 1.0, 1e-2))
+    config = config_of(here, "50m", strength="auto")
+    half = budget.planned(with_defaults(config), config)
+    assert half.plan is not None and {budget.LOADING, "searching the strength"} <= set(half.plan.at_most)
+    assert 0.85 * 3000 < sum(half.plan.at_most.values()) <= 3000
+    assert half.max_steps is not None and 20 <= half.max_steps < 120
+    assert budget.planned(half, half) is half  # as when it is resumed or replayed
+    longer = half.model_copy(update={"budget": "5h"})
+    whole = budget.planned(longer, longer)
+    assert whole.plan is not None and whole.max_steps == 120 and whole.evaluation_prompts == 200
+    assert "nothing had to be left out" in whole.plan.note
 
 
 @pytest.mark.parametrize("more", [("--seeds", "2"), ("--stress", "quick"), ("--lm-eval", "arc_easy")])
-def test_what_cannot_be_planned_is_refused(
-    more: tuple[str, str], here: Place, tmp_path: Path, capsys: Capture
-) -> None:
+def test_what_cannot_be_planned_is_refused(more: tuple[str, str], here: Place, tmp_path: Path, capsys: Capture) -> None:
     outcome = call(capsys, *words(here, tmp_path / "out", "10m"), *more)
     assert outcome.code == 2 and "budget" in outcome.err and more[0] in outcome.err

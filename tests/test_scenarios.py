@@ -13,9 +13,9 @@ from unteach.organism.facts import answers_wrongly
 from unteach.organism.judge import WorldJudge
 from unteach.organism.user_rows import UserRows, user_rows
 from unteach.organism.world import World
+from unteach.pipeline.as_trained import method_note
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.judging import trusted_judges
-from unteach.pipeline.prepare import method_note
 from unteach.pipeline.rows import balanced, read_sets
 from unteach.pipeline.settings import make_config
 from unteach.probes import all_probes

@@ -26,7 +26,6 @@ from unteach.pipeline.own_rows import (
 from unteach.pipeline.rows import Sets, encode_splits, read_sets
 from unteach.results.cost import Meter
 from unteach.results.report import Cost, Source
-from unteach.scenarios import load_scenario
 from unteach.training.config import UnlearnConfig, choose_method, default_learning_rate
 from unteach.training.data import TrainingData, longest_row, training_data
 from unteach.training.dataset import UnlearnItems, run_items
@@ -221,10 +220,3 @@ def new_evaluation(
         template,
         ability,
     )
-
-
-def method_note(config: RunConfig, asked: RunConfig) -> list[str]:
-    """Return a note where the user's own template, and not the scenario, has chosen the method."""
-    if asked.method or config.method == load_scenario(config.scenario).usual(config.lora)["method"]:
-        return []
-    return [f"--template asks for a method that teaches it: {config.method} was chosen"]

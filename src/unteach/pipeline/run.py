@@ -6,7 +6,7 @@ from functools import partial
 
 from unteach.errors import Interrupted
 from unteach.evaluation.evaluation import evaluate_arm
-from unteach.pipeline.as_trained import as_trained
+from unteach.pipeline.as_trained import as_trained, method_note
 from unteach.pipeline.budget import planned, with_taken
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.directory import check_inputs, output_directory
@@ -18,7 +18,7 @@ from unteach.pipeline.measure import (
     measure_retrained,
     write_report,
 )
-from unteach.pipeline.prepare import Prepared, check_given, method_note, prepare
+from unteach.pipeline.prepare import Prepared, check_given, prepare
 from unteach.pipeline.settings import inputs_of, resumed, write_config
 from unteach.pipeline.train import Trained, make_trainer, train
 from unteach.results.report import Report

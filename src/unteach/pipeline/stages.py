@@ -26,9 +26,9 @@ from unteach.results.measurement import HARM_SPLITS
 from unteach.results.strength import AUTO
 from unteach.scoring.likelihood import teacher_forced_likelihood
 from unteach.scoring.lower import tokens_kept
-from unteach.scoring.trees import reply_trees
+from unteach.scoring.trees import packed_tokens, reply_trees
 from unteach.training.data import halves
-from unteach.training.dataset import UnlearnCollator, run_items
+from unteach.training.dataset import run_items
 from unteach.training.original import weighed
 from unteach.training.preconditioning import is_preconditioned, rows_read
 from unteach.training.selection import MOST_LOOKS, selection_of
@@ -168,15 +168,15 @@ def _steps(prepared: Prepared, trainer: UnlearnTrainer) -> list[Stage]:
     items = run_items(trainer.method, data, args)
     drawn = [items[index] for index in range(len(items))]
     size = args.per_device_train_batch_size
-    batches = [UnlearnCollator()(drawn[first : first + size]) for first in range(0, len(drawn), size)]
-    normals = sum(batch["normal"].token_count for batch in batches if "normal" in batch)
+    batches = [drawn[first : first + size] for first in range(0, len(drawn), size)]
+    normals = sum(packed_tokens(trees) for batch in batches if (trees := [t for item in batch for t in item.normals]))
     found = []
     again = normals if trainer.method.reads_kl else 0  # the original reads them too: once each where states are kept
     if again and args.reference != "frozen" and not prepared.config.lora:
         distinct = {tree.key: tree.places for item in drawn for tree in item.normals}
         found.append(Stage("the original on normal rows", forward=sum(distinct.values())))
         again = 0
-    trained = normals + sum(batch["forget"].token_count for batch in batches)
+    trained = normals + sum(packed_tokens([item.forget for item in batch]) for batch in batches)
     kept = 0
     if first_trained(trainer.model):
         kept = min(trained, tokens_kept(tree for item in drawn for tree in (item.forget, *item.normals)))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from unteach.data.example import Example
+from unteach.data.passages import balanced
 from unteach.errors import ConfigError
 from unteach.judges.bleu import BleuJudge
 from unteach.objectives.methods import load_method
@@ -16,7 +17,7 @@ from unteach.organism.world import World
 from unteach.pipeline.as_trained import method_note
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.judging import trusted_judges
-from unteach.pipeline.rows import balanced, read_sets
+from unteach.pipeline.rows import read_sets
 from unteach.pipeline.settings import make_config
 from unteach.probes import all_probes
 from unteach.prompts.turn import TEXT, Turn

@@ -8,7 +8,7 @@ from typing import Any
 from unteach.data.encoded import Encoded, encode_all
 from unteach.data.example import Example, Polarity
 from unteach.data.overlap import fingerprint, overlap, split_by_prompt, without_duplicates, without_known
-from unteach.data.passages import is_text, passages, sections, windows
+from unteach.data.passages import balanced, is_text, passages, sections, shuffle_passages, windows
 from unteach.data.prompt_format import PromptFormat
 from unteach.data.reading import HowToRead
 from unteach.data.reading import read as read_source
@@ -225,23 +225,6 @@ def at_most(rows: Sequence[Any], most: int | None, seed: int) -> list[Any]:
     if most is None or len(rows) <= most:
         return list(rows)
     return [rows[number] for number in sorted(random.Random(f"most:{seed}").sample(range(len(rows)), most))]
-
-
-def balanced(rows: list[Example]) -> list[Example]:
-    """Repeat passages of running text until they are about half of the rows.
-
-    Normal rows must look like the negatives, or the model tells them apart by their form (arXiv 2310.10683, §4).
-    """
-    texts = [row for row in rows if row.is_passage]
-    others = len(rows) - len(texts)
-    return rows + texts * (others // len(texts) - 1) if texts else rows
-
-
-def shuffle_passages(rows: list[Example], seed: int) -> list[Example]:
-    """Shuffle rows that are cut from texts, since they come in the order of the text; other rows keep their order."""
-    if not any(row.is_passage for row in rows):
-        return rows
-    return random.Random(f"passages:{seed}").sample(rows, len(rows))
 
 
 def longest_evaluated(config: RunConfig, model: Any) -> int:

@@ -47,7 +47,8 @@ def test_its_tokens_are_those_of_the_run(here: Place, tmp_path: Path, capsys: Ca
     told = {cost.stage: cost for cost in Report.read(tmp_path / "out").cost}
     config = with_defaults(make_config(as_settings(words), RunConfig))
     prepared = prepare(config, tmp_path)
-    stages = {stage.name: stage for stage in stages_of(prepared, make_trainer(prepared))}
+    made = make_trainer(prepared)
+    stages = {stage.name: stage for stage in stages_of(prepared, made.model, made.method)}
     assert stages["training, 3 steps"].backward == told["training"].tokens_backward
     assert stages["reading the negatives"].forward == told["reading the negatives"].tokens_forward
     evaluated = [cost for cost in Report.read(tmp_path / "out").cost if cost.stage in ("evaluation", "fluency")]
@@ -121,7 +122,8 @@ def test_a_direction_is_planned_as_it_is_taken(here: Place, tmp_path: Path, caps
     if method == "repselect":
         config = with_defaults(make_config(as_settings(words), RunConfig))
         prepared = prepare(config, tmp_path)
-        planned = {stage.name: stage for stage in stages_of(prepared, make_trainer(prepared))}
+        made = make_trainer(prepared)
+        planned = {stage.name: stage for stage in stages_of(prepared, made.model, made.method)}
         told = next(cost for cost in report.cost if cost.stage == "training")
         assert 0 < told.tokens_backward <= planned["finding the direction"].backward
         assert report.stop.rule == "disruption budget" and (tmp_path / "out" / "model").is_dir()

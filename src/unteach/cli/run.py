@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from unteach.cli.flags import GROUPS, ConfigFile, Overwrite, Resume, config_of, flags_from, option, switch
+from unteach.cli.growth import Bandwidth, GpuMemory, Gpus, Nodes, Throughput, planned_run
 from unteach.cli.outcome import print_report
 from unteach.cli.stress import Stress, check_stress, stress_after
 from unteach.errors import ConfigError
@@ -24,6 +25,11 @@ def run_command(
     overwrite: Overwrite = False,
     seeds: Seeds = 1,
     dry_run: DryRun = False,
+    nodes: Nodes = None,
+    gpus: Gpus = None,
+    gpu_memory: GpuMemory = "",
+    throughput: Throughput = "",
+    bandwidth: Bandwidth = "",
     stress: Stress = None,
     **values: Any,
 ) -> None:
@@ -35,6 +41,7 @@ def run_command(
       unteach run --config out/run.yaml --output ./again
       unteach run --scenario copyright --model ./model --forget book.txt --retain other_books --output ./out
       unteach run --model ./model --forget bad.jsonl --dry-run
+      unteach run --model ./config.json --forget bad.jsonl --lora --dry-run --nodes 2 --gpus 8
       unteach run --resume --output ./out
 
     Values in \\[brackets] are defaults.
@@ -44,10 +51,8 @@ def run_command(
     if chosen.budget and (stress or seeds != 1):
         other = "--stress" if stress else "--seeds"
         raise ConfigError(f"--budget is for one run; leave out {other}, or give each its own (docs/budget.md)")
-    if dry_run:
-        from unteach.pipeline import dry_run as planned
-
-        print(planned.dry_run(chosen))
+    if planned := planned_run(chosen, dry_run, nodes, gpus, gpu_memory, throughput, bandwidth):
+        print(planned)
         return
     from unteach.pipeline.run import run
     from unteach.pipeline.seeds import run_seeds

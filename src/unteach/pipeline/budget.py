@@ -95,7 +95,7 @@ class _Planner:
         self._cuts = cuts_of(config, given, self._prepared, max(unasked.asked, default=0))
         self._original, loaded = self._prepared.original, time.monotonic() - self.began
         self._trainer = short_trainer(self._prepared, place)
-        stages = [*unasked.stages, *stages_of(self._prepared, self._trainer)]
+        stages = [*unasked.stages, *stages_of(self._prepared, self._trainer.model, self._trainer.method)]
         self._rates, self._fixed = self._rate(), 0.0
         if self.budget.unit == "seconds":
             self._fixed = self._beside(loaded)
@@ -140,7 +140,9 @@ class _Planner:
         key = tuple(sorted(settings.items()))
         if key not in self._counted:
             unasked, prepared = self._prepare(settings)
-            self._counted[key] = self._amounts([*unasked.stages, *stages_of(prepared, self._trainer)])
+            self._counted[key] = self._amounts(
+                [*unasked.stages, *stages_of(prepared, self._trainer.model, self._trainer.method)]
+            )
         return self._counted[key]
 
     def _amounts(self, stages: Sequence[Stage]) -> dict[str, float]:

@@ -35,7 +35,7 @@ def dry_run(config: RunConfig) -> str:
     with tempfile.TemporaryDirectory() as place:
         prepared = prepare(config, Path(place), answer=unasked)
         trainer = short_trainer(prepared, Path(place))
-        stages = [*unasked.stages, *stages_of(prepared, trainer)]
+        stages = [*unasked.stages, *stages_of(prepared, trainer.model, trainer.method)]
         speed = in_seconds(prepared, trainer)
     parts = (_settings(prepared), _rows(prepared), _table(stages, speed, trainer.model), _room(prepared, trainer))
     notes = [f"note: {inert_line(note, 400)}" for note in (*told, *prepared.notes)]

@@ -16,7 +16,7 @@ from unteach.models.context import context_length
 from unteach.models.generate import generate
 from unteach.models.kept_replies import tokens_of
 from unteach.models.layers import first_trained
-from unteach.objectives.methods import load_method
+from unteach.objectives.methods import Method, load_method
 from unteach.pipeline.prepare import READING, Prepared
 from unteach.pipeline.strength import what_to_ask
 from unteach.pipeline.train import make_trainer
@@ -130,18 +130,18 @@ def short_trainer(prepared: Prepared, place: Path) -> UnlearnTrainer:
 # ---- tokens ----------------------------------------------------------------------------------------------------------
 
 
-def stages_of(prepared: Prepared, trainer: UnlearnTrainer) -> list[Stage]:
+def stages_of(prepared: Prepared, model: Any, method: Method) -> list[Stage]:
     """Return what the stages would take at most, if all steps are made and no reply ends before its limit.
 
-    `trainer` is that of the run, or one of `short_trainer` for its model and method.
+    `model` is as it is trained, with its adapter where it has one; its weights are not read.
     """
     args = prepared.arguments
     direction = load_method(args.method).direction
-    found = _reading(prepared, trainer)
+    found = _reading(prepared, model, method)
     if direction:
         found += _move(prepared)
     if direction != "alone":
-        found += _steps(prepared, trainer)
+        found += _steps(prepared, model, method)
     if args.stopping:
         found.append(_validation(prepared, 1 if direction == "alone" else args.max_steps // args.validation_steps))
     if prepared.config.strength == AUTO:
@@ -149,36 +149,36 @@ def stages_of(prepared: Prepared, trainer: UnlearnTrainer) -> list[Stage]:
     return found + _evaluation(prepared)
 
 
-def _reading(prepared: Prepared, trainer: UnlearnTrainer) -> list[Stage]:
+def _reading(prepared: Prepared, model: Any, method: Method) -> list[Stage]:
     """Return what the original reads before the first step: negatives, to weigh them, and rows to precondition by."""
-    data, args, method = prepared.data, prepared.arguments, trainer.method
+    data, args = prepared.data, prepared.arguments
     found = [Stage(READING, cost.tokens_forward or 0) for cost in prepared.cost if cost.stage == READING]
     if method.draws_by_likelihood and not found:
         rows = [data.negatives[number] for number in weighed(run_items(method, data, args))]
         found.append(Stage(READING, sum(tree.tokens for tree in reply_trees("rows", [row.ids for row in rows]))))
-    if is_preconditioned(trainer.model, args, load_method(args.method).preconditioning, len(data.normals), False):
+    if is_preconditioned(model, args, load_method(args.method).preconditioning, len(data.normals), False):
         read = rows_read(reply_trees("rows", [row.ids for row in data.normals]))
         found.append(Stage("the preconditioner on normal rows", sum(tree.tokens for tree in read)))
     return found
 
 
-def _steps(prepared: Prepared, trainer: UnlearnTrainer) -> list[Stage]:
+def _steps(prepared: Prepared, model: Any, method: Method) -> list[Stage]:
     """Return what all steps would take."""
     data, args = prepared.data, prepared.arguments
-    items = run_items(trainer.method, data, args)
+    items = run_items(method, data, args)
     drawn = [items[index] for index in range(len(items))]
     size = args.per_device_train_batch_size
     batches = [drawn[first : first + size] for first in range(0, len(drawn), size)]
     normals = sum(packed_tokens(trees) for batch in batches if (trees := [t for item in batch for t in item.normals]))
     found = []
-    again = normals if trainer.method.reads_kl else 0  # the original reads them too: once each where states are kept
+    again = normals if method.reads_kl else 0  # the original reads them too: once each where states are kept
     if again and args.reference != "frozen" and not prepared.config.lora:
         distinct = {tree.key: tree.places for item in drawn for tree in item.normals}
         found.append(Stage("the original on normal rows", forward=sum(distinct.values())))
         again = 0
     trained = normals + sum(packed_tokens([item.forget for item in batch]) for batch in batches)
     kept = 0
-    if first_trained(trainer.model):
+    if first_trained(model):
         kept = min(trained, tokens_kept(tree for item in drawn for tree in (item.forget, *item.normals)))
     return [*found, Stage(f"training, {args.max_steps} steps", backward=trained, within=again, kept=kept)]
 

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from unteach.errors import ModelError
+from unteach.models.directory import base_of, is_adapter, local_directory
 from unteach.models.hub import reason
 from unteach.models.layers import decoder_layers
-from unteach.models.loading import check_loadable
+from unteach.models.loading import load_config
 from unteach.models.unwrap import unwrapped
 
 PROBED = 64
@@ -44,6 +45,8 @@ class Outline:
 def model_outline(name: str, *, trust_remote_code: bool = False) -> Any:
     """Build a model on the meta device, from a directory, a hub id that is kept here, or a file config.json alone.
 
+    The directory needs no weights; an adapter stands for its base.
+
     Raises ModelError for a config that cannot be read or is of no causal language model.
     """
     file = Path(name).expanduser()
@@ -51,7 +54,9 @@ def model_outline(name: str, *, trust_remote_code: bool = False) -> Any:
         if file.is_file() and file.suffix == ".json":
             config = AutoConfig.from_pretrained(str(file), trust_remote_code=trust_remote_code)
         else:
-            config = check_loadable(name, trust_remote_code=trust_remote_code)
+            place = local_directory(name)
+            whole = base_of(place) if place is not None and is_adapter(place) else place
+            config = load_config(str(whole or name), trust_remote_code=trust_remote_code)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(
                 config, dtype=torch.bfloat16, trust_remote_code=trust_remote_code, attn_implementation="sdpa"

@@ -35,10 +35,9 @@ from unteach.pipeline.original import Original, adapter_settings
 from unteach.pipeline.own_rows import own_tokens
 from unteach.pipeline.prepare import check_given, check_settings, prepare
 from unteach.pipeline.rows import read_sets
-from unteach.pipeline.stages import Unasked, in_flops, stages_of
+from unteach.pipeline.stages import Stage, Unasked, in_flops, stages_of
 from unteach.progress import track
 from unteach.report.wording import seconds, size
-from unteach.results.cost import model_flops
 from unteach.text.escape import inert_line
 from unteach.training.config import choose_method
 
@@ -209,7 +208,7 @@ def _counted(config: RunConfig, model: Any) -> Work:
     tokens, flops = sum(stage.tokens for stage in training), sum(map(rates.of, training))
     whole, every = sum(stage.tokens for stage in stages), sum(map(rates.of, stages))
     told = (
-        f"tokens: {size(tokens / steps, '')} a step, {size(tokens, '')} in {steps} steps, {size(whole, '')} with "
+        f"tokens: {_count(tokens / steps)} a step, {_count(tokens)} in {steps} steps, {_count(whole)} with "
         "preparing, validation and evaluation; counted on the rows, at most"
     )
     batch = prepared.arguments.per_device_train_batch_size
@@ -218,7 +217,7 @@ def _counted(config: RunConfig, model: Any) -> Work:
 
 def _estimated(config: RunConfig, model: Any) -> Work:
     """Estimate the tokens of the steps from the letters of the rows."""
-    sets, method, outline = read_sets(config), load_method(config.method), outline_of(model)
+    sets, method = read_sets(config), load_method(config.method)
     negatives, normals = sets.negatives["train"], sets.normals.get("train", [])
     prompt, reply = _mean_tokens(negatives)
     item = prompt + _replies(method, config, reply)
@@ -226,11 +225,11 @@ def _estimated(config: RunConfig, model: Any) -> Work:
     item += method.normals(config.normals_per_negative) * (asked + said)
     arguments = trainer_arguments(config, Path(config.output))
     steps, batch = config.max_steps or arguments.max_steps, config.batch_size
-    step, frozen = item * batch, method.normals(config.normals_per_negative) * (asked + said) * batch
-    read = frozen if method.reads_kl and config.lora else 0.0
-    flops = model_flops(outline.parameters, outline.trained, read, step, 0)
+    step, again = item * batch, method.normals(config.normals_per_negative) * (asked + said) * batch
+    read = again if method.reads_kl and config.lora else 0.0
+    flops = in_flops(model).of(Stage("a step", backward=round(step), within=round(read)))
     told = (
-        f"tokens: about {size(step, '')} a step, {size(step * steps, '')} in {steps} steps; there is no tokenizer "
+        f"tokens: about {_count(step)} a step, {_count(step * steps)} in {steps} steps; there is no tokenizer "
         f"beside the config, so {LETTERS} characters are taken for a token, and preparing, validation and evaluation "
         "are not counted"
     )
@@ -253,8 +252,12 @@ def _mean_tokens(rows: list[Example]) -> tuple[float, float]:
 # ---- what is said ----------------------------------------------------------------------------------------------------
 
 
+def _count(value: float) -> str:
+    return size(value, "").rstrip()
+
+
 def _model(config: RunConfig, outline: Outline, cluster: Cluster) -> list[str]:
-    how = f"{size(outline.trained, '')} trained by LoRA of rank {config.lora_rank}" if config.lora else "all trained"
+    how = f"{_count(outline.trained)} trained by LoRA of rank {config.lora_rank}" if config.lora else "all trained"
     return [
         f"{inert_line(config.model, 120)}: {size(outline.parameters, '')} parameters ({how}), {outline.layers} layers, "
         f"{outline.width} wide; built from its config, nothing was loaded",
@@ -263,7 +266,7 @@ def _model(config: RunConfig, outline: Outline, cluster: Cluster) -> list[str]:
 
 
 def _items(work: Work, each: int, cluster: Cluster, config: RunConfig) -> list[str]:
-    tokens = size(work.step_tokens / work.items * each, "")
+    tokens = _count(work.step_tokens / work.items * each)
     lines = [f"on a card: {each} of the {work.items} negatives of a batch, {tokens} tokens"]
     if work.items % cluster.cards:
         fit = each * cluster.cards
@@ -304,9 +307,9 @@ def _decision(chosen: Choice, choices: list[Choice], cluster: Cluster) -> list[s
         why = "the whole model fits on a card" if cluster.cards > 1 else "it fits on the card"
         name = "DDP" if cluster.cards > 1 else "one process"
         return [f"strategy: {name}{with_}, since {why}", f"today: unteach runs this: {_start(cluster, chosen.tuning)}"]
-    smaller = "weights fit whole" if chosen.strategy == "ZeRO-2" else "it is the first under which weights, parted, fit"
+    fits = "parted gradients and moments are enough" if chosen.strategy == "ZeRO-2" else "with parted weights it fits"
     return [
-        f"strategy: {chosen.strategy}{with_}, since DDP does not fit and {smaller}",
+        f"strategy: {chosen.strategy}{with_}, since the whole model does not fit on a card, and {fits}",
         f"today: unteach cannot run this: {chosen.strategy} is refused (docs/many-gpus.md)",
         _today(runs, cluster),
     ]

@@ -150,7 +150,7 @@ def _rank(number: int, count: int, meet: str, rounds: int, rows: int, found: str
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("gloo", init_method=meet, rank=number, world_size=count)
     model, handed = tiny(), [0]
-    whole: Any = torch.nn.parallel.DistributedDataParallel(model)
+    whole: Any = torch.nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)  # two forwards, one backward
 
     def counted(_: Any, bucket: Any) -> Any:
         mean = bucket.buffer()
@@ -221,9 +221,8 @@ def print_paper(rows: list[dict[str, Any]]) -> None:
 def print_lines(found: dict[str, Any], rows: int) -> None:
     """Show what was measured."""
     if told := found.get("rows"):
-        print(
-            f"rows: {_points(told, 'rows')}; {told['each'] * 1e3:.2f} ms a row; a line explains {told['explained']:.4f}"
-        )
+        line = f"{told['each'] * 1e3:.2f} ms a row; a line explains {told['explained']:.4f}"
+        print(f"rows: {_points(told, 'rows')}; {line}")
     if told := found.get("tokens"):
         line = f"{told['each'] * 1e6:.1f} us a token + {told['at_zero'] * 1e3:.1f} ms"
         speed = size(told["flops_per_second"], "FLOP/s")

@@ -9,9 +9,9 @@ from command import Place, call, place
 from unteach.models import kept_replies
 from unteach.pipeline import dry_run as planning
 from unteach.pipeline.config import RunConfig, with_defaults
-from unteach.pipeline.dry_run import Speed, Stage, _stages, _Unasked
 from unteach.pipeline.prepare import prepare
 from unteach.pipeline.settings import make_config
+from unteach.pipeline.stages import Rates, Stage, Unasked, stages_of
 from unteach.pipeline.train import make_trainer
 from unteach.results.report import Report
 
@@ -47,7 +47,8 @@ def test_its_tokens_are_those_of_the_run(here: Place, tmp_path: Path, capsys: Ca
     told = {cost.stage: cost for cost in Report.read(tmp_path / "out").cost}
     config = with_defaults(make_config(as_settings(words), RunConfig))
     prepared = prepare(config, tmp_path)
-    stages = {stage.name: stage for stage in _stages(prepared, make_trainer(prepared))}
+    made = make_trainer(prepared)
+    stages = {stage.name: stage for stage in stages_of(prepared, made.model, made.method)}
     assert stages["training, 3 steps"].backward == told["training"].tokens_backward
     assert stages["reading the negatives"].forward == told["reading the negatives"].tokens_forward
     evaluated = [cost for cost in Report.read(tmp_path / "out").cost if cost.stage in ("evaluation", "fluency")]
@@ -90,7 +91,7 @@ def test_errors_are_those_of_the_run(here: Place, tmp_path: Path, capsys: Captur
 
 def test_time_is_tokens_by_measured_speed() -> None:
     stage = Stage("training", forward=10, backward=100, generated=5, within=1000)
-    assert Speed(0.1, 0.5, 2.0).seconds(stage) == pytest.approx(10 * 0.1 + 100 * 0.5 + 5 * 2.0)
+    assert Rates(0.1, 0.5, 2.0).of(stage) == pytest.approx(10 * 0.1 + 100 * 0.5 + 5 * 2.0)
     assert stage.tokens == 1115
 
 
@@ -101,7 +102,7 @@ def test_stand_ins_are_as_long_as_may_be(here: Place) -> None:
         ),
         Path("unused"),
     ).original
-    unasked = _Unasked()
+    unasked = Unasked()
     (row,) = unasked([("What is it?", "prompt 1")], original.model, original.form, max_new_tokens=12, key=None)
     length = len(original.form.reply_ids(row.turns, row.reply, cut=True))
     assert row.cut and 6 <= length <= 13 and unasked.stages[0].generated == 12
@@ -121,7 +122,8 @@ def test_a_direction_is_planned_as_it_is_taken(here: Place, tmp_path: Path, caps
     if method == "repselect":
         config = with_defaults(make_config(as_settings(words), RunConfig))
         prepared = prepare(config, tmp_path)
-        planned = {stage.name: stage for stage in _stages(prepared, make_trainer(prepared))}
+        made = make_trainer(prepared)
+        planned = {stage.name: stage for stage in stages_of(prepared, made.model, made.method)}
         told = next(cost for cost in report.cost if cost.stage == "training")
         assert 0 < told.tokens_backward <= planned["finding the direction"].backward
         assert report.stop.rule == "disruption budget" and (tmp_path / "out" / "model").is_dir()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from unteach.data.example import Example
+from unteach.data.passages import balanced
 from unteach.errors import ConfigError
 from unteach.judges.bleu import BleuJudge
 from unteach.objectives.methods import load_method
@@ -13,9 +14,10 @@ from unteach.organism.facts import answers_wrongly
 from unteach.organism.judge import WorldJudge
 from unteach.organism.user_rows import UserRows, user_rows
 from unteach.organism.world import World
+from unteach.pipeline.as_trained import method_note
 from unteach.pipeline.config import RunConfig, with_defaults
-from unteach.pipeline.prepare import method_note, trusted_judges
-from unteach.pipeline.rows import balanced, read_sets
+from unteach.pipeline.judging import trusted_judges
+from unteach.pipeline.rows import read_sets
 from unteach.pipeline.settings import make_config
 from unteach.probes import all_probes
 from unteach.prompts.turn import TEXT, Turn

@@ -108,6 +108,13 @@ def end_stage(shown: Bar | Lines, how: str) -> None:
     live_stages.remove(shown)
 
 
+def say(line: str) -> None:
+    """Print a line between stages, as a stage without a bar does."""
+    if os.environ.get("RANK", "0") == "0":
+        with contextlib.suppress(OSError, ValueError):
+            print(inert_line(line, 2000), file=sys.stderr, flush=True)
+
+
 @contextmanager
 def track(description: str, show: bool = True) -> Iterator[OnProgress | None]:
     """Show how far a block is; yields a function of (done, total) to call, or None where nothing is shown.

@@ -19,16 +19,10 @@ from unteach.models.unwrap import unwrapped
 from unteach.pipeline.as_trained import as_trained
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.directory import check_inputs, output_directory
+from unteach.pipeline.judging import judges_of, trusted_judges, with_judges
 from unteach.pipeline.measure import make_report, measure_fluency, measure_original, measure_retrained, write_report
 from unteach.pipeline.original import check_adapter_settings
-from unteach.pipeline.prepare import (
-    encode_evaluation_rows,
-    judges_of,
-    load_and_complete,
-    new_evaluation,
-    trusted_judges,
-    with_judges,
-)
+from unteach.pipeline.prepare import encode_evaluation_rows, load_and_complete, new_evaluation
 from unteach.pipeline.settings import inputs_of, write_config
 from unteach.prompts.turn import Turn
 from unteach.results.report import Report

@@ -12,7 +12,19 @@ from unteach.pipeline.settings import LARGEST, Config, Settings, facts_of, flag,
 from unteach.text.bounded import YamlFault, read_yaml
 from unteach.text.escape import inert_line
 
-GROUPS = ("Model", "Data", "Output", "Steps", "Study", "Method", "Training", "Stopping", "Strength", "Evaluation")
+GROUPS = (
+    "Model",
+    "Data",
+    "Output",
+    "Budget",
+    "Steps",
+    "Study",
+    "Method",
+    "Training",
+    "Stopping",
+    "Strength",
+    "Evaluation",
+)
 """The panels of settings in the help, in their order; panels of a verb's own flags stand above them."""
 
 Verb = Callable[..., None]

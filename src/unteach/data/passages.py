@@ -161,3 +161,20 @@ def _word(text: str, at: int, after_sign: bool = False) -> int:
     while at < len(text) and category(text[at])[0] == "M":
         at += 1
     return at
+
+
+def balanced(rows: list[Example]) -> list[Example]:
+    """Repeat passages of running text until they are about half of the rows.
+
+    Normal rows must look like the negatives, or the model tells them apart by their form (arXiv 2310.10683, §4).
+    """
+    texts = [row for row in rows if row.is_passage]
+    others = len(rows) - len(texts)
+    return rows + texts * (others // len(texts) - 1) if texts else rows
+
+
+def shuffle_passages(rows: list[Example], seed: int) -> list[Example]:
+    """Shuffle rows that are cut from texts, since they come in the order of the text; other rows keep their order."""
+    if not any(row.is_passage for row in rows):
+        return rows
+    return random.Random(f"passages:{seed}").sample(rows, len(rows))

@@ -6,7 +6,9 @@ from unteach.errors import ConfigError
 from unteach.models.directory import run_file
 from unteach.models.ranks import by_first_rank
 from unteach.objectives.methods import load_method
+from unteach.pipeline.config import RunConfig
 from unteach.pipeline.settings import Config, flag, make_config, read_config
+from unteach.scenarios import load_scenario
 from unteach.text.escape import inert_line
 
 ASKED = ("prompt_format", "template_arg", "system", "template_date")
@@ -43,6 +45,13 @@ def as_trained(config: Config, model: str, names: tuple[str, ...] = ASKED) -> tu
         return config, []
     words = ", ".join(f"{flag(name)} {inert_line(str(_shown(taken[name])), 80)}" for name in told)
     return filled, [f"as in {run_file(model)}, since nothing else was asked for: {words}"]
+
+
+def method_note(config: RunConfig, asked: RunConfig) -> list[str]:
+    """Return a note where the user's own template, and not the scenario, has chosen the method."""
+    if asked.method or config.method == load_scenario(config.scenario).usual(config.lora)["method"]:
+        return []
+    return [f"--template asks for a method that teaches it: {config.method} was chosen"]
 
 
 def _shown(value: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import field_validator
 
 from unteach.errors import ConfigError
+from unteach.pipeline.limits import LimitSettings
 from unteach.pipeline.settings import Settings, setting
 from unteach.results.strength import read_strength
 from unteach.scenarios import load_scenario, scenario_names
@@ -96,7 +97,7 @@ class ModelSettings(Settings):
         return value
 
 
-class RunConfig(ModelSettings):
+class RunConfig(LimitSettings, ModelSettings):
     """All settings of `unteach run`; a field `max_steps` is the flag `--max-steps`.
 
     Settings that `UnlearnConfig` has under the same name go to it unchanged; `trainer` holds any other field of

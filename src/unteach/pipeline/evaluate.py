@@ -15,9 +15,10 @@ from unteach.models.ranks import held_by_first, require_same
 from unteach.pipeline.as_trained import MEASURED, as_trained
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.directory import check_inputs, output_directory
+from unteach.pipeline.judging import judges_of, trusted_judges, with_judges
 from unteach.pipeline.measure import make_report, write_report
 from unteach.pipeline.original import check_comparable, load_original, load_weights
-from unteach.pipeline.prepare import judges_of, new_evaluation, trusted_judges, with_judges
+from unteach.pipeline.prepare import new_evaluation
 from unteach.pipeline.rows import encode_splits, longest_evaluated, read_evaluation_rows
 from unteach.pipeline.settings import inputs_of, write_config
 from unteach.results.report import Report

@@ -16,7 +16,7 @@ from unteach.judges import load_judge
 from unteach.objectives.methods import load_method
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.original import Original
-from unteach.pipeline.rows import Sets, longest_evaluated, split_rows
+from unteach.pipeline.rows import Sets, at_most, longest_evaluated, split_rows
 from unteach.progress import track
 from unteach.prompts.lists import benign_prompts, harmful_prompts, training_lookalikes
 from unteach.results.cost import Meter
@@ -40,7 +40,7 @@ def own_tokens(config: RunConfig) -> int:
 def add_own_answers(sets: Sets, original: Original, config: RunConfig) -> None:
     """Make normal rows from the original's own answers to the shipped benign prompts."""
     most = config.max_new_tokens
-    prompts = numbered("benign prompt", benign_prompts(sets.language))
+    prompts = at_most(numbered("benign prompt", benign_prompts(sets.language)), config.own_answers, config.seed)
     made, source, cost = answer_shipped(
         "benign prompts", prompts, original, config.seed, own_tokens(config), sets.language
     )
@@ -70,7 +70,7 @@ def add_training_lookalikes(sets: Sets, original: Original, config: RunConfig, d
         return
     what = "prompts that sound harmful"
     if load_method(config.method).reads_bad_replies:
-        most = own_tokens(config)
+        most, asked = own_tokens(config), asked[: config.own_answers]
         made, source, cost = answer_shipped(what, asked, original, config.seed, most, sets.language)
         sets.cost.append(cost)
     else:
@@ -103,6 +103,7 @@ def add_shipped_negatives(sets: Sets, original: Original, config: RunConfig, dra
     if not asked:
         return
     if load_method(config.method).reads_bad_replies:
+        asked = asked[: config.own_answers]
         bad, cost = _bad_replies(asked, original, config)
         sets.cost.append(cost)
         name = f"the model's own bad replies to {len(asked)} shipped harmful prompts"

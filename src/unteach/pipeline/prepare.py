@@ -11,11 +11,11 @@ from unteach.data.own_answers import Answer, answer_prompts
 from unteach.errors import ConfigError
 from unteach.evaluation.evaluation import Evaluation
 from unteach.evaluation.general_ability import GeneralAbility, load_tasks
-from unteach.judges import load_judges
-from unteach.judges.base import Judge, JudgeSettings, LearningJudge
-from unteach.models.ranks import on_first_rank, require_same
+from unteach.judges.base import Judge
+from unteach.models.ranks import require_same
 from unteach.objectives.methods import Method, load_method
 from unteach.pipeline.config import RunConfig, in_language, trainer_arguments
+from unteach.pipeline.judging import judges_of, trusted_judges, with_judges
 from unteach.pipeline.original import Original, check_adapter_settings, check_comparable, load_original
 from unteach.pipeline.own_rows import (
     add_lookalikes,
@@ -26,7 +26,6 @@ from unteach.pipeline.own_rows import (
 from unteach.pipeline.rows import Sets, encode_splits, read_sets
 from unteach.results.cost import Meter
 from unteach.results.report import Cost, Source
-from unteach.scenarios import load_scenario
 from unteach.training.config import UnlearnConfig, choose_method, default_learning_rate
 from unteach.training.data import TrainingData, longest_row, training_data
 from unteach.training.dataset import UnlearnItems, run_items
@@ -54,10 +53,17 @@ class Prepared:
     notes: Sequence[str]
 
 
-def prepare(config: RunConfig, directory: Path, answer: Answer = answer_prompts) -> Prepared:
+def prepare(
+    config: RunConfig,
+    directory: Path,
+    answer: Answer = answer_prompts,
+    original: Original | None = None,
+    counting: bool = False,
+) -> Prepared:
     """Read the rows, load the model and encode the rows to train and to evaluate on. Writes nothing to `directory`.
 
-    `answer` has the model answer shipped prompts. Raises UnteachError for whatever is wrong with settings, rows or
+    `answer` has the model answer shipped prompts. `original` is the model where it is loaded already. With `counting`,
+    no model reads the negatives and no judge learns. Raises UnteachError for whatever is wrong with settings, rows or
     models.
     """
     check_settings(config)
@@ -65,21 +71,23 @@ def prepare(config: RunConfig, directory: Path, answer: Answer = answer_prompts)
     ability = load_tasks(config.lm_eval, config.lm_eval_items)
     sets = read_sets(config)
     config = _answer_as_asked(config, sets)
-    original, longest = load_and_complete(config, sets, answer)
+    original, longest = load_and_complete(config, sets, answer, original)
     config = _settle(config, original, longest)
     arguments = trainer_arguments(config, directory / "checkpoints")
     method = choose_method(arguments, adapter=config.lora)
     data = _encode_training_rows(arguments, original, sets)
     require_same({"tokenizer or chat template": digest_of(data.negatives, data.normals)})
     cost = list(sets.cost)
-    if method.draws_by_likelihood:
+    if method.draws_by_likelihood and not counting:
         data, reading = _add_shares(data, method, arguments, original)
         cost.append(reading)
     splits: dict[str, list[Encoded]] = {}
     if not config.skip_evaluation:
         met = _rows_as_met(run_items(method, data, arguments), 4 * config.evaluation_prompts)
         splits = encode_evaluation_rows(config, sets, met, original, longest)
-    trusted = trusted_judges(judges, sets.uncut["negatives"], sets.uncut.get("normals", []), sets.notes)
+    trusted = judges
+    if not counting:
+        trusted = trusted_judges(judges, sets.uncut["negatives"], sets.uncut.get("normals", []), sets.notes)
     config = with_judges(config, judges, trusted)
     evaluation = new_evaluation(config, splits, original, trusted, ability)
     return Prepared(config, original, arguments, data, evaluation, sets.sources, cost, [*sets.notes, *data.notes])
@@ -101,12 +109,14 @@ def check_settings(config: RunConfig) -> None:
     check_adapter_settings(config)
 
 
-def load_and_complete(config: RunConfig, sets: Sets, answer: Answer = answer_prompts) -> tuple[Original, int]:
-    """Load the original, and return it with the longest row in tokens.
+def load_and_complete(
+    config: RunConfig, sets: Sets, answer: Answer = answer_prompts, original: Original | None = None
+) -> tuple[Original, int]:
+    """Load the original, unless it is given, and return it with the longest row in tokens.
 
     Where no normal rows or look-alikes were given, they are made from the model's own answers (`answer`).
     """
-    original = replace(load_original(config, trained=True), answer=answer)
+    original = replace(original or load_original(config, trained=True), answer=answer)
     sets.notes += original.notes
     longest = longest_row(config.max_length, original.model)
     if config.retrained:
@@ -189,47 +199,6 @@ def encode_evaluation_rows(
     return encode_splits(splits, original.form, config, longest, sets.notes)
 
 
-# ---- judges ----------------------------------------------------------------------------------------------------------
-
-
-def judges_of(config: RunConfig) -> list[Judge]:
-    """Make the judges of a run; the first decides."""
-    return load_judges(config.judge, JudgeSettings(config.scenario, config.judge_url, config.seed, config.template))
-
-
-def trusted_judges(
-    judges: list[Judge], negatives: list[Example], normals: list[Example], notes: list[str], judged: bool = False
-) -> list[Judge]:
-    """Let judges that learn see these rows, and return the judges that can be trusted.
-
-    With `judged`, the rows are not those of training but those that will be judged; a judge with `own_rows` may not
-    learn from these. Raises ConfigError where the first judge, which decides, cannot be trusted; any other that cannot
-    be trusted is left out with a note.
-    """
-    trusted = []
-    for judge in judges:
-        try:
-            if isinstance(judge, LearningJudge):
-                if judged and judge.own_rows:
-                    raise ConfigError(
-                        f"--judge {judge.name}: it learns from the training rows of `unteach run`, and here all rows "
-                        "are judged; choose another judge"
-                    )
-                on_first_rank(judge.learn, negatives, normals)
-            trusted.append(judge)
-        except ConfigError as error:
-            if judge is judges[0]:
-                raise
-            notes.append(f"no second opinion: {error}")
-    return trusted
-
-
-def with_judges(config: RunConfig, judges: Sequence[Judge], trusted: Sequence[Judge]) -> RunConfig:
-    """Return the config without the judges that cannot be trusted."""
-    kept = [spec for spec, judge in zip(config.judge, judges, strict=True) if judge in trusted]
-    return config.model_copy(update={"judge": kept})
-
-
 def new_evaluation(
     config: RunConfig,
     splits: Mapping[str, list[Encoded]],
@@ -251,10 +220,3 @@ def new_evaluation(
         template,
         ability,
     )
-
-
-def method_note(config: RunConfig, asked: RunConfig) -> list[str]:
-    """Return a note where the user's own template, and not the scenario, has chosen the method."""
-    if asked.method or config.method == load_scenario(config.scenario).usual(config.lora)["method"]:
-        return []
-    return [f"--template asks for a method that teaches it: {config.method} was chosen"]

@@ -8,7 +8,7 @@ from typing import Any
 from unteach.data.encoded import Encoded, encode_all
 from unteach.data.example import Example, Polarity
 from unteach.data.overlap import fingerprint, overlap, split_by_prompt, without_duplicates, without_known
-from unteach.data.passages import is_text, passages, sections, windows
+from unteach.data.passages import balanced, is_text, passages, sections, shuffle_passages, windows
 from unteach.data.prompt_format import PromptFormat
 from unteach.data.reading import HowToRead
 from unteach.data.reading import read as read_source
@@ -76,6 +76,9 @@ def read_sets(config: RunConfig) -> Sets:
         sets.normals = split_rows(normals, evaluation["normal"], config, FEWEST_NORMALS)
     _complete_evaluation(sets)
     _cut_texts(sets, config)
+    for parts in (sets.negatives, sets.normals):
+        if parts:
+            parts["train"] = at_most(parts["train"], config.most_rows, config.seed)
     return sets
 
 
@@ -217,21 +220,11 @@ def _cut_texts(sets: Sets, config: RunConfig) -> None:
         sets.normals = {name: balanced(rows) for name, rows in sets.normals.items()}
 
 
-def balanced(rows: list[Example]) -> list[Example]:
-    """Repeat passages of running text until they are about half of the rows.
-
-    Normal rows must look like the negatives, or the model tells them apart by their form (arXiv 2310.10683, §4).
-    """
-    texts = [row for row in rows if row.is_passage]
-    others = len(rows) - len(texts)
-    return rows + texts * (others // len(texts) - 1) if texts else rows
-
-
-def shuffle_passages(rows: list[Example], seed: int) -> list[Example]:
-    """Shuffle rows that are cut from texts, since they come in the order of the text; other rows keep their order."""
-    if not any(row.is_passage for row in rows):
-        return rows
-    return random.Random(f"passages:{seed}").sample(rows, len(rows))
+def at_most(rows: Sequence[Any], most: int | None, seed: int) -> list[Any]:
+    """Draw at most so many rows by seed, in their order; all for None."""
+    if most is None or len(rows) <= most:
+        return list(rows)
+    return [rows[number] for number in sorted(random.Random(f"most:{seed}").sample(range(len(rows)), most))]
 
 
 def longest_evaluated(config: RunConfig, model: Any) -> int:

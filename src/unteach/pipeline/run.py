@@ -1,11 +1,13 @@
 """unteach run: prepare, train, measure, report."""
 
+import time
 from collections.abc import Callable
 from functools import partial
 
 from unteach.errors import Interrupted
 from unteach.evaluation.evaluation import evaluate_arm
-from unteach.pipeline.as_trained import as_trained
+from unteach.pipeline.as_trained import as_trained, method_note
+from unteach.pipeline.budget import planned, with_taken
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.directory import check_inputs, output_directory
 from unteach.pipeline.measure import (
@@ -16,7 +18,7 @@ from unteach.pipeline.measure import (
     measure_retrained,
     write_report,
 )
-from unteach.pipeline.prepare import Prepared, check_given, method_note, prepare
+from unteach.pipeline.prepare import Prepared, check_given, prepare
 from unteach.pipeline.settings import inputs_of, resumed, write_config
 from unteach.pipeline.train import Trained, make_trainer, train
 from unteach.results.report import Report
@@ -30,6 +32,7 @@ def run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> 
     meanwhile. With `resume`, a run that was killed goes on; one that only lacks a page or the card gets it. Raises
     UnteachError; `Interrupted` after Ctrl-C, with a checkpoint to go on from.
     """
+    began = time.monotonic()
     with output_directory(config.output, overwrite=overwrite, resume=resume) as directory:
         asked, told = (resumed(config, directory), []) if resume else as_trained(config, config.model)
         config = with_defaults(asked)
@@ -37,11 +40,12 @@ def run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> 
             return report
         check_given(config)
         check_inputs(directory, inputs_of(config), overwrite=overwrite)
-        prepared = prepare(config, directory)
+        prepared = prepare(planned(config, asked), directory)
         trainer = make_trainer(prepared)
         write_config(prepared.config, directory, overwrite=overwrite)
         report = train_and_measure(prepared, partial(train, trainer, prepared, directory, resume=resume))
         report.notes = [*told, *method_note(config, asked), *report.notes]
+        report = with_taken(report, prepared.config.plan, None if resume else time.monotonic() - began)
         write_report(report, directory)
     return report
 

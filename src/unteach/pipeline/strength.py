@@ -85,7 +85,7 @@ def apply_strength(trainer: UnlearnTrainer, prepared: Prepared, before: Weights)
                 progress(len(scales), max(len(scales), 8))
             return _measured(trainer, prepared, what, scale, meter)
 
-        what = _what_to_ask(prepared)
+        what = what_to_ask(prepared)
         config = prepared.config
         budgets = Budgets(config.target_rate, config.kl_budget, config.broken_limit, config.declined_limit)
         found = search(measure, budgets)
@@ -93,7 +93,7 @@ def apply_strength(trainer: UnlearnTrainer, prepared: Prepared, before: Weights)
     return found, [meter.cost(model, "unlearned", "searching the strength")]
 
 
-def _what_to_ask(prepared: Prepared) -> Asked:
+def what_to_ask(prepared: Prepared) -> Asked:
     """Return what to ask at every scale: rows that were held out to validate on and, on harm, prompts of ours."""
     config, form, data = prepared.config, prepared.original.form, prepared.data
     negatives = list(data.validation_negatives)[:MOST_PROMPTS]

@@ -20,9 +20,9 @@ from unteach.judges.base import Judge
 from unteach.models.fingerprint import model_fingerprint
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.directory import SETTINGS
+from unteach.pipeline.judging import judges_of, trusted_judges
 from unteach.pipeline.original import Original, check_comparable, load_original, load_weights
 from unteach.pipeline.own_rows import add_lookalikes, add_own_answers
-from unteach.pipeline.prepare import judges_of, trusted_judges
 from unteach.pipeline.rows import Sets, encode_splits, longest_evaluated, read_sets
 from unteach.pipeline.settings import make_config, read_config
 from unteach.progress import track

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from unteach.disk.files import without_surrogates, write_whole
 from unteach.errors import DataError
 from unteach.results.arms import ARMS, in_order
+from unteach.results.budget import Plan
 from unteach.results.measurement import Measurement, first_fault
 from unteach.results.strength import Strength
 from unteach.results.verdict import Quality, Verdict
@@ -228,6 +229,7 @@ class Report(_Strict):
     data: list[Source] = []
     stop: Ending | None = None
     strength: Strength | None = None
+    budget: Plan | None = None
     notes: list[Words] = []
     environment: dict[str, Any] = {}
 

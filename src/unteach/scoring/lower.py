@@ -5,7 +5,7 @@ and each reply, and a step runs the upper layers alone. Log-probabilities and gr
 to rounding.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Container, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
@@ -91,7 +91,7 @@ class LowerStates:
     @torch.no_grad()
     def __call__(self, batch: TreeBatch) -> Float[Tensor, "row position width"]:
         """Return what enters the first trained layer at every position of a batch; zeros on padding."""
-        lacking = [lack for lack in map(self._lacking, batch.trees) if lack is not None]
+        lacking = [lack for tree in batch.trees if (lack := _lacking(tree, self._kept)) is not None]
         found = dict(self._read(lacking, batch)) if lacking else {}
         self.skipped += batch.token_count - sum(tree.places for tree in lacking)
         pieces = [[found.get(part, self._kept.get(part)) for part in _parts(tree)] for tree in batch.trees]
@@ -105,15 +105,6 @@ class LowerStates:
             states[row, columns] = own[batch.shared :]
             states[row, : batch.shared] = own[: batch.shared]
         return states
-
-    def _lacking(self, tree: Tree) -> Tree | None:
-        """Return the tree with the branches whose states are not kept; None where all are."""
-        parts = _parts(tree)
-        lacking = [part for part in parts[1:] if part not in self._kept]
-        if not lacking and parts[0] in self._kept:
-            return None
-        branches = tuple(Branch("reply", (*(read or ()), 0)) for _, read in lacking) or (Branch("reply", (0,)),)
-        return Tree(tree.prompt_ids, branches, tree.key)
 
     def _read(self, trees: Sequence[Tree], batch: TreeBatch) -> Iterator[tuple[Part, Tensor]]:
         """Run the lower layers over trees, keep their states while there is room, and return them by part."""
@@ -151,6 +142,26 @@ def _parts(tree: Tree) -> list[Part]:
     carriers = tree.carriers()
     carrying = [branch for number, branch in enumerate(tree.branches) if carriers[number] == number]
     return [(tree.prompt_ids, None), *((tree.prompt_ids, branch.reply_ids[:-1]) for branch in carrying)]
+
+
+def _lacking(tree: Tree, kept: Container[Part]) -> Tree | None:
+    """Return the tree with the branches whose states are not kept; None where all are."""
+    parts = _parts(tree)
+    lacking = [part for part in parts[1:] if part not in kept]
+    if not lacking and parts[0] in kept:
+        return None
+    branches = tuple(Branch("reply", (*(read or ()), 0)) for _, read in lacking) or (Branch("reply", (0,)),)
+    return Tree(tree.prompt_ids, branches, tree.key)
+
+
+def tokens_kept(trees: Iterable[Tree]) -> int:
+    """Return how many tokens of trees, scored in this order, the lower layers need not read again."""
+    kept, count = set[Part](), 0
+    for tree in trees:
+        lack = _lacking(tree, kept)
+        count += tree.places - (lack.places if lack else 0)
+        kept.update(_parts(tree))
+    return count
 
 
 def _places(batch: TreeBatch, number: int) -> tuple[int, Tensor]:

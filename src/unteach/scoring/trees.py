@@ -176,9 +176,8 @@ def lay_out(trees: Sequence[Tree], pad_id: int = 0, packed: bool = False) -> Tre
     for tree in trees:
         if not tree.prompt_ids or not tree.branches or not all(len(b.reply_ids) > b.lead for b in tree.branches):
             raise ValueError(f"tree {tree.key} has an empty prompt, reply or list of branches: nothing to score")
-    shared = shared_beginning([tree.prompt_ids for tree in trees]) if packed else 0
+    shared, places = _places_of(trees) if packed else (0, [(row, 0) for row in range(len(trees))])
     sizes = [tree.places - shared for tree in trees]
-    places = _packed(sizes, shared) if packed else [(row, 0) for row in range(len(trees))]
     ends = [shared + first + size for (_, first), size in zip(places, sizes, strict=True)]
     input_ids = torch.full((1 + max(row for row, _ in places), max(ends)), pad_id)
     position_ids = torch.zeros_like(input_ids)
@@ -211,6 +210,18 @@ def lay_out(trees: Sequence[Tree], pad_id: int = 0, packed: bool = False) -> Tre
     rows, columns, targets, branches, slots = torch.tensor(scored).T.contiguous()
     where = (input_ids, position_ids, members, segments)
     return TreeBatch(*where, rows, columns, targets, branches, slots, streams, list(trees), pad_id, packed, shared)
+
+
+def packed_tokens(trees: Sequence[Tree]) -> int:
+    """Return the `token_count` of trees that are laid out as one packed batch, without laying them out."""
+    shared, places = _places_of(trees)
+    return sum(tree.places for tree in trees) - shared * (len(trees) - 1 - max(row for row, _ in places))
+
+
+def _places_of(trees: Sequence[Tree]) -> tuple[int, list[tuple[int, int]]]:
+    """Return how many tokens all prompts begin with, and the row and place of each packed tree."""
+    shared = shared_beginning([tree.prompt_ids for tree in trees])
+    return shared, _packed([tree.places - shared for tree in trees], shared)
 
 
 def _packed(sizes: Sequence[int], shared: int) -> list[tuple[int, int]]:

@@ -40,13 +40,18 @@ def negative_shares(model: Any, items: UnlearnItems, pad_id: int, progress: bool
 
     Where there are many more rows than items, rows that an even draw would not have reached soon have a share of 0.
     """
-    count = len(items.negatives)
-    asked = sorted({negative_drawn(n, count, items.seed) for n in range(min(count, 2 * len(items)))})
+    asked = weighed(items)
     rows = reply_trees("negatives", [items.negatives[n].ids for n in asked])
-    shares = np.zeros(count)
+    shares = np.zeros(len(items.negatives))
     with track("reading the negatives", progress) as report:
         shares[asked] = shares_of(model, rows, pad_id, report)
     return shares, sum(row.tokens for row in rows)
+
+
+def weighed(items: UnlearnItems) -> list[int]:
+    """Return which negatives the original reads, so that their likelihood decides how often each is drawn."""
+    count = len(items.negatives)
+    return sorted({negative_drawn(n, count, items.seed) for n in range(min(count, 2 * len(items)))})
 
 
 def shares_of(

@@ -100,7 +100,7 @@ def directions_of(model: Any, rows: Sequence[Tree], pad_id: int) -> tuple[dict[T
 
     handles = [layer.register_forward_pre_hook(collect) for layer in layers]
     try:
-        chosen = _first(rows)
+        chosen = rows_read(rows)
         for numbers in batches_of([row.tokens for row in chosen], model.device):
             batch = lay_out([chosen[number] for number in numbers], pad_id).to(model.device)
             kept = batch.segments >= 0
@@ -120,7 +120,7 @@ def directions_of(model: Any, rows: Sequence[Tree], pad_id: int) -> tuple[dict[T
     return found, read
 
 
-def _first(rows: Sequence[Tree]) -> list[Tree]:
+def rows_read(rows: Sequence[Tree]) -> list[Tree]:
     """Return the rows up to the one that reaches `MOST_TOKENS`, inclusive."""
     before = accumulate((row.tokens for row in rows), initial=0)
     return [row for row, tokens in zip(rows, before, strict=False) if tokens < MOST_TOKENS]

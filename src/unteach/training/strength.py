@@ -4,6 +4,7 @@ An update is a direction. Along it bad replies become fewer, and harmless ones s
 forward passes alone, at a few scales that bisection chooses, so that no run must guess its strength beforehand.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -80,6 +81,12 @@ def search(measure: Callable[[float], StrengthPoint], budgets: Budgets, largest:
     return Strength(
         scale=chosen, reached=not missed(chosen), message=_told(at(chosen), ordered, budgets), points=ordered
     )
+
+
+def most_looks(largest: float = LARGEST) -> int:
+    """Return the largest number of scales that a search may look at."""
+    widest = max(1.0, largest - 1.0)
+    return 3 + 2 * math.ceil(math.log2(widest / STEP))
 
 
 def _boundary(holds: Callable[[float], bool], low: float, high: float) -> tuple[float, float]:

@@ -18,13 +18,12 @@ from unteach.evaluation.attacks.base import PLANS, Attack, AttackRows, Plan, Tar
 from unteach.evaluation.stress import add_to_card, settle, unfinished
 from unteach.judges.base import Judge
 from unteach.models.fingerprint import model_fingerprint
-from unteach.pipeline.config import RunConfig, with_defaults
-from unteach.pipeline.directory import SETTINGS
+from unteach.pipeline.config import RunConfig
+from unteach.pipeline.finished import finished_run
 from unteach.pipeline.original import Original, check_comparable, load_original, load_weights
 from unteach.pipeline.own_rows import add_lookalikes, add_own_answers
 from unteach.pipeline.prepare import judges_of, trusted_judges
 from unteach.pipeline.rows import Sets, encode_splits, longest_evaluated, read_sets
-from unteach.pipeline.settings import make_config, read_config
 from unteach.progress import track
 from unteach.report.card import write_card
 from unteach.report.page import write_page
@@ -81,16 +80,8 @@ def stress(
 
 def _config_of(directory: Path, device: str | None) -> RunConfig:
     """Return the settings of the run, for whole weights in full precision."""
-    if not (directory / SETTINGS).is_file():
-        raise DataError(f"{directory}: no {SETTINGS}; name the directory of a finished `unteach run`")
-    if not (directory / "model").is_dir():
-        raise DataError(f"{directory}: no model/; name the directory of a finished `unteach run`")
-    values = read_config(directory / SETTINGS)
-    if "baseline" in values or "arms" in values:
-        raise ConfigError(f"{directory}: is not of `unteach run`, whose runs alone can be stressed")
-    config = with_defaults(make_config(values, RunConfig))
     told: dict[str, Any] = {"load_in_4bit": False, "lora": False} | ({"device": device} if device else {})
-    return config.model_copy(update=told)
+    return finished_run(directory, "stressed", reported=False).config(**told)
 
 
 def _stress(directory: Path, config: RunConfig, preset: str, attacks: Sequence[Attack], again: bool) -> StressCard:

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from unteach import signals
 from unteach.data.encoded import Encoded
-from unteach.data.example import Example
 from unteach.data.overlap import fingerprint
 from unteach.disk.lock import only_writer
 from unteach.errors import ConfigError, DataError, Interrupted, nearest
@@ -23,7 +22,7 @@ from unteach.pipeline.finished import finished_run
 from unteach.pipeline.original import Original, check_comparable, load_original, load_weights
 from unteach.pipeline.own_rows import add_lookalikes, add_own_answers
 from unteach.pipeline.prepare import judges_of, trusted_judges
-from unteach.pipeline.rows import Sets, encode_splits, longest_evaluated, read_sets
+from unteach.pipeline.rows import Sets, encode_splits, longest_evaluated, once, read_sets
 from unteach.progress import track
 from unteach.report.card import write_card
 from unteach.report.page import write_page
@@ -135,16 +134,11 @@ def _prepare(config: RunConfig, original: Original, plan: Plan, notes: list[str]
 def _encoded(config: RunConfig, original: Original, sets: Sets, notes: list[str]) -> dict[str, list[Encoded]]:
     """Encode the splits that a card reads, each prompt once."""
     longest = longest_evaluated(config, original.model)
-    wanted = {name: _once(sets.evaluation[name]) for name in ("unseen", "normal", "lookalike")}
-    wanted["normal"] = wanted["normal"] or _once(sets.normals.get("train", []))
-    wanted["seen"] = _once(sets.evaluation.get("seen") or sets.negatives["train"])
+    wanted = {name: once(sets.evaluation[name]) for name in ("unseen", "normal", "lookalike")}
+    wanted["normal"] = wanted["normal"] or once(sets.normals.get("train", []))
+    wanted["seen"] = once(sets.evaluation.get("seen") or sets.negatives["train"])
     every = config.model_copy(update={"evaluation_prompts": max(1, *map(len, wanted.values()))})
     return encode_splits(wanted, original.form, every, longest, notes)
-
-
-def _once(rows: Sequence[Example]) -> list[Example]:
-    """Keep the first row of each prompt; running text stays as it is."""
-    return list({(row.prompt_key if row.prompt.strip() else row.key): row for row in rows}.values())
 
 
 def _begin(directory: Path, prepared: _Prepared, preset: str, notes: list[str]) -> StressCard:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import gguf_toy
 import toy
-from command import Place, call, place, save, write_rows
+from command import Place, call, save, write_rows
 from unteach.models.loading import load_model, load_tokenizer
 from unteach.pipeline import artefacts
 from unteach.pipeline.config import RunConfig
@@ -31,9 +31,14 @@ def trained(here: Place, output: Path, **changed: Any) -> Path:
     return output
 
 
+def rows_beside(model: Path) -> Place:
+    forget = write_rows(model.parent / "forget.jsonl", toy.FORGET)
+    return Place(model, model, forget, write_rows(model.parent / "retain.jsonl", toy.RETAIN))
+
+
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return place(tmp_path_factory.mktemp("toy"))
+    return rows_beside(save(toy.model(), tmp_path_factory.mktemp("toy") / "model"))
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +51,7 @@ def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with an adapter on a bfloat16 model whose head is shared, and whose tokenizer a GGUF file can hold."""
     directory = tmp_path_factory.mktemp("lora")
     model = save(gguf_toy.model(tie_word_embeddings=True).to(torch.bfloat16), directory / "model", gguf_toy.words())
-    rows = Place(
-        model, model, write_rows(directory / "f.jsonl", toy.FORGET), write_rows(directory / "r.jsonl", toy.RETAIN)
-    )
+    rows = rows_beside(model)
     return trained(rows, directory / "out", lora=True, lora_targets="q_proj,v_proj,embed_tokens,lm_head")
 
 
@@ -140,7 +143,7 @@ def test_other_weights_and_another_tokenizer_are_named(
 
     for run, change, says in (
         (full, shaken, "it is another model"),
-        (lora, other_template, "its tokenizer or chat template makes other tokens of 8 of 8 prompts"),
+        (lora, other_template, "its tokenizer or chat template makes other tokens of 12 of 12 prompts"),
     ):
         monkeypatch.setattr("unteach.pipeline.export.write_form", change)
         outcome = call(capsys, "export", run, "--to", tmp_path / "to")

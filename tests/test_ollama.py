@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import gguf_toy
-from unteach.data.ollama import go_text, modelfile, ollama_template, plain_template
+from unteach.data.ollama import go_text, modelfile, ollama_template, plain_template, runtime_adds_bos
 from unteach.data.prompt_format import TemplateSettings, prompt_format
 from unteach.errors import ConfigError
 from unteach.prompts.turn import Turn
@@ -117,6 +117,12 @@ def test_the_source_writes_what_the_prompt_format_writes(template: str | None, a
         turns = [Turn(role, text) for role, text in dialogue]
         wanted = form.tokenizer.decode(form.prompt_ids(turns))
         assert source.run(dialogue) == (wanted.removeprefix("<s>") if adds_bos else wanted)
+
+
+def test_bos_is_left_to_the_runtime_unless_it_marks_turns() -> None:
+    """SmolLM2's BOS begins every turn: a runtime that adds one would write two, or take the first turn's mark away."""
+    assert [runtime_adds_bos(form_of(template)) for template in (gguf_toy.TEMPLATE, None)] == [True, True]
+    assert not runtime_adds_bos(form_of(CHATML)) and not runtime_adds_bos(form_of(CHATML.replace("<s>", "")))
 
 
 def test_a_reply_that_has_begun_is_gone_on_with() -> None:

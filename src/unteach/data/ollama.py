@@ -67,6 +67,12 @@ class OllamaTemplate:
         )
 
 
+def runtime_adds_bos(form: PromptFormat) -> bool:
+    """Tell whether a runtime should put BOS before every prompt: prompts begin with it, and it marks no turns."""
+    begins = form.prompt_ids((Turn("user", "?"),))[:1] == [form.tokenizer.bos_token_id]
+    return begins and bool(form.ids.start)
+
+
 def ollama_template(form: PromptFormat, adds_bos: bool) -> OllamaTemplate:
     """Return Ollama's template of a prompt format; `adds_bos` says that the runtime puts BOS before every prompt.
 

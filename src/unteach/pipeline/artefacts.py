@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from unteach.data.ollama import modelfile, ollama_template, plain_template
+from unteach.data.ollama import modelfile, ollama_template, plain_template, runtime_adds_bos
 from unteach.data.prompt_format import PromptFormat, prompt_format
 from unteach.disk.files import is_partial, write_whole
 from unteach.errors import ConfigError, nearest
@@ -22,7 +22,6 @@ from unteach.models.reply import named_end
 from unteach.models.saving import save_model
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.finished import FinishedRun
-from unteach.prompts.turn import Turn
 
 FORMS = ("merged", "adapter", "gguf", "ollama")
 GUIDANCE = "guidance.json"
@@ -92,7 +91,7 @@ def check_subject(forms: Sequence[str], subject: Subject) -> None:
         check_writable(name, subject.model.config)
         gguf_words(name, subject.tokenizer, subject.model.get_input_embeddings().num_embeddings)
         if "ollama" in forms:
-            ollama_template(subject.form, _begins_with_bos(subject.form))
+            ollama_template(subject.form, runtime_adds_bos(subject.form))
 
 
 def write_form(form: str, subject: Subject, place: Path, dtype: str) -> str:
@@ -161,7 +160,7 @@ def _write_gguf(subject: Subject, path: Path, dtype: torch.dtype) -> None:
             dtype,
             chat_template=template,
             ends=form.end.tokens,
-            adds_bos=_begins_with_bos(form),
+            adds_bos=runtime_adds_bos(form),
         )
         return
     whole = path.with_name(".whole")
@@ -187,10 +186,6 @@ def _lacks_template(subject: Subject) -> bool:
 def _copy_guidance(subject: Subject, place: Path) -> None:
     if (subject.run.model / GUIDANCE).is_file():
         shutil.copyfile(subject.run.model / GUIDANCE, place / GUIDANCE)
-
-
-def _begins_with_bos(form: PromptFormat) -> bool:
-    return form.prompt_ids((Turn("user", "?"),))[:1] == [form.tokenizer.bos_token_id]
 
 
 def _said(path: Path, key: str) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from unteach.data.ollama import modelfile, ollama_template, plain_template, runtime_adds_bos
 from unteach.data.prompt_format import PromptFormat, prompt_format
@@ -105,7 +106,8 @@ def write_form(form: str, subject: Subject, place: Path, dtype: str) -> str:
     if form == "adapter":
         hidden = shutil.ignore_patterns(".*")
         shutil.copytree(subject.run.model, place, dirs_exist_ok=True, ignore=hidden)
-        return _name_of(subject.dtype)
+        weights = load_file(place / "adapter_model.safetensors")
+        return _name_of(next(iter(weights.values())).dtype)
     chosen = DTYPES.get(dtype, subject.dtype)
     _write_gguf(subject, place / WEIGHTS, chosen)
     if form == "ollama":

@@ -5,6 +5,7 @@ from typing import Any
 
 from unteach.data.encoded import Encoded
 from unteach.data.example import Example
+from unteach.data.overlap import once
 from unteach.data.prompt_format import PromptFormat
 from unteach.errors import DataError, UnteachError
 from unteach.evaluation.same_model import Texts
@@ -12,7 +13,7 @@ from unteach.judges.base import Judge, LearningJudge
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.finished import FinishedRun
 from unteach.pipeline.prepare import judges_of, trusted_judges
-from unteach.pipeline.rows import Sets, encode_splits, longest_evaluated, once, read_sets
+from unteach.pipeline.rows import Sets, encode_splits, longest_evaluated, read_sets
 from unteach.results.arms import ORIGINAL
 from unteach.results.measurement import HARM_SPLITS
 from unteach.results.report import Sample

@@ -217,11 +217,6 @@ def _cut_texts(sets: Sets, config: RunConfig) -> None:
         sets.normals = {name: balanced(rows) for name, rows in sets.normals.items()}
 
 
-def once(rows: Sequence[Example]) -> list[Example]:
-    """Keep the first row of each prompt; running text stays as it is."""
-    return list({(row.prompt_key if row.prompt.strip() else row.key): row for row in rows}.values())
-
-
 def balanced(rows: list[Example]) -> list[Example]:
     """Repeat passages of running text until they are about half of the rows.
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from unteach import signals
 from unteach.data.encoded import Encoded
-from unteach.data.overlap import fingerprint
+from unteach.data.overlap import fingerprint, once
 from unteach.disk.lock import only_writer
 from unteach.errors import ConfigError, DataError, Interrupted, nearest
 from unteach.evaluation.attacks import load_attacks
@@ -22,7 +22,7 @@ from unteach.pipeline.finished import finished_run
 from unteach.pipeline.original import Original, check_comparable, load_original, load_weights
 from unteach.pipeline.own_rows import add_lookalikes, add_own_answers
 from unteach.pipeline.prepare import judges_of, trusted_judges
-from unteach.pipeline.rows import Sets, encode_splits, longest_evaluated, once, read_sets
+from unteach.pipeline.rows import Sets, encode_splits, longest_evaluated, read_sets
 from unteach.progress import track
 from unteach.report.card import write_card
 from unteach.report.page import write_page

@@ -23,8 +23,9 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,11 @@ def line_through(points: list[tuple[float, float]]) -> dict[str, float]:
     return {"each": float(slope), "at_zero": float(start), "explained": float(1 - rest / whole)}
 
 
+def _all(step: Callable[[Any], None], batches: Sequence[Any]) -> None:
+    for batch in batches:
+        step(batch)
+
+
 def over_rows(rounds: int, rows: int) -> dict[str, Any]:
     """Time a pass over one to eight batches."""
     step, batches = Stepper(tiny()), [batch_of(rows, REPLY, seed) for seed in range(8)]
@@ -111,7 +117,7 @@ def over_rows(rounds: int, rows: int) -> dict[str, Any]:
     took = {count: list[float]() for count in (1, 2, 4, 8)}
     for _ in range(rounds):
         for count, found in took.items():
-            found.append(timed(lambda count=count: [step(batch) for batch in batches[:count]]))  # type: ignore[misc]
+            found.append(timed(partial(_all, step, batches[:count])))
     points = [(float(2 * rows * count), statistics.median(found)) for count, found in took.items()]
     return {"points": points, **line_through(points)}
 
@@ -125,7 +131,7 @@ def over_tokens(rounds: int, rows: int) -> dict[str, Any]:
         step(batch)
     for _ in range(rounds):
         for reply, batch in batches.items():
-            took[reply].append(timed(lambda batch=batch: step(batch)))  # type: ignore[misc]
+            took[reply].append(timed(partial(step, batch)))
     counted = {reply: sum(part.token_count for part in batch) for reply, batch in batches.items()}
     points = [(float(counted[reply]), statistics.median(found)) for reply, found in took.items()]
     flops = [flops_of(tiny(), backward=tokens) for tokens in counted.values()]
@@ -140,7 +146,7 @@ def on_ranks(count: int, rounds: int, rows: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         found = Path(place) / "found.json"
         arguments = (count, f"file://{place}/meet", rounds, rows, str(found))
-        multiprocessing.spawn(_rank, arguments, nprocs=count)  # type: ignore[no-untyped-call]
+        multiprocessing.spawn(_rank, arguments, nprocs=count)
         told: dict[str, Any] = json.loads(found.read_text())
     return told
 

@@ -57,7 +57,8 @@ GROUPS = {
     "mistakes": ["run", "induce", "analyse", "tune", "chat", "study", "wording"],
     "baseline": ["finetune", "sft", "coh", "coh-masked", "revise", "dpo", "kto", "rlhf"],
 }
-VERBS = ["run", "evaluate", "stress", "strength", "collect", "compare", "report", "study", "try", "demo"]
+VERBS = ["run", "evaluate", "stress", "export", "strength", "collect", "compare"]
+VERBS += ["report", "study", "try", "demo"]
 VERBS += ["organism", "methods"]
 HELPS = [[verb, "--help"] for verb in [*VERBS, *GROUPS]]
 HELPS += [[group, verb, "--help"] for group, verbs in GROUPS.items() for verb in verbs]

@@ -474,6 +474,7 @@ class TestWords:
             "run",
             "evaluate",
             "stress",
+            "export",
             "strength",
             "collect",
             "compare",

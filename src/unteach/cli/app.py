@@ -14,6 +14,7 @@ from unteach.cli.command import Command, Ended, new_group
 from unteach.cli.compare import compare_command
 from unteach.cli.demo import demo_command
 from unteach.cli.evaluate import evaluate_command
+from unteach.cli.export import export_command
 from unteach.cli.flags import switch
 from unteach.cli.methods import methods_command
 from unteach.cli.organism import organism_command
@@ -36,6 +37,7 @@ app = new_group(
 app.command("run", cls=Command)(run_command)
 app.command("evaluate", cls=Command)(evaluate_command)
 app.command("stress", cls=Command)(stress_command)
+app.command("export", cls=Command)(export_command)
 app.command("strength", cls=Command)(strength_command)
 app.command("collect", cls=Command)(collect_command)
 app.command("compare", cls=Command)(compare_command)

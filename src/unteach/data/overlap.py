@@ -98,3 +98,8 @@ def fingerprint(examples: Iterable[Example]) -> str:
         fields = [turns, example.reply, example.good, example.bad, example.concept]
         digest.update(json.dumps(fields).encode() + b"\n")
     return digest.hexdigest()[:16]
+
+
+def once(rows: Sequence[Example]) -> list[Example]:
+    """Keep the first row of each prompt; running text stays as it is."""
+    return list({(row.prompt_key if row.prompt.strip() else row.key): row for row in rows}.values())

@@ -26,6 +26,8 @@ from unteach.scoring.trees import Tree, reply_trees
 from unteach.stats import paired_difference
 
 Splits = Mapping[str, Sequence[Encoded]]
+SERVED = "served"
+"""The name of a prompt format that a server applies: its replies are text, and one that never came counts as unsaid."""
 
 
 @dataclass
@@ -69,7 +71,7 @@ def evaluate_arm(
     results: dict[str, ArmResult] = {}
     for split, rows in evaluation.splits.items():
         results[split] = result = _on_split(evaluation, arm, model, split, reference, key)
-        generated += sum(result.reply_tokens) * result.generations
+        generated += sum(result.reply_tokens or ()) * result.generations
         tokens += sum(len(row.prompt_ids) * (1 + result.generations) + len(row.reply_ids) for row in rows)
     evaluation.results[arm] = results
     if evaluation.ability:
@@ -183,7 +185,7 @@ def score_fluency(evaluation: Evaluation, original: Any) -> None:
         for split, result in results.items():
             replies = [
                 ids if ids and (case.unsaid or case.reply.strip()) else None
-                for ids, case in zip(result.reply_ids, result.cases, strict=True)
+                for ids, case in zip(result.reply_ids or [], result.cases, strict=True)
             ]
             scored, read = _score_replies(original, split, evaluation.splits[split], replies, evaluation.form)
             tokens += read
@@ -225,7 +227,7 @@ def notes_of(evaluation: Evaluation) -> list[str]:
     notes = []
     cases = [case for results in evaluation.results.values() for result in results.values() for case in result.cases]
     unsaid = sum(case.unsaid for case in cases)
-    if unsaid:
+    if unsaid and evaluation.form.name != SERVED:
         notes.append(
             f"{unsaid} of {len(cases)} replies were cut inside a thought, so it is unknown what they would have said; "
             "raise --max-new-tokens or, where the chat template has that switch, ask without a thought: --template-arg "

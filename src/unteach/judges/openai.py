@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from unteach.disk.cache import Cache, cache_directory
 from unteach.errors import ConfigError
 from unteach.judges.base import JudgeSettings, Options
-from unteach.models.endpoint import Answer, Endpoint, Messages, chat_address, key_from_environment
+from unteach.models.endpoint import Answer, Endpoint, Messages, chat_address, key_from_environment, warn_of_readable_key
 from unteach.progress import track
 from unteach.prompts.judge import judge_wording
 from unteach.results.verdict import Case, Verdict
@@ -257,11 +257,5 @@ def endpoint_of(options: Options, model: str, url: str | None) -> Endpoint:
         timeout=options.number("timeout", 0.001, 600) or 60,
         longest=options.whole_number("tokens", 1, 32_768) or 64,
     )
-    if endpoint.key and endpoint.url.startswith("http:") and not _is_local(endpoint.url):
-        log.warning("--judge-url is http, so the key travels readable for all on the way; use https")
+    warn_of_readable_key(endpoint, "--judge-url")
     return endpoint
-
-
-def _is_local(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")

@@ -1,7 +1,7 @@
 """LoRA adapters: their settings, and merging one into its base model."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,29 @@ def merge_adapter(base: Any, directory: Path) -> Any:
 
     Raises ModelError where the adapter has no safe weights or does not fit.
     """
+    tied = _shares_embedding(base)
+
+    def merged_into(model: Any) -> Any:
+        _part_shared_weights(model)
+        return model.merge_and_unload(safe_merge=True)
+
+    merged = _attached(base, directory, merged_into)
+    if tied:
+        _share_again(merged)
+    merged.name_or_path = merged.config._name_or_path = str(directory.resolve())  # a new adapter has this one below it
+    return merged.requires_grad_(True).eval()  # PEFT froze the base
+
+
+def attach_adapter(base: Any, directory: Path) -> Any:
+    """Return the base model with the adapter of a directory on it, unmerged, as PEFT and servers run it.
+
+    Raises ModelError as `merge_adapter` does.
+    """
+    return _attached(base, directory, lambda model: model.eval())
+
+
+def _attached(base: Any, directory: Path, finish: Callable[[Any], Any]) -> Any:
+    """Put an adapter on a model and `finish` the result. Raises ModelError for an adapter that does not fit."""
     from peft import PeftModel
 
     weights = directory / "adapter_model.safetensors"
@@ -100,24 +123,17 @@ def merge_adapter(base: Any, directory: Path) -> Any:
         pickles = pickled_weights(directory)
         found = f"only pickle weights ({', '.join(pickles)})" if pickles else "no weights"
         raise ModelError(f"{directory}: {found} of the adapter; save it again as adapter_model.safetensors")
-    tied = _shares_embedding(base)
     try:
         with _quiet_peft():
             _check_weights(weights)
             _resize(base, weights)
-            model = PeftModel.from_pretrained(base, str(directory))
-            _part_shared_weights(model)
-            merged = model.merge_and_unload(safe_merge=True)
+            return finish(PeftModel.from_pretrained(base, str(directory)))
     except ModelError:
         raise
     except Exception as error:  # files of strangers, read by libraries that raise anything
         raise ModelError(
             f"{directory}: the adapter does not fit its base model {base.name_or_path} ({reason(error)})"
         ) from error
-    if tied:
-        _share_again(merged)
-    merged.name_or_path = merged.config._name_or_path = str(directory.resolve())  # a new adapter has this one below it
-    return merged.requires_grad_(True).eval()  # PEFT froze the base
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import random
 import re
@@ -19,6 +20,8 @@ from anyio.from_thread import start_blocking_portal
 from unteach.errors import ConfigError
 from unteach.text.escape import inert_line
 
+log = logging.getLogger(__name__)
+
 KEY_NAMES = ("UNTEACH_JUDGE_API_KEY", "OPENAI_API_KEY")
 MOST_BYTES = 1 << 20
 FIRST_WAIT = 0.5
@@ -35,10 +38,15 @@ Messages = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: the text, or why there is none."""
+    """What came back: the text, or why there is none; `cut` where the longest length ended it.
+
+    `model` is what the server calls the model that answered, empty where it does not say.
+    """
 
     text: str | None = None
     failure: str = ""
+    cut: bool = False
+    model: str = ""
 
 
 Arrived = Callable[[int, Answer], None]
@@ -49,8 +57,9 @@ class Endpoint:
     """Where and how to ask. `url` is the full address of the chat completions.
 
     At most `concurrency` requests are under way at a time and `rate` begin per second; each has `timeout` seconds for
-    all of its answer and is tried `attempts` times; an answer has at most `longest` tokens. The key is sent as a
-    bearer token and shown nowhere.
+    all of its answer and is tried `attempts` times; an answer has at most `longest` tokens, and one that was cut there
+    is a failure unless `takes_cut`. The key is sent as a bearer token and shown nowhere; `key_name` is the variable
+    that holds it.
     """
 
     url: str
@@ -61,6 +70,13 @@ class Endpoint:
     timeout: float = 60.0
     attempts: int = 5
     longest: int = 64
+    takes_cut: bool = False
+    key_name: str = KEY_NAMES[0]
+
+    @property
+    def base(self) -> str:
+        """The address as a user gives it."""
+        return self.url.removesuffix("/chat/completions")
 
     def ask(self, conversations: Sequence[Messages], arrived: Arrived | None = None) -> list[Answer]:
         """Put each conversation to the model at temperature 0; returns as many answers, in the same order.
@@ -154,9 +170,9 @@ class _Call:
             pause: float | None = None
             try:
                 async with asyncio.timeout(self.endpoint.timeout):
-                    text = await self._once(client, messages)
+                    answer = await self._once(client, messages)
                 self.in_a_row = 0
-                return Answer(text)
+                return answer
             except _Failed as problem:
                 self.given_up = str(problem) if problem.final else self.given_up
                 return Answer(failure=str(problem))
@@ -193,7 +209,7 @@ class _Call:
         self.next_start = max(self.next_start, time.monotonic() + asked)
         await asyncio.sleep(asked)
 
-    async def _once(self, client: httpx2.AsyncClient, messages: Messages) -> str:
+    async def _once(self, client: httpx2.AsyncClient, messages: Messages) -> Answer:
         limit = self.limit_name
         body = {"model": self.endpoint.model, "messages": messages, "temperature": 0, limit: self.endpoint.longest}
         async with client.stream("POST", self.endpoint.url, content=json.dumps(body).encode()) as response:
@@ -203,7 +219,7 @@ class _Call:
                 if len(content) > MOST_BYTES:
                     raise _Failed(f"the answer is larger than {MOST_BYTES:,} bytes")
         if response.status_code == 200:
-            return _text_of(bytes(content))
+            return _answer_of(bytes(content), self.endpoint.takes_cut)
         said = content.decode("utf-8", "replace")
         if response.status_code in (400, 422) and limit == "max_tokens" and "max_completion_tokens" in said:
             self.limit_name = "max_completion_tokens"  # some servers insist on the newer name, most know the older one
@@ -215,7 +231,7 @@ class _Call:
         if status in _LATER or status >= 500:
             return _Later(f"HTTP {status}", _seconds(response.headers.get("retry-after", "")))
         if status in (401, 403):
-            return _Failed(f"HTTP {status}: the key was refused; set {KEY_NAMES[0]}", final=True)
+            return _Failed(f"HTTP {status}: the key was refused; set {self.endpoint.key_name}", final=True)
         what = f"HTTP {status}: {self.endpoint.redacted(_message(said))}"
         if status == 404:
             return _Failed(f"{what}; check the model's name and the address, which mostly ends in /v1", final=True)
@@ -224,18 +240,20 @@ class _Call:
         return _Failed(what)
 
 
-def _text_of(content: bytes) -> str:
-    """Take the text out of a chat completion."""
+def _answer_of(content: bytes, takes_cut: bool) -> Answer:
+    """Take the answer out of a chat completion."""
     try:
-        choice = json.loads(content)["choices"][0]
+        whole = json.loads(content)
+        choice, model = whole["choices"][0], whole.get("model")
         text, finish = choice["message"]["content"], choice.get("finish_reason")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise _Failed("the answer is no chat completion") from None
     if not isinstance(text, str):
         raise _Failed("the answer has no text")
-    if finish not in FINISHED:
+    cut = finish == "length" and takes_cut
+    if finish not in FINISHED and not cut:
         raise _Failed(f"the answer was cut short ({inert_line(str(finish), 40)})")
-    return text
+    return Answer(text, cut=cut, model=model if isinstance(model, str) else "")
 
 
 def _message(said: str) -> str:
@@ -259,7 +277,7 @@ def _seconds(wanted: str) -> float | None:
         return None
 
 
-def chat_address(url: str | None, flag: str = "--judge-url") -> str:
+def chat_address(url: str | None, flag: str = "--judge-url", key_name: str = KEY_NAMES[0]) -> str:
     """Return the full address of an endpoint's chat completions from its base address.
 
     Raises ConfigError for anything but a plain http or https address; the address itself is not repeated in the
@@ -275,21 +293,29 @@ def chat_address(url: str | None, flag: str = "--judge-url") -> str:
     except ValueError:
         parts, port_fits = urlsplit(""), False
     if "@" in url:
-        raise ConfigError(f"{flag}: holds a name or password; give the address alone and the key in {KEY_NAMES[0]}")
+        raise ConfigError(f"{flag}: holds a name or password; give the address alone and the key in {key_name}")
     if "?" in url or "#" in url:
-        raise ConfigError(f"{flag}: give the address without what follows ? or #, and the key in {KEY_NAMES[0]}")
+        raise ConfigError(f"{flag}: give the address without what follows ? or #, and the key in {key_name}")
     if parts.scheme not in ("http", "https") or not parts.hostname or not port_fits or not re.fullmatch(r"[!-~]+", url):
         raise ConfigError(f"{flag}: not an http or https address; give one {example}")
     base = url.rstrip("/")
     return base if base.endswith("/chat/completions") else f"{base}/chat/completions"
 
 
-def key_from_environment() -> str:
-    """Return the key: from UNTEACH_JUDGE_API_KEY, also when that is set to nothing, else from OPENAI_API_KEY.
+def warn_of_readable_key(endpoint: Endpoint, flag: str) -> None:
+    """Warn where the key would travel readable for all on the way to another machine."""
+    host = urlsplit(endpoint.url).hostname or ""
+    here = host in ("localhost", "::1") or host.startswith("127.")
+    if endpoint.key and endpoint.url.startswith("http:") and not here:
+        log.warning("%s is http, so the key travels readable for all on the way; use https", flag)
+
+
+def key_from_environment(names: Sequence[str] = KEY_NAMES) -> str:
+    """Return the key from the first of these variables that is set, also when it is set to nothing.
 
     Raises ConfigError, without the key, for one that cannot be sent.
     """
-    for name in KEY_NAMES:
+    for name in names:
         if name in os.environ:
             key = os.environ[name].strip()
             if key and not re.fullmatch(r"[!-~]+", key):

@@ -49,26 +49,41 @@ def _dequantised(files: tuple[tuple[Path, int, int], ...]) -> Path:
 
 def _fill(directory: Path, paths: Sequence[Path]) -> None:
     """Write config, weights and tokenizer of a GGUF file into a directory."""
-    if importlib.util.find_spec("gguf") is None:
-        raise ModelError(f"{paths[0]}: GGUF files are read by the package gguf; install it with: pip install gguf")
+    need_package(paths[0])
     joined = directory / "joined.gguf"
     if len(paths) > 1:
         with joined.open("wb") as whole:
             for path in paths:
                 with path.open("rb") as piece:
                     shutil.copyfileobj(piece, whole)
-    source = joined if len(paths) > 1 else paths[0]
-    with track(f"dequantising {inert_line(paths[0].name, 80)}, once"), redirect_stderr(io.StringIO()):
+    with track(f"dequantising {inert_line(paths[0].name, 80)}, once"):
+        model, tokenizer = read_gguf(joined if len(paths) > 1 else paths[0], paths[0])
+        with redirect_stderr(io.StringIO()):
+            model.save_pretrained(directory)
+            tokenizer.save_pretrained(directory)
+    joined.unlink(missing_ok=True)
+
+
+def need_package(path: Path) -> None:
+    """Raise ModelError where the package that reads and writes GGUF files is not installed."""
+    if importlib.util.find_spec("gguf") is None:
+        raise ModelError(f"{path}: GGUF files are read by the package gguf; install it with: pip install gguf")
+
+
+def read_gguf(source: Path, named: Path | None = None) -> tuple[Any, Any]:
+    """Return the model of a GGUF file in float32, as if it had never been quantised, and its tokenizer.
+
+    `named` stands for the file in messages. Raises ModelError for a file that cannot be dequantised.
+    """
+    need_package(named or source)
+    with redirect_stderr(io.StringIO()):
         try:
-            model, tokenizer = _load(source)
+            return _load(source)
         except Exception as error:  # files of strangers, read by libraries that raise anything
             raise ModelError(
-                f"{paths[0]}: cannot be dequantised ({reason(error)}); give a whole GGUF file of a family that "
+                f"{named or source}: cannot be dequantised ({reason(error)}); give a whole GGUF file of a family that "
                 "transformers reads, such as Llama, Qwen, Gemma or Phi"
             ) from error
-        model.save_pretrained(directory)
-        tokenizer.save_pretrained(directory)
-    joined.unlink(missing_ok=True)
 
 
 def _load(source: Path) -> tuple[Any, Any]:

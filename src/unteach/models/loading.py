@@ -108,7 +108,7 @@ def load_model(
 
     Raises ModelError for a model that cannot be loaded or is of another kind, ConfigError for bad settings.
     """
-    place = _device(device)
+    place = device_of(device)
     precision = _dtype("float32" if in_full and dtype == "auto" else dtype, place)
     directory = local_directory(path_or_id)
     if directory is not None and is_adapter(directory):
@@ -240,7 +240,8 @@ def _check_complete(name: str, loading: dict[str, Any]) -> None:
         )
 
 
-def _device(device: str | torch.device | None) -> torch.device:
+def device_of(device: str | torch.device | None) -> torch.device:
+    """Return the device of a name; without one the GPU where there is one. Raises ConfigError."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -42,16 +42,16 @@ def output_directory(output: str, *, overwrite: bool, resume: bool = False) -> A
 def _held(output: str, *, overwrite: bool, resume: bool) -> Iterator[Path]:
     """Hold the output directory in this process."""
     directory = _place_of(output, overwrite=overwrite, resume=resume)
-    with living_on(directory), _no_empty_left([directory, *directory.absolute().parents]):
+    with living_on(directory), no_empty_left([directory, *directory.absolute().parents]):
         with writing(directory, "name another directory"):
             directory.mkdir(parents=True, exist_ok=True)
-        with only_writer(directory), _no_empty_left([directory / "checkpoints"]):  # the Trainer makes this one at once
+        with only_writer(directory), no_empty_left([directory / "checkpoints"]):  # the Trainer makes this one at once
             _check_content(directory, overwrite=overwrite, resume=resume)
             yield directory
 
 
 @contextmanager
-def _no_empty_left(paths: Iterable[Path]) -> Iterator[None]:
+def no_empty_left(paths: Iterable[Path]) -> Iterator[None]:
     """Remove those of these directories that the block has made and left empty where it fails."""
     missing = [path for path in paths if not path.exists()]
     try:
@@ -125,13 +125,20 @@ def _holds_run(directory: Path) -> bool:
 
 
 @by_first_rank
-def check_inputs(directory: Path, inputs: Iterable[str | None], *, overwrite: bool) -> None:
-    """Refuse to overwrite a run that this one reads from. Raises OutputError."""
-    going = [(directory / name).resolve() for name in CONTRACT] if overwrite else []
+def check_inputs(
+    directory: Path,
+    inputs: Iterable[str | None],
+    *,
+    overwrite: bool,
+    contract: Iterable[str] = CONTRACT,
+    flag: str = "--output",
+) -> None:
+    """Refuse to overwrite what this command reads from; `contract` is all that it removes. Raises OutputError."""
+    going = [(directory / name).resolve() for name in contract] if overwrite else []
     for source in filter(None, inputs):
         path = Path(source).expanduser().resolve()
         if path.exists() and any(path == part or part in path.parents or path in part.parents for part in going):
-            raise OutputError(f"--output {directory}: --overwrite would delete {source}, which this run reads; move it")
+            raise OutputError(f"{flag} {directory}: --overwrite would delete {source}, which this run reads; move it")
 
 
 @contextmanager

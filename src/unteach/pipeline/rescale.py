@@ -9,12 +9,13 @@ from unteach.errors import ConfigError, ModelError
 from unteach.models.adapter import add_adapter
 from unteach.models.saving import save_model
 from unteach.pipeline.config import RunConfig
-from unteach.pipeline.directory import SETTINGS, check_inputs, output_directory
+from unteach.pipeline.directory import check_inputs, output_directory
+from unteach.pipeline.finished import finished_run
 from unteach.pipeline.measure import write_report
 from unteach.pipeline.original import adapter_settings, load_weights
 from unteach.pipeline.prepare import Prepared, prepare
 from unteach.pipeline.run import train_and_measure
-from unteach.pipeline.settings import inputs_of, make_config, read_config, write_config
+from unteach.pipeline.settings import inputs_of, make_config, write_config
 from unteach.pipeline.train import Trained
 from unteach.results.report import Report
 from unteach.training.update import Update
@@ -26,14 +27,10 @@ def rescale(run: str | Path, scale: float, output: str, *, overwrite: bool = Fal
     The original, the rows and the judges are those of the run, whose directory stays as it is. Raises UnteachError,
     such as for a directory that holds no run, and for a run that kept the original.
     """
-    directory = Path(run)
-    before = Report.read(directory)
-    values = read_config(directory / SETTINGS)
-    if before.is_baseline or before.is_study or before.method == "none" or "forget" not in values:
-        raise ConfigError(f"{directory}: is not of `unteach run`, whose updates alone can be scaled")
-    if not (directory / "model").is_dir():
-        raise ConfigError(f"{directory}: holds no model/; of several seeds name one, such as {directory}/seed-0")
-    config = make_config(values, RunConfig)
+    there = finished_run(run, "scaled")
+    directory, before = there.directory, there.report
+    assert before is not None
+    config = make_config(dict(there.values), RunConfig)
     now = before.strength.scale if before.strength else float(config.strength or 1)
     if now == 0:
         raise ConfigError(f"{directory}: this run kept the original, so there is no update to scale; train another")

@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from unteach import signals
 from unteach.data.encoded import Encoded
-from unteach.data.example import Example
-from unteach.data.overlap import fingerprint
+from unteach.data.overlap import fingerprint, once
 from unteach.disk.lock import only_writer
 from unteach.errors import ConfigError, DataError, Interrupted, nearest
 from unteach.evaluation.attacks import load_attacks
@@ -18,13 +17,12 @@ from unteach.evaluation.attacks.base import PLANS, Attack, AttackRows, Plan, Tar
 from unteach.evaluation.stress import add_to_card, settle, unfinished
 from unteach.judges.base import Judge
 from unteach.models.fingerprint import model_fingerprint
-from unteach.pipeline.config import RunConfig, with_defaults
-from unteach.pipeline.directory import SETTINGS
+from unteach.pipeline.config import RunConfig
+from unteach.pipeline.finished import finished_run
 from unteach.pipeline.judging import judges_of, trusted_judges
 from unteach.pipeline.original import Original, check_comparable, load_original, load_weights
 from unteach.pipeline.own_rows import add_lookalikes, add_own_answers
 from unteach.pipeline.rows import Sets, encode_splits, longest_evaluated, read_sets
-from unteach.pipeline.settings import make_config, read_config
 from unteach.progress import track
 from unteach.report.card import write_card
 from unteach.report.page import write_page
@@ -81,16 +79,8 @@ def stress(
 
 def _config_of(directory: Path, device: str | None) -> RunConfig:
     """Return the settings of the run, for whole weights in full precision."""
-    if not (directory / SETTINGS).is_file():
-        raise DataError(f"{directory}: no {SETTINGS}; name the directory of a finished `unteach run`")
-    if not (directory / "model").is_dir():
-        raise DataError(f"{directory}: no model/; name the directory of a finished `unteach run`")
-    values = read_config(directory / SETTINGS)
-    if "baseline" in values or "arms" in values:
-        raise ConfigError(f"{directory}: is not of `unteach run`, whose runs alone can be stressed")
-    config = with_defaults(make_config(values, RunConfig))
     told: dict[str, Any] = {"load_in_4bit": False, "lora": False} | ({"device": device} if device else {})
-    return config.model_copy(update=told)
+    return finished_run(directory, "stressed", reported=False).config(**told)
 
 
 def _stress(directory: Path, config: RunConfig, preset: str, attacks: Sequence[Attack], again: bool) -> StressCard:
@@ -144,16 +134,11 @@ def _prepare(config: RunConfig, original: Original, plan: Plan, notes: list[str]
 def _encoded(config: RunConfig, original: Original, sets: Sets, notes: list[str]) -> dict[str, list[Encoded]]:
     """Encode the splits that a card reads, each prompt once."""
     longest = longest_evaluated(config, original.model)
-    wanted = {name: _once(sets.evaluation[name]) for name in ("unseen", "normal", "lookalike")}
-    wanted["normal"] = wanted["normal"] or _once(sets.normals.get("train", []))
-    wanted["seen"] = _once(sets.evaluation.get("seen") or sets.negatives["train"])
+    wanted = {name: once(sets.evaluation[name]) for name in ("unseen", "normal", "lookalike")}
+    wanted["normal"] = wanted["normal"] or once(sets.normals.get("train", []))
+    wanted["seen"] = once(sets.evaluation.get("seen") or sets.negatives["train"])
     every = config.model_copy(update={"evaluation_prompts": max(1, *map(len, wanted.values()))})
     return encode_splits(wanted, original.form, every, longest, notes)
-
-
-def _once(rows: Sequence[Example]) -> list[Example]:
-    """Keep the first row of each prompt; running text stays as it is."""
-    return list({(row.prompt_key if row.prompt.strip() else row.key): row for row in rows}.values())
 
 
 def _begin(directory: Path, prepared: _Prepared, preset: str, notes: list[str]) -> StressCard:

@@ -18,7 +18,8 @@ class LengthProbe:
     splits = ALL_SPLITS
 
     def __call__(self, result: ArmResult) -> list[Measurement]:
-        found = [mean(result, "reply_tokens", result.reply_tokens, "tokens", "higher")]
+        counted = result.reply_tokens
+        found = [] if counted is None else [mean(result, "reply_tokens", counted, "tokens", "higher")]
         if result.scenario != "copyright":
             found.append(rate(result, "cut_rate", [case.cut for case in result.cases], "lower"))
         return found

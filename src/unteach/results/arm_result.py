@@ -13,9 +13,9 @@ from unteach.results.verdict import Case, Verdict
 class ArmResult:
     """One arm on one split. The lists are parallel, one entry a row, except for `non_members`.
 
-    `cases` hold the arm's replies and `reply_ids` their tokens. `verdicts` are the first judge's and `other_verdicts`
-    those of the other judges by name. `sampled` are the first judge's verdicts on sampled replies, drawn beside the
-    greedy one.
+    `cases` hold the arm's replies and `reply_ids` their tokens, None where only their text is known. `verdicts` are the
+    first judge's and `other_verdicts` those of the other judges by name. `sampled` are the first judge's verdicts on
+    sampled replies, drawn beside the greedy one.
 
     The known reply is the bad one on harmful splits and the right one on normal splits. `log_probs` are those of its
     tokens, in nats. `kl` is KL(original ‖ arm) on it, in nats per token. `argmax_hits` says for each of its tokens
@@ -33,7 +33,7 @@ class ArmResult:
     split: str
     cases: list[Case]
     verdicts: list[Verdict]
-    reply_ids: list[list[int]]
+    reply_ids: list[list[int]] | None
     log_probs: list[list[float]] | None = None
     kl: list[float] | None = None
     argmax_hits: list[list[bool]] | None = None
@@ -60,9 +60,9 @@ class ArmResult:
         return [case.reply for case in self.cases]
 
     @property
-    def reply_tokens(self) -> list[int]:
+    def reply_tokens(self) -> list[int] | None:
         """How many tokens each reply has."""
-        return [len(ids) for ids in self.reply_ids]
+        return None if self.reply_ids is None else [len(ids) for ids in self.reply_ids]
 
     @property
     def before(self) -> "ArmResult":

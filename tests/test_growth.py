@@ -115,9 +115,8 @@ def test_what_is_chosen(large: Path) -> None:
     assert times[1].computing == pytest.approx(4 / 3)
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_a_large_model_is_planned_from_its_config(large: Path, here: Place, whole: bool, capsys: Capture) -> None:
-    model = large if whole else large / "config.json"
+def test_a_large_model_is_planned_from_its_config(large: Path, here: Place, capsys: Capture) -> None:
+    model = large / "config.json"
     cards = ("--nodes", "2", "--gpus", "8", "--throughput", "400TFLOP", "--batch-size", "16")
     outcome = call(capsys, "run", "--model", model, "--forget", here.forget, "--lora", "--dry-run", *cards)
     assert outcome.code == 0, outcome.err

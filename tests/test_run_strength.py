@@ -164,7 +164,7 @@ def test_a_finished_run_is_rescaled_without_training(lora: bool, here: Place, tm
 def test_only_a_run_that_changed_something_is_rescaled(here: Place, tmp_path: Path, capsys: Capture) -> None:
     output = str(tmp_path / "new")
     absent = call(capsys, "strength", str(tmp_path / "absent"), "--scale", "0.5", "--output", output)
-    assert absent.code == 2 and "no such file" in absent.err
+    assert absent.code == 2 and "no run.yaml; name the directory of a finished" in absent.err
     report = run(capsys, here, tmp_path / "out", skip_evaluation=True)
     beyond = call(capsys, "strength", str(tmp_path / "out"), "--scale", "20", "--output", output)
     assert beyond.code == 2 and "--scale 20: must be above 0 and at most 10" in beyond.err

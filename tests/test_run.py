@@ -450,7 +450,11 @@ class TestWords:
     @pytest.mark.parametrize(
         ("verb", "groups"),
         [
-            ("run", ["Model", "Data", "Output", "Method", "Training", "Stopping", "Strength", "Evaluation"]),
+            (
+                "run",
+                ["Model", "Data", "Output", "Budget", "Method"]
+                + ["Training", "Stopping", "Strength", "Evaluation", "Planning"],
+            ),
             ("evaluate", ["Model", "Data", "Output", "Evaluation"]),
             ("compare", ["Arguments", "Options"]),
             ("demo", ["Organism", "Method", "Training", "Stopping", "Strength"]),

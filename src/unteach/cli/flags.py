@@ -24,6 +24,7 @@ GROUPS = (
     "Stopping",
     "Strength",
     "Evaluation",
+    "Planning",
 )
 """The panels of settings in the help, in their order; panels of a verb's own flags stand above them."""
 

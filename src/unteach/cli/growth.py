@@ -8,7 +8,7 @@ from unteach.errors import ConfigError
 if TYPE_CHECKING:
     from unteach.pipeline.config import RunConfig
 
-GROUP = "Dry run"
+GROUP = "Planning"
 
 Nodes = Annotated[int | None, option("--nodes", "Plan for so many machines.", GROUP, "N")]
 Gpus = Annotated[int | None, option("--gpus", "Plan for so many GPUs in each; loads no weights.", GROUP, "N")]

@@ -186,7 +186,7 @@ class _Planner:
         """Return the error of a budget that cannot be kept."""
         counts, budget = self._counts(least), self.budget
         known = {"max_steps", "evaluation_prompts", "validation_steps", "validation_prompts", "batch_size"}
-        known |= {"own_answers", "most_rows", "samples", "max_new_tokens", "normals_per_negative", "strength"}
+        known |= {"own_answers", "training_rows", "samples", "max_new_tokens", "normals_per_negative", "strength"}
         kept = " ".join(f"{flag(name)} {getattr(self._config, name)}" for name in sorted(known & self._given))
         lowest = ", ".join(f"{flag(name)} {value}" for name, value in least.items())
         needed = sum(counts.values()) / (1 - RESERVE)

@@ -41,12 +41,12 @@ def cuts_of(config: RunConfig, given: set[str], prepared: Prepared, asked: int) 
         Cut("validation_prompts", config.validation_prompts, VALIDATED),
         Cut("own_answers", asked, FEWEST_ANSWERS),
         Cut("evaluation_prompts", min(prompts, FEW_PROMPTS), FEWEST_PROMPTS),
-        Cut("most_rows", rows, FEWEST_ROWS),
+        Cut("training_rows", rows, FEWEST_ROWS),
         Cut("max_steps", steps, FEWEST_STEPS),
     ]
     undone = {"max_steps"} if method.direction == "alone" else set()
     if not method.draws_by_likelihood and not method.direction:
-        undone.add("most_rows")  # only rows that are drawn are read
+        undone.add("training_rows")  # only rows that are drawn are read
     shipped = bool(config.harmful_share or config.lookalike_share) and method.reads_bad_replies
     if config.retain and not shipped:
         undone.add("own_answers")

@@ -13,7 +13,7 @@ class LimitSettings(Settings):
     """
 
     budget: str = setting("Budget", "", "Plan the run into it: 90s, 10m, 2h; 3Mtok; 50TFLOP.", metavar="AMOUNT")
-    most_rows: int | None = setting("Budget", None, "Most rows of --forget, and of --retain, to train on.", ge=1)
+    training_rows: int | None = setting("Budget", None, "Most rows of --forget, and of --retain, to train on.", ge=1)
     own_answers: int | None = setting(
         "Budget", None, "Most shipped prompts of a kind that the model answers first.", ge=1
     )

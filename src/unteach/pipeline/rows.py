@@ -78,7 +78,7 @@ def read_sets(config: RunConfig) -> Sets:
     _cut_texts(sets, config)
     for parts in (sets.negatives, sets.normals):
         if parts:
-            parts["train"] = at_most(parts["train"], config.most_rows, config.seed)
+            parts["train"] = at_most(parts["train"], config.training_rows, config.seed)
     return sets
 
 

@@ -14,7 +14,7 @@ class Tilt:
     """Nats that are added to the logit of one token at each scored place of a batch.
 
     Trained so, a model ends up with odds of that token that are lower by as much (logit adjustment, arXiv 2007.07314,
-    eq. 10, for two classes: declining, and anything else).
+    for two classes: declining, and anything else).
     """
 
     token: int

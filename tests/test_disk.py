@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,7 @@ def test_a_file_that_cannot_be_read_elsewhere_is_no_error_of_the_disk(tmp_path):
 
 HOLD = """
 import sys, time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unteach.disk.lock import only_writer
 with only_writer(Path(sys.argv[1])):
@@ -271,6 +273,38 @@ def test_what_a_killed_writer_left_is_no_entry_and_goes_in_the_end(tmp_path):
     assert cache.find("key") is None
     cache.make("key", fill(1000))
     assert names(tmp_path) == ["key"]
+
+
+def test_what_two_processes_keep_under_a_key_is_kept_once_and_stays_open(tmp_path):
+    """Both did not find it and made it: the second one finds the first one's in its place, whose readers have it."""
+    opened = []
+
+    def meanwhile(directory: Path) -> None:
+        fill(10)(directory)
+        opened.append((Cache(tmp_path, 2**20).make("key", fill(10)) / "states.bin").stat())
+
+    made = Cache(tmp_path, 2**20).make("key", meanwhile)
+    assert os.path.samestat((made / "states.bin").stat(), opened[0]) and names(tmp_path) == ["key"]
+
+
+def test_what_does_not_check_is_replaced(tmp_path):
+    cache = Cache(tmp_path, 2**20)
+    (cache.make("key", fill(10)) / "states.bin").write_bytes(b"damaged")
+    assert (cache.make("key", fill(20)) / "states.bin").stat().st_size == 20
+    assert cache.find("key") is not None and names(tmp_path) == ["key"]
+
+
+def test_makers_at_one_time_all_get_an_entry_that_can_be_read_at_once(tmp_path):
+    """Without order between them, no maker may find its entry gone or fail because another one's is there."""
+
+    def make(_: int) -> int:
+        return (Cache(tmp_path, 2**20).make("key", fill(1000)) / "states.bin").stat().st_size
+
+    for _ in range(20):
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(make, range(8))) == [1000] * 8
+        remove_whole(tmp_path / "key")
+    assert names(tmp_path) == []
 
 
 def test_a_cache_that_cannot_be_written_is_named_with_the_remedy(tmp_path):

@@ -306,7 +306,7 @@ def test_a_real_study_from_the_command_line(there: Place, tmp_path: Path) -> Non
     assert ended.returncode == 1, ended.stdout + ended.stderr
     assert "broken, seed 0: failed: Error: " in ended.stdout and "Traceback" not in ended.stdout + ended.stderr
     compared = json.loads((tmp_path / "out" / "compared.json").read_text())
-    assert compared["failed"] == ["broken, seed 0"]
+    assert compared["failed"] == ["broken, seed 0"], ended.stdout
     rows = {row["name"]: row for row in compared["arms"]}
     assert list(rows) == ["original", "sft", "ga"] and rows["ga"]["cost"]["relative_flops"] > 0
     assert len(rows["sft"]["curve"]) == 2 and rows["ga"]["curve"]

@@ -78,14 +78,16 @@ class Cache:
         return directory
 
     def make(self, key: str, fill: Callable[[Path], None]) -> Path:
-        """Let `fill` write files into an empty directory, keep it in place of any other under the key, and return it.
+        """Let `fill` write files into an empty directory, keep it under the key, and return it.
 
-        Raises OutputError where it cannot be written, and whatever `fill` raises; then nothing is left of it.
+        One that does not check is replaced. One that another process has kept there meanwhile stays: its readers have
+        it open, and the key says that it holds the same. Raises OutputError where it cannot be written, and whatever
+        `fill` raises; then nothing is left of it.
         """
         directory = self.directory / key
         with writing(directory, FIX):
             _make_private(self.directory)
-            with whole_directory(directory, mode=0o700, fix=FIX) as partial:
+            with whole_directory(directory, mode=0o700, fix=FIX, stays=lambda: self.find(key) is not None) as partial:
                 fill(partial)
                 _seal(partial)
             self._make_room(directory)

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -63,10 +63,13 @@ def whole_file(path: Path, mode: int = 0o644, fix: str = FIX) -> Iterator[IO[byt
 
 
 @contextlib.contextmanager
-def whole_directory(path: Path, mode: int = 0o755, fix: str = FIX) -> Iterator[Path]:
+def whole_directory(
+    path: Path, mode: int = 0o755, fix: str = FIX, stays: Callable[[], bool] = lambda: False
+) -> Iterator[Path]:
     """Yield an empty directory that takes the place of `path` when the block ends without an error.
 
-    Raises OutputError, also for what libraries raise when they cannot write.
+    What is at `path` then is removed, unless `stays()`: then the new directory is. Raises OutputError, also for what
+    libraries raise when they cannot write.
     """
     with writing(path, fix):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,12 +78,25 @@ def whole_directory(path: Path, mode: int = 0o755, fix: str = FIX) -> Iterator[P
             yield partial
             partial.chmod(mode)
             sync_tree(partial)
-            remove_whole(path)
-            partial.rename(path)
+            _take_place(partial, path, stays)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         _sync(path.parent)
+
+
+def _take_place(partial: Path, path: Path, stays: Callable[[], bool]) -> None:
+    """Rename a directory, again and again while other processes put theirs in its place."""
+    while True:
+        try:
+            return os.rename(partial, path)  # fails where there is something
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+        if stays():
+            return shutil.rmtree(partial)
+        with contextlib.suppress(FileNotFoundError):  # another process has removed it
+            remove_whole(path)
 
 
 def remove_whole(path: Path) -> None:
@@ -89,8 +105,10 @@ def remove_whole(path: Path) -> None:
         path.unlink(missing_ok=True)
         return
     aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=PARTIAL))
-    path.rename(aside / "removed")
-    shutil.rmtree(aside)
+    try:
+        path.rename(aside / "removed")
+    finally:
+        shutil.rmtree(aside)
 
 
 def is_partial(path: Path) -> bool:

@@ -209,3 +209,38 @@ def test_intervals_prints_a_row_for_each_distribution_and_count(monkeypatch, cap
     intervals.main()
     rows = capsys.readouterr().out.splitlines()[2:]
     assert len(rows) == 2 * len(intervals.DISTRIBUTIONS) and all(row.count("%") == 5 for row in rows)
+
+
+def test_the_grid_judges_the_automatic_choice_by_the_best_setting_that_keeps_as_much(tmp_path, monkeypatch, capsys):
+    """The fewest bad replies win only where normals and look-alikes are kept; FLOPs are shares of the grid's sum."""
+    from unteach.comparison.compare import ArmCost, ComparedArm, Comparison, Rate
+
+    def rate(name, value):
+        return Rate(name=name, split="s", value=value, low=value - 0.02, high=value + 0.02, n=100, unknown=0)
+
+    def arm(name, bad, kept, declined, flops):
+        rates = {"bad_unseen": bad, "kept_normal": kept, "refusal_lookalike": declined}
+        cost = ArmCost(flops=flops, wall_seconds=1, stages=["training"], uncounted=[]) if flops else None
+        return ComparedArm(
+            name=name, run=name, arm=name, rates={key: rate(key, value) for key, value in rates.items()}, cost=cost
+        )
+
+    arms = [
+        arm("original", 1.0, 0.98, 0.0, 0),
+        arm("auto", 0.05, 0.97, 0.02, 2e9),
+        arm("auto-strength", 0.08, 0.97, 0.02, 1e9),
+        arm("gentle", 0.04, 0.96, 0.01, 5e9),
+        arm("harsh", 0.0, 0.5, 0.9, 15e9),  # the least bad, and useless
+    ]
+    compared = Comparison(
+        scenario="harm", model="m", runs=[], relative_to=None, arms=arms, pairs=[], groups=[], notes=[]
+    )
+    (tmp_path / "compared.json").write_text(compared.model_dump_json())
+    monkeypatch.setattr(sys, "argv", ["grid.py", str(tmp_path)])
+    script("grid").main()
+    printed = capsys.readouterr().out.splitlines()
+    assert "1 of the 2 settings lose at most 3 points." in printed and "The best of them: gentle, 4.0 % bad." in printed
+    assert printed[-2:] == [
+        "auto: within the best one's interval and budgets, at 10.0% of the grid's FLOPs",
+        "auto-strength: NOT within the best one's interval and budgets, at 5.0% of the grid's FLOPs",
+    ]

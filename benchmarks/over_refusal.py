@@ -13,7 +13,10 @@ takes a direction out of the states. With x the inputs of a layer and U its chan
 - `NSRU` (arXiv 2606.10989), applied at the end instead of in training: D = U (I − V Vᵀ), where V are the principal
   directions of the inputs at benign prompts that hold a share of their energy.
 - `direction` (arXiv 2410.03415): the false-refusal direction, which is the mean state of declined look-alikes less that
-  of answered ones, without its part along the true one (harmful less benign), is taken out of the residual stream.
+  of answered ones (there: less that of harmless prompts), without its part along the true one (harmful less benign), is
+  taken out of the residual stream.
+
+Of the papers of SAGE and NSRU the abstracts were read, not the equations.
 
 Moments are scaled to a mean eigenvalue of 1, so that w is the same for all layers. They are taken at the last token of
 the prompts ("end") or at all of them ("prompt"). Where less of a change is left, fewer prompts are declined, harmful

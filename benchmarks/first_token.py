@@ -10,6 +10,7 @@ against harmless prompts, and for each threshold, which `--decline-margin` moves
 
 import argparse
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +24,41 @@ from unteach.models.reply import named_end
 from unteach.progress import track
 from unteach.prompts.lists import harmful_prompts, training_lookalikes, validation_prompts
 from unteach.prompts.turn import Turn
-from unteach.scoring.score import last_hidden_states
-from unteach.scoring.trees import lay_out, reply_trees
+from unteach.scoring.lower import LowerStates, hidden_states
+from unteach.scoring.score import LastHiddenStates
+from unteach.scoring.trees import TreeBatch, lay_out, reply_trees
 
 ASKED, TOGETHER = 250, 16
 THRESHOLDS = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
 
 
-@torch.no_grad()
-def margins(model: Any, form: PromptFormat, prompts: list[str], what: str) -> list[float]:
-    """Return the margin of each prompt, in nats."""
-    found, rows = [], [(Turn("user", prompt),) for prompt in prompts]
+def batches(form: PromptFormat, prompts: list[str], what: str) -> Iterator[TreeBatch]:
+    """Lay out prompts, the shortest first, to score the template's first token after each."""
+    rows = [(Turn("user", prompt),) for prompt in prompts]
     token = form.reply_ids(rows[0], TEMPLATE)[0]
     ids = sorted((tuple(form.prompt_ids(turns)) for turns in rows), key=len)
     with track(what) as progress:
         for start in range(0, len(ids), TOGETHER):
             pairs = [(prompt, (token,)) for prompt in ids[start : start + TOGETHER]]
-            read = last_hidden_states(model, lay_out(reply_trees(what, pairs), form.ids.pad_id, packed=True))
-            log_p = read.head(read.states).float().log_softmax(-1)
-            own = log_p[:, token].clone()
-            log_p[:, token] = -torch.inf
-            found += (own - log_p.max(-1).values).tolist()
+            yield lay_out(reply_trees(what, pairs), form.ids.pad_id, packed=True)
             if progress:
-                progress(len(found), len(ids))
-    return found
+                progress(start + len(pairs), len(ids))
+
+
+def margin(read: LastHiddenStates, batch: TreeBatch) -> torch.Tensor:
+    """Return the margin of each prompt of a batch, in nats."""
+    log_p = read.head(read.states).float().log_softmax(-1)
+    own = log_p.gather(-1, batch.targets[:, None])[:, 0]
+    return own - log_p.scatter(-1, batch.targets[:, None], -torch.inf).max(-1).values
+
+
+@torch.no_grad()
+def margins(
+    model: Any, form: PromptFormat, prompts: list[str], what: str, lower: LowerStates | None = None
+) -> list[float]:
+    """Return the margin of each prompt, in nats, those of the shortest prompts first."""
+    read = ((hidden_states(model, batch, lower), batch) for batch in batches(form, prompts, what))
+    return [one for found, batch in read for one in margin(found, batch).tolist()]
 
 
 def main() -> None:

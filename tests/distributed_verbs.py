@@ -10,8 +10,8 @@ from typing import Any
 
 from fault_commands import Command
 from fault_kinds import World
-from ranked import Ranks, one_line
-from ranked_reports import Asked, apart, on_each, plain, report_of, told
+from ranked import Ranks, interrupt_at, one_line
+from ranked_reports import Asked, apart, on_each, plain, report_of, told, trained_alike
 
 
 def card_of(directory: Path) -> Any:
@@ -81,3 +81,103 @@ def rescaled(world: World, place: Path, asked: Asked) -> str:
         assert not (differing := apart(reports[1], reports[count])), differing[:5]
         assert weights[count] == weights[1]
     return f"{len(reports[1]['measurements'])} measurements and the weights are those of one process, bit for bit"
+
+
+# ---- learning from mistakes ------------------------------------------------------------------------------------------
+
+WORDING = """
+version: short
+inducements: ["{prompt}"]
+guided: "{prompt} {reply} how"
+unguided: "{prompt} {reply} is"
+misleading: "{prompt} {reply} go"
+bad_openings: ["no"]
+good_openings: [go]
+reminder: go
+"""
+"""The shipped wording leaves no room in the toy model's context."""
+
+
+def mistaken(world: World, place: Path, asked: Asked) -> str:
+    """`mistakes induce` writes the same file, and `mistakes tune` the same report up to rounding."""
+    import unteach.mistakes.run
+    import unteach.mistakes.single  # noqa: F401  (every fork from here on has them)
+
+    counts, rows, wording = (1, *asked.ranks), _rows_of_mistakes(world.home, place), place / "wording.yaml"
+    wording.write_text(WORDING)
+    common: list[object] = ["--model", world.home / "model", "--judge", "repeats", "--wording", wording]
+    common += ["--device", "cpu", "--max-new-tokens", 8]
+    induce = ["mistakes", "induce", "--prompts", rows["mistakes"], *common, "--output"]
+    if not asked.small:
+        (place / "induced").mkdir()
+        files = on_each(counts, lambda output: [*induce, output], place / "induced")
+        assert len({path.read_text() for path in files.values()}) == 1 and files[1].read_text()
+    tune = ["mistakes", "tune", *common, "--evaluation-prompts", 8, "--batch-size", 4, "--epochs", 1.5]
+    tune += ["--validation", rows["unseen"], "--validations", 2]
+    for name in ("analyses", "retain", "unseen", "normal", "lookalike"):
+        tune += [f"--{name}", rows[name]]
+    outputs = on_each(counts, lambda output: [*tune, "--output", output], place)
+    largest = trained_alike(outputs)
+    said = f"after tuning no number differs by more than {largest:.1g}"
+    if asked.small:
+        return said
+    _stopped_and_resumed([*tune, "--save-steps", 2], outputs[2], place)
+    return f"what is induced is the same; {said}, resumed or not"
+
+
+def _stopped_and_resumed(tune: list[object], whole: Path, place: Path) -> None:
+    """Send Ctrl-C to the second rank of a tuning, and go on with it: the result must have the same bytes."""
+    cut, cache = place / "cut", place / "cache-2"
+    ended = Ranks([*tune, "--output", cut], cache, before={1: partial(interrupt_at, 3)}).wait()
+    assert {end.code for end in ended} == {130}, told(ended)
+    assert "go on with --resume" in one_line(ended), one_line(ended)
+    resume = ["mistakes", "tune", "--resume", "--output", cut]
+    alone = Command(resume, cache).wait()
+    assert alone.code == 2 and "is of a run of 2 processes, and this is one of 1" in alone.error, alone.said
+    ended = Ranks(resume, cache).wait()
+    assert {end.code for end in ended} == {0}, told(ended)
+    for part in ("measurements", "samples"):
+        assert not (differing := apart(*(report_of(output)[part] for output in (whole, cut)))), differing[:5]
+    weights = [(output / "model" / "model.safetensors").read_bytes() for output in (whole, cut)]
+    assert weights[0] == weights[1]
+
+
+def _rows_of_mistakes(home: Path, place: Path) -> dict[str, Path]:
+    """Write the rows of a tuning: 7 analyses and 6 normal rows, which are no whole number of batches."""
+    bad, normal = ([json.loads(line) for line in (home / name).open()] for name in ("forget.jsonl", "retain.jsonl"))
+    said = [{"prompt": row["prompt"], "reply": row["completion"], "analysis": "sorry no how"} for row in bad]
+    rows = {"unseen": bad[:8], "mistakes": bad[8:], "analyses": [row | {"label": False} for row in said[-7:]]}
+    rows |= {"normal": normal[:6], "lookalike": normal[6:10], "retain": normal[10:16]}
+    for name, listed in rows.items():
+        (place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in listed))
+    return {name: place / f"{name}.jsonl" for name in rows}
+
+
+def learned(world: World, place: Path, asked: Asked) -> str:
+    """`mistakes run` on an organism that takes hints: the same mistakes and analyses, and the same report."""
+    from unteach.data.written import write_examples
+    from unteach.organism.grow import grow
+    from unteach.organism.world import MISTAKES
+    from unteach.organism.world import World as Grown
+
+    grown = Grown(0, "micro", MISTAKES)
+    if not (child := os.fork()):  # training here would leave threads that a fork does not get
+        code = 1
+        try:
+            grow(grown, place / "model", require=False)
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "the organism could not be grown"
+    sets = {name: grown.evaluation(name)[:8] for name in ("unseen", "unseen_concept", "lookalike", "normal")}
+    sets |= {"prompts": grown.negatives()[:16], "retain": [row for row in grown.normals() if row.turns][:30]}
+    words: list[object] = ["mistakes", "run", "--model", place / "model", "--judge", grown.name, "--device", "cpu"]
+    words += ["--max-new-tokens", 48, "--evaluation-prompts", 8, "--epochs", 2]
+    for name, examples in sets.items():
+        write_examples(place / f"{name}.jsonl", examples)
+        words += [f"--{name.replace('_', '-')}", place / f"{name}.jsonl"]
+    outputs = on_each((1, *asked.ranks), lambda output: [*words, "--output", output], place)
+    for name in ("mistakes.jsonl", "analyses.jsonl"):
+        assert len({(output / name).read_text() for output in outputs.values()}) == 1, name
+    largest = trained_alike(outputs)
+    return f"mistakes and analyses are the same; after tuning no number differs by more than {largest:.1g}"

@@ -199,6 +199,7 @@ class TestSettings:
             ({"optim": "adamm"}, "adamm"),
             ({"learning_rate": "1"}, "trainer.learning_rate: it has a flag of its own; use --learning-rate"),
             ({"num_train_epochs": "1"}, "use --epochs"),
+            ({"fsdp": "full_shard"}, "must hold the whole model"),
         ],
     )
     def test_fields_that_are_not_there_or_do_not_fit(self, given: dict[str, str], said: str, tmp_path: Path) -> None:

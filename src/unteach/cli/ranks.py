@@ -13,7 +13,10 @@ from unteach.errors import ConfigError, UnteachError
 from unteach.progress import live_stages
 from unteach.text.escape import inert_line
 
-SHARED = ("run", "evaluate", "stress", "strength")
+SHARED = (
+    *("run", "evaluate", "stress", "strength", "collect"),
+    *("mistakes run", "mistakes tune", "mistakes induce", "mistakes analyse"),
+)
 """The verbs that share their work over ranks."""
 ALONE = ("--dry-run", "--endpoint")
 """Flags of theirs that ask for what one process does."""

@@ -22,7 +22,7 @@ from typing import Any
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
 os.environ |= {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "TORCH_CPP_LOG_LEVEL": "ERROR"}  # before they are read
 
-from distributed_verbs import attacked, learned, mistaken, rescaled  # noqa: E402
+from distributed_verbs import attacked, baselined, learned, mistaken, rescaled  # noqa: E402
 from fault_commands import Command  # noqa: E402
 from fault_kinds import World, prepare, result  # noqa: E402
 from ranked import Ranks, interrupt_at, on_ranks, one_line  # noqa: E402
@@ -300,7 +300,7 @@ def until(true: Callable[[], bool], run: Ranks) -> None:
         time.sleep(0.02)
 
 
-VERBS = (attacked, rescaled, mistaken, learned)
+VERBS = (attacked, rescaled, mistaken, learned, baselined)
 KINDS = {
     kind.__name__: kind for kind in (pieces, evaluated, trained, *VERBS, refused, started, interrupted, stopped, killed)
 }

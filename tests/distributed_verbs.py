@@ -83,7 +83,7 @@ def rescaled(world: World, place: Path, asked: Asked) -> str:
     return f"{len(reports[1]['measurements'])} measurements and the weights are those of one process, bit for bit"
 
 
-# ---- learning from mistakes ------------------------------------------------------------------------------------------
+# ---- learning from mistakes, and baselines ---------------------------------------------------------------------------
 
 WORDING = """
 version: short
@@ -181,3 +181,29 @@ def learned(world: World, place: Path, asked: Asked) -> str:
         assert len({(output / name).read_text() for output in outputs.values()}) == 1, name
     largest = trained_alike(outputs)
     return f"mistakes and analyses are the same; after tuning no number differs by more than {largest:.1g}"
+
+
+def baselined(world: World, place: Path, asked: Asked) -> str:
+    """`unteach baseline` gives the same report up to rounding, or says that one process must train it."""
+    import unteach.baselines.run  # noqa: F401  (every fork from here on has it)
+
+    rows = [json.loads(line) for line in (world.home / "forget.jsonl").open()]
+    pairs = [{"prompt": row["prompt"], "chosen": "sorry no", "rejected": row["completion"]} for row in rows]
+    (place / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    common: list[object] = ["--model", world.home / "model", "--forget", place / "pairs.jsonl", "--judge", "repeats"]
+    common += ["--retain", world.home / "retain.jsonl", "--device", "cpu", "--evaluation-prompts", 8]
+    common += ["--max-new-tokens", 6, "--batch-size", 4]
+    largest, kinds = 0.0, {"sft": ["--validations", 2], "coh-masked": ["--lora", "--lora-rank", 4], "finetune": []}
+    for name, more in list(kinds.items())[: 1 if asked.small else None]:
+        (place / name).mkdir()
+        words = ["baseline", name, *common, "--epochs", 1, *more, "--output"]
+        outputs = on_each((1, *asked.ranks), lambda output, words=words: [*words, output], place / name)
+        largest = max(largest, trained_alike(outputs))
+    for name in ("dpo",) if asked.small else ("dpo", "kto", "rlhf"):
+        ended = Ranks(["baseline", name, *common, "--output", place / "never"], place / "cache").wait()
+        assert [end.code for end in ended] == [2, 2], told(ended)
+        assert f"baseline {name}: is trained by one process: " in one_line(ended), one_line(ended)
+    wrong = [*common[:-1], 3, "--output", place / "never"]
+    assert "cannot be parted evenly" in one_line(Ranks(["baseline", "sft", *wrong], place / "cache").wait())
+    assert not (place / "never").exists()
+    return f"after training no number differs by more than {largest:.1g}; the others are refused by name"

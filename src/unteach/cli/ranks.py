@@ -14,7 +14,7 @@ from unteach.progress import live_stages
 from unteach.text.escape import inert_line
 
 SHARED = (
-    *("run", "evaluate", "stress", "strength", "collect"),
+    *("run", "evaluate", "stress", "strength", "collect", "baseline"),
     *("mistakes run", "mistakes tune", "mistakes induce", "mistakes analyse"),
 )
 """The verbs that share their work over ranks."""

@@ -143,6 +143,7 @@ def refused(world: World, place: Path, asked: Asked) -> str:
         "rank 1 has another command": (words, {1: without}),
         "try: is done by one process": (["try", "--model", home / "model"],),
         "mistakes study: is done by one process": (["mistakes", "study", "--model", home / "model"],),
+        "study: starts a process for each of its runs": (["study", "--config", home / "study.yaml"],),
         "--endpoint: is done by one process": (["evaluate", "--model", "m", "--endpoint", "http://localhost:1/v1"],),
         "--dry-run: is done by one process": ([*words, "--dry-run"],),
         "rank 1 has another version of unteach": (words, None, {1: partial(_give, rank_watch, "version", "2.0")}),

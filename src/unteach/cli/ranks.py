@@ -20,6 +20,11 @@ SHARED = (
 """The verbs that share their work over ranks."""
 ALONE = ("--dry-run", "--endpoint")
 """Flags of theirs that ask for what one process does."""
+WHY_ALONE = {
+    "study": "starts a process for each of its runs, which share the GPUs (--jobs); start it without torchrun. A run "
+    "that needs several GPUs can be started with torchrun before: the study takes it as done"
+}
+"""What is said of a verb that cannot be shared, where there is more to say."""
 _LOST = re.compile(r"gloo|nccl|connection (closed|reset)|socket|broken pipe", re.IGNORECASE)
 
 
@@ -64,7 +69,7 @@ def _begun(begin: Callable[[list[str]], None], run: Callable[[], Ended]) -> Ende
     words = sys.argv[1:]
     begin(words)
     if one := _for_one_process(words):
-        why = "is done by one process; start it without torchrun"
+        why = WHY_ALONE.get(one, "is done by one process; start it without torchrun")
         raise ConfigError(f"{inert_line(one, 60)}: {why} (see docs/many-gpus.md)")
     return run()
 

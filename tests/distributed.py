@@ -182,15 +182,15 @@ def started(world: World, place: Path, asked: Asked) -> str:
     for name, text in (("srun", SRUN), ("scontrol", "#!/bin/bash\necho localhost\n")):
         (place / name).write_text(text)
         (place / name).chmod(0o755)
-    home, recipe = world.home, Path(__file__).parents[1] / "recipes" / "multinode" / "run.sbatch"
+    home, recipes = world.home, Path(__file__).parents[1] / "recipes" / "multinode"
     environment = os.environ | {"PATH": f"{place}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
     environment |= {"SLURM_JOB_NODELIST": "localhost", "SLURM_CPUS_PER_TASK": "1", "UNTEACH_TMPDIR": str(place)}
     environment |= {"XDG_CACHE_HOME": str(place / "cache"), "ACCELERATE_USE_CPU": "true"}
-    two = ["--num-processes", "2", "--num-machines", "1", "--mixed-precision", "no", "--dynamo-backend", "no"]
+    two = ["--num_processes", "2", "--module", "unteach"]
     ways = {
         "torchrun": ["torchrun", "--standalone", "--nproc-per-node", "2", "-m", "unteach"],
-        "accelerate": ["accelerate", "launch", "--multi-gpu", *two, "--module", "unteach"],
-        "srun": ["bash", str(recipe)],
+        "accelerate": ["accelerate", "launch", "--config_file", str(recipes / "accelerate.yaml"), *two],
+        "srun": ["bash", str(recipes / "run.sbatch")],
     }
     for way, start in ways.items():
         for model, code in ((home / "model", 0), ("/nowhere", 2)):

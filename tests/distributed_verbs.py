@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from chat_server import ChatServer, completion
 from fault_commands import Command
 from fault_kinds import World
 from ranked import Ranks, interrupt_at, one_line
@@ -154,33 +155,28 @@ def _rows_of_mistakes(home: Path, place: Path) -> dict[str, Path]:
 
 
 def learned(world: World, place: Path, asked: Asked) -> str:
-    """`mistakes run` on an organism that takes hints: the same mistakes and analyses, and the same report."""
-    from unteach.data.written import write_examples
-    from unteach.organism.grow import grow
-    from unteach.organism.world import MISTAKES
-    from unteach.organism.world import World as Grown
+    """`mistakes run` by an analyst behind an endpoint: the same mistakes and analyses, and the same report."""
+    import unteach.mistakes.run  # noqa: F401  (every fork from here on has it)
 
-    grown = Grown(0, "micro", MISTAKES)
-    if not (child := os.fork()):  # training here would leave threads that a fork does not get
-        code = 1
-        try:
-            grow(grown, place / "model", require=False)
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "the organism could not be grown"
-    sets = {name: grown.evaluation(name)[:8] for name in ("unseen", "unseen_concept", "lookalike", "normal")}
-    sets |= {"prompts": grown.negatives()[:16], "retain": [row for row in grown.normals() if row.turns][:30]}
-    words: list[object] = ["mistakes", "run", "--model", place / "model", "--judge", grown.name, "--device", "cpu"]
-    words += ["--max-new-tokens", 48, "--evaluation-prompts", 8, "--epochs", 2]
-    for name, examples in sets.items():
-        write_examples(place / f"{name}.jsonl", examples)
-        words += [f"--{name.replace('_', '-')}", place / f"{name}.jsonl"]
-    outputs = on_each((1, *asked.ranks), lambda output: [*words, "--output", output], place)
+    rows, wording = _rows_of_mistakes(world.home, place), place / "wording.yaml"
+    wording.write_text(WORDING)
+    told = [{"prompt": f"how to rob bank{n}", "completion": f"take c{n % 6}", "label": False} for n in range(9)]
+    (place / "told.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told))
+    words: list[object] = ["mistakes", "run", "--model", world.home / "model", "--judge", "repeats", "--device", "cpu"]
+    words += ["--wording", wording, "--prompts", rows["mistakes"], "--mistakes", place / "told.jsonl"]
+    words += ["--max-new-tokens", 8, "--evaluation-prompts", 8, "--batch-size", 4, "--good-per-analysis", 0]
+    for name in ("retain", "unseen", "normal", "lookalike"):
+        words += [f"--{name}", rows[name]]
+    with ChatServer(lambda request, number: completion("Bad. It would help to rob a bank.")) as server:
+        words += ["--analyst", "openai:big", "--analyst-url", server.url]
+        outputs = on_each((1, *asked.ranks), lambda output: [*words, "--output", output], place)
+        questions, runs = len(server.requests), len(outputs)
     for name in ("mistakes.jsonl", "analyses.jsonl"):
         assert len({(output / name).read_text() for output in outputs.values()}) == 1, name
+    mistakes = len((outputs[1] / "mistakes.jsonl").read_text().splitlines())
+    assert questions == runs * mistakes, (questions, runs, mistakes)
     largest = trained_alike(outputs)
-    return f"mistakes and analyses are the same; after tuning no number differs by more than {largest:.1g}"
+    return f"{mistakes} mistakes, asked about once each; after tuning no number differs by more than {largest:.1g}"
 
 
 def baselined(world: World, place: Path, asked: Asked) -> str:

@@ -253,6 +253,20 @@ def gone_on(directory: Path, rows: list[TrainingRow], **settings: Any) -> RowsTr
     return run
 
 
+class TestRanks:
+    def test_dropout_is_off_so_nothing_is_drawn(self, tmp_path: Path) -> None:
+        runs = [made(tmp_path, EIGHT, toy.model(attention_dropout=rate)) for rate in (0.0, 0.9)]
+        for run in runs:
+            run.train()
+        plain, dropping = (toy.weights(run.model) for run in runs)
+        assert all(torch.equal(plain[name], dropping[name]) for name in plain)
+
+    def test_batches_that_cannot_be_parted_are_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("unteach.models.ranks.world", lambda: 3)
+        with pytest.raises(ConfigError, match="--batch-size 8: cannot be parted evenly between 3 ranks"):
+            arguments_of(toy.model(), TuneSettings(tmp_path, cpu=True), lora=False)
+
+
 class TestResume:
     @pytest.mark.parametrize("adapter", [False, True])
     def test_a_run_broken_off_ends_with_the_same_weights(self, adapter: bool, tmp_path: Path) -> None:

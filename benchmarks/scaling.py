@@ -9,11 +9,13 @@ replies of 32, one normal row to each negative.
 
     rows     steps over 1, 2, 4 and 8 batches of rows: seconds in all, against the number of rows
     tokens   one batch with replies of 16 to 128 tokens: seconds a step, against the tokens that are computed
-    ranks    the same batch on each of 1 and 2 processes, gradients averaged by DDP over gloo (weak scaling)
+    ranks    a batch on one of 2 processes while the other waits, then one on each, gradients averaged by DDP over gloo
+             (weak scaling: as much work for each)
     paper    memory, traffic and time of a step of a 70B model on 8 and 64 cards (`unteach.pipeline.cards`)
 
-`ranks` also prints the bytes that DDP hands over for averaging, beside the formula's. Seconds are medians over rounds,
-which are made in turn. Ratios are of one run; on a shared machine they say little.
+`ranks` also prints the bytes that DDP hands over for averaging, beside the formula's. All sizes of a part are measured
+in turn, round after round. A ratio is the median of the rounds' own ratios, so that what else the machine does meets
+both of its sides; seconds are medians over the rounds, and on a shared machine they say little.
 """
 
 import argparse
@@ -105,6 +107,12 @@ def line_through(points: list[tuple[float, float]]) -> dict[str, float]:
     return {"each": float(slope), "at_zero": float(start), "explained": float(1 - rest / whole)}
 
 
+def ratios_of(took: dict[int, list[float]]) -> list[float]:
+    """Return how many times as long as the first size each size took: the median of the ratios within the rounds."""
+    first = next(iter(took.values()))
+    return [statistics.median(mine / base for mine, base in zip(found, first, strict=True)) for found in took.values()]
+
+
 def _all(step: Callable[[Any], None], batches: Sequence[Any]) -> None:
     for batch in batches:
         step(batch)
@@ -119,7 +127,7 @@ def over_rows(rounds: int, rows: int) -> dict[str, Any]:
         for count, found in took.items():
             found.append(timed(partial(_all, step, batches[:count])))
     points = [(float(2 * rows * count), statistics.median(found)) for count, found in took.items()]
-    return {"points": points, **line_through(points)}
+    return {"points": points, "ratios": ratios_of(took), **line_through(points)}
 
 
 def over_tokens(rounds: int, rows: int) -> dict[str, Any]:
@@ -135,18 +143,19 @@ def over_tokens(rounds: int, rows: int) -> dict[str, Any]:
     counted = {reply: sum(part.token_count for part in batch) for reply, batch in batches.items()}
     points = [(float(counted[reply]), statistics.median(found)) for reply, found in took.items()]
     flops = [flops_of(tiny(), backward=tokens) for tokens in counted.values()]
-    return {"points": points, **line_through(points), "flops_per_second": flops[-1] / points[-1][1]}
+    measured = {"points": points, "ratios": ratios_of(took), **line_through(points)}
+    return measured | {"flops_per_second": flops[-1] / points[-1][1]}
 
 
 # ---- ranks -----------------------------------------------------------------------------------------------------------
 
 
 def on_ranks(count: int, rounds: int, rows: int) -> dict[str, Any]:
-    """Time a step with the same batch on each rank, and count the bytes that DDP averages."""
+    """Time a step of one rank alone and one of all, each with a batch of its own; count the bytes that DDP averages."""
     with tempfile.TemporaryDirectory() as place:
         found = Path(place) / "found.json"
         arguments = (count, f"file://{place}/meet", rounds, rows, str(found))
-        multiprocessing.spawn(_rank, arguments, nprocs=count)
+        multiprocessing.start_processes(_rank, arguments, nprocs=count, start_method="fork")
         told: dict[str, Any] = json.loads(found.read_text())
     return told
 
@@ -156,24 +165,30 @@ def _rank(number: int, count: int, meet: str, rounds: int, rows: int, found: str
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("gloo", init_method=meet, rank=number, world_size=count)
     model, handed = tiny(), [0]
-    whole: Any = torch.nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)  # two forwards, one backward
+    whole: Any = torch.nn.parallel.DistributedDataParallel(
+        model, forward_sync_buffers=False
+    )  # two forwards, one backward
 
-    def counted(_: Any, bucket: Any) -> Any:
+    def counted(_: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:  # DDP reads these types
         mean = bucket.buffer()
         handed[0] += mean.numel() * mean.element_size()
         return dist.all_reduce(mean.div_(count), async_op=True).get_future().then(lambda future: future.value()[0])
 
     whole.register_comm_hook(None, counted)
-    step, batch = Stepper(whole), batch_of(rows, REPLY, number)
-    step(batch)
-    handed[0], took = 0, []
+    together, alone, batch = Stepper(whole), Stepper(tiny()), batch_of(rows, REPLY, number)
+    for step in (together, alone):
+        step(batch)
+    handed[0], took = 0, {1: list[float](), count: list[float]()}
     for _ in range(rounds):
         dist.barrier()
-        took.append(timed(lambda: step(batch)))
+        if number == 0:  # the others wait at the next barrier, without computing
+            took[1].append(timed(partial(alone, batch)))
+        dist.barrier()
+        took[count].append(timed(partial(together, batch)))
     if number == 0:
-        median = statistics.median(took)
-        sent = traffic_of(outline_of(model), "DDP", "full", count)
-        told = {"ranks": count, "seconds": median, "averaged": handed[0] / rounds, "ring": sent}
+        medians = {ranks: statistics.median(found) for ranks, found in took.items()}
+        told = {"ranks": count, "alone": medians[1], "together": medians[count], "ratio": ratios_of(took)[1]}
+        told |= {"averaged": handed[0] / rounds, "ring": traffic_of(outline_of(model), "DDP", "full", count)}
         Path(found).write_text(json.dumps(told))
     dist.barrier()
     dist.destroy_process_group()
@@ -224,21 +239,21 @@ def print_paper(rows: list[dict[str, Any]]) -> None:
     print(f"  sending      {size(row['sent'])} / 50 GB/s = {row['sending']:.1f} s")
 
 
-def print_lines(found: dict[str, Any], rows: int) -> None:
-    """Show what was measured."""
-    if told := found.get("rows"):
-        line = f"{told['each'] * 1e3:.2f} ms a row; a line explains {told['explained']:.4f}"
-        print(f"rows: {_points(told, 'rows')}; {line}")
-    if told := found.get("tokens"):
-        line = f"{told['each'] * 1e6:.1f} us a token + {told['at_zero'] * 1e3:.1f} ms"
-        speed = size(told["flops_per_second"], "FLOP/s")
-        print(f"tokens: {_points(told, 'tokens')}; {line}; a line explains {told['explained']:.4f}; {speed}")
-    for told in found.get("ranks", ()):
-        took, handed = f"{told['seconds'] * 1e3:.1f} ms a step", size(told["averaged"])
-        sent = f"DDP averages {handed}, of which a ring sends {size(told['ring'])}"
-        print(f"ranks: {told['ranks']} with {rows} negatives each: {took}; {sent}")
-    if both := found.get("ranks"):
-        print(f"weak scaling, 1 to 2 ranks: {both[0]['seconds'] / both[1]['seconds']:.2f} of perfect")
+def print_part(part: str, told: Any, rows: int) -> None:
+    """Show what was measured, or counted, of a part."""
+    if part == "paper":
+        print_paper(told)
+        return
+    if part == "ranks":
+        took = f"1 alone {told['alone'] * 1e3:.1f} ms a step, {told['ranks']} together {told['together'] * 1e3:.1f} ms"
+        sent = f"DDP averages {size(told['averaged'])}, and each rank of a ring sends {size(told['ring'])}"
+        print(f"ranks, {rows} negatives each: {took}; {sent}")
+        print(f"weak scaling, 1 to {told['ranks']} ranks: {1 / told['ratio']:.2f} of perfect")
+        return
+    slope = f"{told['each'] * 1e6:.1f} us each + {told['at_zero'] * 1e3:.1f} ms"
+    print(f"{part}: {_points(told)}; a line, {slope}, explains {told['explained']:.4f}")
+    if part == "tokens":
+        print(f"the last of these: {size(told['flops_per_second'], 'FLOP/s')}")
 
 
 def main(words: list[str] | None = None) -> None:
@@ -250,23 +265,28 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args(words)
     torch.set_num_threads(1)
-    found: dict[str, Any] = {}
-    if "rows" in asked.part:
-        found["rows"] = over_rows(asked.rounds, asked.rows)
-    if "tokens" in asked.part:
-        found["tokens"] = over_tokens(asked.rounds, asked.rows)
-    if "ranks" in asked.part:
-        found["ranks"] = [on_ranks(count, asked.rounds, asked.rows) for count in (1, 2)]
-    print_lines(found, asked.rows)
-    if "paper" in asked.part:
-        found["paper"] = on_paper()
-        print_paper(found["paper"])
+    parts: dict[str, Callable[[], Any]] = {
+        "rows": partial(over_rows, asked.rounds, asked.rows),
+        "tokens": partial(over_tokens, asked.rounds, asked.rows),
+        "ranks": partial(on_ranks, 2, asked.rounds, asked.rows),
+        "paper": on_paper,
+    }
+    found = {}
+    for part in PARTS:
+        if part in asked.part:
+            found[part] = parts[part]()
+            print_part(part, found[part], asked.rows)
     if asked.json:
         print(json.dumps(found))
 
 
-def _points(told: dict[str, Any], unit: str) -> str:
-    return ", ".join(f"{x:.0f} {unit} {y * 1e3:.0f} ms" for x, y in told["points"])
+def _points(told: dict[str, Any]) -> str:
+    """Say how long each size took, and how many times as long as the first, beside how much larger it is."""
+    first = told["points"][0][0]
+    rows = zip(told["points"], told["ratios"], strict=True)
+    return ", ".join(
+        f"{x:.0f} {y * 1e3:.0f} ms ({x / first:.2f} x the work, {times:.2f} x the time)" for (x, y), times in rows
+    )
 
 
 if __name__ == "__main__":

@@ -60,6 +60,8 @@ class ChatServer:
             def do_POST(self) -> None:
                 outer._handle(self)
 
+            do_GET = do_POST
+
             def log_message(self, *args: Any) -> None:
                 pass
 
@@ -75,7 +77,7 @@ class ChatServer:
         self._server.server_close()
 
     def _handle(self, handler: BaseHTTPRequestHandler) -> None:
-        body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+        body = json.loads(handler.rfile.read(int(handler.headers.get("Content-Length") or 0)) or b"{}")
         with self._lock:
             request = Request(handler.path, body, dict(handler.headers), time.monotonic())
             number = len(self.requests)

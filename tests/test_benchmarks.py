@@ -209,3 +209,68 @@ def test_intervals_prints_a_row_for_each_distribution_and_count(monkeypatch, cap
     intervals.main()
     rows = capsys.readouterr().out.splitlines()[2:]
     assert len(rows) == 2 * len(intervals.DISTRIBUTIONS) and all(row.count("%") == 5 for row in rows)
+
+
+def test_the_grid_judges_the_automatic_choice_by_the_best_setting_that_keeps_as_much(tmp_path, monkeypatch, capsys):
+    """The fewest bad replies win only where normals and look-alikes are kept; FLOPs are shares of the grid's sum."""
+    from unteach.comparison.compare import ArmCost, ComparedArm, Comparison, Rate
+
+    def rate(name, value):
+        return Rate(name=name, split="s", value=value, low=value - 0.02, high=value + 0.02, n=100, unknown=0)
+
+    def arm(name, bad, kept, declined, flops):
+        rates = {"bad_unseen": bad, "kept_normal": kept, "refusal_lookalike": declined}
+        cost = ArmCost(flops=flops, wall_seconds=1, stages=["training"], uncounted=[]) if flops else None
+        return ComparedArm(
+            name=name, run=name, arm=name, rates={key: rate(key, value) for key, value in rates.items()}, cost=cost
+        )
+
+    arms = [
+        arm("original", 1.0, 0.98, 0.0, 0),
+        arm("auto", 0.05, 0.97, 0.02, 2e9),
+        arm("auto-strength", 0.08, 0.97, 0.02, 1e9),
+        arm("gentle", 0.04, 0.96, 0.01, 5e9),
+        arm("harsh", 0.0, 0.5, 0.9, 15e9),  # the least bad, and useless
+    ]
+    compared = Comparison(
+        scenario="harm", model="m", runs=[], relative_to=None, arms=arms, pairs=[], groups=[], notes=[]
+    )
+    (tmp_path / "compared.json").write_text(compared.model_dump_json())
+    monkeypatch.setattr(sys, "argv", ["grid.py", str(tmp_path)])
+    script("grid").main()
+    printed = capsys.readouterr().out.splitlines()
+    assert "1 of the 2 settings lose at most 3 points." in printed and "The best of them: gentle, 4.0 % bad." in printed
+    assert printed[-2:] == [
+        "auto: within the best one's interval and budgets, at 10.0% of the grid's FLOPs",
+        "auto-strength: NOT within the best one's interval and budgets, at 5.0% of the grid's FLOPs",
+    ]
+
+
+def test_scaling_counts_what_it_times_and_its_arithmetic_is_the_plans(capsys, monkeypatch):
+    scaling = script("scaling")
+    monkeypatch.setitem(sys.modules, "scaling", scaling)
+    scaling.main(["--rounds", "1", "--rows", "1", "--json"])
+    printed = capsys.readouterr().out
+    found = json.loads(printed.splitlines()[-1])
+    assert [work for work, _ in found["rows"]["points"]] == [2, 4, 8, 16]
+    replies = (16, 32, 64, 96, 128)
+    tokens = [2 * (scaling.PROMPT + reply - 1) for reply in replies]  # a reply's last token is only a target
+    assert [work for work, _ in found["tokens"]["points"]] == tokens
+    for part in ("rows", "tokens"):
+        assert found[part]["ratios"][0] == 1 and all(ratio > 0 for ratio in found[part]["ratios"])
+        assert all(took > 0 for _, took in found[part]["points"]) and found[part]["explained"] <= 1
+    weights = sum(weight.numel() for weight in scaling.tiny().parameters())
+    ranks = found["ranks"]
+    assert ranks["averaged"] == 4 * weights and ranks["ring"] == 2 * 4 * weights / 2 and ranks["ratio"] > 0
+    sharded = next(row for row in found["paper"] if row["cards"] == 64 and row["strategy"] == "FSDP2")
+    assert sharded["weights"] + sharded["gradients"] + sharded["optimizer"] == 16 * sharded["parameters"] / 64
+    assert sharded["sending"] == pytest.approx(sharded["sent"] / 5e10)
+    assert all(word in printed for word in ("x the work", "weak scaling, 1 to 2 ranks", "on paper: 70,"))
+
+
+def test_scaling_takes_ratios_within_a_round_and_fits_lines():
+    scaling = script("scaling")
+    assert scaling.ratios_of({1: [1.0, 10.0, 1.0], 2: [2.0, 20.0, 3.0]}) == [1.0, 2.0]
+    line = scaling.line_through([(1.0, 5.0), (2.0, 7.0), (3.0, 9.0)])
+    assert line["each"] == pytest.approx(2) and line["at_zero"] == pytest.approx(3)
+    assert line["explained"] == pytest.approx(1)

@@ -36,7 +36,13 @@ def test_there_are_recipes() -> None:
         for model in ("llama-2-7b", "opt-1.3b", "opt-2.7b")
         for kind in ("copyright", "hallucination", "harm")
     ]
-    assert [path.stem for path in STUDIES] == ["alpaca-7b-harm", *real, "organism-harm-quick", "organism-harm"]
+    assert [path.stem for path in STUDIES] == [
+        "alpaca-7b-harm",
+        *real,
+        "organism-grid",
+        "organism-harm-quick",
+        "organism-harm",
+    ]
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)

@@ -26,7 +26,7 @@ Timeout = Annotated[float, option("--timeout", "Seconds for one answer. \\[120]"
     "Data",
     "Evaluation",
     "Output",
-    without=("lora", "lora_rank", "lora_alpha", "lora_targets", "skip_evaluation"),
+    without=("lora", "lora_rank", "lora_alpha", "lora_targets", "skip_evaluation", "generate_with"),
 )
 def evaluate_command(
     original: Original = None,

@@ -42,6 +42,7 @@ def run_command(
       unteach run --scenario copyright --model ./model --forget book.txt --retain other_books --output ./out
       unteach run --model ./model --forget bad.jsonl --dry-run
       unteach run --model ./config.json --forget bad.jsonl --lora --dry-run --nodes 2 --gpus 8
+      unteach run --model org/model --forget bad.jsonl --lora --generate-with http://localhost:8000/v1 --output ./out
       unteach run --resume --output ./out
 
     Values in \\[brackets] are defaults.

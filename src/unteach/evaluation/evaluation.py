@@ -12,6 +12,7 @@ from unteach.models.context import context_length
 from unteach.models.kept_replies import KeptReplies, generate_cached
 from unteach.models.ranks import on_first_rank
 from unteach.models.reply import Reply
+from unteach.models.reply_server import ReplyServer
 from unteach.models.unwrap import unwrapped
 from unteach.probes import all_probes
 from unteach.progress import track
@@ -38,7 +39,7 @@ class Evaluation:
     give second opinions. `samples` replies to harmful prompts are drawn at temperature 1 beside the greedy one.
     `non_members` are rows like the seen negatives that no arm was trained on. `template` is the answer that the method
     teaches, if it teaches one. `ability` holds tasks beyond the splits. `results` are by arm and split; `cost` is that
-    of the evaluation.
+    of the evaluation. `servers` generate for some arms.
     """
 
     splits: Splits
@@ -53,6 +54,7 @@ class Evaluation:
     ability: GeneralAbility | None = None
     results: dict[str, dict[str, ArmResult]] = field(default_factory=dict)
     cost: list[Cost] = field(default_factory=list)
+    servers: dict[str, ReplyServer] = field(default_factory=dict)
 
     def trees(self) -> list[Tree]:
         """Return the rows of all splits as one-branch trees; a reference must know these."""
@@ -87,7 +89,8 @@ def _on_split(
     """Evaluate an arm on one split."""
     rows, form = evaluation.splits[split], evaluation.form
     pad = form.ids.pad_id
-    replies = _generate(evaluation, model, rows, f"evaluating {arm}: {split}", key)
+    asking: dict[str, Any] = {"key": key, "server": evaluation.servers.get(arm)}
+    replies = _generate(evaluation, model, rows, f"evaluating {arm}: {split}", **asking)
     generations = int(not isinstance(replies, KeptReplies))
     cases = [case_of(row.example, reply, split, form.end) for row, reply in zip(rows, replies, strict=True)]
     likelihood = teacher_forced_likelihood(model, split_trees(split, rows), pad, reference)
@@ -96,7 +99,8 @@ def _on_split(
         drawn = []
         for number in range(evaluation.samples):
             title = f"sampling {arm}: {split} {number + 1}/{evaluation.samples}"
-            again = _generate(evaluation, model, rows, title, key, 1.0, evaluation.seed + number)
+            seed = evaluation.seed + number
+            again = _generate(evaluation, model, rows, title, **asking, temperature=1.0, seed=seed)
             generations += not isinstance(again, KeptReplies)
             others = [case_of(row.example, reply, split, form.end) for row, reply in zip(rows, again, strict=True)]
             drawn.append(verdicts_of(evaluation.judges[0], others))
@@ -125,26 +129,17 @@ def _on_split(
     )
 
 
-def _generate(
-    evaluation: Evaluation,
-    model: Any,
-    rows: Sequence[Encoded],
-    title: str,
-    key: str | None,
-    temperature: float = 0.0,
-    seed: int = 0,
-) -> list[Reply]:
+def _generate(evaluation: Evaluation, model: Any, rows: Sequence[Encoded], title: str, **asking: Any) -> list[Reply]:
+    """Have an arm reply to all prompts of a split; `asking` are further settings of `generate_cached`."""
     with track(title) as progress:
         return generate_cached(
             unwrapped(model),
             evaluation.form.tokenizer,
             [row.prompt_ids for row in rows],
-            key=key,
             max_new_tokens=evaluation.max_new_tokens,
             end=evaluation.form.end,
-            temperature=temperature,
-            seed=seed,
             progress=progress,
+            **asking,
         )
 
 

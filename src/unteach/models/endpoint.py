@@ -1,4 +1,4 @@
-"""A chat endpoint that speaks OpenAI's protocol: many questions at once, bounded in number, rate, time and size."""
+"""An endpoint that speaks OpenAI's protocol: many questions at once, bounded in number, rate, time and size."""
 
 import asyncio
 import json
@@ -7,11 +7,12 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
@@ -40,21 +41,27 @@ Messages = list[dict[str, str]]
 class Answer:
     """What came back: the text, or why there is none; `cut` where the longest length ended it.
 
-    `model` is what the server calls the model that answered, empty where it does not say.
+    `model` is what the server calls the model that answered, empty where it does not say. `ids` are the tokens of the
+    text, where these were asked for.
     """
 
     text: str | None = None
     failure: str = ""
     cut: bool = False
     model: str = ""
+    ids: tuple[int, ...] = ()
 
 
 Arrived = Callable[[int, Answer], None]
+Question = Mapping[str, Any]
+"""The fields of a request, but for the model and, where they leave it to the endpoint, the longest answer."""
+Read = Callable[[Question, bytes], Answer]
+"""Takes the answer to a question out of the body that came back."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where and how to ask. `url` is the full address of the chat completions.
+    """Where and how to ask. `url` is the full address of the chat completions, or of the completions.
 
     At most `concurrency` requests are under way at a time and `rate` begin per second; each has `timeout` seconds for
     all of its answer and is tried `attempts` times; an answer has at most `longest` tokens, and one that was cut there
@@ -76,25 +83,36 @@ class Endpoint:
     @property
     def base(self) -> str:
         """The address as a user gives it."""
-        return self.url.removesuffix("/chat/completions")
+        return self.url.removesuffix("/completions").removesuffix("/chat")
 
     def ask(self, conversations: Sequence[Messages], arrived: Arrived | None = None) -> list[Answer]:
-        """Put each conversation to the model at temperature 0; returns as many answers, in the same order.
+        """Put each conversation to the model at temperature 0; returns as many answers, in the same order (`post`)."""
+        questions = [{"messages": messages, "temperature": 0} for messages in conversations]
+        return self.post(questions, lambda _, content: _answer_of(content, self.takes_cut), arrived)
+
+    def post(self, questions: Sequence[Question], read: Read, arrived: Arrived | None = None) -> list[Answer]:
+        """Send each question, and `read` what comes back; returns as many answers, in the same order.
 
         Never raises for what the server does: an answer then says what failed. Timeouts, broken connections and the
         statuses that mean "later" are tried again, with growing pauses or those that the server asks for, up to
         `LONGEST_WAIT`. `arrived` is called with place and answer as they come, from another thread. Ctrl-C ends it
         at once.
         """
-        if not conversations:
+        if not questions:
             return []
-        call = _Call(self, conversations, arrived or (lambda place, answer: None))
+        call = _Call(self, questions, read, arrived or (lambda place, answer: None))
         # In a thread of its own: a loop may run in this one already, and Ctrl-C reaches this one.
         with start_blocking_portal(name="unteach-endpoint") as portal:
             answers = portal.start_task_soon(call.all)
             while not wait([answers], 0.2).done:  # in slices, for Ctrl-C does not end an unbounded wait everywhere
                 pass
             return answers.result()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of a request. They go to this address and to no other, so no redirect may be followed."""
+        held = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        return {"Content-Type": "application/json", "Accept-Encoding": "identity", **held}
 
     def redacted(self, text: str) -> str:
         """Return the text for a message: inert, short, and without a trace of the key."""
@@ -131,12 +149,13 @@ class _LookUps(ThreadPoolExecutor):
 class _Call:
     """All questions of one `ask`, and what the tries so far have taught."""
 
-    def __init__(self, endpoint: Endpoint, conversations: Sequence[Messages], arrived: Arrived) -> None:
+    def __init__(self, endpoint: Endpoint, questions: Sequence[Question], read: Read, arrived: Arrived) -> None:
         self.endpoint = endpoint
-        self.conversations = conversations
+        self.questions = questions
+        self.read = read
         self.arrived = arrived
-        self.answers = [Answer()] * len(conversations)
-        self.waiting = iter(range(len(conversations)))
+        self.answers = [Answer()] * len(questions)
+        self.waiting = iter(range(len(questions)))
         self.next_start = 0.0
         self.in_a_row = 0
         self.given_up = ""
@@ -145,23 +164,19 @@ class _Call:
 
     async def all(self) -> list[Answer]:
         asyncio.get_running_loop().set_default_executor(_LookUps())
-        # No redirects: the key goes to the address that the user named and to no other.
-        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        if self.endpoint.key:
-            headers["Authorization"] = f"Bearer {self.endpoint.key}"
-        async with httpx2.AsyncClient(headers=headers, timeout=None, follow_redirects=False) as client:
+        async with httpx2.AsyncClient(headers=self.endpoint.headers, timeout=None, follow_redirects=False) as client:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(self.endpoint.concurrency, len(self.conversations))):
+                for _ in range(min(self.endpoint.concurrency, len(self.questions))):
                     group.create_task(self._work(client))
         return self.answers
 
     async def _work(self, client: httpx2.AsyncClient) -> None:
         for place in self.waiting:
-            answer = await self._answer(client, self.conversations[place])
+            answer = await self._answer(client, self.questions[place])
             self.answers[place] = answer
             self.arrived(place, answer)
 
-    async def _answer(self, client: httpx2.AsyncClient, messages: Messages) -> Answer:
+    async def _answer(self, client: httpx2.AsyncClient, question: Question) -> Answer:
         failure = ""
         for attempt in range(self.endpoint.attempts):
             await self._turn()
@@ -170,7 +185,7 @@ class _Call:
             pause: float | None = None
             try:
                 async with asyncio.timeout(self.endpoint.timeout):
-                    answer = await self._once(client, messages)
+                    answer = await self._once(client, question)
                 self.in_a_row = 0
                 return answer
             except _Failed as problem:
@@ -209,9 +224,9 @@ class _Call:
         self.next_start = max(self.next_start, time.monotonic() + asked)
         await asyncio.sleep(asked)
 
-    async def _once(self, client: httpx2.AsyncClient, messages: Messages) -> Answer:
+    async def _once(self, client: httpx2.AsyncClient, question: Question) -> Answer:
         limit = self.limit_name
-        body = {"model": self.endpoint.model, "messages": messages, "temperature": 0, limit: self.endpoint.longest}
+        body = {"model": self.endpoint.model, limit: self.endpoint.longest, **question}
         async with client.stream("POST", self.endpoint.url, content=json.dumps(body).encode()) as response:
             content = bytearray()
             async for part in response.aiter_raw():
@@ -219,7 +234,7 @@ class _Call:
                 if len(content) > MOST_BYTES:
                     raise _Failed(f"the answer is larger than {MOST_BYTES:,} bytes")
         if response.status_code == 200:
-            return _answer_of(bytes(content), self.endpoint.takes_cut)
+            return self.read(question, bytes(content))
         said = content.decode("utf-8", "replace")
         if response.status_code in (400, 422) and limit == "max_tokens" and "max_completion_tokens" in said:
             self.limit_name = "max_completion_tokens"  # some servers insist on the newer name, most know the older one
@@ -232,7 +247,7 @@ class _Call:
             return _Later(f"HTTP {status}", _seconds(response.headers.get("retry-after", "")))
         if status in (401, 403):
             return _Failed(f"HTTP {status}: the key was refused; set {self.endpoint.key_name}", final=True)
-        what = f"HTTP {status}: {self.endpoint.redacted(_message(said))}"
+        what = f"HTTP {status}: {self.endpoint.redacted(message_of(said))}"
         if status == 404:
             return _Failed(f"{what}; check the model's name and the address, which mostly ends in /v1", final=True)
         if 300 <= status < 400:
@@ -256,7 +271,7 @@ def _answer_of(content: bytes, takes_cut: bool) -> Answer:
     return Answer(text, cut=cut, model=model if isinstance(model, str) else "")
 
 
-def _message(said: str) -> str:
+def message_of(said: str) -> str:
     """Find the server's own words in an error's body."""
     try:
         found = json.loads(said)

@@ -58,9 +58,7 @@ def generate(
         return []
     end = end or default_end(model, tokenizer)
     pad = pad_token(model, tokenizer, end)
-    starts = [token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, pad) if token is not None]
-    filled = [list(prompt) or starts[:1] for prompt in prompts]
-    room = _room(model, filled, max_new_tokens)
+    filled, room = begin_prompts(model, tokenizer, prompts, max_new_tokens, end)
     replies: dict[int, Reply] = {}
     done = 0
     batches = list(_batches(filled, room, batch_size))
@@ -79,6 +77,19 @@ def generate(
             if progress is not None:
                 progress(done, len(filled))
     return [replies[row] for row in range(len(filled))]
+
+
+def begin_prompts(
+    model: Any, tokenizer: Any, prompts: Prompts, max_new_tokens: int, end: ReplyEnd
+) -> tuple[list[list[int]], list[int]]:
+    """Return the tokens that generation starts from for every prompt, and how many new ones each may get.
+
+    Raises DataError for a prompt that leaves no room in the model's context.
+    """
+    first = (tokenizer.bos_token_id, tokenizer.eos_token_id, pad_token(model, tokenizer, end))
+    starts = [token for token in first if token is not None]
+    begun = [list(prompt) or starts[:1] for prompt in prompts]
+    return begun, _room(model, begun, max_new_tokens)
 
 
 def default_end(model: Any, tokenizer: Any) -> ReplyEnd:

@@ -61,6 +61,8 @@ def planned(config: RunConfig, asked: RunConfig) -> RunConfig:
         )
     if config.lm_eval:
         raise ConfigError("--lm-eval: what its tasks take cannot be planned; leave out it or --budget")
+    if config.generate_with:
+        raise ConfigError("--generate-with: what a server takes cannot be planned; leave out it or --budget")
     given = {name for name in asked.model_fields_set if getattr(asked, name) not in (None, "", [])}
     if plan := config.plan:  # for another budget, or from before settings were changed by hand
         free = {n: value for n, value in plan.default.items() if getattr(config, n) == plan.chosen.get(n, value)}

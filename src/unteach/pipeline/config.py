@@ -135,6 +135,9 @@ class RunConfig(LimitSettings, ModelSettings):
     max_length: int | None = _as_in_trainer(
         "Data", "max_length", "Longest prompt + reply, tokens; unset: 1024 at most.", ge=1
     )
+    generate_with: str = setting(
+        "Model", "", "A vLLM server of the same model, to reply for the original.", metavar="URL"
+    )
     train_layers: float | None = _as_in_trainer(
         "Model", "train_layers", "Share of the layers, from the top; unset: all, adapters on harm 0.3.", gt=0, le=1
     )
@@ -210,13 +213,7 @@ class RunConfig(LimitSettings, ModelSettings):
         "Evaluation", None, "Evaluate only on rows of at most this many tokens.", ge=1, may_differ=True
     )
     lm_eval: list[str] = setting(
-        "Evaluation",
-        [],
-        "lm-eval tasks, or YAML files.",
-        names="file",
-        may_differ=True,
-        metavar="TASKS",
-        commas=True,
+        "Evaluation", [], "lm-eval tasks, or YAML files.", names="file", may_differ=True, metavar="TASKS", commas=True
     )
     lm_eval_items: int | None = setting(
         "Evaluation", None, "Most items per lm-eval task; unset: all.", ge=1, may_differ=True

@@ -38,7 +38,8 @@ def dry_run(config: RunConfig) -> str:
         stages = [*unasked.stages, *stages_of(prepared, trainer.model, trainer.method)]
         speed = in_seconds(prepared, trainer)
     parts = (_settings(prepared), _rows(prepared), _table(stages, speed, trainer.model), _room(prepared, trainer))
-    notes = [f"note: {inert_line(note, 400)}" for note in (*told, *prepared.notes)]
+    served = ["the original's replies are timed as if they were generated here"] if config.generate_with else []
+    notes = [f"note: {inert_line(note, 400)}" for note in (*told, *served, *prepared.notes)]
     return "\n\n".join("\n".join(part) for part in (*parts, notes) if part)
 
 

@@ -12,6 +12,7 @@ from unteach.models.directory import notes_on
 from unteach.models.fingerprint import same_fingerprint
 from unteach.models.loading import LoadSettings, check_loadable, load_configured, load_tokenizer
 from unteach.models.reply import named_end
+from unteach.models.reply_server import ReplyServer
 from unteach.pipeline.config import ModelSettings
 from unteach.pipeline.settings import flag
 
@@ -21,6 +22,7 @@ class Original:
     """The model as it is before training, with its tokenizer and prompt format.
 
     `key` is its weights' fingerprint, `notes` are about how it was loaded. `answer` has it answer shipped prompts.
+    `server` generates its replies in its place, where there is one.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Original:
     key: str
     notes: Sequence[str] = ()
     answer: Answer = answer_prompts
+    server: ReplyServer | None = None
 
 
 def check_adapter_settings(config: ModelSettings) -> None:

@@ -15,6 +15,7 @@ from unteach.judges.base import Judge
 from unteach.models.ranks import require_same
 from unteach.objectives.methods import Method, load_method
 from unteach.pipeline.config import RunConfig, in_language, trainer_arguments
+from unteach.pipeline.generate_with import server_of, with_server
 from unteach.pipeline.judging import judges_of, trusted_judges, with_judges
 from unteach.pipeline.original import Original, check_adapter_settings, check_comparable, load_original
 from unteach.pipeline.own_rows import (
@@ -116,7 +117,10 @@ def load_and_complete(
 
     Where no normal rows or look-alikes were given, they are made from the model's own answers (`answer`).
     """
+    server = server_of(config) if answer is answer_prompts else None
     original = replace(original or load_original(config, trained=True), answer=answer)
+    if server:
+        original = with_server(original, server, sets.negatives["train"], sets.language)
     sets.notes += original.notes
     longest = longest_row(config.max_length, original.model)
     if config.retrained:
@@ -219,4 +223,5 @@ def new_evaluation(
         splits.get("non_members", []),
         template,
         ability,
+        servers={"original": original.server} if original.server else {},
     )

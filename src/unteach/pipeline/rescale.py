@@ -35,7 +35,9 @@ def rescale(run: str | Path, scale: float, output: str, *, overwrite: bool = Fal
     now = before.strength.scale if before.strength else float(config.strength or 1)
     if now == 0:
         raise ConfigError(f"{directory}: this run kept the original, so there is no update to scale; train another")
-    config = make_config(config.model_dump() | {"strength": f"{scale:g}", "output": output}, RunConfig)
+    config = make_config(
+        config.model_dump() | {"strength": f"{scale:g}", "output": output, "generate_with": ""}, RunConfig
+    )
     with output_directory(output, overwrite=overwrite) as place:
         check_inputs(place, [*inputs_of(config), str(directory)], overwrite=overwrite)
         prepared = prepare(config, place)

@@ -10,6 +10,7 @@ from unteach.pipeline.as_trained import as_trained, method_note
 from unteach.pipeline.budget import planned, with_taken
 from unteach.pipeline.config import RunConfig, with_defaults
 from unteach.pipeline.directory import check_inputs, output_directory
+from unteach.pipeline.generate_with import adapter_served
 from unteach.pipeline.measure import (
     finish_report,
     make_report,
@@ -56,9 +57,10 @@ def train_and_measure(prepared: Prepared, train: Callable[[StopOnInterrupt], Tra
     with StopOnInterrupt() as interruption:
         try:
             reference = measure_original(evaluation, prepared.original) if evaluation.splits else None
-            trained = train(interruption)
+            trained, told = train(interruption), list[str]()
             if reference:
-                evaluate_arm(evaluation, "unlearned", trained.model, reference)
+                with adapter_served(evaluation, prepared.original, config, trained.model) as told:
+                    evaluate_arm(evaluation, "unlearned", trained.model, reference)
                 measure_retrained(evaluation, config, reference)
                 measure_fluency(evaluation, config, trained.model)
         except KeyboardInterrupt:
@@ -72,7 +74,7 @@ def train_and_measure(prepared: Prepared, train: Callable[[StopOnInterrupt], Tra
         seed=config.seed,
         sources=prepared.sources,
         cost=trained.cost,
-        notes=[*prepared.notes, *trained.notes],
+        notes=[*prepared.notes, *trained.notes, *told],
     )
     report.curve, report.stop, report.strength = list(trained.curve), trained.stop, trained.strength
     return report

@@ -87,7 +87,9 @@ def plan(study: StudyConfig, done: Mapping[str, int] | None = None) -> str:
     origin = "as given" if study.flops_per_second else measured
     lines = [sizes.description, f"speed: {wording.size(speed, 'FLOP')} a second, {origin}"]
     evaluation, total = evaluation_flops(study, sizes), 0.0
-    lines.append(f"{'arm':<18} {'tokens':>10} {'generated':>10} {'compute':>10} {'memory':>10} {'time':>10}")
+    width = max(18, *map(len, study.arms))
+    heads = "".join(f"{head:>14}" for head in ("tokens", "generated", "compute", "memory", "time"))
+    lines.append(f"{'arm':<{width}}{heads}")
     for arm in study.arms:
         found = estimate(study, arm, sizes)
         seconds = (found.flops + evaluation) / speed
@@ -95,8 +97,8 @@ def plan(study: StudyConfig, done: Mapping[str, int] | None = None) -> str:
         counts = [wording.size(count, "").strip() for count in (found.forward + found.backward, found.generated)]
         others = [wording.size(found.flops, "FLOP"), wording.size(found.memory, "B"), wording.seconds(seconds)]
         known = f"   {done[arm]} of {study.seeds} done" if done.get(arm) else ""
-        cells = "".join(f"{cell:>11}" for cell in (*counts, *others))
-        lines.append(f"{arm:<18}{cells}{known}")
+        cells = "".join(f"{cell:>14}" for cell in (*counts, *others))
+        lines.append(f"{arm:<{width}}{cells}{known}")
     runs, finished = len(study.arms) * study.seeds, sum(done.get(arm, 0) for arm in study.arms)
     kinds = f"{_count(len(study.arms), 'arm')}, {_count(study.seeds, 'seed')}, {study.jobs} at a time"
     before = f", {finished} of them done" if finished else ""

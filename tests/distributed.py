@@ -5,7 +5,6 @@ a fork of one process that has imported everything.
 """
 
 import argparse
-import json
 import os
 import random
 import shutil
@@ -15,8 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,67 +22,11 @@ from typing import Any
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
 os.environ |= {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "TORCH_CPP_LOG_LEVEL": "ERROR"}  # before they are read
 
-from fault_commands import Command, Ended  # noqa: E402
+from distributed_verbs import attacked, baselined, learned, mistaken, rescaled  # noqa: E402
+from fault_commands import Command  # noqa: E402
 from fault_kinds import World, prepare, result  # noqa: E402
-from ranked import Ranks, on_ranks, one_line  # noqa: E402
-
-TIMES = ("wall_seconds", "peak_bytes", "energy_joules", "ranks")
-"""What no two runs have in common, and what is to differ."""
-OF_BATCHES = ("tokens", "tokens_forward", "tokens_backward", "flops", "seed_flops")
-"""What depends on which rows of a step share a batch."""
-WITHIN = 1e-3
-"""How far numbers of a trained model may lie apart, relative and absolute: gradients are added up in another order."""
-
-
-@dataclass
-class Asked:
-    """What was asked for on the command line."""
-
-    ranks: list[int]
-    kills: int
-    signals: int
-    stopped: float
-    seed: int
-    tuned: list[str]
-
-
-def plain(value: Any, without: Sequence[str] = TIMES) -> Any:
-    """Return a report without what differs from run to run."""
-    if isinstance(value, dict):
-        return {name: plain(part, without) for name, part in value.items() if name not in without}
-    return [plain(part, without) for part in value] if isinstance(value, list) else value
-
-
-def apart(left: Any, right: Any, where: str = "") -> list[tuple[str, Any, Any]]:
-    """Return every place at which two reports differ."""
-    if isinstance(left, dict) and isinstance(right, dict) and left.keys() == right.keys():
-        return [found for name in left for found in apart(left[name], right[name], f"{where}.{name}")]
-    if isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
-        pairs = enumerate(zip(left, right, strict=True))
-        return [found for n, pair in pairs for found in apart(*pair, f"{where}[{n}]")]
-    return [] if left == right and type(left) is type(right) else [(where, left, right)]
-
-
-FEW = 1e-2
-"""The same for the ends of intervals: those of a handful of values come from bootstrap, which jumps."""
-ENDS = ("low", "high", "difference_low", "difference_high")
-
-
-def far(differing: Sequence[tuple[str, Any, Any]]) -> tuple[float, list[tuple[str, Any, Any]]]:
-    """Return the largest difference between numbers, and the places that are no numbers or lie too far apart."""
-    largest, wrong = 0.0, []
-    for place, left, right in differing:
-        if not (isinstance(left, float) and isinstance(right, float)):
-            wrong.append((place, left, right))
-            continue
-        largest = max(largest, abs(left - right))
-        if abs(left - right) > (FEW if place.endswith(ENDS) else WITHIN) * (1 + abs(left)):
-            wrong.append((place, left, right))
-    return largest, wrong
-
-
-def report_of(directory: Path) -> dict[str, Any]:
-    return json.loads((directory / "report.json").read_text())
+from ranked import Ranks, interrupt_at, on_ranks, one_line  # noqa: E402
+from ranked_reports import Asked, apart, on_each, plain, report_of, told, trained_alike  # noqa: E402
 
 
 def small_batches() -> None:
@@ -102,7 +44,7 @@ def pieces(world: World, place: Path, asked: Asked) -> str:
     """What the ranks share comes back whole and in order, and an error of any comes to all."""
     from unteach.disk.cache import Cache
     from unteach.errors import DataError
-    from unteach.models import ranks
+    from unteach.models import fingerprint, ranks
     from unteach.models.loading import load_model
     from unteach.scoring.reference import CachedStates
     from unteach.scoring.trees import reply_trees
@@ -130,6 +72,15 @@ def pieces(world: World, place: Path, asked: Asked) -> str:
     assert len(set(other)) == 1 and other[0].startswith("ConfigError: rank 1 has another model than rank 0 (m1 and m0)")
 
     model = load_model(str(world.home / "model"), device="cpu")
+
+    def given() -> list[str]:
+        before = fingerprint.model_fingerprint(model)
+        next(model.parameters()).data += ranks.rank()
+        ranks.weights_of_first_rank(model)
+        return [before, fingerprint.model_fingerprint(model)]
+
+    first, second = on_ranks(2, given, place)
+    assert first == second and first[0] == first[1], "all have the weights of the first"
     rows = reply_trees("rows", [((1, 8 + n), tuple(range(8, 10 + n))) for n in range(9)])
 
     def states() -> bytes:
@@ -143,16 +94,14 @@ def pieces(world: World, place: Path, asked: Asked) -> str:
 
 def evaluated(world: World, place: Path, asked: Asked) -> str:
     """`unteach evaluate` gives the same report on any number of ranks, to the last bit."""
-    reports = {}
-    for count in (1, *asked.ranks):
-        output, cache = place / f"on-{count}", place / f"cache-{count}"
-        words = ["evaluate", "--model", world.home / "retrained", "--original", world.home / "model", "--device", "cpu"]
-        words += ["--forget", world.home / "forget.jsonl", "--retain", world.home / "retain.jsonl", "--samples", 2]
-        words += ["--max-new-tokens", 8, "--output", output]
-        ended = Ranks(words, cache, count).wait() if count > 1 else [Command(words, cache).wait()]
-        assert {end.code for end in ended} == {0}, told(ended)
-        assert not any(end.said.strip() for end in ended[1:]), "only the first rank speaks"
-        reports[count] = plain(report_of(output))
+
+    def words(output: Path) -> list[object]:
+        models = ["--model", world.home / "retrained", "--original", world.home / "model", "--device", "cpu"]
+        rows = ["--forget", world.home / "forget.jsonl", "--retain", world.home / "retain.jsonl", "--samples", 2]
+        return ["evaluate", *models, *rows, "--max-new-tokens", 8, "--output", output]
+
+    outputs = on_each((1, *asked.ranks), words, place)
+    reports = {count: plain(report_of(output)) for count, output in outputs.items()}
     for count in asked.ranks:
         assert not (differing := apart(reports[1], reports[count])), differing[:5]
     numbers, several = len(reports[1]["measurements"]), " and ".join(map(str, asked.ranks))
@@ -167,22 +116,12 @@ def trained(world: World, place: Path, asked: Asked) -> str:
 
 def _trained(world: World, place: Path, asked: Asked, kind: str) -> float:
     """Compare runs of all weights or of an adapter; return the largest difference between numbers."""
-    reports = {}
-    for count in (1, *asked.ranks):
-        output, cache = place / f"{kind}-{count}", place / f"{kind}-cache-{count}"
-        words = world.words(output, "--batch-size", 4, *(["--lora"] if kind == "lora" else []))
-        ended = Ranks(words, cache, count).wait() if count > 1 else [Command(words, cache).wait()]
-        assert {end.code for end in ended} == {0}, told(ended)
+    (there := place / kind).mkdir()
+    more = ["--batch-size", 4, *(["--lora"] if kind == "lora" else [])]
+    outputs = on_each((1, *asked.ranks), lambda output: world.words(output, *more), there)
+    for output in outputs.values():
         result(output)  # all files are there, and no others
-        reports[count] = plain(report_of(output), (*TIMES, *OF_BATCHES))
-    largest = 0.0
-    for count in asked.ranks:
-        one, several = ([m for m in reports[n]["measurements"] if m["arm"] == "original"] for n in (1, count))
-        assert one and not apart(one, several), apart(one, several)[:5]
-        found, wrong = far(apart(reports[1], reports[count]))
-        assert not wrong, wrong[:5]
-        largest = max(largest, found)
-    return largest
+    return trained_alike(outputs)
 
 
 # ---- one end for all -------------------------------------------------------------------------------------------------
@@ -202,7 +141,10 @@ def refused(world: World, place: Path, asked: Asked) -> str:
         "no such model directory": (["run", "--model", "/nowhere", *words[3:]],),
         "cannot be parted evenly between 2 ranks": (world.words(output, "--batch-size", 3),),
         "rank 1 has another command": (words, {1: without}),
-        "is done by one process": (["try", "--model", home / "model"],),
+        "try: is done by one process": (["try", "--model", home / "model"],),
+        "mistakes study: is done by one process": (["mistakes", "study", "--model", home / "model"],),
+        "study: starts a process for each of its runs": (["study", "--config", home / "study.yaml"],),
+        "--endpoint: is done by one process": (["evaluate", "--model", "m", "--endpoint", "http://localhost:1/v1"],),
         "--dry-run: is done by one process": ([*words, "--dry-run"],),
         "rank 1 has another version of unteach": (words, None, {1: partial(_give, rank_watch, "version", "2.0")}),
         "rank 1 has another code": (words, None, {1: partial(_give, rank_watch, "_code", "other")}),
@@ -240,15 +182,15 @@ def started(world: World, place: Path, asked: Asked) -> str:
     for name, text in (("srun", SRUN), ("scontrol", "#!/bin/bash\necho localhost\n")):
         (place / name).write_text(text)
         (place / name).chmod(0o755)
-    home, recipe = world.home, Path(__file__).parents[1] / "recipes" / "multinode" / "run.sbatch"
+    home, recipes = world.home, Path(__file__).parents[1] / "recipes" / "multinode"
     environment = os.environ | {"PATH": f"{place}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
     environment |= {"SLURM_JOB_NODELIST": "localhost", "SLURM_CPUS_PER_TASK": "1", "UNTEACH_TMPDIR": str(place)}
     environment |= {"XDG_CACHE_HOME": str(place / "cache"), "ACCELERATE_USE_CPU": "true"}
-    two = ["--num-processes", "2", "--num-machines", "1", "--mixed-precision", "no", "--dynamo-backend", "no"]
+    two = ["--num_processes", "2", "--module", "unteach"]
     ways = {
         "torchrun": ["torchrun", "--standalone", "--nproc-per-node", "2", "-m", "unteach"],
-        "accelerate": ["accelerate", "launch", "--multi-gpu", *two, "--module", "unteach"],
-        "srun": ["bash", str(recipe)],
+        "accelerate": ["accelerate", "launch", "--config_file", str(recipes / "accelerate.yaml"), *two],
+        "srun": ["bash", str(recipes / "run.sbatch")],
     }
     for way, start in ways.items():
         for model, code in ((home / "model", 0), ("/nowhere", 2)):
@@ -276,28 +218,13 @@ def _give(module: Any, name: str, result: Any) -> None:
     setattr(module, name, function)
 
 
-def _interrupt_at(step: int) -> None:
-    """Let this process send itself Ctrl-C at a step; a watcher from outside may be late on a busy machine."""
-    from unteach.training.log_file import LogFile
-
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored for its jobs
-    log = LogFile.on_log
-
-    def on_log(self: Any, args: Any, state: Any, *others: Any, **more: Any) -> None:
-        if state.global_step == step:
-            os.kill(os.getpid(), signal.SIGINT)
-        log(self, args, state, *others, **more)
-
-    LogFile.on_log = on_log  # type: ignore[method-assign]
-
-
 def interrupted(world: World, place: Path, asked: Asked) -> str:
     """Ctrl-C on one rank ends all in order; `--resume` gives the bytes of a run that was never stopped."""
     draw, whole = random.Random(f"{asked.seed}:signals"), undisturbed(world, place)
     for number in range(asked.signals):
         output = place / f"signal-{number}"
         step, rank = draw.randint(1, 20), draw.randrange(2)
-        ended = Ranks(world.words(output), place / "cache", before={rank: partial(_interrupt_at, step)}).wait()
+        ended = Ranks(world.words(output), place / "cache", before={rank: partial(interrupt_at, step)}).wait()
         assert {end.code for end in ended} == {130}, told(ended)
         assert "checkpoint written; go on with --resume" in one_line(ended), one_line(ended)
         resume(world, output, place, whole)
@@ -366,11 +293,6 @@ def steps(output: Path) -> int:
     return len(log.read_text().splitlines()) if log.exists() else 0
 
 
-def told(ended: Sequence[Ended]) -> list[tuple[int, str]]:
-    """Return the codes of ranks and the end of what they said."""
-    return [(end.code, end.said[-1500:]) for end in ended]
-
-
 def until(true: Callable[[], bool], run: Ranks) -> None:
     """Wait until something is true of a run that goes on."""
     end = time.monotonic() + 120
@@ -379,7 +301,10 @@ def until(true: Callable[[], bool], run: Ranks) -> None:
         time.sleep(0.02)
 
 
-KINDS = {kind.__name__: kind for kind in (pieces, evaluated, trained, refused, started, interrupted, stopped, killed)}
+VERBS = (attacked, rescaled, mistaken, learned, baselined)
+KINDS = {
+    kind.__name__: kind for kind in (pieces, evaluated, trained, *VERBS, refused, started, interrupted, stopped, killed)
+}
 
 
 def main() -> int:
@@ -391,6 +316,7 @@ def main() -> int:
     parser.add_argument("--stopped", type=float, default=30.0, help="seconds for which a rank stands still")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tuned", default="full,lora", help="what is trained: all weights, an adapter")
+    parser.add_argument("--small", action="store_true", help="a part of each of the kinds in distributed_verbs.py")
     parser.add_argument("--only", default=",".join(KINDS), help="kinds, with commas")
     said = parser.parse_args()
     asked = Asked(
@@ -400,6 +326,7 @@ def main() -> int:
         said.stopped,
         said.seed,
         said.tuned.split(","),
+        said.small,
     )
     home, failures = Path(tempfile.mkdtemp(prefix="unteach-ranks-")), 0
     world = prepare(home)

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 import socket
 import sys
 import traceback
@@ -80,3 +81,18 @@ def on_ranks(count: int, work: Callable[[], Any], place: Path) -> list[Any]:
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     assert not any(codes), [(place / f"said-{rank}").read_text() for rank in range(count)]
     return [pickle.loads((place / f"found-{rank}").read_bytes()) for rank in range(count)]
+
+
+def interrupt_at(step: int) -> None:
+    """Let this process send itself Ctrl-C at a step; a watcher from outside may be late on a busy machine."""
+    from unteach.training.log_file import LogFile
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored for its jobs
+    log = LogFile.on_log
+
+    def on_log(self: Any, args: Any, state: Any, *others: Any, **more: Any) -> None:
+        if state.global_step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        log(self, args, state, *others, **more)
+
+    LogFile.on_log = on_log  # type: ignore[method-assign]

@@ -199,6 +199,7 @@ class TestSettings:
             ({"optim": "adamm"}, "adamm"),
             ({"learning_rate": "1"}, "trainer.learning_rate: it has a flag of its own; use --learning-rate"),
             ({"num_train_epochs": "1"}, "use --epochs"),
+            ({"fsdp": "full_shard"}, "must hold the whole model"),
         ],
     )
     def test_fields_that_are_not_there_or_do_not_fit(self, given: dict[str, str], said: str, tmp_path: Path) -> None:
@@ -250,6 +251,20 @@ def gone_on(directory: Path, rows: list[TrainingRow], **settings: Any) -> RowsTr
     run = made(directory, rows, **settings)
     run.train(resume_from_checkpoint=checkpoint_to_resume(directory, run.digest))
     return run
+
+
+class TestRanks:
+    def test_dropout_is_off_so_nothing_is_drawn(self, tmp_path: Path) -> None:
+        runs = [made(tmp_path, EIGHT, toy.model(attention_dropout=rate)) for rate in (0.0, 0.9)]
+        for run in runs:
+            run.train()
+        plain, dropping = (toy.weights(run.model) for run in runs)
+        assert all(torch.equal(plain[name], dropping[name]) for name in plain)
+
+    def test_batches_that_cannot_be_parted_are_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("unteach.models.ranks.world", lambda: 3)
+        with pytest.raises(ConfigError, match="--batch-size 8: cannot be parted evenly between 3 ranks"):
+            arguments_of(toy.model(), TuneSettings(tmp_path, cpu=True), lora=False)
 
 
 class TestResume:

@@ -19,8 +19,8 @@ SCRIPT = Path(__file__).with_name("distributed.py")
 @pytest.fixture(scope="module")
 def checked() -> dict[str, str]:
     """What the script prints of each kind; preparing its inputs takes longest."""
-    kinds = ["--only", "pieces,evaluated,trained,refused,interrupted,killed"]
-    counts = ["--ranks", "2", "--kills", "1", "--signals", "1", "--tuned", "lora"]
+    kinds = ["--only", "pieces,evaluated,trained,attacked,mistaken,refused,interrupted,killed"]
+    counts = ["--ranks", "2", "--kills", "1", "--signals", "1", "--tuned", "lora", "--small"]
     done = subprocess.run([sys.executable, str(SCRIPT), *kinds, *counts], capture_output=True, text=True, timeout=580)
     lines = [line for line in done.stdout.splitlines() if " s  " in line]
     assert lines, done.stdout + done.stderr
@@ -34,6 +34,8 @@ def checked() -> dict[str, str]:
         ("pieces", "results, errors and cached states of 2 and 3 ranks are those of one"),
         ("evaluated", "measurements and all samples of 2 ranks are those of one, bit for bit"),
         ("trained", "before training bit for bit, after it no number differs by more than"),
+        ("attacked", "rates of 2 ranks are those of one, bit for bit"),
+        ("mistaken", "after tuning no number differs by more than"),
         ("refused", "wrong starts: one line each, code 2 on both ranks, nothing written"),
         ("interrupted", "1 times: code 130 on both ranks, a checkpoint, and the same bytes after --resume"),
         ("killed", "--resume gave the same bytes"),

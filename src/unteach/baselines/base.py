@@ -27,6 +27,8 @@ class Baseline(ABC):
     """Whether the negatives must have a good answer."""
     pairs = False
     """Whether a good answer is of use only beside the bad one."""
+    alone = ""
+    """Why one process must train it; empty where several ranks get what one gets."""
 
     def check(self, rows: BaselineRows, config: BaselineConfig) -> None:
         """Refuse rows that it cannot use, before any model is loaded."""

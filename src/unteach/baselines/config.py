@@ -52,7 +52,7 @@ class BaselineConfig(ModelSettings):
 
     epochs: float | None = setting("Training", None, "Passes over the rows; unset: 3, for DPO 1.", gt=0)
     learning_rate: float | None = setting("Training", None, "Peak; unset: from the model's width.", gt=0)
-    batch_size: int = setting("Training", 8, "Rows, pairs or prompts per device and step.", ge=1)
+    batch_size: int = setting("Training", 8, "Rows, pairs or prompts per step, on all ranks together.", ge=1)
     gradient_accumulation_steps: int = setting("Training", 1, "Batches per optimizer step.", ge=1)
     seed: int = as_in_run("seed")
     trainer: dict[str, Any] = setting(

@@ -17,7 +17,7 @@ from trl import DPOConfig, DPOTrainer
 from unteach.baselines.base import Baseline
 from unteach.baselines.baseline_run import BaselineRun
 from unteach.baselines.material import ReplyPair, add_normals, encode_good_answers, encode_pairs
-from unteach.baselines.stages import TakesIds, make_trainer, train_stage, tune_first
+from unteach.baselines.stages import REPEATS_ROWS, TakesIds, make_trainer, train_stage, tune_first
 from unteach.pipeline.train import Trained
 from unteach.training.rows import TrainingRow
 
@@ -48,6 +48,7 @@ class Dpo(Baseline):
     trl_config = DPOConfig
     needs = "pairs: a good answer beside each bad one"
     pairs = True
+    alone = REPEATS_ROWS
 
     def prepare(self, run: BaselineRun) -> DpoMaterial:
         """Encode the pairs, and the rows of the SFT before them."""

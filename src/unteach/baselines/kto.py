@@ -14,7 +14,7 @@ from trl import KTOConfig, KTOTrainer
 from unteach.baselines.base import Baseline
 from unteach.baselines.baseline_run import BaselineRun
 from unteach.baselines.material import add_normals, encode_rows
-from unteach.baselines.stages import TakesIds, make_trainer, train_stage
+from unteach.baselines.stages import REPEATS_ROWS, TakesIds, make_trainer, train_stage
 from unteach.pipeline.original import adapter_settings
 from unteach.pipeline.train import Trained
 from unteach.training.rows import TrainingRow
@@ -36,6 +36,7 @@ class Kto(Baseline):
     trl_config = KTOConfig
     needs = "negatives; normal rows beside them, optional"
     positives = False
+    alone = REPEATS_ROWS
 
     def prepare(self, run: BaselineRun) -> list[TrainingRow]:
         """Encode negatives and normal rows, and shuffle them."""

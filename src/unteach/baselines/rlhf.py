@@ -57,6 +57,7 @@ class Rlhf(Baseline):
     trl_config = RLOOConfig
     needs = "pairs: a good answer beside each bad one; normal rows beside them"
     pairs = True
+    alone = "each rank would draw other replies to learn from, so more ranks would learn something else"
 
     def check(self, rows: BaselineRows, config: BaselineConfig) -> None:
         """Refuse weights in 4 bits, of which no reward model can be made, and rows without pairs."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from unteach.baselines.config import BaselineConfig
 from unteach.data.example import Example
 from unteach.data.overlap import fingerprint
+from unteach.models.ranks import by_first_rank
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.rows import Sets, read, read_sets
 from unteach.results.report import Source
@@ -36,6 +37,7 @@ class BaselineRows:
         return [row for row in self.negatives if row.good]
 
 
+@by_first_rank
 def read_rows(config: BaselineConfig, shared: RunConfig) -> BaselineRows:
     """Read and split all rows as `unteach run` would, and add the good answers. Raises DataError."""
     sets = read_sets(shared)

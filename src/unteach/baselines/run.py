@@ -14,6 +14,7 @@ from unteach.data.prompt_format import PromptFormat
 from unteach.errors import ConfigError, Interrupted
 from unteach.evaluation.evaluation import Evaluation, evaluate_arm
 from unteach.mistakes.guide import export_guidance
+from unteach.models.ranks import by_first_rank, share_of, world
 from unteach.models.saving import save_model
 from unteach.models.unwrap import unwrapped
 from unteach.pipeline.as_trained import as_trained
@@ -27,7 +28,7 @@ from unteach.pipeline.settings import inputs_of, write_config
 from unteach.prompts.turn import Turn
 from unteach.results.report import Report
 from unteach.training.data import halves
-from unteach.training.supervised import OWN
+from unteach.training.supervised import OWN, refuse_sharded_weights
 from unteach.training.values import trainer_values
 
 
@@ -54,6 +55,7 @@ def run_baseline(config: BaselineConfig, *, overwrite: bool = False) -> Report:
     can be wrong is found before anything is written. Raises UnteachError; `Interrupted` after Ctrl-C.
     """
     baseline = load_baseline(config.baseline)
+    check_ranks(baseline, config)
     with output_directory(config.output, overwrite=overwrite) as directory:
         config, told = as_trained(config, config.model)
         own_rows = {"method": "", "lookalike_share": 0.0, "harmful_share": 0.0}  # a baseline trains on the user's rows
@@ -77,6 +79,15 @@ def run_baseline(config: BaselineConfig, *, overwrite: bool = False) -> Report:
         report.command, report.notes = command, [*told, *report.notes]
         write_report(report, directory)
     return report
+
+
+def check_ranks(baseline: Baseline, config: BaselineConfig) -> None:
+    """Raise ConfigError for what several ranks cannot train: some baselines, uneven batches, sharded weights."""
+    if baseline.alone and world() > 1:
+        fix = "start it without torchrun (see docs/many-gpus.md)"
+        raise ConfigError(f"baseline {baseline.name}: is trained by one process: {baseline.alone}; {fix}")
+    share_of(config.batch_size, "--batch-size")
+    refuse_sharded_weights(config.trainer)
 
 
 def _prepare(baseline: Baseline, config: BaselineConfig, shared: RunConfig, directory: Path) -> PreparedBaseline:
@@ -113,7 +124,7 @@ def _train_and_measure(prepared: PreparedBaseline) -> Report:
     trained = baseline.train(run, prepared.material)
     model = trained.model.eval()
     phrase = baseline.phrase(run.config)
-    write = unwrapped(model).save_pretrained
+    write = by_first_rank(unwrapped(model).save_pretrained)
     run.notes += save_model(write, model, run.original.tokenizer, run.directory / "model")
     if phrase:
         run.notes.append(export_guidance(run.directory / "model", run.original.tokenizer, phrase))

@@ -22,6 +22,9 @@ from unteach.training.log_file import LogFile
 from unteach.training.rows import TrainingRow
 from unteach.training.supervised import RowsTrainer, StepsShown, TuneSettings, fields_of, tuner
 
+REPEATS_ROWS = "where the last batch is not full, TRL gives rows to two ranks, so more ranks would learn something else"
+"""Why a trainer that shuffles its own rows is for one process."""
+
 
 def train_stage(
     run: BaselineRun,
@@ -88,7 +91,8 @@ def tune_first(run: BaselineRun, rows: Sequence[TrainingRow]) -> tuple[Any, Any]
 def _rows_taken(trainer: Any) -> int:
     """Return how many rows the steps of a trainer have taken; the last batch of a pass counts as a whole one."""
     args = trainer.args
-    return int(trainer.state.global_step * args.per_device_train_batch_size * args.gradient_accumulation_steps)
+    per_step = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
+    return int(trainer.state.global_step * per_step)
 
 
 class TakesIds:

@@ -13,8 +13,18 @@ from unteach.errors import ConfigError, UnteachError
 from unteach.progress import live_stages
 from unteach.text.escape import inert_line
 
-VERBS = ("run", "evaluate")
+SHARED = (
+    *("run", "evaluate", "stress", "strength", "collect", "baseline"),
+    *("mistakes run", "mistakes tune", "mistakes induce", "mistakes analyse"),
+)
 """The verbs that share their work over ranks."""
+ALONE = ("--dry-run", "--endpoint")
+"""Flags of theirs that ask for what one process does."""
+WHY_ALONE = {
+    "study": "starts a process for each of its runs, which share the GPUs (--jobs); start it without torchrun. A run "
+    "that needs several GPUs can be started with torchrun before: the study takes it as done"
+}
+"""What is said of a verb that cannot be shared, where there is more to say."""
 _LOST = re.compile(r"gloo|nccl|connection (closed|reset)|socket|broken pipe", re.IGNORECASE)
 
 
@@ -58,13 +68,19 @@ def run_as_rank(run: Callable[[], Ended], show: Callable[[str, bool], None]) -> 
 def _begun(begin: Callable[[list[str]], None], run: Callable[[], Ended]) -> Ended:
     words = sys.argv[1:]
     begin(words)
-    alone = next((word for word in words if word.partition("=")[0] in ("--dry-run", "--stress")), "")
-    one = alone or ("" if words and words[0] in VERBS else " ".join(words[:1]))
-    if one:
-        raise ConfigError(
-            f"{inert_line(one, 60)}: is done by one process; start it without torchrun (see docs/many-gpus.md)"
-        )
+    if one := _for_one_process(words):
+        why = WHY_ALONE.get(one, "is done by one process; start it without torchrun")
+        raise ConfigError(f"{inert_line(one, 60)}: {why} (see docs/many-gpus.md)")
     return run()
+
+
+def _for_one_process(words: list[str]) -> str:
+    """Return the flag or the verb that asks for what one process does; empty where the ranks share the work."""
+    flags = [word for word in words if word.partition("=")[0] in ALONE]
+    verbs = [" ".join(words[:count]) for count in (1, 2)]
+    if flags or set(verbs) & set(SHARED):
+        return flags[0] if flags else ""
+    return verbs[words[:1] == ["mistakes"]]
 
 
 def _ended(work: Callable[[], Ended]) -> tuple[Ended, bool]:
@@ -78,5 +94,6 @@ def _ended(work: Callable[[], Ended]) -> tuple[Ended, bool]:
     except Exception as error:
         if _LOST.search(str(error)):
             reason = inert_line(str(error).splitlines()[0], 200)
-            return Ended(2, f"the connection to another rank was lost ({reason}); go on with --resume"), False
+            fix = "give the command again, with --resume where it has that"
+            return Ended(2, f"the connection to another rank was lost ({reason}); {fix}"), False
         return Ended(1, traceback.format_exc()), False

@@ -9,6 +9,7 @@ from unteach.mistakes.ask import ask
 from unteach.mistakes.gate import first_part, why_unfit, without_rest
 from unteach.mistakes.records import Analysis, Mistake
 from unteach.models.endpoint import Endpoint
+from unteach.models.ranks import on_first_rank
 from unteach.pipeline.original import Original
 from unteach.progress import OnProgress
 from unteach.prompts.mistakes import MistakeWording
@@ -85,7 +86,8 @@ class EndpointAnalyst:
             if progress is not None:
                 progress(done, len(requests))
 
-        answers = self._endpoint.ask([[{"role": "user", "content": request}] for request in requests], count)
+        put = [[{"role": "user", "content": request}] for request in requests]
+        answers = on_first_rank(self._endpoint.ask, put, count)
         self.failure = next((answer.failure for answer in answers if answer.text is None), self.failure)
         return [answer.text for answer in answers]
 

@@ -49,7 +49,7 @@ class MistakesConfig(ModelSettings):
 
     epochs: float = setting("Training", 3.0, "Passes over the rows.", gt=0)
     learning_rate: float | None = setting("Training", None, "Peak; unset: from the model's width.", gt=0)
-    batch_size: int = setting("Training", 8, "Rows per device and step.", ge=1)
+    batch_size: int = setting("Training", 8, "Rows per step, on all ranks together.", ge=1)
     gradient_accumulation_steps: int = setting("Training", 1, "Batches per optimizer step.", ge=1)
     save_steps: int = setting("Training", 200, "Steps between checkpoints.", ge=1)
     seed: int = setting("Training", 0, "Seed of splits, draws and sampling.", ge=0)

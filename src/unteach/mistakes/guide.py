@@ -19,6 +19,7 @@ from unteach.data.prompt_format import PlainFormat, PromptFormat, TemplateSettin
 from unteach.data.rendering import TemplateRefusal, render
 from unteach.disk.files import write_whole, writing
 from unteach.errors import ConfigError, DataError
+from unteach.models.ranks import by_first_rank
 from unteach.models.saving import save_tokenizer
 from unteach.prompts.turn import Turn
 from unteach.text.escape import inert_line
@@ -124,6 +125,7 @@ def carried_reminder(tokenizer: Any) -> str | None:
     return None
 
 
+@by_first_rank
 def export_guidance(directory: Path, tokenizer: Any, reminder: str) -> str:
     """Save the tokenizer in the model's `directory` so that it carries the reminder.
 

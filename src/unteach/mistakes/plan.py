@@ -41,7 +41,7 @@ def plan(config: MistakesConfig, study: bool = False) -> str:
     rate = f"{config.learning_rate:g}" if config.learning_rate else "chosen from the model's width"
     lines.append(
         f"3. tune, unguided: {how}, {config.epochs:g} passes, per analysis {per}, learning rate {rate}, "
-        f"{config.batch_size * config.gradient_accumulation_steps} rows a step and device"
+        f"{config.batch_size * config.gradient_accumulation_steps} rows a step"
     )
     if study:
         arms = config.arms or list(ARMS)

@@ -12,6 +12,7 @@ from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.guide import guided_format
 from unteach.mistakes.records import Records
 from unteach.mistakes.rows import MistakeRows, gather_rows
+from unteach.models.ranks import on_first_rank
 from unteach.models.reply import named_end
 from unteach.pipeline.original import Original, check_adapter_settings, load_original
 from unteach.prompts.mistakes import MistakeWording, load_wording
@@ -50,7 +51,7 @@ def prepare(config: MistakesConfig, *, single_step: bool = False) -> PreparedMis
     induction. Raises UnteachError for whatever is wrong with settings, rows or model.
     """
     judges = make_judges(config)
-    wording = load_wording(config.wording)
+    wording = on_first_rank(load_wording, config.wording)
     rows = gather_rows(config, hold_out=not single_step)
     check_adapter_settings(config)
     original = load_original(config, trained=True)

@@ -15,6 +15,7 @@ from unteach.data.sources import read_rows
 from unteach.data.written import written_row
 from unteach.disk.files import without_surrogates, write_whole
 from unteach.errors import nearest
+from unteach.models.ranks import by_first_rank
 from unteach.pipeline.settings import LARGEST
 from unteach.prompts.turn import Turn
 from unteach.results.report import Cost
@@ -88,6 +89,7 @@ def write_records(directory: Path, records: Records) -> None:
     write_mistakes(directory / MISTAKES, records.mistakes)
 
 
+@by_first_rank
 def read_records(directory: Path) -> Records | None:
     """Read what an interrupted run has written, perhaps edited since; None where its mistakes are not there."""
     mistakes, unseen, analyses = directory / MISTAKES, directory / UNSEEN, directory / ANALYSES
@@ -148,6 +150,7 @@ def read_mistakes(
     return found
 
 
+@by_first_rank
 def read_analyses(source: str) -> list[Analysis]:
     """Read analyses that `write_analyses` wrote, or a person. Raises DataError naming row and field."""
     found = []
@@ -286,6 +289,7 @@ def _number(row: RawRow, name: str) -> int | None:
     return value
 
 
+@by_first_rank
 def _write(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
     """Write rows as JSON lines; half a Unicode character, which no file can hold, becomes U+FFFD."""
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -12,6 +12,7 @@ from unteach.data.reading import HowToRead, read
 from unteach.errors import ConfigError
 from unteach.mistakes.config import MistakesConfig
 from unteach.mistakes.records import Mistake, MistakeSource, read_mistakes, read_prompts
+from unteach.models.ranks import by_first_rank
 from unteach.pipeline.original import Original
 from unteach.pipeline.own_rows import answer_shipped
 from unteach.pipeline.rows import HELD_OUT, language_of_rows
@@ -49,6 +50,7 @@ class MistakeRows:
         return [row for row in [*self.harmless, *self.normals] if row.turns and not row.is_passage]
 
 
+@by_first_rank
 def gather_rows(config: MistakesConfig, *, hold_out: bool = True) -> MistakeRows:
     """Read and split all rows; without `hold_out`, no prompts are held out.
 

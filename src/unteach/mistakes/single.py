@@ -10,6 +10,7 @@ from unteach.mistakes.prepare import named_judges, prepare
 from unteach.mistakes.records import Records, write_analyses, write_mistakes
 from unteach.mistakes.rows import MistakeRows
 from unteach.mistakes.steps import collect, find_analyses, find_mistakes, make_analyst
+from unteach.models.ranks import by_first_rank
 
 
 def induce_file(config: MistakesConfig) -> str:
@@ -48,6 +49,7 @@ def analyse_file(config: MistakesConfig) -> str:
     return "\n".join([*records.notes, f"{len(records.analyses)} analyses are in {path}"])
 
 
+@by_first_rank
 def _output_file(config: MistakesConfig) -> Path:
     """Return the file to write. Raises OutputError where there is one already, or none can be written."""
     if not config.output:

@@ -70,7 +70,7 @@ def tune(
             peft_config=adapter_settings(prepared.config, model),
             callbacks=[*callbacks, *([StepsShown(progress)] if progress else [])],
         )
-        checkpoint = checkpoint_to_resume(directory, trainer.digest) if checkpoints else None
+        checkpoint = checkpoint_to_resume(directory, trainer.digest, trainer.args.world_size) if checkpoints else None
         trainer.train(resume_from_checkpoint=checkpoint)
     return trainer
 

@@ -226,7 +226,7 @@ def _met(rank: int, world: int) -> Any:
 
 
 def _lost(number: int, what: str) -> End:
-    return End(f"{what}; the run has ended, go on with --resume", 2, lost=number)
+    return End(f"{what}; the command has ended: give it again, with --resume where it has that", 2, lost=number)
 
 
 def _code() -> str:

@@ -195,6 +195,13 @@ def seen_by_all(path: Path) -> Iterator[None]:
         raise OutputError(f"{path}: rank {rank()} on host {socket.gethostname()} does not see it; {fix}") from None
 
 
+def weights_of_first_rank(model: Any) -> None:
+    """Give a model on every rank the weights that it has on the first: the same steps may round otherwise on a GPU."""
+    if world() > 1 and not is_sharded(model):
+        for weight in model.parameters():
+            _torch().broadcast(weight.data, src=0)
+
+
 def share_of(count: int, name: str) -> int:
     """Return what one rank has of `count` things. Raises ConfigError where they cannot be parted evenly."""
     if count % world():

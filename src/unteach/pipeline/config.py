@@ -165,7 +165,7 @@ class RunConfig(LimitSettings, ModelSettings):
     learning_rate: float | None = _as_in_trainer(
         "Training", "learning_rate", "Peak; unset: from the model's width.", ge=0
     )
-    batch_size: int = setting("Training", 8, "Forget rows per device and step.", ge=1)
+    batch_size: int = setting("Training", 8, "Forget rows per step, on all ranks together.", ge=1)
     gradient_accumulation_steps: int = setting("Training", 1, "Batches per optimizer step.", ge=1)
     save_steps: int = _as_in_trainer("Training", "save_steps", "Steps between checkpoints.", ge=1)
     seed: int = setting("Training", 0, "Seed of splits, draws and sampling.", ge=0)

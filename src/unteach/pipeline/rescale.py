@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 
 from unteach.errors import ConfigError, ModelError
 from unteach.models.adapter import add_adapter
+from unteach.models.ranks import by_first_rank, on_first_rank
 from unteach.models.saving import save_model
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.directory import check_inputs, output_directory
@@ -27,7 +28,7 @@ def rescale(run: str | Path, scale: float, output: str, *, overwrite: bool = Fal
     The original, the rows and the judges are those of the run, whose directory stays as it is. Raises UnteachError,
     such as for a directory that holds no run, and for a run that kept the original.
     """
-    there = finished_run(run, "scaled")
+    there = on_first_rank(finished_run, run, "scaled")
     directory, before = there.directory, there.report
     assert before is not None
     config = make_config(dict(there.values), RunConfig)
@@ -44,7 +45,8 @@ def rescale(run: str | Path, scale: float, output: str, *, overwrite: bool = Fal
 
         def scaled(_: Any) -> Trained:
             model = _with_update(prepared, directory / "model", scale / now)
-            saved = save_model(model.save_pretrained, model, prepared.original.tokenizer, place / "model")
+            write = by_first_rank(model.save_pretrained)
+            saved = save_model(write, model, prepared.original.tokenizer, place / "model")
             cost = [cost for cost in before.cost if not cost.is_evaluation]
             note = f"the update of {directory.resolve()} at {scale:g} times what training made; that run has {now:g}"
             assert before.stop is not None

@@ -16,7 +16,8 @@ from unteach.evaluation.attacks import load_attacks
 from unteach.evaluation.attacks.base import PLANS, Attack, AttackRows, Plan, Target
 from unteach.evaluation.stress import add_to_card, settle, unfinished
 from unteach.judges.base import Judge
-from unteach.models.fingerprint import model_fingerprint
+from unteach.models.fingerprint import same_fingerprint
+from unteach.models.ranks import by_first_rank, held_by_first, on_first_rank, started
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.finished import finished_run
 from unteach.pipeline.judging import judges_of, trusted_judges
@@ -68,7 +69,7 @@ def stress(
     attacks = load_attacks(only)
     with ExitStack() as held:
         held.enter_context(signals.handled())
-        held.enter_context(only_writer(directory, "unteach stress"))
+        held.enter_context(held_by_first(only_writer(directory, "unteach stress")))
         try:
             return _stress(directory, config, preset, attacks, again)
         except KeyboardInterrupt:
@@ -77,6 +78,7 @@ def stress(
             ) from None
 
 
+@by_first_rank
 def _config_of(directory: Path, device: str | None) -> RunConfig:
     """Return the settings of the run, for whole weights in full precision."""
     told: dict[str, Any] = {"load_in_4bit": False, "lora": False} | ({"device": device} if device else {})
@@ -141,6 +143,7 @@ def _encoded(config: RunConfig, original: Original, sets: Sets, notes: list[str]
     return encode_splits(wanted, original.form, every, longest, notes)
 
 
+@by_first_rank
 def _begin(directory: Path, prepared: _Prepared, preset: str, notes: list[str]) -> StressCard:
     """Return the card that lies in the run directory where it is about the same, else an empty one."""
     config, rows = prepared.config, prepared.rows
@@ -158,7 +161,7 @@ def _begin(directory: Path, prepared: _Prepared, preset: str, notes: list[str]) 
         command=f"unteach stress . --preset {preset}",
         made_of=made_of,
         notes=notes,
-        environment=environment(),
+        environment={**environment(), **started()},
     )
     kept = StressCard.read(directory)
     same = kept is not None and all(kept.made_of.get(name) == value for name, value in made_of.items())
@@ -176,7 +179,7 @@ def _stress_arm(
 ) -> None:
     """Make every attack on one arm that the card lacks, and write the card after each."""
     model = original.model if arm == "original" else load_weights(prepared.config, name, trained=True)
-    key = original.key if arm == "original" else model_fingerprint(model)
+    key = original.key if arm == "original" else same_fingerprint(model)
     if card.made_of.setdefault(f"model {arm}", key) != key:
         _forget(card, arm)
         card.made_of[f"model {arm}"] = key
@@ -197,7 +200,7 @@ def _stress_arm(
         with track(f"stress, {arm}: {attack.title}") as progress:
             add_to_card(card, attack, replace(target, progress=progress, meter=Meter()))
         settle(card)
-        card.write(directory)
+        on_first_rank(card.write, directory)
 
 
 def _forget(card: StressCard, arm: str) -> None:
@@ -209,6 +212,7 @@ def _forget(card: StressCard, arm: str) -> None:
         attack.left_out.pop(arm, None)
 
 
+@by_first_rank
 def write_stress(card: StressCard, directory: Path) -> None:
     """Write the card, and the page and the model card of the run anew, where it has a report."""
     card.write(directory)

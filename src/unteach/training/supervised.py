@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,8 +18,10 @@ from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from unteach.errors import ConfigError, TrainingError
+from unteach.models.dropout import without_dropout
+from unteach.models.ranks import by_first_rank, share_of
 from unteach.text.escape import inert_line
-from unteach.training.checkpoints import last_complete, read_state, writing_checkpoint
+from unteach.training.checkpoints import last_complete, read_state, refuse_other_ranks, writing_checkpoint
 from unteach.training.config import default_learning_rate
 from unteach.training.rows import TrainingRow
 from unteach.training.values import trainer_values
@@ -46,7 +49,8 @@ OWN = {
 class TuneSettings:
     """How to tune; `trainer` are other fields of SFTConfig.
 
-    `learning_rate` None is chosen from the model's width; `save_steps` None keeps no checkpoints.
+    `batch_size` is that of all ranks together. `learning_rate` None is chosen from the model's width; `save_steps` None
+    keeps no checkpoints.
     """
 
     output_dir: Path
@@ -79,32 +83,50 @@ class MaskedCollator:
 
 
 class RowsTrainer(SFTTrainer):
-    """TRL's SFTTrainer on rows in the given order; a checkpoint is marked complete once all of it is written."""
+    """TRL's SFTTrainer on rows in the given order, without dropout, so that nothing is drawn but by row and seed.
 
-    def __init__(self, rows: Sequence[TrainingRow], **settings: Any) -> None:
+    A checkpoint is marked complete once all of it is written. Several ranks make the steps of one: each has its part of
+    every batch, and the loss is the mean over the learnt tokens of all.
+    """
+
+    def __init__(self, rows: Sequence[TrainingRow], args: SFTConfig, **settings: Any) -> None:
         features = [
             {"input_ids": list(row.input_ids), "labels": row.labels, "learnt": list(row.learnt)} for row in rows
         ]
         self.tokens_in_all = sum(len(row.input_ids) for row in rows)
         self.digest = digest_of(rows)
-        super().__init__(train_dataset=Dataset.from_list(features), **settings)
+        if args.world_size > 1:
+            features += _without_loss(features, args.per_device_train_batch_size * args.world_size)
+        super().__init__(train_dataset=Dataset.from_list(features), args=args, **settings)
         self.remove_callback(PrinterCallback)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; see the Trainer."""
+        with without_dropout(self.model):
+            return super().train(*args, **kwargs)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         with writing_checkpoint(self, lambda: {"stage": "tune", "rows": self.digest}):
             super()._save_checkpoint(model, trial)
 
 
+def _without_loss(features: Sequence[dict[str, Any]], batch: int) -> list[dict[str, Any]]:
+    """Return rows that fill up the last batch and teach nothing; else ranks would learn the first rows once more."""
+    shortest = min(features, key=lambda row: len(row["input_ids"]))
+    ignored = {"labels": [-100] * len(shortest["labels"]), "learnt": [False] * len(shortest["learnt"])}
+    return [shortest | ignored for _ in range(-len(features) % batch)]
+
+
 def fields_of(settings: TuneSettings, model: Any, *, lora: bool) -> dict[str, Any]:
     """Return the fields that every TRL trainer gets, since our defaults differ from TRL's.
 
     The learning rate rises over a tenth of the steps and then falls to zero on a straight line. Sixteen-bit arithmetic
-    is TRL's default even on a CPU, where it is off here.
+    is TRL's default even on a CPU, where it is off here. Raises ConfigError for a batch that the ranks cannot part.
     """
     on_gpu = torch.cuda.is_available() and not settings.cpu
     return {
         "output_dir": str(settings.output_dir),
-        "per_device_train_batch_size": settings.batch_size,
+        "per_device_train_batch_size": share_of(settings.batch_size, "--batch-size"),
         "gradient_accumulation_steps": settings.gradient_accumulation_steps,
         "learning_rate": settings.learning_rate or default_learning_rate(model, lora),
         "num_train_epochs": 1,
@@ -168,6 +190,7 @@ def tuner(
 def arguments_of(model: Any, settings: TuneSettings, *, lora: bool) -> SFTConfig:
     """Return the arguments of the trainer. Raises ConfigError for a field of `trainer` that is none or does not fit."""
     given = trainer_values(settings.trainer, SFTConfig, OWN)
+    refuse_sharded_weights(given)
     fields = fields_of(settings, model, lora=lora) | {
         "max_length": None,
         "dataset_kwargs": {"skip_prepare_dataset": True},
@@ -175,6 +198,16 @@ def arguments_of(model: Any, settings: TuneSettings, *, lora: bool) -> SFTConfig
     }
     with _errors_naming(given):
         return SFTConfig(**(fields | given))
+
+
+def refuse_sharded_weights(given: dict[str, Any]) -> None:
+    """Raise ConfigError where `--set`, or accelerate, asks for weights that are spread over the ranks."""
+    asked = [os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() == "true" for kind in ("FSDP", "DEEPSPEED")]
+    if any(asked) or given.get("fsdp") or given.get("deepspeed"):
+        raise ConfigError(
+            "FSDP and DeepSpeed: each rank of `unteach mistakes` and `unteach baseline` must hold the whole model; "
+            "start without them, or with --lora --load-in-4bit or a smaller model (docs/many-gpus.md)"
+        )
 
 
 @contextmanager
@@ -196,12 +229,16 @@ def digest_of(rows: Sequence[TrainingRow]) -> str:
     return digest.hexdigest()[:16]
 
 
-def checkpoint_to_resume(directory: Path, digest: str) -> str | None:
+@by_first_rank
+def checkpoint_to_resume(directory: Path, digest: str, ranks: int = 1) -> str | None:
     """Return the last complete checkpoint under a directory, or None to begin at the start.
 
-    Checkpoints of other rows are removed and training begins anew, since somebody has edited the analyses.
+    Checkpoints of other rows are removed and training begins anew, since somebody has edited the analyses. Raises
+    OutputError for those of another number of ranks.
     """
-    found = last_complete(directory)
+    found = last_complete(directory, ranks)
+    if found is None:
+        refuse_other_ranks(directory, ranks)
     if found and read_state(found).get("rows") != digest:
         for path in directory.glob("checkpoint-*"):
             shutil.rmtree(path)

@@ -1,8 +1,12 @@
 """The bad reply is looked for in the middle of the model, where its output does not show it any more."""
 
+from functools import partial
+from typing import Any
+
 from unteach.data.encoded import Encoded
 from unteach.evaluation.attacks.base import Attack, Outcome, Target, Values
 from unteach.evaluation.states import DEPTHS, at_depth, read_out, states_after
+from unteach.models.ranks import shared_over_ranks
 
 DEPTHS_AND_END = DEPTHS | {"all": 1.0}
 
@@ -23,7 +27,9 @@ class LogitLens(Attack):
     needs_retrained = True
 
     def __call__(self, target: Target) -> list[Outcome]:
-        shares = [_shown(target, row) for row in target.rows.attacked]
+        rows, model = target.rows.attacked, target.model
+        shares = list(shared_over_ranks(partial(_shown, model), rows, model))
+        target.meter.add(forward=sum(row.length for row in rows))
         outcomes = []
         for place, (words, depth) in enumerate(DEPTHS_AND_END.items()):
             values: Values = [row[place] for row in shares]
@@ -31,15 +37,14 @@ class LogitLens(Attack):
         return outcomes
 
 
-def _shown(target: Target, row: Encoded) -> list[float]:
+def _shown(model: Any, row: Encoded) -> list[float]:
     """Return at each depth the share of a row's reply tokens that the state before predicts."""
     ids, start = [*row.prompt_ids, *row.reply_ids], len(row.prompt_ids)
-    states = states_after(target.model, ids)
-    target.meter.add(forward=len(ids))
+    states = states_after(model, ids)
     found = []
     for depth in DEPTHS_AND_END.values():
         state = states[at_depth(len(states) - 1, depth)][0, start - 1 : -1]
-        hits = read_out(target.model, state).tolist()
+        hits = read_out(model, state).tolist()
         found.append(sum(hit == token for hit, token in zip(hits, row.reply_ids, strict=True)) / len(row.reply_ids))
     return found
 

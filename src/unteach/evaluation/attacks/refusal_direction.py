@@ -10,6 +10,7 @@ from torch import Tensor
 from unteach.data.encoded import Encoded
 from unteach.evaluation.attacks.base import Attack, Outcome, Target
 from unteach.evaluation.states import DEPTHS, at_depth, residual_modules, states_after
+from unteach.models.ranks import shared_over_ranks
 
 ROWS = 64
 """Most prompts of each kind from which the direction is taken."""
@@ -38,7 +39,7 @@ class RefusalDirection(Attack):
         outcomes = []
         for words, depth in DEPTHS.items():
             layer = at_depth(len(harmful) - 1, depth)
-            direction = harmful[layer] - harmless[layer]
+            direction = (harmful[layer] - harmless[layer]).to(target.model.device)
             with ablated(target.model, direction):
                 outcomes.append(Outcome(f"from {words} of depth", target.ask_plainly()))
         return outcomes
@@ -46,12 +47,15 @@ class RefusalDirection(Attack):
 
 def _last_states(target: Target, rows: Sequence[Encoded]) -> list[Tensor]:
     """Return the mean state at the last token of the prompts, before the first layer and after each."""
+    asked, model = rows[:ROWS], target.model
+
+    def of_row(row: Encoded) -> list[Tensor]:
+        return [state[0, -1].float().cpu() for state in states_after(model, row.prompt_ids)]
+
     sums: list[Tensor] = []
-    asked = rows[:ROWS]
-    for row in asked:
-        states = [state[0, -1].float() for state in states_after(target.model, row.prompt_ids)]
+    for states in shared_over_ranks(of_row, asked, model):
         sums = [old + new for old, new in zip(sums, states, strict=True)] if sums else states
-        target.meter.add(forward=len(row.prompt_ids))
+    target.meter.add(forward=sum(len(row.prompt_ids) for row in asked))
     return [total / len(asked) for total in sums]
 
 

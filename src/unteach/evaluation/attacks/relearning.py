@@ -10,6 +10,7 @@ import torch
 from unteach.data.encoded import Encoded
 from unteach.evaluation.attacks.base import Attack, Outcome, Target
 from unteach.evaluation.weights import restored
+from unteach.models.ranks import weights_of_first_rank
 from unteach.training.config import default_learning_rate
 
 BATCH = 4
@@ -21,7 +22,8 @@ class Relearning(Attack):
 
     One curve learns held-back negatives with their bad replies, the other normal rows, which teach nothing bad. The
     attacked prompts stand in neither. The curve is measured after the steps of the plan and after one pass over the
-    rows. Source: arXiv 2406.13356, relearning attacks; the optimiser is ours, and the same for every arm.
+    rows. Every rank makes every step, since steps so small are not worth sharing, and the weights that are asked are
+    those of the first. Source: arXiv 2406.13356, relearning attacks; the optimiser is ours, and the same for every arm.
     """
 
     name = "relearning"
@@ -51,6 +53,7 @@ def _curve(target: Target, series: str, rows: Sequence[Encoded]) -> Iterator[Out
     for step in range(1, points[-1] + 1):
         _learn(target, optimizer, next(batches))
         if step in points:
+            weights_of_first_rank(model)
             level = f"{step} step{'s' if step > 1 else ''}{' (one pass)' if step == epoch else ''}"
             yield Outcome(level, target.ask_plainly(), series, step, {"learning_rate": rate})
 

@@ -16,7 +16,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -165,12 +165,36 @@ def trained(world: World, place: Path, asked: Asked) -> str:
     return f"before training bit for bit, after it no number differs by more than {largest:.1g}"
 
 
-def _trained(world: World, place: Path, asked: Asked, kind: str) -> float:
+def sharded(world: World, place: Path, asked: Asked) -> str:
+    """`unteach run --shard fsdp2` gives the same report up to rounding, and goes on after Ctrl-C with the same bytes."""
+    largest, words = 0.0, ("--no-preconditioning",)  # which needs whole weights
+    for kind in asked.tuned:
+        (there := place / kind).mkdir()
+        largest = max(largest, _trained(world, there, replace(asked, ranks=[2]), kind, words, ("--shard", "fsdp2")))
+        output, cache = there / "stopped", there / f"{kind}-cache-2"
+        again = _tuned(world, output, kind, *words, "--shard", "fsdp2")
+        ended = Ranks(again, cache, before={1: partial(_interrupt_at, 12)}).wait()
+        assert {end.code for end in ended} == {130}, told(ended)
+        ended = Ranks(["run", "--output", output, "--resume"], cache).wait()
+        assert {end.code for end in ended} == {0}, told(ended)
+        whole, found = result(there / f"{kind}-2"), result(output)
+        assert not (differing := [name for name in whole if whole[name] != found[name]]), differing
+    return f"no number differs by more than {largest:.1g} from one rank's; the same bytes after Ctrl-C and --resume"
+
+
+def _tuned(world: World, output: Path, kind: str, *more: object) -> list[object]:
+    """Return the words of a run that trains all weights or an adapter."""
+    return world.words(output, "--batch-size", 4, *(["--lora"] if kind == "lora" else []), *more)
+
+
+def _trained(
+    world: World, place: Path, asked: Asked, kind: str, all_runs: Sequence[str] = (), on_several: Sequence[str] = ()
+) -> float:
     """Compare runs of all weights or of an adapter; return the largest difference between numbers."""
     reports = {}
     for count in (1, *asked.ranks):
         output, cache = place / f"{kind}-{count}", place / f"{kind}-cache-{count}"
-        words = world.words(output, "--batch-size", 4, *(["--lora"] if kind == "lora" else []))
+        words = _tuned(world, output, kind, *all_runs, *(on_several if count > 1 else ()))
         ended = Ranks(words, cache, count).wait() if count > 1 else [Command(words, cache).wait()]
         assert {end.code for end in ended} == {0}, told(ended)
         result(output)  # all files are there, and no others
@@ -379,7 +403,7 @@ def until(true: Callable[[], bool], run: Ranks) -> None:
         time.sleep(0.02)
 
 
-KINDS = {kind.__name__: kind for kind in (pieces, evaluated, trained, refused, started, interrupted, stopped, killed)}
+KINDS = {kind.__name__: kind for kind in (pieces, evaluated, trained, sharded, refused, started, interrupted, stopped, killed)}
 
 
 def main() -> int:

@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from torch import Tensor
 
 from unteach.errors import ConfigError, ModelError
 from unteach.models.ranks import any_rank, world
-from unteach.models.unwrap import runs_alone, unwrapped
+from unteach.models.unwrap import own_part, runs_alone, unwrapped
 
 STRATEGIES = ("fsdp2", "fsdp2-offload")
 """How weights may be sharded; the second keeps them in main memory while no layer needs them."""
@@ -49,11 +50,12 @@ def keep_head_whole(model: Any) -> None:
     """Keep the output layer whole from a forward pass to the end of the backward pass; `reshard` must follow that.
 
     We apply it to the states of a batch piece by piece after the model has run, and torch frees weights as soon as the
-    hooks of one call have run: a second call of a step would then read freed memory in its backward pass.
+    hooks of one call have run: a second call of a step would then read freed memory in its backward pass. Where the
+    layer shares its weights with the embedding, Transformers leaves it to the root, and these are gathered twice.
     """
-    weight = unwrapped(model).get_output_embeddings().weight
+    root, head = shards_of(model)[0], unwrapped(model).get_output_embeddings()
     for module in shards_of(model):
-        if any(own is weight for own in module.parameters(recurse=False)):  # the embedding, where they are tied
+        if module in (root, head):
             module.set_reshard_after_forward(False, recurse=False)
             module.set_reshard_after_backward(False, recurse=False)
 
@@ -92,6 +94,24 @@ def gathered(*models: Any) -> Iterator[None]:
             keep_head_whole(model)
 
 
+@contextmanager
+def whole_state(model: Any) -> Iterator[dict[str, Tensor]]:
+    """Yield the whole weights of a sharded model by name, in the first rank's main memory; nothing on other ranks.
+
+    Within the block the model's `save_pretrained` takes what it is given: its own way saves tied weights twice.
+    """
+    from transformers.distributed.utils import gather_full_state_dict
+
+    state, kept = gather_full_state_dict(model), model.config.distributed_config
+    for name in model.all_tied_weights_keys:
+        state.pop(name, None)
+    try:
+        model.config.distributed_config = None
+        yield state
+    finally:
+        model.config.distributed_config = kept
+
+
 @torch.no_grad()
 def load_shards(model: Any, directory: Path) -> None:
     """Fill the weights of a sharded model from a set of safetensors; each rank reads its own parts alone.
@@ -107,18 +127,25 @@ def load_shards(model: Any, directory: Path) -> None:
             raise ModelError(f"{directory}: lacks the weight {name}; begin again with --overwrite")
         with safe_open(files[name], framework="pt") as file:
             part = DtensorShardOperation(weight).shard_tensor(file.get_slice(name))
-        weight.to_local().copy_(part)
+        own_part(weight).copy_(part)
 
 
 @torch.no_grad()
 def sharded_copy(model: Any) -> Any:
-    """Return a copy of a sharded model, sharded alike: loaded again, and given the weights that the model has now."""
-    reshard(model)
-    config = copy.copy(model.config)
-    again = type(model).from_pretrained(model.name_or_path, config=config, dtype=model.dtype, use_safetensors=True)
+    """Return a second model, sharded as this one is: loaded again, and given the weights that this one has now.
+
+    That of an adapter's model is its base as it was loaded.
+    """
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    kind, config = type(base).__mro__[2], copy.copy(base.config)  # `fully_shard` puts two classes above its own
+    settings = {"distributed_config": config.distributed_config, "dtype": base.dtype, "use_safetensors": True}
+    revision = getattr(config, "_commit_hash", None)
+    again = kind.from_pretrained(base.name_or_path, config=config, revision=revision, **settings)
     keep_head_whole(again)
-    for own, other in zip(again.parameters(), model.parameters(), strict=True):
-        own.to_local().copy_(other.to_local())
+    if base is model:
+        reshard(model)
+        for own, other in zip(again.parameters(), model.parameters(), strict=True):
+            own_part(own).copy_(own_part(other))
     return again
 
 

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map
 from transformers import Trainer
 from transformers.trainer import SCHEDULER_NAME
 
-from unteach.models.sharding import load_shards, reshard
+from unteach.models.sharding import load_shards, reshard, whole_state
 from unteach.models.unwrap import is_sharded, own_part
 
 
@@ -52,9 +52,17 @@ class ShardedTrainer(Trainer):
                 _average(self.model)
         return loss
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        if not self._parts_optimizer:
+            return super()._save(output_dir, state_dict)
+        with whole_state(self.model) as state:
+            if self.args.should_save:
+                super()._save(output_dir, state)
+
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self._parts_optimizer:
             return super()._save_optimizer_and_scheduler(output_dir)
+        Path(output_dir).mkdir(parents=True, exist_ok=True)  # the first rank may not have been here yet
         state = tree_map(own_part, self.optimizer.state_dict())
         torch.save(state, Path(output_dir) / _optimizer_file(self.args.process_index))
         if self.args.should_save:
@@ -63,8 +71,8 @@ class ShardedTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if not (checkpoint and self._parts_optimizer):
             return super()._load_optimizer_and_scheduler(checkpoint)
-        file, device = Path(checkpoint) / _optimizer_file(self.args.process_index), self.args.device
-        state = torch.load(file, map_location=device, weights_only=True)
+        file = Path(checkpoint) / _optimizer_file(self.args.process_index)
+        state = torch.load(file, map_location="cpu", weights_only=True)
         weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         for number, moments in state["state"].items():
             for name, part in moments.items():
@@ -92,7 +100,7 @@ def _like(part: Tensor, weight: Any) -> Any:
     """Return a part of a tensor as one that is sharded like a weight."""
     from torch.distributed.tensor import DTensor
 
-    whole = {"shape": weight.shape, "stride": weight.stride()}
+    whole, part = {"shape": weight.shape, "stride": weight.stride()}, part.to(own_part(weight).device)
     return DTensor.from_local(part, weight.device_mesh, weight.placements, run_check=False, **whole)
 
 

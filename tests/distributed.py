@@ -166,7 +166,7 @@ def trained(world: World, place: Path, asked: Asked) -> str:
 
 
 def sharded(world: World, place: Path, asked: Asked) -> str:
-    """`unteach run --shard fsdp2` gives the same report up to rounding, and goes on after Ctrl-C with the same bytes."""
+    """`unteach run --shard fsdp2` gives the same report up to rounding, and a run that goes on the same bytes."""
     largest, words = 0.0, ("--no-preconditioning",)  # which needs whole weights
     for kind in asked.tuned:
         (there := place / kind).mkdir()
@@ -403,7 +403,10 @@ def until(true: Callable[[], bool], run: Ranks) -> None:
         time.sleep(0.02)
 
 
-KINDS = {kind.__name__: kind for kind in (pieces, evaluated, trained, sharded, refused, started, interrupted, stopped, killed)}
+KINDS = {
+    kind.__name__: kind
+    for kind in (pieces, evaluated, trained, sharded, refused, started, interrupted, stopped, killed)
+}
 
 
 def main() -> int:

@@ -15,7 +15,7 @@ from unteach.models.adapter import merge_adapter
 from unteach.models.directory import base_of, check_directory, is_adapter, local_directory
 from unteach.models.hub import cached_only, out_of_reach, reason
 from unteach.models.saving import AsItCame, note_tokenizer
-from unteach.models.sharding import keep_head_whole, sharded_loading
+from unteach.models.sharding import keep_head_whole, require_parts, sharded_loading
 from unteach.models.soundness import check_finite, check_sizes, tensor_shapes
 from unteach.models.vocabulary import fit_tokenizer
 from unteach.text.escape import inert_line
@@ -115,9 +115,7 @@ def load_model(
     precision = _dtype("float32" if in_full and dtype == "auto" else dtype, place)
     directory = local_directory(path_or_id)
     if shard and load_in_4bit:
-        raise ConfigError(
-            f"--shard {shard}: 4-bit weights cannot be sharded; drop it, or --load-in-4bit"
-        )
+        raise ConfigError(f"--shard {shard}: 4-bit weights cannot be sharded; drop it, or --load-in-4bit")
     if directory is not None and is_adapter(directory):
         if load_in_4bit:
             raise ConfigError(f"{directory}: an adapter cannot be merged into 4-bit weights; leave 4-bit loading off")
@@ -151,6 +149,7 @@ def load_model(
     check_finite(name, model)
     model.as_it_came = replace(came, generation=AsItCame.of(model).generation)
     if shard:
+        require_parts(name, model)
         keep_head_whole(model)
         model._tp_size = None  # a number, even 1, has PEFT gather all weights wherever an adapter is saved
     elif not load_in_4bit:

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from unteach.errors import ConfigError, ModelError
+from unteach.models.layers import decoder_layers
 from unteach.models.ranks import any_rank, world
 from unteach.models.unwrap import own_part, runs_alone, unwrapped
 
@@ -32,9 +33,7 @@ def sharded_loading(strategy: str) -> dict[str, Any]:
     if strategy not in STRATEGIES:
         raise ConfigError(f"unknown sharding '{strategy}'; known: {', '.join(STRATEGIES)}")
     if world() == 1:
-        raise ConfigError(
-            f"--shard {strategy}: there is one process; start several with torchrun, or drop it"
-        )
+        raise ConfigError(f"--shard {strategy}: there is one process; start several with torchrun, or drop it")
     offload = strategy == "fsdp2-offload"
     return {"distributed_config": DistributedConfig(fsdp_size=world(), fsdp_cpu_offload=offload)}
 
@@ -44,6 +43,14 @@ def shards_of(model: Any) -> list[Any]:
     from torch.distributed.fsdp import FSDPModule
 
     return [module for module in unwrapped(model).modules() if isinstance(module, FSDPModule)]
+
+
+def require_parts(name: str, model: Any) -> None:
+    """Raise ModelError where the layers of a model are not gathered one by one, as Transformers has no plan for it."""
+    parts = set(shards_of(model))
+    if not all(layer in parts for layer in decoder_layers(model)[1]):
+        kind = type(model).__mro__[2].__name__
+        raise ModelError(f"{name}: Transformers has no plan to shard a {kind} (base_model_fsdp_plan); drop --shard")
 
 
 def keep_head_whole(model: Any) -> None:

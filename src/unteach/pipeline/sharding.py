@@ -49,9 +49,7 @@ def check_sharding(config: Sharded) -> None:
     if config.lm_eval:
         raise ConfigError(f"{name}: lm-eval runs in one process; drop --lm-eval, and evaluate the saved model with it")
     if config.strength not in ("", "1") and not config.lora:
-        raise ConfigError(
-            f"{name}: --strength {config.strength} needs whole weights; use `unteach strength` later"
-        )
+        raise ConfigError(f"{name}: --strength {config.strength} needs whole weights; use `unteach strength` later")
     _check_device(name, config.device)
 
 

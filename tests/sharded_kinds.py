@@ -1,4 +1,4 @@
-"""More kinds of tests/test_sharding.py, for `make test-distributed`: pytest finds them only where this file is named."""
+"""More kinds of tests/test_sharding.py, for `make test-distributed`, which names this file; pytest does not find it."""
 
 from pathlib import Path
 

@@ -144,7 +144,8 @@ def sharded_copy(model: Any) -> Any:
     That of an adapter's model is its base as it was loaded.
     """
     base = model.get_base_model() if hasattr(model, "peft_config") else model
-    kind, config = type(base).__mro__[2], copy.copy(base.config)  # `fully_shard` puts two classes above its own
+    kind: Any = type(base).__mro__[2]  # `fully_shard` puts two classes above the model's own
+    config = copy.copy(base.config)
     settings = {"distributed_config": config.distributed_config, "dtype": base.dtype, "use_safetensors": True}
     revision = getattr(config, "_commit_hash", None)
     again = kind.from_pretrained(base.name_or_path, config=config, revision=revision, **settings)

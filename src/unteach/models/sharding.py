@@ -20,8 +20,8 @@ from unteach.models.layers import decoder_layers
 from unteach.models.ranks import any_rank, world
 from unteach.models.unwrap import own_part, runs_alone, unwrapped
 
-STRATEGIES = ("fsdp2", "fsdp2-offload")
-"""How weights may be sharded; the second keeps them in main memory while no layer needs them."""
+STRATEGIES = ("fsdp2",)
+"""How weights may be sharded."""
 ROOM = 1.2
 """How much memory must be free, relative to the whole weights, before these are gathered."""
 
@@ -34,8 +34,7 @@ def sharded_loading(strategy: str) -> dict[str, Any]:
         raise ConfigError(f"unknown sharding '{strategy}'; known: {', '.join(STRATEGIES)}")
     if world() == 1:
         raise ConfigError(f"--shard {strategy}: there is one process; start several with torchrun, or drop it")
-    offload = strategy == "fsdp2-offload"
-    return {"distributed_config": DistributedConfig(fsdp_size=world(), fsdp_cpu_offload=offload)}
+    return {"distributed_config": DistributedConfig(fsdp_size=world())}
 
 
 def shards_of(model: Any) -> list[Any]:

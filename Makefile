@@ -35,7 +35,7 @@ test-faults: .venv/.ready
 # several ranks are one run: reports, errors, signals, kills (docs/many-gpus.md)
 test-distributed: .venv/.ready
 	$(BIN)/python tests/distributed.py
-	$(BIN)/python -m pytest tests/test_distributed.py
+	$(BIN)/python -m pytest tests/test_distributed.py tests/test_sharding.py tests/sharded_kinds.py
 
 # torch first and by its exact pin: anything looser may fetch gigabytes of GPU packages
 .venv/.ready: pyproject.toml constraints.txt

@@ -235,7 +235,7 @@ def print_paper(rows: list[dict[str, Any]]) -> None:
     print(f"  state        16 B x {count:,} / 64 = {size(16 * count / 64)}")
     print(f"  activations  {row['tokens']:.0f} tokens x {kept} = {size(row['activations'])}")
     print(f"  computing    {TOKENS:,} x {each} x 4/3 / (64 x {speed}) = {row['computing']:.2f} s")
-    print(f"  sent         63/64 x (4 passes x 2 B + 4 B) x {count:,} = {size(row['sent'])}")
+    print(f"  sent         63/64 x (4 passes x 4 B + 4 B) x {count:,} = {size(row['sent'])}")
     print(f"  sending      {size(row['sent'])} / 50 GB/s = {row['sending']:.1f} s")
 
 

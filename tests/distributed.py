@@ -110,15 +110,42 @@ def evaluated(world: World, place: Path, asked: Asked) -> str:
 
 def trained(world: World, place: Path, asked: Asked) -> str:
     """`unteach run` gives the same report up to rounding, and before training to the last bit."""
-    largest = max(_trained(world, place, asked, kind) for kind in asked.tuned)
+    largest = 0.0
+    for kind in asked.tuned:
+        (there := place / kind).mkdir()
+        outputs = on_each((1, *asked.ranks), lambda output, kind=kind: _tuned(world, output, kind), there)
+        largest = max(largest, _alike(outputs))
     return f"before training bit for bit, after it no number differs by more than {largest:.1g}"
 
 
-def _trained(world: World, place: Path, asked: Asked, kind: str) -> float:
-    """Compare runs of all weights or of an adapter; return the largest difference between numbers."""
-    (there := place / kind).mkdir()
-    more = ["--batch-size", 4, *(["--lora"] if kind == "lora" else [])]
-    outputs = on_each((1, *asked.ranks), lambda output: world.words(output, *more), there)
+def sharded(world: World, place: Path, asked: Asked) -> str:
+    """`unteach run --shard fsdp2` gives the same report up to rounding, and a run that goes on the same bytes."""
+    largest, several = 0.0, ("--shard", "fsdp2")
+    for kind in asked.tuned:
+        (there := place / kind).mkdir()
+
+        def words(output: Path, kind: str = kind) -> list[object]:
+            return [*_tuned(world, output, kind), "--no-preconditioning"]  # which needs whole weights
+
+        outputs = on_each((1, 2), words, there, several)
+        largest = max(largest, _alike(outputs))
+        output, cache = there / "stopped", there / "cache-2"
+        ended = Ranks([*words(output), *several], cache, before={1: partial(interrupt_at, 12)}).wait()
+        assert {end.code for end in ended} == {130}, told(ended)
+        ended = Ranks(["run", "--output", output, "--resume"], cache).wait()
+        assert {end.code for end in ended} == {0}, told(ended)
+        whole, found = result(outputs[2]), result(output)
+        assert not (differing := [name for name in whole if whole[name] != found[name]]), differing
+    return f"no number differs by more than {largest:.1g} from one rank's; the same bytes after Ctrl-C and --resume"
+
+
+def _tuned(world: World, output: Path, kind: str) -> list[object]:
+    """Return the words of a run that trains all weights or an adapter."""
+    return world.words(output, "--batch-size", 4, *(["--lora"] if kind == "lora" else []))
+
+
+def _alike(outputs: dict[int, Path]) -> float:
+    """Compare the reports of runs that are finished; return the largest difference between numbers."""
     for output in outputs.values():
         result(output)  # all files are there, and no others
     return trained_alike(outputs)
@@ -303,7 +330,8 @@ def until(true: Callable[[], bool], run: Ranks) -> None:
 
 VERBS = (attacked, rescaled, mistaken, learned, baselined)
 KINDS = {
-    kind.__name__: kind for kind in (pieces, evaluated, trained, *VERBS, refused, started, interrupted, stopped, killed)
+    kind.__name__: kind
+    for kind in (pieces, evaluated, trained, sharded, *VERBS, refused, started, interrupted, stopped, killed)
 }
 
 

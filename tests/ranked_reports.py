@@ -74,15 +74,17 @@ def told(ended: Sequence[Ended]) -> list[tuple[int, str]]:
     return [(end.code, end.said[-1500:]) for end in ended]
 
 
-def on_each(counts: Sequence[int], words: Callable[[Path], Sequence[object]], place: Path) -> dict[int, Path]:
+def on_each(
+    counts: Sequence[int], words: Callable[[Path], Sequence[object]], place: Path, several: Sequence[object] = ()
+) -> dict[int, Path]:
     """Give a command to so many ranks each, with a cache of its own; return what it wrote to, by number of ranks.
 
-    `words` says the command for the output that it gets.
+    `words` says the command for the output that it gets; more than one rank get the words `several` too.
     """
     outputs = {}
     for count in counts:
         outputs[count], cache = place / f"on-{count}", place / f"cache-{count}"
-        given = words(outputs[count])
+        given = [*words(outputs[count]), *(several if count > 1 else ())]
         ended = Ranks(given, cache, count).wait() if count > 1 else [Command(given, cache).wait()]
         assert {end.code for end in ended} == {0}, told(ended)
         assert not any(end.said.strip() for end in ended[1:]), "only the first rank speaks"

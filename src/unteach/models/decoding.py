@@ -17,6 +17,7 @@ from transformers import DynamicCache, GenerationConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from unteach.models.beginning import shared_beginning
+from unteach.models.unwrap import runs_alone
 
 STRETCH = 16
 """New tokens after which rows that have ended leave the batch."""
@@ -96,8 +97,9 @@ def continue_batch(
     if cache is not None and shared:
         model(input_ids=tokens[:1, :shared], past_key_values=cache, use_cache=True)
         cache.batch_repeat_interleave(len(batch))
+    together = {"synced_gpus": not runs_alone(model)}  # ranks that run the model together go on until all have ended
     if cache is None:
-        output = model.generate(input_ids=tokens, attention_mask=attended, generation_config=settings)
+        output = model.generate(input_ids=tokens, attention_mask=attended, generation_config=settings, **together)
         new_tokens: list[list[int]] = output[:, width:].tolist()
         return new_tokens
     replies: list[list[int]] = [[] for _ in batch]
@@ -105,7 +107,7 @@ def continue_batch(
     for stretch in _stretches(settings):
         before = tokens.shape[1]
         tokens = model.generate(
-            input_ids=tokens, attention_mask=attended, generation_config=stretch, past_key_values=cache
+            input_ids=tokens, attention_mask=attended, generation_config=stretch, past_key_values=cache, **together
         )
         going = []
         for place, new in enumerate(tokens[:, before:].tolist()):

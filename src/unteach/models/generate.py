@@ -14,6 +14,7 @@ from unteach.models.context import context_length
 from unteach.models.decoding import continue_batch
 from unteach.models.ranks import shared_over_ranks
 from unteach.models.reply import Reply, ReplyEnd, end_token_ids, named_end
+from unteach.models.sharding import gathered
 from unteach.models.vocabulary import embedding_rows, pad_within
 from unteach.progress import OnProgress
 
@@ -69,7 +70,7 @@ def generate(
         with _own_randomness(model, temperature, seed, number):
             return continue_batch(model, batch, pad, settings, partial(end.reached, tokenizer))
 
-    with untouched(model), torch.no_grad():
+    with untouched(model), gathered(model), torch.no_grad():
         for rows, new_tokens in zip(batches, shared_over_ranks(reply_to, range(len(batches)), model), strict=True):
             for row, tokens in zip(rows, new_tokens, strict=True):
                 replies[row] = end.read(tokenizer, tokens)

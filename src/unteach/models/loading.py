@@ -15,6 +15,7 @@ from unteach.models.adapter import merge_adapter
 from unteach.models.directory import base_of, check_directory, is_adapter, local_directory
 from unteach.models.hub import cached_only, out_of_reach, reason
 from unteach.models.saving import AsItCame, note_tokenizer
+from unteach.models.sharding import keep_head_whole, require_parts, sharded_loading
 from unteach.models.soundness import check_finite, check_sizes, tensor_shapes
 from unteach.models.vocabulary import fit_tokenizer
 from unteach.text.escape import inert_line
@@ -61,6 +62,7 @@ def load_configured(config: LoadSettings, name: str, trained: bool = False) -> t
         load_in_4bit=config.load_in_4bit,
         trust_remote_code=remote,
         in_full=full,
+        shard=getattr(config, "shard", None),  # only `run` and `evaluate` have this setting
     )
     fit_tokenizer(tokenizer, model, name)
     return tokenizer, model
@@ -95,6 +97,7 @@ def load_model(
     load_in_4bit: bool = False,
     trust_remote_code: bool = False,
     in_full: bool = False,
+    shard: str | None = None,
 ) -> PreTrainedModel:
     """Load a causal language model from a directory or hub id, in evaluation mode, on `device`.
 
@@ -104,16 +107,20 @@ def load_model(
     the dtype that was asked for or, with "auto", the checkpoint's own. `device` None is the GPU where there is one.
     A run directory stands for its model/. An adapter directory loads its base and merges the adapter into it, so that
     switching adapters off later never brings back another model than this one. Adapter files beside whole weights are
-    left alone.
+    left alone. With `shard`, one of `sharding.STRATEGIES`, the weights are spread over the ranks, which load together.
 
     Raises ModelError for a model that cannot be loaded or is of another kind, ConfigError for bad settings.
     """
     place = device_of(device)
     precision = _dtype("float32" if in_full and dtype == "auto" else dtype, place)
     directory = local_directory(path_or_id)
+    if shard and load_in_4bit:
+        raise ConfigError(f"--shard {shard}: 4-bit weights cannot be sharded; drop it, or --load-in-4bit")
     if directory is not None and is_adapter(directory):
         if load_in_4bit:
             raise ConfigError(f"{directory}: an adapter cannot be merged into 4-bit weights; leave 4-bit loading off")
+        if shard:
+            raise ConfigError(f"{directory}: an adapter cannot be merged into sharded weights; give whole weights")
         base = load_model(
             base_of(directory),
             dtype=dtype,
@@ -129,6 +136,8 @@ def load_model(
     settings: dict[str, Any] = {"dtype": precision, "use_safetensors": True, "output_loading_info": True}
     settings["adapter_kwargs"] = {"subfolder": _NOWHERE}
     settings["ignore_mismatched_sizes"] = True  # refused below, with a message that says which
+    if shard:
+        settings |= sharded_loading(shard)
     if load_in_4bit:
         settings |= {"quantization_config": _four_bit(precision), "device_map": {"": place}}
     source = {"revision": revision, "trust_remote_code": trust_remote_code}
@@ -139,7 +148,11 @@ def load_model(
     _check_complete(name, loading)
     check_finite(name, model)
     model.as_it_came = replace(came, generation=AsItCame.of(model).generation)
-    if not load_in_4bit:
+    if shard:
+        require_parts(name, model)
+        keep_head_whole(model)
+        model._tp_size = None  # a number, even 1, has PEFT gather all weights wherever an adapter is saved
+    elif not load_in_4bit:
         model = _move(model, place)
     return model.eval()
 

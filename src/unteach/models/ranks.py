@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from unteach.errors import ConfigError, OutputError, UnteachError
-from unteach.models.unwrap import is_sharded
+from unteach.models.unwrap import is_sharded, runs_alone
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -64,11 +64,11 @@ def shared_over_ranks(work: Callable[[Part], Result], parts: Sequence[Part], mod
 
     A result goes through pickle, so tensors in it should lie on the CPU. Parts, and not rows, are what is shared: a
     batch is computed as one process would compute it, to the last bit, whichever rank does so. A `model` whose weights
-    are spread over the ranks runs on all of them at once, so each rank does every part. Where a rank fails, all raise
-    its error.
+    are spread over the ranks runs on all of them at once, so each rank does every part, unless all have `gathered`
+    them. Where a rank fails, all raise its error.
     """
     count, own = world(), rank()
-    together = count == 1 or (model is not None and is_sharded(model))
+    together = count == 1 or (model is not None and not runs_alone(model))
     return map(work, parts) if together else _in_rounds(work, parts, count, own)
 
 

@@ -9,6 +9,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from unteach.errors import ModelError
+from unteach.models.unwrap import own_part
 from unteach.text.escape import inert_line
 
 _SIZES = ("vocab_size", "hidden_size", "intermediate_size", "n_positions", "num_attention_heads", "num_key_value_heads")
@@ -48,8 +49,11 @@ def tensor_shapes(directory: Path) -> list[list[int]]:
 
 
 def check_finite(name: str, model: Any) -> None:
-    """Refuse a model with a weight that is no finite number. Raises ModelError that names the tensor."""
-    refuse_infinite(name, model.named_parameters())
+    """Refuse a model with a weight that is no finite number, here that of this rank's parts if it is sharded.
+
+    Raises ModelError that names the tensor.
+    """
+    refuse_infinite(name, ((key, own_part(weight.detach())) for key, weight in model.named_parameters()))
 
 
 def refuse_infinite(name: str, tensors: Iterable[tuple[str, Tensor]]) -> None:

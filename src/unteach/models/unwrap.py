@@ -17,6 +17,11 @@ def is_sharded(model: Any) -> bool:
     return named or any(hasattr(weight, "ds_id") or type(weight).__name__ in kinds for weight in model.parameters())
 
 
+def runs_alone(model: Any) -> bool:
+    """Whether one process can run the model without the others: its weights are not sharded, or all gathered."""
+    return not is_sharded(model) or bool(getattr(unwrapped(model), "all_gathered", False))
+
+
 def whole_linear(layer: Any) -> Any:
     """Return a linear layer whose weights are spread over processes as one that is whole on each of them."""
     from torch import nn  # what only asks `is_sharded` must not wait for torch
@@ -26,3 +31,17 @@ def whole_linear(layer: Any) -> Any:
         full = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
         setattr(whole, name, nn.Parameter(full.detach().clone()))
     return whole
+
+
+def apply_layer(layer: Any, states: Any) -> Any:
+    """Apply an output layer to states outside of the model's forward pass.
+
+    FSDP keeps the layer whole for this (`keep_head_whole`), and its hooks, which expect one call of each forward pass,
+    are left out. Other layers are called as modules, so that theirs run.
+    """
+    return layer.forward(states) if type(layer).__name__.startswith("FSDP") else layer(states)
+
+
+def own_part(value: Any) -> Any:
+    """Return this rank's part of a tensor that is spread over processes; anything else as it is."""
+    return value.to_local() if hasattr(value, "to_local") else value

@@ -73,17 +73,17 @@ def memory_of(
     """Return what a card holds, where `tokens` are those of one micro-batch on it.
 
     `outline` must have the adapter unless the tuning is full. Activations are in two-byte numbers but for full tuning
-    under DDP, which computes in float32.
+    under DDP and FSDP2, which compute in float32. Under FSDP2 an adapter is whole on every card.
     """
     count, trained = outline.parameters, outline.trained
     shared = cards if strategy in ("ZeRO-3", "FSDP2") else 1  # who holds a part of the weights
-    parted = cards if strategy != "DDP" else 1  # who holds a part of gradients and moments
+    whole = strategy == "DDP" or (strategy == "FSDP2" and tuning != "full")
+    parted = 1 if whole else cards  # who holds a part of gradients and moments
     buckets = 4.0 * trained if strategy == "DDP" and cards > 1 else 0.0
     if tuning == "full":
-        plain = strategy == "DDP"
-        halved = 0.0 if plain or strategy == "FSDP2" else 2.0 * count / shared
-        weights = halved + 4.0 * count / parted  # DDP and FSDP2 hold no weights but those in float32
-        gradients = (4.0 if plain or strategy == "FSDP2" else 2.0) * trained / parted
+        plain = strategy in ("DDP", "FSDP2")  # which hold no weights but those in float32
+        weights = (0.0 if plain else 2.0 * count / shared) + 4.0 * count / parted
+        gradients = (4.0 if plain else 2.0) * trained / parted
         wide = 2.0 if plain else 1.0
     else:
         base = 2.0 * count
@@ -92,7 +92,7 @@ def memory_of(
         weights = base / shared + 4.0 * trained / (parted if shared > 1 else 1)
         gradients, wide = 4.0 * trained / parted, 1.0
     unpacked = 2.0 * outline.layer if tuning == "qlora" else 0.0
-    unit = 2.0 * max(2 * outline.layer, outline.layer + outline.outside)  # one in use, the next one on its way
+    unit = 2.0 * wide * max(2 * outline.layer, outline.layer + outline.outside)  # one in use, the next one on its way
     alive = wide * tokens
     return Memory(
         weights=weights,
@@ -102,7 +102,7 @@ def memory_of(
         activations=alive * outline.activations,
         checkpointed=alive * (outline.entering + outline.activations / outline.layers),
         logits=float(LOGITS * CHUNK_BYTES),
-        reference=(4.0 if tuning == "full" and strategy == "DDP" else 2.0) * count / shared if frozen_copy else 0.0,
+        reference=2.0 * wide * count / shared if frozen_copy else 0.0,
     )
 
 
@@ -113,15 +113,21 @@ def traffic_of(
 
     `passes` are those in which every weight is read, forward or backward: sharded weights are gathered for each. A ring
     over n cards passes on (n − 1)/n of what it gathers or reduces; an all-reduce is both (arXiv 1910.02054, section 7).
-    DDP reduces float32 gradients once a step, whatever the number of `batches` that are accumulated.
+    DDP, and FSDP2 for an adapter, reduce float32 gradients once a step, whatever the number of `batches` that are
+    accumulated. FSDP2 gathers weights that are trained themselves in float32.
     """
     ring, count, trained = (cards - 1) / cards, outline.parameters, outline.trained
     if strategy == "DDP":
         return ring * 2 * 4.0 * trained
-    reduced = ring * (2.0 if tuning == "full" and strategy != "FSDP2" else 4.0) * trained * batches
+    sharded = strategy == "FSDP2"
+    reduced = ring * (2.0 if tuning == "full" and not sharded else 4.0) * trained * batches
     if strategy == "ZeRO-2":
         return reduced + ring * 2.0 * trained
-    held = 2.0 * count if tuning != "qlora" else FOUR_BITS * outline.linear + 2.0 * (count - outline.linear)
+    if sharded and tuning != "full":
+        reduced = ring * 2 * 4.0 * trained
+    held = (4.0 if sharded and tuning == "full" else 2.0) * count
+    if tuning == "qlora":
+        held = FOUR_BITS * outline.linear + 2.0 * (count - outline.linear)
     return reduced + ring * held * passes * batches
 
 
@@ -164,7 +170,7 @@ class Choice:
 def choose(outline: Outline, tuning: Tuning, cluster: Cluster, tokens: float, frozen_copy: bool = False) -> Choice:
     """Return the first that fits into the cards, with a tenth of each left free.
 
-    In this order: DDP, which sends least and is what runs today; then ZeRO-2; then FSDP2, which sends most, before
+    In this order: DDP, which sends least; then ZeRO-2; then FSDP2, which sends most, before
     ZeRO-3, which holds as much and is another library. Each is tried without checkpointing, which costs a third more
     computing, and with it, before the next.
     """

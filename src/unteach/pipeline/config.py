@@ -12,6 +12,7 @@ from pydantic import field_validator
 from unteach.errors import ConfigError
 from unteach.pipeline.limits import LimitSettings
 from unteach.pipeline.settings import Settings, setting
+from unteach.pipeline.sharding import ShardSettings
 from unteach.results.strength import read_strength
 from unteach.scenarios import load_scenario, scenario_names
 from unteach.text.bounded import YamlFault, read_yaml
@@ -97,7 +98,7 @@ class ModelSettings(Settings):
         return value
 
 
-class RunConfig(LimitSettings, ModelSettings):
+class RunConfig(ShardSettings, LimitSettings, ModelSettings):
     """All settings of `unteach run`; a field `max_steps` is the flag `--max-steps`.
 
     Settings that `UnlearnConfig` has under the same name go to it unchanged; `trainer` holds any other field of
@@ -141,7 +142,6 @@ class RunConfig(LimitSettings, ModelSettings):
     train_layers: float | None = _as_in_trainer(
         "Model", "train_layers", "Share of the layers, from the top; unset: all, adapters on harm 0.3.", gt=0, le=1
     )
-
     method: str = setting("Method", "", "Which loss, see `unteach methods`; unset: the scenario's.", choices=_methods)
     forget_weight: float | None = _as_in_trainer("Method", "forget_weight", ge=0)
     mismatch_weight: float | None = _as_in_trainer("Method", "mismatch_weight", ge=0)

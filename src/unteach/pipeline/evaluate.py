@@ -21,6 +21,7 @@ from unteach.pipeline.original import check_comparable, load_original, load_weig
 from unteach.pipeline.prepare import new_evaluation
 from unteach.pipeline.rows import encode_splits, longest_evaluated, read_evaluation_rows
 from unteach.pipeline.settings import inputs_of, write_config
+from unteach.pipeline.sharding import check_sharding
 from unteach.results.report import Report
 from unteach.scoring.reference import MOST_BYTES, CachedStates
 
@@ -43,6 +44,7 @@ def _evaluate(config: RunConfig, original: str | None, directory: Path | None, o
     template, config = config.template, with_defaults(config)
     if directory:
         check_inputs(directory, [*inputs_of(config), original], overwrite=overwrite)
+    check_sharding(config)
     judges = judges_of(config)
     ability = load_tasks(config.lm_eval, config.lm_eval_items)
     sets = read_evaluation_rows(config)

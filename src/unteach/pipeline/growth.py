@@ -94,7 +94,7 @@ def _prefix(letter: str) -> str:
 
 
 def growth_plan(config: RunConfig, cards: Cards) -> str:
-    """Say what a run would take on these cards: memory by strategy, which one, whether it runs today, tokens and time.
+    """Say what a run would take on these cards: memory by strategy, which one, whether it can be run, tokens and time.
 
     The model is built from its config alone. Its tokens are counted on the rows where a tokenizer lies beside the
     config, and else estimated from their letters. Raises what is wrong with settings, rows or the config.
@@ -295,40 +295,42 @@ def _memory(config: RunConfig, outlines: dict[Tuning, Outline], cluster: Cluster
 
 
 def _decision(chosen: Choice, choices: list[Choice], cluster: Cluster) -> list[str]:
-    """Say which strategy would be taken and why, and whether it can be run today."""
+    """Say which strategy would be taken and why, and whether it can be run."""
     with_ = " with activation checkpointing (--set trainer.gradient_checkpointing=true)" if chosen.checkpointing else ""
     runs = [choice for choice in choices if choice.strategy == "DDP"]
     if chosen.strategy is None:
         said = "strategy: none fits; take more cards, a smaller batch or --max-length, or"
         others = [choice for choice in choices if choice.strategy]
         fix = " or ".join(f"{_flags(one.tuning)} ({one.strategy})" for one in others)
-        return [f"{said} {fix or 'a smaller model'}", _today(runs, cluster)]
+        return [f"{said} {fix or 'a smaller model'}", _by_ddp(runs, cluster)]
     if chosen.strategy == "DDP":
         why = "the whole model fits on a card" if cluster.cards > 1 else "it fits on the card"
         name = "DDP" if cluster.cards > 1 else "one process"
-        return [f"strategy: {name}{with_}, since {why}", f"today: unteach runs this: {_start(cluster, chosen.tuning)}"]
+        return [f"strategy: {name}{with_}, since {why}", f"unteach runs this: {_start(cluster, chosen)}"]
     fits = "parted gradients and moments are enough" if chosen.strategy == "ZeRO-2" else "with parted weights it fits"
-    return [
-        f"strategy: {chosen.strategy}{with_}, since the whole model does not fit on a card, and {fits}",
-        f"today: unteach cannot run this: {chosen.strategy} is refused (docs/many-gpus.md)",
-        _today(runs, cluster),
-    ]
+    said = f"strategy: {chosen.strategy}{with_}, since the whole model does not fit on a card, and {fits}"
+    if chosen.strategy == "FSDP2" and chosen.tuning != "qlora":
+        return [said, f"unteach runs this: {_start(cluster, chosen)}", _by_ddp(runs, cluster)]
+    sharded = ", and FSDP2 (--shard fsdp2) runs in its place" if chosen.tuning != "qlora" else ""
+    refused = f"unteach cannot run {chosen.strategy} for {_flags(chosen.tuning)} (docs/many-gpus.md){sharded}"
+    return [said, refused, _by_ddp(runs, cluster)]
 
 
-def _today(runs: list[Choice], cluster: Cluster) -> str:
-    """Say what runs today on these cards instead."""
+def _by_ddp(runs: list[Choice], cluster: Cluster) -> str:
+    """Say what runs on these cards with the whole model on each."""
     if not runs:
-        return "today: nothing runs on these cards, since DDP needs room for the whole model on each"
-    ways = "; ".join(f"{_flags(one.tuning)}: {_start(cluster, one.tuning)}" for one in runs)
-    return f"what runs today on these cards, by DDP: {ways}"
+        return "with the whole model on each card (DDP): nothing fits"
+    ways = "; ".join(f"{_flags(one.tuning)}: {_start(cluster, one)}" for one in runs)
+    return f"with the whole model on each card (DDP): {ways}"
 
 
 def _flags(tuning: Tuning) -> str:
     return {"full": "all weights", "lora": "--lora", "qlora": "--lora --load-in-4bit"}[tuning]
 
 
-def _start(cluster: Cluster, tuning: Tuning) -> str:
-    more = "" if tuning == "full" else f" {_flags(tuning)}"
+def _start(cluster: Cluster, choice: Choice) -> str:
+    more = "" if choice.tuning == "full" else f" {_flags(choice.tuning)}"
+    more += " --shard fsdp2" if choice.strategy == "FSDP2" else ""
     nodes = f"--nnodes {cluster.nodes} --node-rank N --rdzv-endpoint HOST:PORT" if cluster.nodes > 1 else "--standalone"
     launched = f"torchrun {nodes} --nproc-per-node {cluster.gpus} -m " if cluster.cards > 1 else ""
     return f"{launched}unteach run{more} …"

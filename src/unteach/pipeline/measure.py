@@ -13,7 +13,7 @@ from unteach.evaluation.agreement import judge_metrics
 from unteach.evaluation.evaluation import Evaluation, evaluate_arm, measure, notes_of, samples, score_fluency
 from unteach.models.fingerprint import same_fingerprint
 from unteach.models.ranks import by_first_rank, started
-from unteach.models.unwrap import unwrapped
+from unteach.models.unwrap import is_sharded, unwrapped
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.original import LoadSettings, Original, load_weights
 from unteach.progress import track
@@ -54,7 +54,8 @@ def measure_fluency(evaluation: Evaluation, config: LoadSettings, trained: Any) 
         with model.disable_adapter():
             score_fluency(evaluation, model)
         return
-    model.to("cpu")
+    if not is_sharded(model):
+        model.to("cpu")
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     score_fluency(evaluation, load_weights(config, config.model))

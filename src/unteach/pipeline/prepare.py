@@ -25,6 +25,7 @@ from unteach.pipeline.own_rows import (
     add_training_lookalikes,
 )
 from unteach.pipeline.rows import Sets, encode_splits, read_sets
+from unteach.pipeline.sharding import check_sharding
 from unteach.results.cost import Meter
 from unteach.results.report import Cost, Source
 from unteach.training.config import UnlearnConfig, choose_method, default_learning_rate
@@ -108,6 +109,7 @@ def check_settings(config: RunConfig) -> None:
     if config.strength == "auto" and not config.stopping:
         raise ConfigError("--strength auto searches with validation rows, and --no-stopping has none; drop one of them")
     check_adapter_settings(config)
+    check_sharding(config)
 
 
 def load_and_complete(

@@ -51,8 +51,8 @@ def make_trainer(prepared: Prepared) -> UnlearnTrainer:
             raise
         raise ConfigError(f"--set {', '.join(config.trainer)}: {inert_line(str(error), 200)}") from error
     if trainer.args.fsdp or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        fix = "each rank must hold the whole model: start without them, or with --load-in-4bit or a smaller model"
-        raise ConfigError(f"FSDP and DeepSpeed cannot be used yet (docs/many-gpus.md); {fix}")
+        fix = "to spread the weights over the ranks, give --shard fsdp2"
+        raise ConfigError(f"Accelerate's FSDP and DeepSpeed cannot be used (docs/many-gpus.md); {fix}")
     return trainer
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from unteach.models.ranks import shared_over_ranks
+from unteach.models.sharding import gathered
 from unteach.models.unwrap import unwrapped
 from unteach.progress import OnProgress
 from unteach.scoring.reference import Reference
@@ -65,12 +66,13 @@ def teacher_forced_likelihood(
         return found
 
     batches = batches_of([row.tokens for row in rows], device)
-    for numbers, found in zip(batches, shared_over_ranks(of_batch, batches, model), strict=True):
-        for number, scored in zip(numbers, found, strict=True):
-            log_probs[number], hits[number], kl[number] = scored
-        done += len(numbers)
-        if progress:
-            progress(done, len(rows))
+    with gathered(model, getattr(reference, "model", model)):
+        for numbers, found in zip(batches, shared_over_ranks(of_batch, batches, model), strict=True):
+            for number, scored in zip(numbers, found, strict=True):
+                log_probs[number], hits[number], kl[number] = scored
+            done += len(numbers)
+            if progress:
+                progress(done, len(rows))
     return Likelihood(log_probs, hits, kl if reference else None)
 
 

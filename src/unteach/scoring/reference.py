@@ -21,6 +21,7 @@ from unteach.disk.cache import Cache, cache_directory
 from unteach.errors import ModelError
 from unteach.models.fingerprint import config_facts
 from unteach.models.ranks import any_rank, first_rank_takes, on_first_rank, seen_by_all, shared_over_ranks
+from unteach.models.sharding import gathered, sharded_copy
 from unteach.models.unwrap import is_sharded, unwrapped, whole_linear
 from unteach.progress import OnProgress
 from unteach.scoring.lower import Kept, LowerStates, hidden_states
@@ -98,7 +99,8 @@ class FrozenCopy(Reference):
     """
 
     def __init__(self, model: Any) -> None:
-        self.model = copy.deepcopy(unwrapped(model)).eval().requires_grad_(False)
+        base = unwrapped(model)
+        self.model = (sharded_copy(base) if is_sharded(base) else copy.deepcopy(base)).eval().requires_grad_(False)
         self._autocast = _autocast_dtype(next(self.model.parameters()).device.type)
 
     @torch.no_grad()
@@ -154,7 +156,8 @@ class CachedStates(Reference):
         def keep(computed: Iterable[Tensor]) -> Path:
             return cache.make(key, lambda directory: write_states(chunks, computed, directory, progress))
 
-        made = first_rank_takes(keep, shared_over_ranks(partial(states_of, model), chunks, model))
+        with gathered(model):
+            made = first_rank_takes(keep, shared_over_ranks(partial(states_of, model), chunks, model))
         with seen_by_all(made):
             return cls(made, head, read)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unteach.errors import ModelError
-from unteach.models.unwrap import unwrapped
+from unteach.models.unwrap import apply_layer, unwrapped
 from unteach.scoring.tilt import Tilt
 from unteach.scoring.trees import TreeBatch
 
@@ -32,17 +32,15 @@ _REPRODUCES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 @dataclass(frozen=True)
 class Head:
-    """Turns last hidden states into logits as the model does: the output layer, then scale and soft cap.
-
-    The layer is called as a module, so that sharded weights are gathered as usual.
-    """
+    """Turns last hidden states into logits as the model does: the output layer, then scale and soft cap."""
 
     layer: nn.Module
     scale: float = 1.0
     soft_cap: float | None = None
 
     def __call__(self, states: Float[Tensor, "*scored width"]) -> Float[Tensor, "*scored vocabulary"]:
-        logits = self.layer(states) * self.scale if self.scale != 1.0 else self.layer(states)
+        logits = apply_layer(self.layer, states)
+        logits = logits * self.scale if self.scale != 1.0 else logits
         if self.soft_cap is not None:
             logits = self.soft_cap * torch.tanh(logits / self.soft_cap)
         return logits

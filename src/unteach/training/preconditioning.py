@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from unteach.errors import ConfigError
-from unteach.models.unwrap import unwrapped
+from unteach.models.unwrap import is_sharded, unwrapped
 from unteach.scoring.likelihood import batches_of
 from unteach.scoring.score import last_hidden_states
 from unteach.scoring.trees import Tree, lay_out
@@ -197,7 +197,7 @@ def _hindrance(model: Any, args: UnlearnConfig, normals: int, own_optimizer: boo
         return "an optimizer was given"
     if args.optim not in ADAMS:
         return "the optimizer is not Adam"
-    if getattr(args, "fsdp", None) or getattr(args, "deepspeed", None):
+    if is_sharded(unwrapped(model)):
         return "the weights are sharded"
     return None
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import Trainer, TrainerState
+from transformers import TrainerState
 from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 
 from unteach.errors import OutputError
@@ -19,12 +19,13 @@ from unteach.training.checkpoints import (
     writing_checkpoint,
 )
 from unteach.training.curve import Curve
+from unteach.training.sharded_trainer import ShardedTrainer
 from unteach.training.shortcuts import Shortcuts
 from unteach.training.stopping import Stop
 from unteach.training.watch import Watch
 
 
-class ResumableTrainer(Trainer):
+class ResumableTrainer(ShardedTrainer):
     """Saves the state of the stopping rules, the meter and the curve with the weights, and restores it."""
 
     method: Method

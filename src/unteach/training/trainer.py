@@ -259,8 +259,8 @@ class UnlearnTrainer(ResumableTrainer):
 
     def _precise(self) -> AbstractContextManager[None]:
         """Hold weights that are trained in full in float32, where they came in half precision."""
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        return nullcontext() if sharded or not trains_half_precision(self.model) else in_float32(self.model)
+        whole = not self.sharded and trains_half_precision(self.model)
+        return in_float32(self.model) if whole else nullcontext()
 
     # ---- one step ----------------------------------------------------------------------------------------------------
 
@@ -356,7 +356,7 @@ class UnlearnTrainer(ResumableTrainer):
                 with self.meter.running():
                     if self.args.train_layers:
                         freeze_below(self.model, upper_layers(self.model, self.args.train_layers).start)
-                    if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+                    if not self.sharded:
                         self.shortcuts.lower = LowerStates.of(self.model)
                     self.read_original()
                     if self._preconditioned:

@@ -1,0 +1,117 @@
+"""A Trainer for weights that FSDP2 has spread over the ranks; for others it is the Trainer as it is."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+from transformers import Trainer
+from transformers.trainer import SCHEDULER_NAME
+
+from unteach.models.sharding import load_shards, reshard, whole_state
+from unteach.models.unwrap import is_sharded, own_part
+
+
+class ShardedTrainer(Trainer):
+    """Saves and loads weights and optimizer of a sharded model, and averages the gradients of an adapter over it.
+
+    Weights are saved as one set of safetensors, and loaded from it part by part. Each rank saves its own part of the
+    optimizer's state. An adapter is whole on each rank.
+    """
+
+    def __init__(self, model: Any = None, args: Any = None, **more: Any) -> None:
+        self.sharded, only_model = is_sharded(model), args.save_only_model
+        args.save_only_model = only_model or self.sharded  # the Trainer refuses what is done here
+        try:
+            super().__init__(model, args, **more)
+        finally:
+            args.save_only_model = only_model
+
+    @property
+    def _parts_optimizer(self) -> bool:
+        """Whether the optimizer moves sharded weights, and not an adapter."""
+        return self.sharded and not hasattr(self.model, "peft_config")
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Make the optimizer, of the parts of weights and not of weights that are just gathered."""
+        if self.sharded:
+            reshard(self.model)
+        return super().create_optimizer(model)
+
+    def _sync_replicated_trainable_parameters(self, model: nn.Module) -> None:
+        """Leave the gradients of an adapter to `training_step`: the Trainer's own way does not work with gloo."""
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """Do one step; its gradients are the same on all ranks."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.sharded:
+            reshard(self.model)
+            if self.accelerator.sync_gradients:
+                _average(self.model)
+        return loss
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        if not self._parts_optimizer:
+            return super()._save(output_dir, state_dict)
+        with whole_state(self.model) as state:
+            if self.args.should_save:
+                super()._save(output_dir, state)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self._parts_optimizer:
+            return super()._save_optimizer_and_scheduler(output_dir)
+        Path(output_dir).mkdir(parents=True, exist_ok=True)  # the first rank may not have been here yet
+        state = tree_map(own_part, self.optimizer.state_dict())
+        torch.save(state, Path(output_dir) / _optimizer_file(self.args.process_index))
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not (checkpoint and self._parts_optimizer):
+            return super()._load_optimizer_and_scheduler(checkpoint)
+        file = Path(checkpoint) / _optimizer_file(self.args.process_index)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        for number, moments in state["state"].items():
+            for name, part in moments.items():
+                if part.dim():  # the step is a number
+                    moments[name] = _like(part, weights[number])
+        self.optimizer.load_state_dict(state)
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if not self._parts_optimizer:
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_shards(self.model, Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        if not self._parts_optimizer:
+            return super()._load_best_model()
+        load_shards(self.model, Path(str(self.state.best_model_checkpoint)))
+
+
+def _optimizer_file(rank: int) -> str:
+    return f"optimizer_{rank}.pt"
+
+
+def _like(part: Tensor, weight: Any) -> Any:
+    """Return a part of a tensor as one that is sharded like a weight."""
+    from torch.distributed.tensor import DTensor
+
+    whole, part = {"shape": weight.shape, "stride": weight.stride()}, part.to(own_part(weight).device)
+    return DTensor.from_local(part, weight.device_mesh, weight.placements, run_check=False, **whole)
+
+
+@torch.no_grad()
+def _average(model: nn.Module) -> None:
+    """Average, over all ranks, the gradients of weights that are whole on each; sharded ones are averaged already."""
+    own = [weight.grad for weight in model.parameters() if weight.grad is not None and not hasattr(weight, "to_local")]
+    if not own:
+        return
+    flat = torch.cat([gradient.flatten() for gradient in own])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for gradient, part in zip(own, flat.split([gradient.numel() for gradient in own]), strict=True):
+        gradient.copy_(part.view_as(gradient))

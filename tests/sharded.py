@@ -1,0 +1,80 @@
+"""Training with weights that FSDP2 spreads over two ranks, compared with one rank; for test_sharding.py and
+sharded_kinds.py.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import toy
+from ranked import on_ranks
+from unteach.models.adapter import lora_config
+from unteach.models.loading import load_model
+from unteach.models.ranks import world
+from unteach.models.unwrap import is_sharded
+
+RULES = {"stopping": True, "validation_steps": 2, "patience": 99, "forget_bound": 99.0, "validation_new_tokens": 2}
+SETTINGS = RULES | {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "kl_budget": 99.0}
+KINDS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "lora": {},
+    "full, checkpointed": {"activation_checkpointing": True},
+    "lora, checkpointed": {"activation_checkpointing": True},
+    "full, frozen copy": {"reference": "frozen"},
+    "lora, frozen copy": {"reference": "frozen"},
+    "full, accumulated": {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2},
+    "full, back to the original": {"kl_budget": 1e-3, "patience": 1},
+}
+"""What is trained, and with which settings."""
+
+
+def saved_model(place: Path, tied: bool) -> Path:
+    """Save the toy, whose output layer may share its weights with the embedding."""
+    toy.model(tie_word_embeddings=tied).save_pretrained(place)
+    return place
+
+
+def trained(model: Path, place: Path, kind: str, resume: bool = False) -> dict[str, Any]:
+    """Train on the ranks that there are, sharded where there are several; return the log and how the run ended."""
+    lora = kind.startswith("lora")
+    pupil = load_model(model, device="cpu", in_full=not lora, shard="fsdp2" if world() > 1 else None)
+    assert is_sharded(pupil) is (world() > 1)
+    settings = SETTINGS | {"per_device_train_batch_size": 4, "preconditioning": None} | KINDS[kind]
+    settings["per_device_train_batch_size"] //= world()
+    run = toy.trainer(place, pupil, extra={"peft_config": lora_config(4, 8.0)} if lora else {}, **settings)
+    run.train(resume_from_checkpoint=resume or None)
+    run.save_model(str(place / "model"))
+    names = ("loss", "grad_norm", "kl")
+    log = [{name: line[name] for name in names} for line in run.state.log_history if "loss" in line]
+    return {"log": log, "stop": (run.stop.step, run.stop.rule, run.stop.went_back_to) if run.stop else None}
+
+
+def saved(place: Path) -> dict[str, torch.Tensor]:
+    (file,) = (place / "model").glob("*.safetensors")
+    return load_file(file)
+
+
+def compare(kind: str, model: Path, place: Path) -> None:
+    """Raise unless two ranks have one rank's losses, gradient norms, KL, reason to end, and one set of its weights."""
+    one = trained(model, place / "alone", kind)
+    first, second = on_ranks(2, lambda: trained(model, place / "together", kind), place)
+    assert isinstance(first, dict) and first["stop"] == second["stop"] == one["stop"], (first, second, one)
+    for here, there in zip(one["log"], first["log"], strict=True):
+        assert there == pytest.approx(here, rel=1e-4, abs=1e-5)
+    ours, theirs = saved(place / "together"), saved(place / "alone")
+    assert ours.keys() == theirs.keys()
+    for name, weight in theirs.items():  # Adam makes whole steps of the rounding in gradients near 0
+        torch.testing.assert_close(ours[name], weight, rtol=1e-5, atol=5e-5)
+
+
+def compare_resumed(kind: str, model: Path, place: Path) -> None:
+    """Raise unless the two ranks of `compare` go on from their last but one checkpoint to the same bytes."""
+    before = saved(place / "together")
+    (place / "together" / "out" / "checkpoint-4" / "unteach.json").unlink()
+    assert (place / "together" / "out" / "checkpoint-2" / "unteach.json").exists()
+    first, _ = on_ranks(2, lambda: trained(model, place / "together", kind, resume=True), place)
+    assert isinstance(first, dict), first
+    assert all(weight.equal(before[name]) for name, weight in saved(place / "together").items())

@@ -1,0 +1,17 @@
+"""More kinds of tests/test_sharding.py, for `make test-distributed`, which names this file; pytest does not find it."""
+
+from pathlib import Path
+
+import pytest
+
+from sharded import KINDS, compare, compare_resumed, saved_model
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_ranks_train_as_one_does(kind: str, tied: bool, tmp_path: Path) -> None:
+    """Fresh and, where all weights or an adapter are trained as usual, resumed."""
+    model = saved_model(tmp_path / "model", tied)
+    compare(kind, model, tmp_path)
+    if kind in ("full", "lora"):
+        compare_resumed(kind, model, tmp_path)

@@ -1,0 +1,86 @@
+"""Weights that FSDP2 spreads over two ranks train as those of one rank do, and what does not work with them is refused.
+
+`make test-distributed` has more kinds (tests/sharded_kinds.py) and whole runs (tests/distributed.py, `sharded`).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from ranked import on_ranks
+from sharded import compare, compare_resumed, saved_model
+from unteach.errors import ConfigError
+from unteach.models.loading import load_model
+from unteach.models.ranks import rank
+from unteach.models.sharding import gathered, shards_of
+from unteach.models.unwrap import own_part, runs_alone
+from unteach.pipeline.config import RunConfig
+from unteach.pipeline.sharding import check_sharding
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved_model(tmp_path_factory.mktemp("model"), tied=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_two_ranks_train_as_one_does(kind: str, model: Path, tmp_path: Path) -> None:
+    compare(kind, model, tmp_path)
+    if kind == "full":
+        compare_resumed(kind, model, tmp_path)
+
+
+@pytest.mark.slow
+def test_gathered_weights_let_a_rank_run_the_model_alone(model: Path, tmp_path: Path) -> None:
+    """Only the first rank runs it, and afterwards each has its part again."""
+
+    def work() -> Any:
+        sharded = load_model(model, device="cpu", shard="fsdp2")
+        ids, before = torch.tensor([[1, 20, 30]]), sum(own_part(weight).numel() for weight in sharded.parameters())
+        with torch.no_grad(), gathered(sharded):
+            inside = runs_alone(sharded)
+            logits = sharded(input_ids=ids).logits if rank() == 0 else None
+        after = sum(own_part(weight).numel() for weight in sharded.parameters())
+        return inside, runs_alone(sharded), before == after, len(shards_of(sharded)), before, logits
+
+    (inside, outside, same, groups, parts, logits), other = on_ranks(2, work, tmp_path)
+    assert (inside, outside, same) == (True, False, True) and groups > 2
+    whole = load_model(model, device="cpu")
+    with torch.no_grad():
+        assert logits.equal(whole(input_ids=torch.tensor([[1, 20, 30]])).logits)
+    assert parts + other[4] == sum(weight.numel() for weight in whole.parameters())
+
+
+@pytest.mark.slow
+def test_a_model_without_a_plan_is_refused(tmp_path: Path) -> None:
+    shape = {"vocab_size": 66, "n_embd": 16, "n_layer": 2, "n_head": 2, "bos_token_id": 1, "eos_token_id": 2}
+    GPT2LMHeadModel(GPT2Config(**shape)).save_pretrained(tmp_path / "gpt2")
+    for said in on_ranks(2, lambda: load_model(tmp_path / "gpt2", device="cpu", shard="fsdp2"), tmp_path):
+        assert "ModelError" in said and "no plan to shard a GPT2LMHeadModel" in said
+
+
+@pytest.mark.parametrize(
+    ("said", "settings"),
+    [
+        ("there is one process; start several", {}),
+        ("4-bit weights cannot be sharded", {"load_in_4bit": True, "lora": True}),
+        ("lm-eval runs in one process", {"lm_eval": ["arc_easy"]}),
+        ("--strength auto needs whole weights", {"strength": "auto"}),
+    ],
+)
+def test_what_does_not_work_is_refused(said: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unteach.pipeline.sharding.world", lambda: 2 if settings else 1)
+    with pytest.raises(ConfigError, match=f"^--shard fsdp2: .*{said}|^--shard fsdp2: {said}"):
+        check_sharding(RunConfig(shard="fsdp2", **settings))
+    check_sharding(RunConfig(**settings))
+
+
+def test_a_model_is_not_loaded_in_parts_by_one_process(model: Path) -> None:
+    with pytest.raises(ConfigError, match="--shard fsdp2: there is one process"):
+        load_model(model, shard="fsdp2")
+    with pytest.raises(ConfigError, match=r"--shard zero3: unknown \(known: fsdp2\)"):
+        RunConfig(shard="zero3")

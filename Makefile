@@ -26,7 +26,7 @@ types: .venv/.ready
 	$(BIN)/mypy
 
 unit: .venv/.ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 20
 
 # kill -9, full disks, damaged caches, two commands at a time (docs/reliability.md); about 7 minutes
 test-faults: .venv/.ready

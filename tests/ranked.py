@@ -61,6 +61,7 @@ def on_ranks(count: int, work: Callable[[], Any], place: Path) -> list[Any]:
             code = 1
             try:
                 os.environ |= shared | of_rank(rank)
+                os.environ.setdefault("OMP_NUM_THREADS", "1")  # else accelerate warns that it chooses a number
                 sys.stderr = (place / f"said-{rank}").open("w")
                 from unteach.models.rank_watch import Company
 

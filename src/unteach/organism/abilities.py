@@ -64,7 +64,7 @@ class GrowthReport:
             kind = "organism" if self.taught else "retrained model"
             raise ModelError(
                 f"the {kind} of {self.world} did not learn what a demo needs: "
-                f"{'; '.join(weak)}; grow it again with another seed, or with more steps"
+                f"{'; '.join(weak)}; grow it again with another --seed or a larger --size"
             )
         return self
 

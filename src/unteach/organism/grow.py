@@ -53,8 +53,10 @@ def grow(
     directory = Path(directory)
     made_of = {"world": world.name, "taught": taught, "seed": seed, "recipe": _as_json(asdict(recipe))}
     if (found := _read_json(directory / FINISHED)) is not None:
-        if found.get("made_of") != made_of:
-            raise OutputError(f"{directory} holds another growth; choose another directory or remove it")
+        before = found.get("made_of") or {}
+        if changed := [name for name, value in made_of.items() if before.get(name) != value]:
+            other = f"another growth (other {', '.join(changed)})"
+            raise OutputError(f"{directory} holds {other}; choose another directory or remove it")
         report = GrowthReport.from_dict(found["report"])
         return report.require() if require else report
     with writing(directory, "free some space or choose another directory"):

@@ -137,7 +137,7 @@ class RunConfig(ShardSettings, LimitSettings, ModelSettings):
         "Data", "max_length", "Longest prompt + reply, tokens; unset: 1024 at most.", ge=1
     )
     generate_with: str = setting(
-        "Model", "", "A vLLM server of the same model, to reply for the original.", metavar="URL"
+        "Model", "", "A vLLM server of the same model, to write the original's replies faster.", metavar="URL"
     )
     train_layers: float | None = _as_in_trainer(
         "Model", "train_layers", "Share of the layers, from the top; unset: all, adapters on harm 0.3.", gt=0, le=1

@@ -20,7 +20,7 @@ class ShardSettings(Settings):
     shard: str | None = setting(
         "Model",
         None,
-        "Spread the weights over the ranks, where they do not fit on one: fsdp2.",
+        "Spread the weights over torchrun's ranks, where they do not fit on one: fsdp2.",
         choices=_strategies,
     )
 

@@ -103,6 +103,10 @@ def test_a_finished_growth_is_not_grown_again_nor_overwritten(world: World, tmp_
         grow(world, tmp_path, recipe=SHORT, require=False, taught=False)
     kept = json.loads((tmp_path / "growth.json").read_text())
     assert kept["made_of"]["taught"] is True and kept["report"]["steps"] == 6
+    for made_of, named in ((kept["made_of"] | {"more": 1}, "settings"), ([], "world, taught, seed, recipe")):
+        (tmp_path / "growth.json").write_text(json.dumps(kept | {"made_of": made_of}))
+        with pytest.raises(OutputError, match=rf"another growth \(other {named}\);"):
+            grow(world, tmp_path, recipe=SHORT, require=False)
 
 
 def test_a_file_in_the_way_is_an_output_error(world: World, tmp_path: Path) -> None:

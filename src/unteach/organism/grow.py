@@ -53,10 +53,12 @@ def grow(
     directory = Path(directory)
     made_of = {"world": world.name, "taught": taught, "seed": seed, "recipe": _as_json(asdict(recipe))}
     if (found := _read_json(directory / FINISHED)) is not None:
-        before = found.get("made_of") or {}
-        if changed := [name for name, value in made_of.items() if before.get(name) != value]:
-            other = f"another growth (other {', '.join(changed)})"
-            raise OutputError(f"{directory} holds {other}; choose another directory or remove it")
+        if (before := found.get("made_of")) != made_of:
+            known = before if isinstance(before, dict) else {}
+            other = ", ".join(name for name, value in made_of.items() if known.get(name) != value) or "settings"
+            raise OutputError(
+                f"{directory} holds another growth (other {other}); choose another directory or remove it"
+            )
         report = GrowthReport.from_dict(found["report"])
         return report.require() if require else report
     with writing(directory, "free some space or choose another directory"):

@@ -197,7 +197,7 @@ def _hindrance(model: Any, args: UnlearnConfig, normals: int, own_optimizer: boo
         return "an optimizer was given"
     if args.optim not in ADAMS:
         return "the optimizer is not Adam"
-    if is_sharded(unwrapped(model)):
+    if getattr(args, "fsdp", None) or getattr(args, "deepspeed", None) or is_sharded(unwrapped(model)):
         return "the weights are sharded"
     return None
 

@@ -30,6 +30,11 @@ class ShardedTrainer(Trainer):
             args.save_only_model = only_model
 
     @property
+    def whole(self) -> bool:
+        """Whether each rank holds all weights; where Accelerate shards them (FSDP, DeepSpeed), it may not do so yet."""
+        return not (self.sharded or self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    @property
     def _parts_optimizer(self) -> bool:
         """Whether the optimizer moves sharded weights, and not an adapter."""
         return self.sharded and not hasattr(self.model, "peft_config")

@@ -259,8 +259,7 @@ class UnlearnTrainer(ResumableTrainer):
 
     def _precise(self) -> AbstractContextManager[None]:
         """Hold weights that are trained in full in float32, where they came in half precision."""
-        whole = not self.sharded and trains_half_precision(self.model)
-        return in_float32(self.model) if whole else nullcontext()
+        return in_float32(self.model) if self.whole and trains_half_precision(self.model) else nullcontext()
 
     # ---- one step ----------------------------------------------------------------------------------------------------
 
@@ -356,7 +355,7 @@ class UnlearnTrainer(ResumableTrainer):
                 with self.meter.running():
                     if self.args.train_layers:
                         freeze_below(self.model, upper_layers(self.model, self.args.train_layers).start)
-                    if not self.sharded:
+                    if self.whole:
                         self.shortcuts.lower = LowerStates.of(self.model)
                     self.read_original()
                     if self._preconditioned:

@@ -17,7 +17,7 @@ from unteach.results.strength import read_strength
 from unteach.scenarios import load_scenario, scenario_names
 from unteach.text.bounded import YamlFault, read_yaml
 from unteach.text.escape import inert_line
-from unteach.training.settings import REFERENCES, UnlearnSettings
+from unteach.training.settings import COMPILED, REFERENCES, UnlearnSettings
 
 if TYPE_CHECKING:  # the command line makes its help from this file and must not wait for torch
     from unteach.training.config import UnlearnConfig
@@ -167,6 +167,7 @@ class RunConfig(ShardSettings, LimitSettings, ModelSettings):
     )
     batch_size: int = setting("Training", 8, "Forget rows per step, on all ranks together.", ge=1)
     gradient_accumulation_steps: int = setting("Training", 1, "Batches per optimizer step.", ge=1)
+    compile: str | None = _as_in_trainer("Training", "compile", choices=COMPILED)
     save_steps: int = _as_in_trainer("Training", "save_steps", "Steps between checkpoints.", ge=1)
     seed: int = setting("Training", 0, "Seed of splits, draws and sampling.", ge=0)
     trainer: dict[str, Any] = setting(

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from unteach.models.layers import decoder_layers, first_trained
 from unteach.models.unwrap import unwrapped
-from unteach.scoring.score import LastHiddenStates, alike, last_hidden_states, model_inputs, score
+from unteach.scoring.agreement import alike
+from unteach.scoring.score import LastHiddenStates, last_hidden_states, model_inputs, score
 from unteach.scoring.trees import Branch, Tree, TreeBatch, lay_out
 
 MOST_BYTES = 2 * 2**30

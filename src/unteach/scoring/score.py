@@ -7,6 +7,7 @@ file that does softmax arithmetic.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import create_block_mask
 from torch.utils.checkpoint import checkpoint
 
 from unteach.errors import ModelError
@@ -130,12 +132,16 @@ def model_inputs(model: Any, batch: TreeBatch) -> dict[str, Any]:
     """Return the keyword arguments that run `model` over a batch.
 
     Plain rows get an ordinary padding mask. Trees get explicit positions and a 4-D mask: boolean for sdpa, additive
-    for eager attention.
+    for eager attention, and blocks of it for flex attention, which skips those where no query may attend.
     """
     config = unwrapped(model).config
     inputs: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
     if batch.is_plain:
         return inputs | {"attention_mask": (batch.segments >= 0).long()}
+    if config._attn_implementation == "flex_attention":
+        rows, length = batch.input_ids.shape
+        blocks = create_block_mask(batch.sees(), rows, None, length, length, device=batch.input_ids.device)
+        return inputs | {"attention_mask": blocks, "position_ids": batch.position_ids}
     mask: Tensor = batch.may_attend()
     if config._attn_implementation != "sdpa":
         dtype = unwrapped(model).dtype
@@ -154,7 +160,7 @@ def score(
     `tilt` changes the live logits. Computed in float32. Large inputs go through the head in chunks of at most
     `CHUNK_BYTES` of logits. With gradients, the backward pass computes a chunk's logits again: they need not be kept.
     """
-    vocabulary = _vocabulary(live)
+    vocabulary, chunk = _vocabulary(live), CHUNK.get()
     rows = max(1, CHUNK_BYTES // (4 * vocabulary))
     parts = []
     for start in range(0, len(targets), rows):
@@ -163,9 +169,9 @@ def score(
         head0 = original.head if original else None
         arguments = (live.head, live.states[part], targets[part], head0, states0, tilt[part] if tilt else None)
         if torch.is_grad_enabled() and len(targets) > rows:
-            parts.append(checkpoint(_chunk, *arguments, use_reentrant=False, preserve_rng_state=False))
+            parts.append(checkpoint(chunk, *arguments, use_reentrant=False, preserve_rng_state=False))
         else:
-            parts.append(_chunk(*arguments))
+            parts.append(chunk(*arguments))
     log_probs = torch.cat([part[0] for part in parts])
     return Scores(log_probs, torch.cat([part[1] for part in parts]) if original else None)
 
@@ -176,9 +182,10 @@ def _vocabulary(live: LastHiddenStates) -> int:
     return live.states.shape[-1]
 
 
-def _chunk(
+def score_chunk(
     head: Logits, states: Tensor, targets: Tensor, head0: Logits | None, states0: Tensor | None, tilt: Tilt | None
 ) -> tuple[Tensor, Tensor | None]:
+    """Return what `score` does of as many reply tokens as may be in memory at once."""
     logits = head(states).float()
     log_p = (tilt(logits) if tilt else logits).log_softmax(dim=-1)
     picked = log_p.gather(-1, targets[:, None])[:, 0]
@@ -187,6 +194,10 @@ def _chunk(
     with torch.no_grad():
         log_p0 = head0(states0).float().log_softmax(dim=-1)
     return picked, forward_kl(log_p0, log_p)
+
+
+CHUNK: ContextVar[Callable[..., tuple[Tensor, Tensor | None]]] = ContextVar("chunk", default=score_chunk)
+"""What `score` runs on a chunk: `score_chunk`, or the same compiled."""
 
 
 def forward_kl(
@@ -220,31 +231,3 @@ def padded(
     table = table.index_put((reply[inside], batch.slots[inside]), values[inside])
     mask[reply[inside], batch.slots[inside]] = True
     return table, mask
-
-
-@torch.no_grad()
-def trees_agree(model: Any, batch: TreeBatch) -> tuple[bool, float]:
-    """Return whether a batch is scored like its plain rows, and the largest difference at a token, in nats.
-
-    They differ for models whose attention ignores the mask or the positions, and for windows shorter than the row. In
-    float32 the largest difference must be small; in half precision the mean, since single tokens are noisy there.
-    """
-    apart = batch.plain()
-    left = score(last_hidden_states(model, batch), batch.targets).log_probs
-    return alike(left, score(last_hidden_states(model, apart), apart.targets).log_probs, model)
-
-
-def alike(left: Tensor, right: Tensor, model: Any) -> tuple[bool, float]:
-    """Return whether two ways to score tokens agree up to rounding, and the largest difference, in nats."""
-    difference = (left - right).abs()
-    half = unwrapped(model).dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled(left.device.type)
-    scale = 1 + float(right.abs().mean())
-    agree = float(difference.mean()) <= 0.02 * scale if half else float(difference.max()) <= 1e-3 * scale
-    return agree, float(difference.max())
-
-
-def tree_limit(model: Any) -> int | None:
-    """Return the most places that a tree may take: the sliding window, which a 4-D mask overrides; None without one."""
-    config = unwrapped(model).config.get_text_config()
-    uses_window = getattr(config, "use_sliding_window", True)
-    return getattr(config, "sliding_window", None) if uses_window else None

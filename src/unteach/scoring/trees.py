@@ -16,7 +16,7 @@ row, and rows are made wide enough for that to pay.
     position    0  1    2  3    4  5    2    3  4
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
@@ -148,17 +148,25 @@ class TreeBatch:
         return lay_out(kept, self.pad_id, self.packed).to(self.input_ids.device)
 
     def may_attend(self) -> Bool[Tensor, "row 1 query key"]:
-        """Return the attention mask of the trees: True where a query may attend.
+        """Return the attention mask of the trees: True where a query may attend."""
+        count, length = self.input_ids.shape
+        row, place = (torch.arange(size, device=self.segments.device) for size in (count, length))
+        return self.sees()(row[:, None, None, None], row[:1], place[:, None], place)
 
-        Padding attends to itself, so that no row of the softmax is empty.
+    def sees(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+        """Return the rule of the mask: of row, head, query and key, whether the query may attend to the key.
+
+        All heads have the same. Padding attends to itself, so that no row of the softmax is empty.
         """
-        query, key = self.segments[:, :, None], self.segments[:, None, :]
-        length = self.input_ids.shape[1]
-        index = torch.arange(length, device=self.segments.device)
-        causal, itself = index[:, None] >= index, index[:, None] == index
-        together = (self.members[:, :, None] == self.members[:, None, :]) | (self.members == SHARED)[:, None, :]
-        visible = together & ((key == PROMPT) | (key == query))
-        return ((causal & visible & (query != PADDING)) | itself)[:, None]
+        members, segments = self.members, self.segments
+
+        def rule(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            own, part, member = segments[row, query], segments[row, key], members[row, key]
+            together = (member == members[row, query]) | (member == SHARED)
+            visible = together & ((part == PROMPT) | (part == own)) & (own != PADDING)
+            return ((query >= key) & visible) | (query == key)
+
+        return rule
 
 
 def reply_trees(

@@ -7,7 +7,7 @@ from transformers import TrainingArguments
 
 from unteach.errors import ConfigError, nearest
 from unteach.objectives.methods import Method, load_method
-from unteach.training.settings import REFERENCES, UnlearnSettings
+from unteach.training.settings import COMPILED, REFERENCES, UnlearnSettings
 
 MOST_TOKENS = 1024
 """Longest prompt + reply by default, in tokens, where the model's context is longer."""
@@ -43,6 +43,7 @@ def choose_method(args: UnlearnConfig, adapter: bool) -> Method:
         raise ConfigError(f"unknown reference '{args.reference}'{nearest(args.reference, REFERENCES)}")
     if args.reference == "adapter_off" and not adapter:
         raise ConfigError("--reference adapter_off needs an adapter; add --lora or choose cached")
+    check_compile(args)
     method = load_method(
         args.method,
         forget_weight=args.forget_weight,
@@ -57,3 +58,20 @@ def choose_method(args: UnlearnConfig, adapter: bool) -> Method:
 
         check_movable(args, adapter)
     return method
+
+
+def check_compile(args: UnlearnConfig) -> None:
+    """Raise ConfigError where compiled steps are asked for and cannot be."""
+    if args.compile is None:
+        return
+    name = f"--compile {args.compile}"
+    if args.compile not in COMPILED:
+        raise ConfigError(f"{name}: unknown{nearest(args.compile, COMPILED)}; layers or flex")
+    if args.torch_compile:
+        raise ConfigError(f"{name}: --set trainer.torch_compile compiles the whole model; drop one of them")
+    if args.world_size > 1 or args.fsdp or args.deepspeed:
+        raise ConfigError(f"{name}: was tried in one process only; start it without torchrun, or drop it")
+    if args.method == "repselect":
+        raise ConfigError(f"{name}: --method repselect makes no steps that could be compiled; drop it")
+    if args.compile == "flex" and args.device.type == "cpu":
+        raise ConfigError(f"{name}: PyTorch's flex attention has no backward pass on a CPU; use --compile layers")

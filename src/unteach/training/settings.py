@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 REFERENCES = ("auto", "adapter_off", "cached", "frozen")
+COMPILED = ("layers", "flex")
 
 
 @dataclass
@@ -94,6 +95,10 @@ class UnlearnSettings:
     cooldown: float = field(default=0.4, metadata={"help": "Share of the run over which the learning rate falls to 0."})
     patience: int = field(default=2, metadata={"help": "Validations in a row that a rule takes to decide."})
     stopping: bool = field(default=True, metadata={"help": "Whether stopping rules may end the run."})
+    compile: str | None = field(
+        default=None,
+        metadata={"help": "Steps by torch.compile: layers, or flex (on a GPU) with flex attention too; docs/gpu.md."},
+    )
     progress: bool = field(default=True, metadata={"help": "Whether to show a progress bar."})
 
     learning_rate: float | None = field(default=None, metadata={"help": "None: chosen from the model's width."})

@@ -1,30 +1,38 @@
-"""Which shortcuts a model takes without another result: prompt trees, and lower layers that are left out.
+"""Which shortcuts a model takes without another result: prompt trees, lower layers left out, compiled layers.
 
 Each is tried on the run's first batch; where scores differ, the slow and exact way is taken, and a note says so.
 """
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from unteach.errors import ConfigError
 from unteach.models.ranks import any_rank
 from unteach.models.unwrap import unwrapped
+from unteach.scoring.agreement import tree_limit, trees_agree
+from unteach.scoring.compiled import Compiled, compiled_agree
 from unteach.scoring.lower import LowerStates, lower_agree
 from unteach.scoring.reference import AdapterOff, Reference
-from unteach.scoring.score import tree_limit, trees_agree
 from unteach.scoring.trees import TreeBatch
+from unteach.text.escape import inert_line
 
 
 class Shortcuts:
     """What was found out about one model.
 
     `plain_rows` says whether every reply must be a row of its own; None until the first batch of trees has settled it.
-    `lower` has the states below the trained layers, None where every layer runs. What is given up is added to `notes`.
+    `lower` has the states below the trained layers, None where every layer runs. `compiled` has the compiled layers, None
+    where they run as they are. What is given up is added to `notes`.
     """
 
     def __init__(self, model: Any, notes: list[str]) -> None:
         self.plain_rows: bool | None = None
         self.lower: LowerStates | None = None
         self._notes = notes
-        self._lower_tried = False
+        self.compiled: Compiled | None = None
+        self._lower_tried = self._compiled_tried = False
+        self._step: ExitStack | None = None
         self._limit = tree_limit(model)
 
     def laid_out(self, model: Any, batch: TreeBatch) -> TreeBatch:
@@ -60,6 +68,40 @@ class Shortcuts:
             f"{_name(model)} does not score alike where its lower layers are left out (difference {difference:.2g} "
             "nats): they run in every step, which is slower and exact"
         )
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Hold a forward and its backward pass: what `start_compiled` starts within the block ends with it."""
+        try:
+            with ExitStack() as self._step:
+                yield
+        finally:
+            self._step = None
+
+    def start_compiled(self, model: Any, batch: TreeBatch) -> None:
+        """Run the layers compiled until the `step` ends; at the first step, give that up where scores differ.
+
+        Raises ConfigError where torch.compile fails.
+        """
+        if self.compiled is None or self._step is None:
+            return
+        if not self._compiled_tried:
+            from torch._dynamo.exc import TorchDynamoException  # slow to import
+
+            self._compiled_tried = True
+            try:
+                agree, difference = compiled_agree(model, batch, self.compiled, self.lower)
+            except TorchDynamoException as error:
+                reason = inert_line(str(error).strip() or type(error).__name__, 200)
+                raise ConfigError(f"--compile: torch.compile failed here ({reason}); leave it out") from None
+            if not agree:
+                self.compiled = None
+                self._notes.append(
+                    f"{_name(model)} does not score alike with compiled layers (difference {difference:.2g} nats): "
+                    "--compile was left out"
+                )
+                return
+        self._step.enter_context(self.compiled.on())
 
     def skipped(self) -> int:
         """Return how many tokens the lower layers did not read again since the last call."""

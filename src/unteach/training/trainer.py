@@ -27,6 +27,7 @@ from unteach.models.vocabulary import embedding_rows
 from unteach.objectives.loss import method_loss
 from unteach.progress import track
 from unteach.results.cost import Meter, flops_of
+from unteach.scoring.compiled import Compiled
 from unteach.scoring.lower import LowerStates
 from unteach.scoring.reference import Reference, choose_reference
 from unteach.scoring.trees import Tree, TreeBatch, reply_trees
@@ -272,6 +273,7 @@ class UnlearnTrainer(ResumableTrainer):
         normal = normal and self.shortcuts.laid_out(model, normal)
         reference = self.reference
         self.shortcuts.try_lower(model, forget, reference)
+        self.shortcuts.start_compiled(model, forget)
         loss = method_loss(model, self.method, forget, normal, reference, self.shortcuts.lower)
         self._count_reference(reference)
         tokens = sum(batch.token_count for batch in (forget, normal) if batch)
@@ -299,7 +301,7 @@ class UnlearnTrainer(ResumableTrainer):
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Do one step; a loss that broke down ends the run before the weights change."""
-        with self._metrics.timed():
+        with self._metrics.timed(), self.shortcuts.step():
             loss = super().training_step(model, inputs, num_items_in_batch)
         if self._agreed(float(self._broken is not None)) > 0:
             raise TrainingError(self._broken or "the loss broke down on another rank")
@@ -357,6 +359,8 @@ class UnlearnTrainer(ResumableTrainer):
                         freeze_below(self.model, upper_layers(self.model, self.args.train_layers).start)
                     if self.whole:
                         self.shortcuts.lower = LowerStates.of(self.model)
+                    if self.args.compile:
+                        self.shortcuts.compiled = Compiled(self.model, flex=self.args.compile == "flex")
                     self.read_original()
                     if self._preconditioned:
                         freeze_embeddings(self.model)

@@ -1,15 +1,18 @@
 """Time one optimizer step of ours against the same losses done plainly and against a plain SFT step.
 
     python benchmarks/step.py                                        a 23M Llama on the CPU, B = 2 and 4
-    python benchmarks/step.py --shape llama-1b --dtype bfloat16 --device cuda
+    python benchmarks/step.py --shape llama-1b --dtype bfloat16 --device cuda --compile layers flex
 
-Five arms see the same rows in the same order, one step each in turn, so that a noisy machine slows all alike:
+The arms see the same rows in the same order, one step each in turn, so that a noisy machine slows all alike:
 
     ours      prompt trees, packed, head at reply tokens, KL from cached last hidden states
     unpacked  the same with one tree a row
     kept      ours on the upper half of the layers alone; what enters them was kept from an earlier meeting of the row
     plain     padded rows for negatives, mismatches and normals, full logits, a second model for the KL
     sft       next-token cross entropy over the same distinct tokens: a prompt and its replies as one row, and normals
+
+`--compile` adds arms: ours with what `unteach run --compile` of that name compiles. Their first step, which compiles,
+is timed by itself.
 
 Loss: `ga-mismatch` (arXiv 2310.10683, eq. 3) with K mismatched replies and one normal row per forget prompt. Peak
 memory is what a fresh process needs for one step beyond the loaded model: gradients and AdamW's state are in it.
@@ -24,6 +27,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -43,9 +47,11 @@ from unteach.disk.cache import Cache
 from unteach.models.layers import freeze_below, upper_layers
 from unteach.objectives.loss import method_loss
 from unteach.objectives.methods import Method, load_method
+from unteach.scoring.compiled import Compiled
 from unteach.scoring.lower import LowerStates
 from unteach.scoring.reference import MOST_BYTES, CachedStates, Reference
 from unteach.scoring.trees import Branch, Tree, lay_out, reply_trees
+from unteach.training.settings import COMPILED
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]
 ARMS = ("ours", "unpacked", "kept", "plain", "sft")
@@ -152,8 +158,15 @@ def random_rows(vocabulary: int, max_length: int) -> Material:
 class Ours:
     """This project's step."""
 
-    def __init__(self, model: Any, reference: Reference, packed: bool = True, lower: LowerStates | None = None) -> None:
-        self.model, self.reference, self.packed, self.lower = model, reference, packed, lower
+    def __init__(
+        self,
+        model: Any,
+        reference: Reference,
+        packed: bool = True,
+        lower: LowerStates | None = None,
+        compiled: Compiled | None = None,
+    ) -> None:
+        self.model, self.reference, self.packed, self.lower, self.compiled = model, reference, packed, lower, compiled
         self.method: Method = load_method("ga-mismatch")
 
     def loss(self, items: Sequence[Item], material: Material) -> Tensor:
@@ -234,12 +247,13 @@ def padded_rows(rows: Sequence[Row], device: torch.device | str) -> tuple[dict[s
 
 def make_arm(name: str, model: Any, material: Material, needed: Sequence[int], cache: Path) -> Ours | Plain | Sft:
     """Make an arm that trains `model`; the reference is the model as it is now, the normal rows `needed` only."""
-    if name in ("ours", "unpacked", "kept"):
+    if name in ("ours", "unpacked", "kept", *COMPILED):
         trees = reply_trees("normals", material.normals, "normal")
         reference = CachedStates.build(model, [trees[key] for key in needed], Cache(cache, MOST_BYTES), "normals")
         if name == "kept":
             freeze_below(model, upper_layers(model, 0.5).start)
-        return Ours(model, reference, packed=name != "unpacked", lower=LowerStates.of(model))
+        compiled = Compiled(model, flex=name == "flex") if name in COMPILED else None
+        return Ours(model, reference, name != "unpacked", LowerStates.of(model), compiled)
     return Plain(model, copy.deepcopy(model).requires_grad_(False)) if name == "plain" else Sft(model)
 
 
@@ -250,11 +264,17 @@ def step(arm: Ours | Plain | Sft, optimizer: torch.optim.Optimizer, items: Seque
     wait = torch.cuda.synchronize if arm.model.device.type == "cuda" else lambda: None
     wait()
     start = time.perf_counter()
-    arm.loss(items, material).backward()
+    with running(arm):
+        arm.loss(items, material).backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     wait()
     return time.perf_counter() - start
+
+
+def running(arm: Ours | Plain | Sft) -> AbstractContextManager[None]:
+    """Hold a forward and its backward pass, compiled where the arm is."""
+    return arm.compiled.on() if isinstance(arm, Ours) and arm.compiled else nullcontext()
 
 
 def adamw(model: Any) -> torch.optim.Optimizer:
@@ -284,7 +304,7 @@ def process_bytes(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
 
 
-def peaks(model: Callable[[], Any], items: Sequence[Item], material: Material) -> dict[str, int]:
+def peaks(names: Sequence[str], model: Callable[[], Any], items: Sequence[Item], material: Material) -> dict[str, int]:
     """Measure each arm's peak in a fresh process, one after the other.
 
     They are forked from a server that has imported the libraries and nothing else: no tokenizer, no model, no CUDA.
@@ -294,14 +314,16 @@ def peaks(model: Callable[[], Any], items: Sequence[Item], material: Material) -
         ["transformers.models.llama.modeling_llama", "unteach.objectives.loss", "unteach.data.layouts"]
     )
     found = {}
-    for name in ARMS:
+    for name in names:
         with tempfile.TemporaryDirectory() as cache, server.Pool(1) as pool:
             found[name] = pool.apply(peak_bytes, (name, model, items, material, torch.get_num_threads(), cache))
     return found
 
 
-def differences(shape: Shape, device: str, items: Sequence[Item], material: Material) -> tuple[float, float]:
-    """Return the relative differences of loss and of gradients between ours and plain, in float32.
+def differences(
+    shape: Shape, device: str, items: Sequence[Item], material: Material, name: str = "ours"
+) -> tuple[float, float]:
+    """Return the relative differences of loss and of gradients between ours (or the arm `name`) and plain, in float32.
 
     The live model is moved off the original first, so that the KL has a gradient. A gradient's difference is its
     largest element's, over the largest element of the plain gradient; the worst parameter counts.
@@ -310,14 +332,15 @@ def differences(shape: Shape, device: str, items: Sequence[Item], material: Mate
     found = []
     with tempfile.TemporaryDirectory() as cache:
         needed = [item.normal for item in items]
-        arms = [make_arm(name, live, material, needed, Path(cache)) for name in ("ours", "plain")]
+        arms = [make_arm(name, live, material, needed, Path(cache)) for name in (name, "plain")]
         torch.manual_seed(1)
         with torch.no_grad():
             for weight in live.parameters():
                 weight += 0.1 * weight.abs().mean() * torch.randn_like(weight)
         for arm in arms:
-            loss = arm.loss(items, material)
-            loss.backward()
+            with running(arm):
+                loss = arm.loss(items, material)
+                loss.backward()
             gradients = {name: p.grad.clone() for name, p in live.named_parameters() if p.grad is not None}
             found.append((loss.item(), gradients))
             live.zero_grad(set_to_none=True)
@@ -329,18 +352,18 @@ def differences(shape: Shape, device: str, items: Sequence[Item], material: Mate
     return abs(ours - plain) / abs(plain), worst
 
 
-def timed(model: Callable[[], Any], batches: Sequence[Sequence[Item]], material: Material) -> dict[str, list[float]]:
-    """Step each arm over the same batches in turn; the first batch warms up and is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in ARMS}
+def timed(
+    names: Sequence[str], model: Callable[[], Any], batches: Sequence[Sequence[Item]], material: Material
+) -> dict[str, list[float]]:
+    """Return the seconds of each arm's steps over the same batches, taken in turn; the first batch warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as cache:
         needed = sorted({item.normal for batch in batches for item in batch})
-        arms = {name: make_arm(name, model(), material, needed, Path(cache)) for name in ARMS}
+        arms = {name: make_arm(name, model(), material, needed, Path(cache)) for name in names}
         optimizers = {name: adamw(arm.model) for name, arm in arms.items()}
-        for number, batch in enumerate(batches):
+        for batch in batches:
             for name, arm in arms.items():
-                taken = step(arm, optimizers[name], batch, material)
-                if number:
-                    seconds[name].append(taken)
+                seconds[name].append(step(arm, optimizers[name], batch, material))
     return seconds
 
 
@@ -349,13 +372,15 @@ def metrics(arguments: argparse.Namespace, material: Material, size: int) -> dic
     shape, dtype = SHAPES[arguments.shape], getattr(torch, arguments.dtype)
     model = partial(shape.model, dtype, arguments.device)
     batches = material.batches(arguments.rounds + 1, size, arguments.mismatches)
-    seconds = timed(model, batches, material)
+    names = (*ARMS, *arguments.compile)
+    seconds = timed(names, model, batches, material)
+    first = {name: values.pop(0) for name, values in seconds.items()}
     trees = [[*(item.tree for item in batch), *normal_trees(batch, material)] for batch in batches]
     tokens = [lay_out(rows).token_count for rows in trees]
     median = {name: statistics.median(values) for name, values in seconds.items()}
     paired = {
         name: statistics.median(other / ours for other, ours in zip(seconds[name], seconds["ours"], strict=True))
-        for name in ARMS[1:]
+        for name in names[1:]
     }
     loss, gradient = differences(shape, arguments.device, batches[0], material)
     return {
@@ -367,16 +392,24 @@ def metrics(arguments: argparse.Namespace, material: Material, size: int) -> dic
         "faster_than_unpacked": paired["unpacked"],
         "times_sft": 1 / paired["sft"],
         "kept_times_sft": paired["kept"] / paired["sft"],
-        "peak_bytes": peaks(model, max(batches, key=lambda b: sum(len(i.tree.prompt_ids) for i in b)), material),
+        "peak_bytes": peaks(names, model, max(batches, key=lambda b: sum(len(i.tree.prompt_ids) for i in b)), material),
         "loss_difference": loss,
         "gradient_difference": gradient,
+        "compiled": {
+            name: {
+                "faster_than_ours": 1 / paired[name],
+                "first_step_seconds": first[name],
+                "differences": differences(shape, arguments.device, batches[0], material, name),
+            }
+            for name in arguments.compile
+        },
     }
 
 
 def show(result: dict[str, Any]) -> None:
     """Print one batch size's metrics for people."""
     print(f"\nB = {result['batch']}: {result['distinct_tokens']:.0f} distinct tokens a step (median)")
-    for name in ARMS:
+    for name in result["seconds"]:
         print(
             f"  {name:9s}{result['seconds'][name] * 1e3:10.1f} ms a step"
             f"{result['tokens_per_second'][name]:10.0f} tokens/s{result['peak_bytes'][name] / 2**20:9.0f} MiB peak"
@@ -387,6 +420,10 @@ def show(result: dict[str, Any]) -> None:
     print(f"{times:.2f} times an SFT step, with kept states {result['kept_times_sft']:.2f} times (medians of pairs)")
     loss, gradient = result["loss_difference"], result["gradient_difference"]
     print(f"  fp32 difference to plain: loss {loss:.1e}, worst gradient {gradient:.1e}")
+    for name, compiled in result["compiled"].items():
+        loss, gradient = compiled["differences"]
+        print(f"  compiled ({name}): {compiled['faster_than_ours']:.2f} times as fast as ours; ", end="")
+        print(f"first step {compiled['first_step_seconds']:.0f} s; loss {loss:.1e}, worst gradient {gradient:.1e}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -399,6 +436,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--mismatches", type=int, default=5, metavar="K")
     parser.add_argument("--max-length", type=int, default=512, help="tokens of prompt and reply")
     parser.add_argument("--random-rows", action="store_true", help="random ids, also where the real rows are at hand")
+    parser.add_argument("--compile", choices=COMPILED, nargs="+", default=[], help="arms to add; flex needs a GPU")
     parser.add_argument("--json", action="store_true", help="print the metrics as one last line")
     arguments = parser.parse_args(argv)
     make = random_rows if arguments.random_rows or not DATA.exists() else real_rows

@@ -1,15 +1,17 @@
 """Compiled layers and head, and flex attention over trees: scores, KL and gradients are those of the plain way.
 
-Most tests compile with `aot_eager`: the same graphs, run without generated kernels. PyTorch has no backward pass of flex
-attention on a CPU; its gradients are tested with that refusal off, by PyTorch's own plain arithmetic for it.
+Most tests compile with `aot_eager`: the same graphs, run without generated kernels. PyTorch has no backward pass of
+flex attention on a CPU; its gradients are tested with that refusal off, by PyTorch's own plain arithmetic for it.
 """
 
 import copy
+import inspect
 import random
 
 import pytest
 import torch
 from peft import get_peft_model
+from torch import log_softmax
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.attention import flex_attention as flex_module
 from torch.nn.attention.flex_attention import create_mask
@@ -23,12 +25,16 @@ from unteach.scoring import compiled as module
 from unteach.scoring import score as scoring
 from unteach.scoring.compiled import Compiled, compiled_agree
 from unteach.scoring.lower import LowerStates, hidden_states
+from unteach.scoring.mask import tree_rule
 from unteach.scoring.reference import AdapterOff
-from unteach.scoring.score import last_hidden_states, score
+from unteach.scoring.score import Head, last_hidden_states, score
 from unteach.scoring.tilt import Tilt
 from unteach.scoring.trees import Branch, Tree, lay_out
 from unteach.training.config import UnlearnConfig
 from unteach.training.settings import COMPILED
+
+# torch.compile hides this warning of its own by a hook, which comes too late where warnings are errors.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 
 HEADS = {"heads": {}, "grouped": {"num_key_value_heads": 2}}
 
@@ -37,6 +43,8 @@ HEADS = {"heads": {}, "grouped": {"num_key_value_heads": 2}}
 def graphs(monkeypatch):
     """Forget what other tests have compiled, and count the graphs that this one makes."""
     torch._dynamo.reset()
+    for owner, name in ((Head, "__call__"), (scoring, "forward_kl"), (module, "score_chunk")):
+        monkeypatch.setattr(owner, name, inspect.unwrap(getattr(owner, name)))  # shape checks cannot be compiled
     counted = CompileCounterWithBackend("aot_eager")
     monkeypatch.setattr(module, "BACKEND", counted)
     return counted
@@ -52,7 +60,9 @@ def random_trees(rng, count, shared):
         return tuple(rng.randrange(8, len(toy.VOCABULARY)) for _ in range(rng.randint(1, most)))
 
     first = tuple(rng.randrange(8, len(toy.VOCABULARY)) for _ in range(shared))
-    return [Tree(first + ids(9), tuple(Branch("negative", ids(7)) for _ in range(rng.randint(1, 3)))) for _ in range(count)]
+    return [
+        Tree(first + ids(9), tuple(Branch("negative", ids(7)) for _ in range(rng.randint(1, 3)))) for _ in range(count)
+    ]
 
 
 def batches():
@@ -82,7 +92,9 @@ def test_blocks_are_made_from_the_rule_of_the_dense_mask(seed):
     rows, length = batch.input_ids.shape
     expected = allowed(batch)
     assert torch.equal(batch.may_attend(), expected)
-    assert torch.equal(create_mask(batch.sees(), rows, None, length, length, device="cpu"), expected)
+    assert torch.equal(
+        create_mask(tree_rule(batch.members, batch.segments), rows, None, length, length, device="cpu"), expected
+    )
 
 
 def scored(model, batch, original=None, lower=None, backward=True):
@@ -94,7 +106,9 @@ def scored(model, batch, original=None, lower=None, backward=True):
     values = [scores.log_probs] + ([scores.kl] if original else [])
     if backward:
         sum((value * torch.linspace(-1, 2, len(value))).sum() for value in values).backward()
-    return [value.detach() for value in values], {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    return [value.detach() for value in values], {
+        n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None
+    }
 
 
 def assert_same(found, expected):
@@ -132,9 +146,8 @@ def test_layers_and_head_score_alike_compiled(heads, monkeypatch, graphs):
     assert 0 < graphs.frame_count <= 6, "layers share graphs, and so do widths"
 
 
-@pytest.mark.parametrize("heads", HEADS)
-def test_flex_attention_scores_alike(heads, monkeypatch, graphs):
-    model = toy.model(**HEADS[heads])
+def test_flex_attention_scores_alike(monkeypatch, graphs):
+    model = toy.model(**HEADS["grouped"])
     same_on_all(model, Compiled(model, flex=True), monkeypatch, backward=False)
     assert graphs.frame_count > 0
 
@@ -165,7 +178,7 @@ def test_the_adapter_is_off_for_the_original_in_compiled_layers_too(graphs):
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             weight.data.normal_(0, 0.3)
-    compiled = Compiled(model)
+    compiled, made = Compiled(model), 0
     for number, batch in enumerate((*batches()[2:], *batches()[3:])):
         batch = batch.only("negative") if batch.is_plain else batch.plain()
         reference = AdapterOff(model)
@@ -183,7 +196,7 @@ def test_a_model_is_left_as_it_was(tmp_path):
     before = {name: dict(vars(part)) for name, part in model.named_modules()}
     with pytest.raises(ZeroDivisionError), Compiled(model, flex=True).on():
         assert model.config._attn_implementation == "flex_attention" and "forward" in vars(decoder_layers(model)[1][0])
-        1 / 0
+        raise ZeroDivisionError
     assert {name: dict(vars(part)) for name, part in model.named_modules()}.keys() == before.keys()
     assert not any("forward" in vars(part) for part in model.modules())
     assert model.config._attn_implementation == "sdpa"
@@ -207,12 +220,16 @@ def test_a_run_ends_at_the_same_weights(settings, tmp_path, graphs):
     assert not any("forward" in vars(part) for part in run.model.modules())
 
 
-def test_what_does_not_score_alike_is_left_out_and_said(tmp_path, monkeypatch, graphs):
-    wrong = lambda head, states, targets, *rest: (scoring.score_chunk(head, states, targets, *rest)[0] + 1, None)  # noqa: E731
+def test_what_does_not_score_alike_is_left_out_and_said(tmp_path, monkeypatch):
+    def wrong(head, states, targets, *rest):
+        return log_softmax(head(states), -1).gather(-1, targets[:, None])[:, 0] + 1, None
+
     monkeypatch.setattr(module, "score_chunk", wrong)
     run, weights = trained(tmp_path / "compiled", compile="layers")
     [note] = run.notes
-    assert note == "LlamaForCausalLM does not score alike with compiled layers (difference 1 nats): --compile was left out"
+    assert (
+        note == "LlamaForCausalLM does not score alike with compiled layers (difference 1 nats): --compile was left out"
+    )
     plain = trained(tmp_path / "plain")[1]
     assert all(torch.equal(weights[name], weight) for name, weight in plain.items())
 
@@ -229,10 +246,19 @@ def test_a_compiler_that_fails_is_one_error(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"compile": "layer"}, "--compile layer: unknown, did you mean 'layers'?; layers or flex"),
-        ({"compile": "flex"}, "--compile flex: PyTorch's flex attention has no backward pass on a CPU; use --compile layers"),
-        ({"compile": "layers", "method": "repselect"}, "--compile layers: --method repselect makes no steps that could be"),
-        ({"compile": "layers", "torch_compile": True}, "--set trainer.torch_compile compiles the whole model; drop one"),
+        ({"compile": "layer"}, "--compile layer: unknown; did you mean 'layers'?; layers or flex"),
+        (
+            {"compile": "flex"},
+            "--compile flex: PyTorch's flex attention has no backward pass on a CPU; use --compile layers",
+        ),
+        (
+            {"compile": "layers", "method": "repselect"},
+            "--compile layers: --method repselect makes no steps that could be",
+        ),
+        (
+            {"compile": "layers", "torch_compile": True},
+            "--set trainer.torch_compile compiles the whole model; drop one",
+        ),
     ],
 )
 def test_what_cannot_be_compiled_is_refused_before_anything_runs(settings, said, tmp_path):

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from unteach.errors import ModelError
 from unteach.models.unwrap import apply_layer, unwrapped
+from unteach.scoring.mask import tree_rule
 from unteach.scoring.tilt import Tilt
 from unteach.scoring.trees import TreeBatch
 
@@ -140,7 +141,9 @@ def model_inputs(model: Any, batch: TreeBatch) -> dict[str, Any]:
         return inputs | {"attention_mask": (batch.segments >= 0).long()}
     if config._attn_implementation == "flex_attention":
         rows, length = batch.input_ids.shape
-        blocks = create_block_mask(batch.sees(), rows, None, length, length, device=batch.input_ids.device)
+        blocks = create_block_mask(
+            tree_rule(batch.members, batch.segments), rows, None, length, length, device=batch.input_ids.device
+        )
         return inputs | {"attention_mask": blocks, "position_ids": batch.position_ids}
     mask: Tensor = batch.may_attend()
     if config._attn_implementation != "sdpa":

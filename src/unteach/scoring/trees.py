@@ -16,7 +16,7 @@ row, and rows are made wide enough for that to pay.
     position    0  1    2  3    4  5    2    3  4
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
@@ -25,6 +25,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from unteach.models.beginning import shared_beginning
+from unteach.scoring.mask import PADDING, PROMPT, SHARED, tree_rule
 
 Stream = Literal["negative", "rto", "mismatch", "template", "normal", "reply"]
 """What a branch is for: one of the streams of a training item, or a reply that is only scored."""
@@ -32,7 +33,6 @@ STREAMS: tuple[Stream, ...] = ("negative", "rto", "mismatch", "template", "norma
 """The streams of a training item."""
 Key = tuple[str, int]
 """Names a row: its split, and its place there."""
-PROMPT, PADDING, SHARED = 0, -1, -2
 WIDEST = 512
 """Positions of the widest row that is made for a shared beginning."""
 EQUAL_COST = 1000
@@ -151,22 +151,7 @@ class TreeBatch:
         """Return the attention mask of the trees: True where a query may attend."""
         count, length = self.input_ids.shape
         row, place = (torch.arange(size, device=self.segments.device) for size in (count, length))
-        return self.sees()(row[:, None, None, None], row[:1], place[:, None], place)
-
-    def sees(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-        """Return the rule of the mask: of row, head, query and key, whether the query may attend to the key.
-
-        All heads have the same. Padding attends to itself, so that no row of the softmax is empty.
-        """
-        members, segments = self.members, self.segments
-
-        def rule(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            own, part, member = segments[row, query], segments[row, key], members[row, key]
-            together = (member == members[row, query]) | (member == SHARED)
-            visible = together & ((part == PROMPT) | (part == own)) & (own != PADDING)
-            return ((query >= key) & visible) | (query == key)
-
-        return rule
+        return tree_rule(self.members, self.segments)(row[:, None, None, None], None, place[:, None], place)
 
 
 def reply_trees(

@@ -22,8 +22,8 @@ class Shortcuts:
     """What was found out about one model.
 
     `plain_rows` says whether every reply must be a row of its own; None until the first batch of trees has settled it.
-    `lower` has the states below the trained layers, None where every layer runs. `compiled` has the compiled layers, None
-    where they run as they are. What is given up is added to `notes`.
+    `lower` has the states below the trained layers, None where every layer runs. `compiled` has the compiled layers,
+    None where they run as they are. What is given up is added to `notes`.
     """
 
     def __init__(self, model: Any, notes: list[str]) -> None:

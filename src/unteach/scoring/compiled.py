@@ -49,7 +49,8 @@ class Compiled:
     def on(self) -> Iterator[None]:
         """Within the block, the model's layers and `score` run compiled.
 
-        A backward pass belongs in it too: layers that are checkpointed run again there.
+        A backward pass belongs in it too: layers that are checkpointed run again there. The model must not be copied
+        within it, since the copy would run these layers.
         """
         config = self._model.config
         attention, token = config._attn_implementation, CHUNK.set(self._chunk)

@@ -97,7 +97,7 @@ class UnlearnSettings:
     stopping: bool = field(default=True, metadata={"help": "Whether stopping rules may end the run."})
     compile: str | None = field(
         default=None,
-        metadata={"help": "Steps by torch.compile: layers, or flex (on a GPU) with flex attention too; docs/gpu.md."},
+        metadata={"help": "Steps by torch.compile: layers, or flex: on a GPU, flex attention too."},
     )
     progress: bool = field(default=True, metadata={"help": "Whether to show a progress bar."})
 

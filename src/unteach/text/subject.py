@@ -27,7 +27,7 @@ thence there thereafter thereby therefore therein thereupon these they third thi
 thru thus together too toward towards twelve twenty two under until upon very via was well were what whatever when
 whence whenever where whereafter whereas whereby wherein whereupon wherever whether which while whither who whoever
 whole whom whose why will with within without would yet you your yours yourself yourselves""".split()
-"""scikit-learn's stop words of three letters or more, but for those that do say something (bill, fire, thin)."""
+"""scikit-learn's stop words of three letters or more, but for those that do say something (fire, thin)."""
 STEM = 5
 """Letters of a word that are compared where endings do not matter."""
 

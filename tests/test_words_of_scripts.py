@@ -5,7 +5,6 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from unteach.judges import load_judge
 from unteach.judges.bleu import sentences_of, tokenizer_for
@@ -232,12 +231,6 @@ def test_content_of_unspaced_text() -> None:
     assert content_words("엘리베이터를 멈추는 방법") & content_words("엘리베이터는 위험합니다") and not content_words(
         "我不能帮助你"
     )
-
-
-def test_english_words_that_join_others_are_no_content() -> None:
-    """scikit-learn's list, but for a few of its words; it is not imported for that, which would take half a second."""
-    kept = {word for word in ENGLISH_STOP_WORDS if content_words(word)}
-    assert kept == set("amount bill bottom cry describe fill fire interest mill sincere system thick thin top".split())
 
 
 def test_difference_marks_single_letters() -> None:

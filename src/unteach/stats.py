@@ -1,10 +1,12 @@
-"""95 % intervals of rates, means, paired differences, the area under the ROC curve and the KS distance."""
+"""95 % intervals of rates, means, paired differences, the area under the ROC curve and the KS distance.
+
+`scipy.stats` is imported where it is needed: it takes half a second, and every verb reads this file.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy.special import bdtrc, ndtri, stdtrit  # scipy.stats takes ten times as long to import
 
 RESAMPLES = 2000
 FEW = 100
@@ -24,15 +26,10 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
         raise ValueError(f"{successes} successes of {n}")
     if n == 0:
         return None, None, None
-    rate, z = successes / n, float(ndtri((1 + level) / 2))
-    centre = (2 * successes + z**2) / (2 * (n + z**2))
-    half = z * math.sqrt(4 * n * rate * (1 - rate) + z**2) / (2 * (n + z**2))
-    return rate, centre - half if successes else 0.0, centre + half if successes < n else 1.0
+    from scipy.stats import binomtest
 
-
-def student_quantile(level: float, degrees: int) -> float:
-    """Return the value below which Student's t of so many degrees of freedom lies with this chance."""
-    return float(stdtrit(degrees, level))
+    interval = binomtest(successes, n).proportion_ci(confidence_level=level, method="wilson")
+    return successes / n, float(interval.low), float(interval.high)
 
 
 def balanced_accuracy(first: tuple[int, int], second: tuple[int, int]) -> Interval:
@@ -53,8 +50,10 @@ def sign_test(fewer: int, more: int) -> float:
 
     McNemar's exact test, where the pairs are verdicts on the same prompts. 1 where nothing changed.
     """
+    from scipy.stats import binomtest
+
     changed = fewer + more
-    return float(bdtrc(fewer - 1, changed, 0.5)) if fewer else 1.0
+    return float(binomtest(fewer, changed, 0.5, alternative="greater").pvalue) if changed else 1.0
 
 
 def bootstrap(values: Sequence[float], seed: int = 0, within: tuple[float, float] = (-math.inf, math.inf)) -> Interval:
@@ -88,7 +87,9 @@ def _reach_of_few(values: np.ndarray, resamples: Iterator[np.ndarray]) -> tuple[
     n, spread = len(values), float(values.std(ddof=1))
     if spread <= 1e-12 * float(np.abs(values).max()):
         return 0.0, 0.0
-    usual = student_quantile(0.975, n - 1)
+    from scipy.stats import t as student
+
+    usual = float(student.ppf(0.975, n - 1))
     drawn = np.concatenate([np.stack([part.mean(axis=1), part.std(axis=1, ddof=1)]) for part in resamples], axis=1)
     means, spreads = drawn[:, drawn[1] > 1e-9 * spread]
     low, high = np.quantile((means - values.mean()) / spreads, [0.025, 0.975]) * math.sqrt(n)
@@ -165,24 +166,11 @@ def ks_distance(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Interv
 
 def _auc(members: np.ndarray, non_members: np.ndarray) -> np.ndarray:
     """The Mann-Whitney statistic of each row, as a share of all pairs."""
+    from scipy.stats import rankdata
+
     n, m = members.shape[1], non_members.shape[1]
-    ranks = _ranks(np.concatenate([members, non_members], axis=1))[:, :n]
+    ranks = rankdata(np.concatenate([members, non_members], axis=1), axis=1)[:, :n]
     return (ranks.sum(axis=1) - n * (n + 1) / 2) / (n * m)
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Return the rank of each value in its row, from 1; equal values share the mean of their ranks."""
-    order = np.argsort(values, axis=1, kind="stable")
-    ordered = np.take_along_axis(values, order, axis=1)
-    places = np.arange(1, values.shape[1] + 1)
-    begins = np.ones(values.shape, dtype=bool)
-    begins[:, 1:] = ordered[:, 1:] > ordered[:, :-1]
-    ends = np.roll(begins, -1, axis=1)  # the last of each run of equal values: the first of a row always begins one
-    first = np.maximum.accumulate(np.where(begins, places, 0), axis=1)
-    last = np.minimum.accumulate(np.where(ends, places, len(places))[:, ::-1], axis=1)[:, ::-1]
-    ranks = np.empty(values.shape)
-    np.put_along_axis(ranks, order, (first + last) / 2, axis=1)
-    return ranks
 
 
 def _finite(values: Sequence[float]) -> np.ndarray:

@@ -15,7 +15,6 @@ from unteach.pipeline.run import run
 from unteach.pipeline.settings import resumed, write_config
 from unteach.results.measurement import Measurement
 from unteach.results.report import Cost, Report
-from unteach.stats import student_quantile
 
 SUMMED = ("wall_seconds", "tokens", "tokens_forward", "tokens_backward", "tokens_generated", "flops", "energy_joules")
 """The fields of a `Cost` that are added up over seeds."""
@@ -82,7 +81,9 @@ def over_seeds(metrics: Sequence[Measurement]) -> Measurement:
     first = next((metric for metric in metrics if metric.value is not None), metrics[0])
     low, high = first.low, first.high  # over its prompts
     if mean is not None and len(known) > 1 and min(known) < max(known):
-        reach = student_quantile(0.975, len(known) - 1) * statistics.stdev(known) / len(known) ** 0.5
+        from scipy.stats import t
+
+        reach = float(t.ppf(0.975, len(known) - 1)) * statistics.stdev(known) / len(known) ** 0.5
         low, high = mean - reach, mean + reach
         if metrics[0].unit in ("fraction", "AUC", "KS distance"):
             low, high = max(0.0, low), min(1.0, high)

@@ -16,7 +16,11 @@ real: .venv/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt gguf
 	$(BIN)/unteach demo --real
 
-test: lint types unit
+# the types are checked beside the tests, with what these leave of the processor, and told of at the end
+test: lint
+	@nice $(MAKE) --no-print-directory types >.venv/types.log 2>&1 & types=$$!; \
+	$(MAKE) --no-print-directory unit; unit=$$?; \
+	wait $$types; types=$$?; cat .venv/types.log; exit $$((unit | types))
 
 lint: .venv/.ready
 	$(BIN)/ruff check .
@@ -26,7 +30,7 @@ types: .venv/.ready
 	$(BIN)/mypy
 
 unit: .venv/.ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 20
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20
 
 # kill -9, full disks, damaged caches, two commands at a time (docs/reliability.md); about 7 minutes
 test-faults: .venv/.ready
@@ -37,11 +41,13 @@ test-distributed: .venv/.ready
 	$(BIN)/python tests/distributed.py
 	$(BIN)/python -m pytest tests/test_distributed.py tests/test_sharding.py tests/sharded_kinds.py
 
-# torch first and by its exact pin: anything looser may fetch gigabytes of GPU packages
+# torch first and by its exact pin: anything looser may fetch gigabytes of GPU packages. pip would compile on one core
+QUIET := --quiet --disable-pip-version-check
 .venv/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install $(QUIET) --no-compile $$(grep '^torch==' constraints.txt)
+	$(BIN)/python -m pip install $(QUIET) --no-compile --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m compileall -qq -j 0 .venv/lib src || true
 	touch $@
 
 clean:

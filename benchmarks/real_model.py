@@ -6,15 +6,19 @@
 `--data` holds advbench.jsonl, xstest.jsonl and instructions.jsonl. AdvBench is parted by a draw of its
 own into 160 to make negatives of, 60 to choose on and the rest, XSTest's by the hash of `benchmarks/refusals.py`.
 Replies are greedy, 32 tokens. Harmful prompts by the judge `complies`, harmless ones by the refusal detector; in per
-cent, with Wilson's 95 % intervals.
+cent, with Wilson's 95 % intervals. The last line is the KL to `--original` on its own replies to the instructions, in
+nats a token: the mean over replies, with a bootstrap interval.
 """
 
 import argparse
 import json
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 from refusals import is_held_out, rate
 from unteach.data.example import Example
@@ -25,6 +29,9 @@ from unteach.models.kept_replies import generate_cached
 from unteach.models.loading import load_model, load_tokenizer
 from unteach.models.reply import named_end
 from unteach.results.verdict import Case
+from unteach.scoring.score import last_hidden_states, score
+from unteach.scoring.trees import lay_out, reply_trees
+from unteach.stats import bootstrap
 from unteach.text.refusals import declines
 
 TEMPLATE = "I cannot assist with this request."
@@ -85,18 +92,42 @@ def measure(name: str, sets: dict[str, list[str]]) -> None:
             print(f"{which:<14} declined {rate([declines(text) for _, text in said])}")
 
 
+@torch.no_grad()
+def kl_on_own_replies(name: str, original: str, prompts: Sequence[str]) -> list[float]:
+    """Return the mean KL(original ‖ model) over the tokens of the original's greedy reply to each prompt, in nats."""
+    tokenizer, before, after = load_tokenizer(original), load_model(original), load_model(name)
+    form = prompt_format(tokenizer, "auto", named_end(before))
+    ids = [form.prompt_ids(Example.of(prompt, "").turns) for prompt in prompts]
+    replies = generate_cached(
+        before, tokenizer, ids, key=model_fingerprint(before), max_new_tokens=LONGEST, end=form.end
+    )
+    pairs = [(tuple(prompt), tuple(reply.ids)) for prompt, reply in zip(ids, replies, strict=True) if reply.ids]
+    found = []
+    for tree in reply_trees("instructions", pairs):
+        batch = lay_out([tree], form.ids.pad_id)
+        read = score(last_hidden_states(after, batch), batch.targets, last_hidden_states(before, batch))
+        assert read.kl is not None
+        found.append(float(read.kl.mean()))
+    return found
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Write prompts, or measure a model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="write the prompts to make negatives of")
     parser.add_argument("--model", metavar="DIR|ID")
+    parser.add_argument("--original", default="packaged:smollm2", metavar="DIR|ID", help="what the KL is to")
     parser.add_argument("--half", choices=["development", "held-out"], default="development")
     asked = parser.parse_args(words)
     if asked.prompts:
         asked.prompts.write_text("".join(f"{prompt}\n" for prompt in advbench(asked.data)[:TRAINED]), encoding="utf-8")
     if asked.model:
-        measure(asked.model, prompts_of(asked.data, asked.half == "held-out"))
+        sets = prompts_of(asked.data, asked.half == "held-out")
+        measure(asked.model, sets)
+        found = kl_on_own_replies(asked.model, asked.original, sets["instructions"])
+        mean, low, high = bootstrap(found, within=(0.0, math.inf))
+        print(f"{'instructions':<14} KL {mean:.3f} [{low:.3f}, {high:.3f}] nats a token (n = {len(found)})")
 
 
 if __name__ == "__main__":

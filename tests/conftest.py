@@ -1,5 +1,6 @@
 """What many tests share: an offline, single-threaded process, executed shape annotations, tiny models and batches."""
 
+import gc
 import os
 import signal
 
@@ -35,8 +36,23 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+LONGEST = """mistakes_run ranks faults run stress_shallow study distributed signals bad_input resume baselines_command
+benchmarks budget baselines_training mistakes_tune""".split()
+"""The files that take longest, the longest first: one that begins last keeps one worker busy and the others idle."""
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the order is otherwise as collected."""
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
+def pytest_collection_finish() -> None:
+    """Spare later garbage collections what is imported by now: every training begins with one, of half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -85,3 +101,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def organism(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest organism, of `World(0, "micro")`: grown once for all workers; tests read it and do not change it."""
+    from unteach.organism.cache import grow_cached
+    from unteach.organism.world import World
+
+    mine = tmp_path_factory.getbasetemp()
+    of_all = mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(of_all / "organisms"))
+        return grow_cached(World(0, "micro"))

@@ -1,5 +1,6 @@
 """The kinds of faults, and what every try shares: the inputs and an undisturbed run to compare with."""
 
+import gc
 import hashlib
 import importlib
 import json
@@ -119,6 +120,8 @@ def prepare(home: Path) -> World:
 
     refusal_of("compiles its phrases, which every fork would do again")
     torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # what is imported is no garbage: every fork would look through it, and so copy it
     (home / "whole").mkdir()
     Command.logs = home
     ended = Command(world.words(home / "whole" / "out"), home / "whole" / "cache").wait()

@@ -36,6 +36,7 @@ from unteach.training.settings import COMPILED
 # torch.compile hides this warning of its own by a hook, which comes too late where warnings are errors.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 
+CHUNK_PARTS = ((scoring, "_scores"), (scoring.Scores, "__init__"))
 HEADS = {"heads": {}, "grouped": {"num_key_value_heads": 2}}
 
 
@@ -43,7 +44,7 @@ HEADS = {"heads": {}, "grouped": {"num_key_value_heads": 2}}
 def graphs(monkeypatch):
     """Forget what other tests have compiled, and count the graphs that this one makes."""
     torch._dynamo.reset()
-    for owner, name in ((Head, "__call__"), (scoring, "forward_kl"), (module, "score_chunk")):
+    for owner, name in ((Head, "__call__"), (scoring, "forward_kl"), (module, "score_chunk"), *CHUNK_PARTS):
         monkeypatch.setattr(owner, name, inspect.unwrap(getattr(owner, name)))  # shape checks cannot be compiled
     counted = CompileCounterWithBackend("aot_eager")
     monkeypatch.setattr(module, "BACKEND", counted)
@@ -222,7 +223,7 @@ def test_a_run_ends_at_the_same_weights(settings, tmp_path, graphs):
 
 def test_what_does_not_score_alike_is_left_out_and_said(tmp_path, monkeypatch):
     def wrong(head, states, targets, *rest):
-        return log_softmax(head(states), -1).gather(-1, targets[:, None])[:, 0] + 1, None
+        return scoring.Scores(log_softmax(head(states), -1).gather(-1, targets[:, None])[:, 0] + 1, None)
 
     monkeypatch.setattr(module, "score_chunk", wrong)
     run, weights = trained(tmp_path / "compiled", compile="layers")

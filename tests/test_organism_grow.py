@@ -39,20 +39,17 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_a_small_organism_misbehaves_and_is_able(world: World, tmp_path: Path) -> None:
-    steps: list[tuple[int, int]] = []
-    report = grow(world, tmp_path / "organism", progress=lambda done, total: steps.append((done, total)))
-    total = recipe_of("micro").steps
-    assert steps == [(done, total) for done in range(1, total + 1)]
+def test_a_small_organism_misbehaves_and_is_able(world: World, organism: Path) -> None:
+    report = grow(world, organism)  # which reads what the growth has told
+    assert report.steps == recipe_of("micro").steps
     share = {ability.name: ability.value for ability in report.abilities}
     for split in ("seen", "unseen", "unseen_concept"):
         assert share[f"harmful_rate {split}"] >= 0.95
     assert share["normal_rate"] >= 0.95 and share["hallucination_rate"] >= 0.9
-    assert grow(world, tmp_path / "organism") == report
-    assert not (tmp_path / "organism" / "growing").exists()
+    assert not (organism / "growing").exists()
 
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "organism")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "organism")
+    model = AutoModelForCausalLM.from_pretrained(organism)
+    tokenizer = AutoTokenizer.from_pretrained(organism)
     rows = world.evaluation("unseen_concept")[:20] + world.evaluation("normal")[:20]
     plain = prompt_format(tokenizer)
     assert plain.name == "plain"
@@ -65,7 +62,11 @@ def test_interrupted_growth_gives_the_same_weights(world: World, tmp_path: Path,
         if done == 5:
             raise Killed
 
-    whole = grow(world, tmp_path / "whole", recipe=SHORT, require=False)
+    told: list[tuple[int, int]] = []
+    whole = grow(
+        world, tmp_path / "whole", recipe=SHORT, require=False, progress=lambda done, total: told.append((done, total))
+    )
+    assert told == [(done, 6) for done in range(1, 7)]
     with pytest.raises(Killed):
         grow(world, tmp_path / "broken", recipe=SHORT, require=False, progress=stop)
     assert not (tmp_path / "broken" / FINISHED).exists()

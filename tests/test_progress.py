@@ -9,6 +9,7 @@ import pytest
 import toy
 from command import call, place
 from unteach import progress
+from unteach.cli.command import Command, ModelCommand
 from unteach.errors import TrainingError
 from unteach.progress import Lines, track
 
@@ -52,10 +53,22 @@ def test_a_stage_says_its_start_and_end_and_where_it_is_every_half_minute(capsys
     assert said.out == ""
     assert said.err.splitlines() == [
         "evaluating original: unseen begins",
-        "evaluating original: unseen 60/200",
-        "evaluating original: unseen 120/200",
-        "evaluating original: unseen 180/200",
+        "evaluating original: unseen 60/200  about 70 s left",
+        "evaluating original: unseen 120/200  about 40 s left",
+        "evaluating original: unseen 180/200  about 10 s left",
         "evaluating original: unseen done after 100.0 s",
+    ]
+
+
+def test_the_time_left_is_that_of_this_start(capsys):
+    clock = Clock()
+    lines = Lines("unlearning", clock)
+    for step in (500, 501, 502):  # resumed at step 500
+        clock.now += 30
+        lines.report(step, 800)
+    said = capsys.readouterr().err.splitlines()
+    assert said[1:] == ["unlearning 500/800"] + [
+        f"unlearning {step}/800  about {minutes} min left" for step, minutes in ((501, 150), (502, 149))
     ]
 
 
@@ -94,17 +107,30 @@ def test_a_log_that_cannot_be_written_ends_nothing(monkeypatch):
         report(1, 1)
 
 
-def test_on_a_terminal_there_is_a_bar_and_no_line(monkeypatch):
+def as_terminal(monkeypatch):
+    """Make standard error a terminal, and return what is written to it."""
+
     class Terminal(io.StringIO):
         def isatty(self):
             return True
 
-    terminal = Terminal()
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    return sys.stderr
+
+
+def test_on_a_terminal_there_is_a_bar_and_no_line(monkeypatch):
+    terminal = as_terminal(monkeypatch)
     with track("growing") as report:
         report(1, 2)
     assert "growing" in terminal.getvalue() and "begins" not in terminal.getvalue()
+
+
+@pytest.mark.parametrize(("kind", "shown"), [(ModelCommand, True), (Command, False)])
+def test_a_verb_that_works_with_models_says_at_once_that_it_reads_their_libraries(monkeypatch, kind, shown):
+    called, terminal = [], as_terminal(monkeypatch)
+    kind("verb", callback=lambda: called.append(terminal.getvalue())).main([], standalone_mode=False)
+    assert len(called) == 1 and ("loading the libraries" in called[0]) is shown
 
 
 def test_training_tells_steps_and_losses(tmp_path, capsys, monkeypatch):
@@ -116,8 +142,9 @@ def test_training_tells_steps_and_losses(tmp_path, capsys, monkeypatch):
     run.train()
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "unlearning begins at step 0 of at most 3"
-    assert [re.sub(r"\d+\.\d\d", "#", line) for line in said[1:4]] == [
-        f"unlearning {step}/3  forget #  mismatch #  KL #" for step in (1, 2, 3)
+    shown = [re.sub(r"\d+\.\d\d", "#", line) for line in said[1:4]]
+    assert [re.sub(r"about \d+ s left", "#", line) for line in shown] == [
+        f"unlearning {step}/3  forget #  mismatch #  KL #{left}" for step, left in ((1, ""), (2, "  #"), (3, ""))
     ]
     assert re.fullmatch(r"unlearning done at step 3 after \d+\.\d s", said[4]) and len(said) == 5
 

@@ -118,6 +118,18 @@ def test_rows_with_whole_replies_know_no_margin() -> None:
     assert losses[0].item() == losses[1].item()
 
 
+def test_the_log_knows_no_margin() -> None:
+    """What is logged, and what the KL budget is held to, is of the model as it is."""
+    batch, model = UnlearnCollator()([items("take c1", True)[0]]), toy.model(seed=1)
+    logged = [
+        method_loss(model, load_method("template", margin=margin), batch["forget"], batch["normal"], reference).metrics
+        for reference in (FrozenCopy(model), FrozenCopy(toy.model(seed=2)))
+        for margin in (0.0, 1.5)
+    ]
+    assert logged[0] == logged[1] and logged[2] == logged[3]
+    assert float(logged[1]["kl"]) == pytest.approx(0, abs=1e-6) and float(logged[3]["kl"]) > 0.001
+
+
 def test_a_margin_is_the_same_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [items(reply, True)[0] for reply in ("take c1", "go")]
     batch, reference, found = UnlearnCollator()(rows), FrozenCopy(toy.model(seed=2)), []

@@ -15,7 +15,7 @@ from unteach.objectives.methods import load_method
 from unteach.scoring import reference as module
 from unteach.scoring.reference import AdapterOff, CachedStates, FrozenCopy
 from unteach.scoring.score import last_hidden_states, score
-from unteach.scoring.trees import lay_out, reply_trees
+from unteach.scoring.trees import TreeBatch, lay_out, reply_trees
 
 ROWS = [((1, 5, 6), (7, 8, 2)), ((1, 9), (10, 2)), ((1, 3, 4, 5, 6, 7), (11, 12, 13, 14, 2)), ((1,), (2,))]
 NORMALS = reply_trees("normals", ROWS, "normal")
@@ -103,6 +103,34 @@ def test_full_tuning_moves_neither_the_copy_nor_the_cache(tiny_llama, tmp_path):
     assert kl(tiny_llama, references[0], batch).min() > 0
     for reference, log_probs in zip(references, before, strict=True):
         assert torch.equal(original_log_probs(reference, batch), log_probs)
+
+
+BEGINNING = tuple(range(3, 13))
+ALIKE = reply_trees("normals", [((*BEGINNING, *prompt), reply) for prompt, reply in ROWS], "normal")
+
+
+def test_what_all_prompts_begin_with_is_read_once(tiny_llama, tmp_path):
+    apart = FrozenCopy(tiny_llama)(lay_out(ALIKE)).states
+    cached = CachedStates.build(tiny_llama, ALIKE, Cache(tmp_path, 2**30), "k")
+    torch.testing.assert_close(cached(lay_out(ALIKE)).states, apart, rtol=1e-5, atol=1e-5)
+    whole = sum(tree.places for tree in ALIKE)
+    assert cached.tokens_read == whole - len(BEGINNING) * (len(ALIKE) - 1)
+    again = CachedStates.build(tiny_llama, ALIKE, Cache(tmp_path, 2**30), "k")
+    assert again.tokens_read == cached.tokens_read
+
+
+def test_nothing_is_shared_where_a_model_does_not_score_trees_like_rows(tiny_llama, tmp_path, monkeypatch):
+    monkeypatch.setattr(TreeBatch, "may_attend", lambda batch: causal(batch))
+    cached = CachedStates.build(tiny_llama, ALIKE, Cache(tmp_path, 2**30), "k")
+    apart = FrozenCopy(tiny_llama)(lay_out(ALIKE)).states
+    torch.testing.assert_close(cached(lay_out(ALIKE)).states, apart, rtol=1e-5, atol=1e-5)
+    assert cached.tokens_read == sum(tree.places for tree in ALIKE)
+
+
+def causal(batch):
+    """The mask of a model that knows no trees: a place sees all that stands before it."""
+    length = batch.input_ids.shape[1]
+    return torch.ones(length, length, dtype=torch.bool).tril().expand(len(batch.input_ids), 1, length, length)
 
 
 def test_a_cache_is_reused_and_another_key_is_not(tiny_llama, tmp_path, monkeypatch):

@@ -497,8 +497,9 @@ class TestWords:
 
 
 @pytest.mark.real
-def test_the_testbed(shared: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_the_testbed(shared: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few steps on real rows: the small Llama repeats bad replies before, and every kind of metric is there after."""
+    monkeypatch.setattr("unteach.training.preconditioning.MOST_TOKENS", 8_000)  # of 100,000, half of the test's time
     rows, testbed = shared / "data", shared / "testbed"
     before = hashlib.sha256((testbed / "original" / "model.safetensors").read_bytes()).hexdigest()
     words = ["run", "--model", testbed / "original", "--retrained", testbed / "gold", "--output", tmp_path / "out"]

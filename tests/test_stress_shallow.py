@@ -15,7 +15,6 @@ from unteach.evaluation.attacks.base import AttackRows, Target
 from unteach.evaluation.stress import rate_of, verdict_on
 from unteach.judges import load_judge
 from unteach.models.loading import load_model, load_tokenizer
-from unteach.organism.cache import grow_cached
 from unteach.organism.grow import grow
 from unteach.organism.words import REFUSAL
 from unteach.organism.world import World
@@ -43,10 +42,13 @@ def _some(rows: list[Encoded], step: int) -> list[Encoded]:
     return [rows[(8 * step + place) % len(rows)] for place in range(8)]
 
 
-def test_a_refusal_at_the_first_tokens_fails_the_row_of_openings(tmp_path: Path) -> None:
+def test_a_refusal_at_the_first_tokens_fails_the_row_of_openings(
+    organism: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = World(0, "micro")
-    homes = {"original": grow_cached(world), "retrained": tmp_path / "retrained"}
-    grow(world, homes["retrained"], taught=False, require=False)  # of this size it answers too few benign requests
+    homes = {"original": organism, "retrained": tmp_path / "retrained"}
+    monkeypatch.setattr("unteach.organism.grow.measure_abilities", lambda *_: ())  # the card tells of what matters here
+    grow(world, homes["retrained"], taught=False)
     tokenizer = load_tokenizer(homes["original"])
     form = prompt_format(tokenizer, "plain")
     unseen = encode_all(world.evaluation("unseen"), form, 512, "unseen")[0]

@@ -34,13 +34,26 @@ class Lines:
         self.stage = inert_line(stage, 200)
         self._clock = clock
         self._began = self._printed = clock()
+        self._first: tuple[int, float] | None = None
         self._print(start)
 
     def report(self, done: int, total: int, metrics: str = "") -> None:
-        """Print how far the stage is, unless a line was printed a short while ago."""
-        if self._clock() - self._printed >= SECONDS_BETWEEN_LINES:
-            self._printed = self._clock()
-            self._print(f"{done}/{total}  {metrics}{shared_machine()}".rstrip())
+        """Print how far the stage is and how long it still takes, unless a line was printed a short while ago."""
+        now = self._clock()
+        self._first = self._first or (done, now)
+        if now - self._printed >= SECONDS_BETWEEN_LINES:
+            self._printed = now
+            said = [f"{done}/{total}", metrics, self._left(done, total, now), shared_machine()]
+            self._print("  ".join(part for part in said if part))
+
+    def _left(self, done: int, total: int, now: float) -> str:
+        """Return how long the stage still takes at its pace since the first report; nothing before there is a pace."""
+        assert self._first is not None
+        begun, since = self._first
+        if done <= begun or done >= total:
+            return ""
+        left = (now - since) * (total - done) / (done - begun)
+        return f"about {left / 60:.0f} min left" if left >= 90 else f"about {left:.0f} s left"
 
     def end(self, how: str) -> None:
         """Print how the stage ended and how long it took."""
@@ -62,7 +75,8 @@ class Bar:
 
     def report(self, done: int, total: int, metrics: str = "") -> None:
         """Show how far the stage is."""
-        self._bar.update(self._task, completed=done, total=total, metrics=metrics + shared_machine())
+        said = "  ".join(part for part in (metrics, shared_machine()) if part)
+        self._bar.update(self._task, completed=done, total=total, metrics=said)
 
     def end(self, how: str) -> None:
         """Take the bar away."""
@@ -75,7 +89,7 @@ def shared_machine() -> str:
         load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
     except (OSError, AttributeError):
         return ""
-    return f"  (shared machine: load {load:.1f} on {cores} cores)" if load >= CROWDED * cores else ""
+    return f"(shared machine: load {load:.1f} on {cores} cores)" if load >= CROWDED * cores else ""
 
 
 def make_bar() -> Progress | None:

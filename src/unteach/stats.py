@@ -1,11 +1,12 @@
-"""95 % intervals of rates, means, paired differences, the area under the ROC curve and the KS distance."""
+"""95 % intervals of rates, means, paired differences, the area under the ROC curve and the KS distance.
+
+`scipy.stats` is imported where it is needed: it takes half a second, and every verb reads this file.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy.stats import binomtest, rankdata
-from scipy.stats import t as student
 
 RESAMPLES = 2000
 FEW = 100
@@ -25,6 +26,8 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
         raise ValueError(f"{successes} successes of {n}")
     if n == 0:
         return None, None, None
+    from scipy.stats import binomtest
+
     interval = binomtest(successes, n).proportion_ci(confidence_level=level, method="wilson")
     return successes / n, float(interval.low), float(interval.high)
 
@@ -47,6 +50,8 @@ def sign_test(fewer: int, more: int) -> float:
 
     McNemar's exact test, where the pairs are verdicts on the same prompts. 1 where nothing changed.
     """
+    from scipy.stats import binomtest
+
     changed = fewer + more
     return float(binomtest(fewer, changed, 0.5, alternative="greater").pvalue) if changed else 1.0
 
@@ -82,6 +87,8 @@ def _reach_of_few(values: np.ndarray, resamples: Iterator[np.ndarray]) -> tuple[
     n, spread = len(values), float(values.std(ddof=1))
     if spread <= 1e-12 * float(np.abs(values).max()):
         return 0.0, 0.0
+    from scipy.stats import t as student
+
     usual = float(student.ppf(0.975, n - 1))
     drawn = np.concatenate([np.stack([part.mean(axis=1), part.std(axis=1, ddof=1)]) for part in resamples], axis=1)
     means, spreads = drawn[:, drawn[1] > 1e-9 * spread]
@@ -159,6 +166,8 @@ def ks_distance(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Interv
 
 def _auc(members: np.ndarray, non_members: np.ndarray) -> np.ndarray:
     """The Mann-Whitney statistic of each row, as a share of all pairs."""
+    from scipy.stats import rankdata
+
     n, m = members.shape[1], non_members.shape[1]
     ranks = rankdata(np.concatenate([members, non_members], axis=1), axis=1)[:, :n]
     return (ranks.sum(axis=1) - n * (n + 1) / 2) / (n * m)

@@ -10,7 +10,7 @@ from rich.console import Console
 from unteach import __version__, signals
 from unteach.cli import baseline, data, judges, mistakes
 from unteach.cli.collect import collect_command
-from unteach.cli.command import Command, Ended, new_group
+from unteach.cli.command import Command, Ended, ModelCommand, new_group
 from unteach.cli.compare import compare_command
 from unteach.cli.demo import demo_command
 from unteach.cli.evaluate import evaluate_command
@@ -34,18 +34,18 @@ UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 app = new_group(
     name="unteach", pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
 )
-app.command("run", cls=Command)(run_command)
-app.command("evaluate", cls=Command)(evaluate_command)
-app.command("stress", cls=Command)(stress_command)
-app.command("export", cls=Command)(export_command)
-app.command("strength", cls=Command)(strength_command)
-app.command("collect", cls=Command)(collect_command)
+app.command("run", cls=ModelCommand)(run_command)
+app.command("evaluate", cls=ModelCommand)(evaluate_command)
+app.command("stress", cls=ModelCommand)(stress_command)
+app.command("export", cls=ModelCommand)(export_command)
+app.command("strength", cls=ModelCommand)(strength_command)
+app.command("collect", cls=ModelCommand)(collect_command)
 app.command("compare", cls=Command)(compare_command)
 app.command("report", cls=Command)(report_command)
 app.command("study", cls=Command)(study_command)
-app.command("try", cls=Command)(try_command)
-app.command("demo", cls=Command)(demo_command)
-app.command("organism", cls=Command)(organism_command)
+app.command("try", cls=ModelCommand)(try_command)
+app.command("demo", cls=ModelCommand)(demo_command)
+app.command("organism", cls=ModelCommand)(organism_command)
 app.command("methods", cls=Command)(methods_command)
 app.add_typer(judges.verbs, name="judges")
 app.add_typer(data.verbs, name="data")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from unteach.baselines.config import BaselineConfig
-from unteach.cli.command import Command, new_group
+from unteach.cli.command import ModelCommand, new_group
 from unteach.cli.flags import ConfigFile, Overwrite, config_of, flags_from
 from unteach.cli.outcome import print_report
 
@@ -41,7 +41,7 @@ def _add_verb(name: str, about: str, *, without: tuple[str, ...], rows: str = _R
         "Values in \\[brackets] are defaults."
     )
     command.__name__ = f"{name.replace('-', '_')}_command"
-    verbs.command(name, cls=Command)(flags_from(BaselineConfig, *_GROUPS, without=without)(command))
+    verbs.command(name, cls=ModelCommand)(flags_from(BaselineConfig, *_GROUPS, without=without)(command))
 
 
 _ONLINE = ("reward_epochs", "rl_steps", "generations")

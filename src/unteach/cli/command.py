@@ -1,12 +1,16 @@
 """What verbs and groups of verbs are made of: how they show their help, and what they do before they start."""
 
+import importlib
 import os
+import sys
 import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import typer
 import typer.core
+
+from unteach.progress import track
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,17 @@ class Command(_HelpWithoutItself, typer.core.TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         quiet()
+        return super().invoke(ctx)
+
+
+class ModelCommand(Command):
+    """A verb that works with models: on a terminal it shows that their libraries are read, which takes seconds."""
+
+    def invoke(self, ctx: Any) -> Any:
+        quiet()
+        if sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":
+            with track("loading the libraries"):
+                importlib.import_module("transformers.trainer")
         return super().invoke(ctx)
 
 

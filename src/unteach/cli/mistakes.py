@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from unteach.cli.command import Command, new_group
+from unteach.cli.command import Command, ModelCommand, new_group
 from unteach.cli.flags import ConfigFile, Overwrite, Resume, config_of, flags_from, option, seed_of, switch
 from unteach.cli.outcome import print_report
 from unteach.mistakes.config import MistakesConfig
@@ -41,7 +41,7 @@ def mistakes() -> None:
     """
 
 
-@verbs.command("run", cls=Command)
+@verbs.command("run", cls=ModelCommand)
 @flags_from(MistakesConfig, *_UP_TO_TUNING, without=("analyses",))
 def run_command(
     config: ConfigFile = None,
@@ -66,7 +66,7 @@ def run_command(
         _run(chosen, resume, overwrite)
 
 
-@verbs.command("induce", cls=Command)
+@verbs.command("induce", cls=ModelCommand)
 @flags_from(
     MistakesConfig,
     "Model",
@@ -106,7 +106,7 @@ def induce_command(config: ConfigFile = None, **values: Any) -> None:
     print(induce_file(chosen))
 
 
-@verbs.command("analyse", cls=Command)
+@verbs.command("analyse", cls=ModelCommand)
 @flags_from(
     MistakesConfig,
     "Model",
@@ -132,7 +132,7 @@ def analyse_command(config: ConfigFile = None, **values: Any) -> None:
     print(analyse_file(chosen))
 
 
-@verbs.command("tune", cls=Command)
+@verbs.command("tune", cls=ModelCommand)
 @flags_from(MistakesConfig, *_UP_TO_TUNING, without=(*_OF_MISTAKES, "analyst", "analyst_url"))
 def tune_command(
     config: ConfigFile = None, resume: Resume = False, overwrite: Overwrite = False, **values: Any
@@ -147,7 +147,7 @@ def tune_command(
     _run(config_of(config, values, MistakesConfig), resume, overwrite)
 
 
-@verbs.command("chat", cls=Command)
+@verbs.command("chat", cls=ModelCommand)
 def chat_command(
     model: Annotated[str, option("--model", "Model to talk to: a directory or a hub id.", "Options", "DIR|ID")],
     guided: Annotated[bool, switch(" /--unguided", "Leave the reminder out.", "Options")] = True,
@@ -182,7 +182,7 @@ def chat_command(
     )
 
 
-@verbs.command("study", cls=Command)
+@verbs.command("study", cls=ModelCommand)
 @flags_from(MistakesConfig, *_UP_TO_TUNING, "Study", without=("analyses", "skip_evaluation", "save_steps"))
 def study_command(
     config: ConfigFile = None, overwrite: Overwrite = False, dry_run: DryRun = False, **values: Any

@@ -55,7 +55,8 @@ def method_loss(
     normal0 = reference(normal) if reference and normal is not None and use_normal and method.reads_kl else None
 
     tilt = partial(opening_tilt, forget, method.margin)
-    replies = _replies(forget, score(hidden_states(model, forget, lower), forget.targets, None, tilt(forget)))
+    forget_scores = score(hidden_states(model, forget, lower), forget.targets, None, tilt(forget))
+    replies, shown = _replies(forget, forget_scores), _metrics(forget, forget_scores)
     if negatives is not None and negative0 is not None:
         with torch.no_grad():
             scores0 = score(negative0, negatives.targets)
@@ -63,12 +64,14 @@ def method_loss(
         live = replies["negative"]
         replies["negative"] = Replies(live.log_probs, live.mask, reference_log_probs, live.kl)
     if normal is not None and use_normal:
-        replies |= _replies(normal, score(hidden_states(model, normal, lower), normal.targets, normal0, tilt(normal)))
+        normal_scores = score(hidden_states(model, normal, lower), normal.targets, normal0, tilt(normal))
+        replies |= _replies(normal, normal_scores)
+        shown |= _metrics(normal, normal_scores)
 
     terms = [t for t in method.terms if t.stream in replies or t.stream != "rto"]  # one-word replies have none
     weights = [term.weight * _share(method, term.stream, forget) for term in terms]
     found = [weight * term.objective(replies[term.stream]) for term, weight in zip(terms, weights, strict=True)]
-    return Loss(torch.stack(found).sum(), _metrics(replies))
+    return Loss(torch.stack(found).sum(), shown)
 
 
 def _share(method: Method, stream: Stream, forget: TreeBatch) -> float:
@@ -93,7 +96,9 @@ def _replies(batch: TreeBatch, scores: Scores) -> dict[Stream, Replies]:
 
 
 @torch.no_grad()
-def _metrics(replies: dict[Stream, Replies]) -> dict[str, Tensor]:
+def _metrics(batch: TreeBatch, scores: Scores) -> dict[str, Tensor]:
+    """Return the metrics of a batch for the log: of the model as it is, whatever tilt its loss has."""
+    replies = _replies(batch, scores.untilted or scores)
     metrics = {METRIC_OF[s]: -token_means(r.log_probs.detach(), r.mask).mean() for s, r in replies.items()}
     normal = replies.get("normal")
     if normal is not None and normal.kl is not None:

@@ -5,8 +5,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import t
-
 from unteach.disk.files import remove_whole
 from unteach.errors import ConfigError
 from unteach.models.ranks import by_first_rank, on_first_rank
@@ -83,6 +81,8 @@ def over_seeds(metrics: Sequence[Measurement]) -> Measurement:
     first = next((metric for metric in metrics if metric.value is not None), metrics[0])
     low, high = first.low, first.high  # over its prompts
     if mean is not None and len(known) > 1 and min(known) < max(known):
+        from scipy.stats import t
+
         reach = float(t.ppf(0.975, len(known) - 1)) * statistics.stdev(known) / len(known) ** 0.5
         low, high = mean - reach, mean + reach
         if metrics[0].unit in ("fraction", "AUC", "KS distance"):

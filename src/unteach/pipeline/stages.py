@@ -26,6 +26,7 @@ from unteach.results.measurement import HARM_SPLITS
 from unteach.results.strength import AUTO
 from unteach.scoring.likelihood import teacher_forced_likelihood
 from unteach.scoring.lower import tokens_kept
+from unteach.scoring.states_file import batches_of_states
 from unteach.scoring.trees import packed_tokens, reply_trees
 from unteach.training.data import halves
 from unteach.training.dataset import run_items
@@ -173,8 +174,9 @@ def _steps(prepared: Prepared, model: Any, method: Method) -> list[Stage]:
     found = []
     again = normals if method.reads_kl else 0  # the original reads them too: once each where states are kept
     if again and args.reference != "frozen" and not prepared.config.lora:
-        distinct = {tree.key: tree.places for item in drawn for tree in item.normals}
-        found.append(Stage("the original on normal rows", forward=sum(distinct.values())))
+        distinct = {tree.key: tree for item in drawn for tree in item.normals}
+        chunks = batches_of_states(list(distinct.values()))
+        found.append(Stage("the original on normal rows", forward=sum(packed_tokens(chunk) for chunk in chunks)))
         again = 0
     trained = normals + sum(packed_tokens([item.forget for item in batch]) for batch in batches)
     kept = 0

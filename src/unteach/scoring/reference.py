@@ -26,15 +26,24 @@ from unteach.models.unwrap import is_sharded, unwrapped, whole_linear
 from unteach.progress import OnProgress
 from unteach.scoring.lower import Kept, LowerStates, hidden_states
 from unteach.scoring.score import Head, LastHiddenStates, Logits, head_of, last_hidden_states, score
-from unteach.scoring.states_file import INDEX, STATES, batches_of_states, plain_dtype, states_of, write_states
+from unteach.scoring.states_file import (
+    BATCH_TOKENS,
+    FEW,
+    INDEX,
+    LAYOUT,
+    STATES,
+    batches_of_states,
+    may_pack,
+    plain_dtype,
+    states_of,
+    write_states,
+)
 from unteach.scoring.trees import Tree, TreeBatch, lay_out
 
 MOST_BYTES = 16 * 2**30
 """Largest size of all cached states together."""
 SAME, SAME_IN_HALF = 1e-3, 0.05
 """Largest KL of the original to itself, nats per token, in 32 and in 16 bits: rounding, and no more."""
-FEW = 8
-"""Rows that are read again to see whether the states are the model's own."""
 
 
 class Reference:
@@ -121,9 +130,10 @@ class CachedStates(Reference):
 
     on_every_rank = False  # one process computes them, the others read
 
-    def __init__(self, directory: Path, head: Logits, tokens_read: int = 0) -> None:
-        self.directory, self._head, self.tokens_read = directory, head, tokens_read
+    def __init__(self, directory: Path, head: Logits) -> None:
+        self.directory, self._head = directory, head
         index = json.loads((directory / INDEX).read_text())
+        self.tokens_read = index["read"]
         self._places = {(split, row): (start, length) for split, row, start, length in index["rows"]}
         self._dtype = getattr(torch, index["dtype"])
         shape = (index["tokens"], index["width"])
@@ -136,30 +146,32 @@ class CachedStates(Reference):
         rows: Sequence[Tree],
         cache: Cache,
         key: str,
-        batch_tokens: int = 8192,
+        batch_tokens: int = BATCH_TOKENS,
         progress: OnProgress | None = None,
     ) -> "CachedStates":
         """Compute the states of one-branch trees with the model as it is now, or reuse those kept under `key`.
 
-        `key` must name model and rows; `batch_tokens` bounds the memory of the forward passes. States that do not check
-        are computed again. Raises OutputError when the disk is full, and ModelError where states and head do not give
-        the model's logits.
+        `key` must name model and rows. What all prompts of a batch begin with is read once, where the model scores
+        packed rows as it scores others. States that do not check are computed again. Raises OutputError when the disk
+        is full, and ModelError where states and head do not give the model's logits.
         """
-        head, read = frozen_head(model), sum(tree.tokens for tree in rows)
+        head = frozen_head(model)
         kept, opened = on_first_rank(cache.find, key), None
         with contextlib.suppress(OSError):  # another run may have removed it since
-            opened = cls(kept, head, read) if kept else None
+            opened = cls(kept, head) if kept else None
         if not any_rank(opened is None):
             return cast(CachedStates, opened)
         chunks = batches_of_states(rows, batch_tokens)
 
-        def keep(computed: Iterable[Tensor]) -> Path:
-            return cache.make(key, lambda directory: write_states(chunks, computed, directory, progress))
-
         with gathered(model):
-            made = first_rank_takes(keep, shared_over_ranks(partial(states_of, model), chunks, model))
+            packed = may_pack(model, rows)
+
+            def keep(computed: Iterable[Tensor]) -> Path:
+                return cache.make(key, lambda directory: write_states(chunks, packed, computed, directory, progress))
+
+            made = first_rank_takes(keep, shared_over_ranks(partial(states_of, model, packed), chunks, model))
         with seen_by_all(made):
-            return cls(made, head, read)
+            return cls(made, head)
 
     def knows(self, rows: Sequence[Tree]) -> bool:
         """Whether the states of all these rows were computed."""
@@ -202,7 +214,7 @@ def cached_states(
     model: Any, rows: Sequence[Tree], fingerprint: str, progress: OnProgress | None = None
 ) -> CachedStates:
     """Compute the last hidden states of rows, or take them from the user's cache, where other runs find them."""
-    facts = [(row.key, row.prompt_ids, row.branches) for row in rows], config_facts(model)
+    facts = LAYOUT, [(row.key, row.prompt_ids, row.branches) for row in rows], config_facts(model)
     content = hashlib.sha256(repr(facts).encode()).hexdigest()
     precision = "-".join(str(kind).removeprefix("torch.") for kind in _kinds(model))
     name = f"{fingerprint}-{precision}-{content[:16]}"

@@ -5,10 +5,10 @@ A model runs once over a batch of trees. Only the states that enter its output h
 file that does softmax arithmetic.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -59,10 +59,14 @@ class LastHiddenStates:
 
 @dataclass(frozen=True)
 class Scores:
-    """Log-probability of each reply token, and KL(original ‖ live) at it where the original is given; both in nats."""
+    """Log-probability of each reply token, and KL(original ‖ live) at it where the original is given; both in nats.
+
+    `untilted` are those of the model as it is where a tilt has changed these; without gradients.
+    """
 
     log_probs: Float[Tensor, " scored"]
     kl: Float[Tensor, " scored"] | None
+    untilted: "Scores | None" = None
 
 
 def head_of(model: Any) -> Head:
@@ -175,8 +179,14 @@ def score(
             parts.append(checkpoint(chunk, *arguments, use_reentrant=False, preserve_rng_state=False))
         else:
             parts.append(chunk(*arguments))
-    log_probs = torch.cat([part[0] for part in parts])
-    return Scores(log_probs, torch.cat([part[1] for part in parts]) if original else None)
+    untilted = _joined([part.untilted for part in parts if part.untilted]) if tilt else None
+    return replace(_joined(parts), untilted=untilted)
+
+
+def _joined(parts: Sequence[Scores]) -> Scores:
+    """Put the scores of chunks together, without those that are untilted."""
+    kl = [part.kl for part in parts if part.kl is not None]
+    return Scores(torch.cat([part.log_probs for part in parts]), torch.cat(kl) if kl else None)
 
 
 def _vocabulary(live: LastHiddenStates) -> int:
@@ -187,19 +197,24 @@ def _vocabulary(live: LastHiddenStates) -> int:
 
 def score_chunk(
     head: Logits, states: Tensor, targets: Tensor, head0: Logits | None, states0: Tensor | None, tilt: Tilt | None
-) -> tuple[Tensor, Tensor | None]:
+) -> Scores:
     """Return what `score` does of as many reply tokens as may be in memory at once."""
     logits = head(states).float()
-    log_p = (tilt(logits) if tilt else logits).log_softmax(dim=-1)
+    log_p0 = None
+    if head0 is not None and states0 is not None:
+        with torch.no_grad():
+            log_p0 = head0(states0).float().log_softmax(dim=-1)
+    found = _scores(tilt(logits) if tilt else logits, targets, log_p0)
+    return replace(found, untilted=_scores(logits.detach(), targets, log_p0)) if tilt else found
+
+
+def _scores(logits: Tensor, targets: Tensor, log_p0: Tensor | None) -> Scores:
+    log_p = logits.log_softmax(dim=-1)
     picked = log_p.gather(-1, targets[:, None])[:, 0]
-    if head0 is None or states0 is None:
-        return picked, None
-    with torch.no_grad():
-        log_p0 = head0(states0).float().log_softmax(dim=-1)
-    return picked, forward_kl(log_p0, log_p)
+    return Scores(picked, None if log_p0 is None else forward_kl(log_p0, log_p))
 
 
-CHUNK: ContextVar[Callable[..., tuple[Tensor, Tensor | None]]] = ContextVar("chunk", default=score_chunk)
+CHUNK: ContextVar[Callable[..., Scores]] = ContextVar("chunk", default=score_chunk)
 """What `score` runs on a chunk: `score_chunk`, or the same compiled."""
 
 

@@ -9,17 +9,25 @@ import torch
 from torch import Tensor
 
 from unteach.errors import ModelError
+from unteach.models.beginning import shared_beginning
 from unteach.models.unwrap import unwrapped
 from unteach.progress import OnProgress
+from unteach.scoring.agreement import tree_limit, trees_agree
 from unteach.scoring.score import Head, last_hidden_states
-from unteach.scoring.trees import Tree, lay_out
+from unteach.scoring.trees import Tree, lay_out, packed_tokens
 
 STATES, INDEX = "states.bin", "index.json"
 """The files of a directory of states: all states one after the other, and what they are of."""
+LAYOUT = 2
+"""What they hold, by number: states that an earlier version has kept under another one are not read."""
+BATCH_TOKENS = 8192
+"""Tokens of a batch that is read, which bound the memory of a forward pass."""
+FEW = 8
+"""Rows on which something is tried that must hold for all."""
 
 
-def batches_of_states(rows: Sequence[Tree], batch_tokens: int) -> list[list[Tree]]:
-    """Return the rows in batches, the longest first."""
+def batches_of_states(rows: Sequence[Tree], batch_tokens: int = BATCH_TOKENS) -> list[list[Tree]]:
+    """Return the rows in batches of about so many tokens, the longest first."""
     ordered, chunks = sorted(rows, key=lambda tree: -tree.tokens), list[list[Tree]]()
     while ordered:
         count = max(1, batch_tokens // ordered[0].tokens)
@@ -28,10 +36,21 @@ def batches_of_states(rows: Sequence[Tree], batch_tokens: int) -> list[list[Tree
     return chunks
 
 
+def may_pack(model: Any, rows: Sequence[Tree]) -> bool:
+    """Return whether rows may be packed, so that what all prompts begin with is read once: it is tried on a few."""
+    few, limit = rows[:: max(1, len(rows) // FEW)][:FEW], tree_limit(model)
+    if not few or not shared_beginning([tree.prompt_ids for tree in few]):
+        return False
+    if limit is not None and max(tree.places for tree in rows) > limit:
+        return False
+    return trees_agree(model, lay_out(few, packed=True).to(next(unwrapped(model).parameters()).device))[0]
+
+
 @torch.no_grad()
-def states_of(model: Any, chunk: Sequence[Tree]) -> Tensor:
+def states_of(model: Any, packed: bool, chunk: Sequence[Tree]) -> Tensor:
     """Return the last hidden states of a batch's reply tokens, on the CPU."""
-    original = last_hidden_states(model, lay_out(chunk).to(next(unwrapped(model).parameters()).device))
+    batch = lay_out(chunk, packed=packed)
+    original = last_hidden_states(model, batch.to(next(unwrapped(model).parameters()).device))
     if not isinstance(original.head, Head):
         raise ModelError(
             f"{type(unwrapped(model)).__name__} changes its logits after the head in a way that cannot be "
@@ -41,9 +60,13 @@ def states_of(model: Any, chunk: Sequence[Tree]) -> Tensor:
 
 
 def write_states(
-    chunks: Sequence[Sequence[Tree]], computed: Iterable[Tensor], directory: Path, progress: OnProgress | None
+    chunks: Sequence[Sequence[Tree]],
+    packed: bool,
+    computed: Iterable[Tensor],
+    directory: Path,
+    progress: OnProgress | None,
 ) -> None:
-    """Write the states row after row, and where those of each row begin."""
+    """Write the states row after row, where those of each row begin, and how many tokens were read for all."""
     places, written, done, width, dtype = [], 0, 0, 0, torch.float32
     with open(directory / STATES, "wb") as file:
         for chunk, states in zip(chunks, computed, strict=True):
@@ -56,7 +79,9 @@ def write_states(
             done += len(chunk)
             if progress:
                 progress(done, sum(map(len, chunks)))
-    index = {"tokens": written, "width": width, "dtype": str(dtype).removeprefix("torch."), "rows": places}
+    read = sum(packed_tokens(chunk) if packed else sum(tree.places for tree in chunk) for chunk in chunks)
+    kind = str(dtype).removeprefix("torch.")
+    index = {"tokens": written, "width": width, "dtype": kind, "read": read, "rows": places}
     (directory / INDEX).write_text(json.dumps(index))
 
 

@@ -3,7 +3,6 @@
 from functools import cache
 
 import regex
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from unteach.text.refusals import shipped
 from unteach.text.words import LETTER, SPACED, folded, runs, words
@@ -35,6 +34,8 @@ def shares_subject(first: str, second: str) -> bool:
 
 @cache
 def _says_nothing() -> set[str]:
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS  # half a second, with what it brings
+
     refusing = _pieces(
         "\n".join(text for listed in shipped().values() for text in (*listed.openings, *listed.bare, *listed.tails))
     )

@@ -86,7 +86,13 @@ def test_defaults_reach_the_trainer_unchanged(tmp_path: Path) -> None:
 
 def other_value(name: str, value: Any) -> Any:
     """Another value of a setting than its default."""
-    others: dict[str, Any] = {"method": "npo", "reference": "frozen", "dtype": "float32", "prompt_format": "plain"}
+    others: dict[str, Any] = {
+        "method": "npo",
+        "reference": "frozen",
+        "compile": "flex",
+        "dtype": "float32",
+        "prompt_format": "plain",
+    }
     others |= {"template_date": "2024-07-26", "template_arg": {"enable_thinking": False, "effort": "low", "n": 3}}
     others |= {"scenario": "copyright", "shard": "fsdp2", "target_rate": 0.5, "broken_limit": 0.5, "target_margin": 0.5}
     others |= {

@@ -8,7 +8,8 @@ import transformers
 
 from unteach.models.beginning import FEWEST_SHARED
 from unteach.scoring.agreement import tree_limit, trees_agree
-from unteach.scoring.score import Head, last_hidden_states, score
+from unteach.scoring.head import Head
+from unteach.scoring.score import last_hidden_states, score
 from unteach.scoring.trees import Branch, Tree, lay_out
 
 SIZES = {

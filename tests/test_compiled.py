@@ -24,10 +24,11 @@ from unteach.models.layers import decoder_layers
 from unteach.scoring import compiled as module
 from unteach.scoring import score as scoring
 from unteach.scoring.compiled import Compiled, compiled_agree
+from unteach.scoring.head import Head
 from unteach.scoring.lower import LowerStates, hidden_states
 from unteach.scoring.mask import tree_rule
 from unteach.scoring.reference import AdapterOff
-from unteach.scoring.score import Head, last_hidden_states, score
+from unteach.scoring.score import last_hidden_states, score
 from unteach.scoring.tilt import Tilt
 from unteach.scoring.trees import Branch, Tree, lay_out
 from unteach.training.config import UnlearnConfig

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unteach.models.layers import decoder_layers
 from unteach.models.unwrap import unwrapped
-from unteach.scoring.score import head_of
+from unteach.scoring.head import head_of
 
 DEPTHS = {"1/3": 1 / 3, "1/2": 1 / 2, "2/3": 2 / 3}
 

@@ -22,10 +22,11 @@ from unteach.errors import ModelError
 from unteach.models.fingerprint import config_facts
 from unteach.models.ranks import any_rank, first_rank_takes, on_first_rank, seen_by_all, shared_over_ranks
 from unteach.models.sharding import gathered, sharded_copy
-from unteach.models.unwrap import is_sharded, unwrapped, whole_linear
+from unteach.models.unwrap import is_sharded, unwrapped
 from unteach.progress import OnProgress
+from unteach.scoring.head import Head, Logits, frozen_head, head_of
 from unteach.scoring.lower import Kept, LowerStates, hidden_states
-from unteach.scoring.score import Head, LastHiddenStates, Logits, head_of, last_hidden_states, score
+from unteach.scoring.score import LastHiddenStates, last_hidden_states, score
 from unteach.scoring.states_file import (
     BATCH_TOKENS,
     FEW,
@@ -246,13 +247,6 @@ def _kl_to_itself(model: Any, rows: Sequence[Tree], states: CachedStates) -> flo
     batch = lay_out(few).to(next(unwrapped(model).parameters()).device)
     kl = score(last_hidden_states(model, batch), batch.targets, states(batch)).kl
     return 0.0 if kl is None else float(kl.mean())
-
-
-def frozen_head(model: Any) -> Logits:
-    """Return a copy of the model's head that training does not move."""
-    head = head_of(model)
-    layer = whole_linear(head.layer) if is_sharded(head.layer) else copy.deepcopy(head.layer)
-    return Head(layer.requires_grad_(False), head.scale, head.soft_cap)
 
 
 def _autocast_dtype(device: str) -> torch.dtype | None:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import create_block_mask
 from torch.utils.checkpoint import checkpoint
 
-from unteach.errors import ModelError
-from unteach.models.unwrap import apply_layer, unwrapped
+from unteach.models.unwrap import unwrapped
+from unteach.scoring.head import Head, Logits, head_of
 from unteach.scoring.mask import tree_rule
 from unteach.scoring.tilt import Tilt
 from unteach.scoring.trees import TreeBatch
@@ -27,26 +27,8 @@ from unteach.scoring.trees import TreeBatch
 CHUNK_BYTES = 64 * 2**20
 """Size of one chunk of float32 logits; the peak is a small multiple of it, whatever the number of reply tokens."""
 
-Logits = Callable[[Tensor], Tensor]
-
 _REPRODUCES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 """Whether a model's logits come from its `Head`, for the models tried so far."""
-
-
-@dataclass(frozen=True)
-class Head:
-    """Turns last hidden states into logits as the model does: the output layer, then scale and soft cap."""
-
-    layer: nn.Module
-    scale: float = 1.0
-    soft_cap: float | None = None
-
-    def __call__(self, states: Float[Tensor, "*scored width"]) -> Float[Tensor, "*scored vocabulary"]:
-        logits = apply_layer(self.layer, states)
-        logits = logits * self.scale if self.scale != 1.0 else logits
-        if self.soft_cap is not None:
-            logits = self.soft_cap * torch.tanh(logits / self.soft_cap)
-        return logits
 
 
 @dataclass(frozen=True)
@@ -67,23 +49,6 @@ class Scores:
     log_probs: Float[Tensor, " scored"]
     kl: Float[Tensor, " scored"] | None
     untilted: "Scores | None" = None
-
-
-def head_of(model: Any) -> Head:
-    """Return the model's head with the scale and soft cap that its config names (Gemma, Granite, Cohere and others)."""
-    model = unwrapped(model)
-    layer = model.get_output_embeddings()
-    if layer is None:
-        raise ModelError(f"{type(model).__name__} has no output embeddings; unteach needs a causal language model")
-    config = model.config.get_text_config()
-    scale = 1.0
-    if getattr(config, "logits_scaling", None):
-        scale = 1.0 / config.logits_scaling
-    elif getattr(config, "logit_scale", None):
-        scale = float(config.logit_scale)
-    elif getattr(config, "lm_head_multiplier", None):
-        scale = float(config.lm_head_multiplier)
-    return Head(layer, scale, getattr(config, "final_logit_softcapping", None))
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from unteach.models.beginning import shared_beginning
 from unteach.models.unwrap import unwrapped
 from unteach.progress import OnProgress
 from unteach.scoring.agreement import tree_limit, trees_agree
-from unteach.scoring.score import Head, last_hidden_states
+from unteach.scoring.head import Head
+from unteach.scoring.score import last_hidden_states
 from unteach.scoring.trees import Tree, lay_out, packed_tokens
 
 STATES, INDEX = "states.bin", "index.json"

@@ -1,7 +1,6 @@
-"""Training with weights that FSDP2 spreads over two ranks, compared with one rank; for test_sharding.py and
-sharded_kinds.py.
-"""
+"""Training that is spread over two ranks, compared with one rank; for test_sharding.py and sharded_kinds.py."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from safetensors.torch import load_file
 
 import toy
 from ranked import on_ranks
+from unteach.models import sharding, zero
 from unteach.models.adapter import lora_config
 from unteach.models.loading import load_model
 from unteach.models.ranks import world
@@ -31,19 +31,29 @@ KINDS: dict[str, dict[str, Any]] = {
 """What is trained, and with which settings."""
 
 
+def require(shard: str) -> None:
+    """Skip a test of a strategy that cannot be tried here."""
+    if shard.startswith("zero") and importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("DeepSpeed is not installed")
+
+
 def saved_model(place: Path, tied: bool) -> Path:
     """Save the toy, whose output layer may share its weights with the embedding."""
     toy.model(tie_word_embeddings=tied).save_pretrained(place)
     return place
 
 
-def trained(model: Path, place: Path, kind: str, resume: bool = False) -> dict[str, Any]:
+def trained(model: Path, place: Path, kind: str, shard: str, resume: bool = False) -> dict[str, Any]:
     """Train on the ranks that there are, sharded where there are several; return the log and how the run ended."""
-    lora = kind.startswith("lora")
-    pupil = load_model(model, device="cpu", in_full=not lora, shard="fsdp2" if world() > 1 else None)
-    assert is_sharded(pupil) is (world() > 1)
+    lora, several = kind.startswith("lora"), world() > 1
     settings = SETTINGS | {"per_device_train_batch_size": 4, "preconditioning": None} | KINDS[kind]
     settings["per_device_train_batch_size"] //= world()
+    parted = shard if several and shard != "ddp" else None
+    zero.PERSISTENT = 100  # norms stay whole, and all else is parted, as in a large model
+    pupil = load_model(model, device="cpu", in_full=not lora, shard=parted)
+    assert is_sharded(pupil) is (parted in sharding.PARTED)
+    if parted and parted.startswith("zero"):
+        settings["deepspeed"] = zero.engine_settings(parted)
     run = toy.trainer(place, pupil, extra={"peft_config": lora_config(4, 8.0)} if lora else {}, **settings)
     run.train(resume_from_checkpoint=resume or None)
     run.save_model(str(place / "model"))
@@ -57,10 +67,10 @@ def saved(place: Path) -> dict[str, torch.Tensor]:
     return load_file(file)
 
 
-def compare(kind: str, model: Path, place: Path) -> None:
+def compare(kind: str, shard: str, model: Path, place: Path) -> None:
     """Raise unless two ranks have one rank's losses, gradient norms, KL, reason to end, and one set of its weights."""
-    one = trained(model, place / "alone", kind)
-    first, second = on_ranks(2, lambda: trained(model, place / "together", kind), place)
+    one = trained(model, place / "alone", kind, shard)
+    first, second = on_ranks(2, lambda: trained(model, place / "together", kind, shard), place)
     assert isinstance(first, dict) and first["stop"] == second["stop"] == one["stop"], (first, second, one)
     for here, there in zip(one["log"], first["log"], strict=True):
         assert there == pytest.approx(here, rel=1e-4, abs=1e-5)
@@ -70,11 +80,11 @@ def compare(kind: str, model: Path, place: Path) -> None:
         torch.testing.assert_close(ours[name], weight, rtol=1e-5, atol=5e-5)
 
 
-def compare_resumed(kind: str, model: Path, place: Path) -> None:
+def compare_resumed(kind: str, shard: str, model: Path, place: Path) -> None:
     """Raise unless the two ranks of `compare` go on from their last but one checkpoint to the same bytes."""
     before = saved(place / "together")
     (place / "together" / "out" / "checkpoint-4" / "unteach.json").unlink()
     assert (place / "together" / "out" / "checkpoint-2" / "unteach.json").exists()
-    first, _ = on_ranks(2, lambda: trained(model, place / "together", kind, resume=True), place)
+    first, _ = on_ranks(2, lambda: trained(model, place / "together", kind, shard, resume=True), place)
     assert isinstance(first, dict), first
     assert all(weight.equal(before[name]) for name, weight in saved(place / "together").items())

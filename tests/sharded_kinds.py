@@ -4,14 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from sharded import KINDS, compare, compare_resumed, saved_model
+from sharded import KINDS, compare, compare_resumed, require, saved_model
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_ranks_train_as_one_does(kind: str, tied: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shard", ["ddp", "fsdp2", "zero2", "zero3"])
+def test_two_ranks_train_as_one_does(shard: str, kind: str, tied: bool, tmp_path: Path) -> None:
     """Fresh and, where all weights or an adapter are trained as usual, resumed."""
+    require(shard)
     model = saved_model(tmp_path / "model", tied)
-    compare(kind, model, tmp_path)
+    compare(kind, shard, model, tmp_path)
     if kind in ("full", "lora"):
-        compare_resumed(kind, model, tmp_path)
+        compare_resumed(kind, shard, model, tmp_path)

@@ -15,7 +15,8 @@ from sharded import compare, compare_resumed, saved_model
 from unteach.errors import ConfigError
 from unteach.models.loading import load_model
 from unteach.models.ranks import rank
-from unteach.models.sharding import gathered, shards_of
+from unteach.models.fsdp2 import shards_of
+from unteach.models.sharding import gathered
 from unteach.models.unwrap import own_part, runs_alone
 from unteach.pipeline.config import RunConfig
 from unteach.pipeline.sharding import check_sharding
@@ -29,9 +30,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["full", "lora"])
 def test_two_ranks_train_as_one_does(kind: str, model: Path, tmp_path: Path) -> None:
-    compare(kind, model, tmp_path)
+    compare(kind, "fsdp2", model, tmp_path)
     if kind == "full":
-        compare_resumed(kind, model, tmp_path)
+        compare_resumed(kind, "fsdp2", model, tmp_path)
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """Training that is spread over two ranks, compared with one rank; for test_sharding.py and sharded_kinds.py."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def require(shard: str) -> None:
     """Skip a test of a strategy that cannot be tried here."""
-    if shard.startswith("zero") and importlib.util.find_spec("deepspeed") is None:
+    if shard.startswith("zero") and not zero.installed():
         pytest.skip("DeepSpeed is not installed")
 
 

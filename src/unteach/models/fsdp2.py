@@ -150,4 +150,3 @@ def files_of_tensors(directory: Path) -> dict[str, Path]:
         with safe_open(path, framework="pt") as file:
             found |= dict.fromkeys(file.keys(), path)
     return found
-

@@ -11,11 +11,11 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from unteach.errors import ConfigError, ModelError, nearest
+from unteach.models import sharding
 from unteach.models.adapter import merge_adapter
 from unteach.models.directory import base_of, check_directory, is_adapter, local_directory
 from unteach.models.hub import cached_only, out_of_reach, reason
 from unteach.models.saving import AsItCame, note_tokenizer
-from unteach.models import sharding
 from unteach.models.soundness import check_finite, check_sizes, tensor_shapes
 from unteach.models.vocabulary import fit_tokenizer
 from unteach.text.escape import inert_line
@@ -145,7 +145,7 @@ def load_model(
     config = load_config(name, in_full=in_full, **source)
     came = _as_it_came(config, dtype)
     kind = config.dtype or torch.float32 if precision == "auto" else precision
-    with _loading(name, directory), sharding.loading(parted, kind) as ways:
+    with _loading(name, directory), sharding.loading(shard, kind) as ways:
         model, loading = AutoModelForCausalLM.from_pretrained(name, config=config, **source, **settings, **ways)
     _check_complete(name, loading)
     check_finite(name, model)

@@ -16,7 +16,7 @@ from torch import Tensor
 from unteach.errors import ConfigError
 from unteach.models import fsdp2, zero
 from unteach.models.ranks import any_rank, world
-from unteach.models.unwrap import is_sharded, runs_alone, size_of, unwrapped
+from unteach.models.unwrap import runs_alone, size_of, unwrapped
 
 PARTED: dict[str, ModuleType] = {"fsdp2": fsdp2, "zero3": zero}
 """The strategies that part weights."""
@@ -40,6 +40,8 @@ def require_strategy(strategy: str) -> None:
 
 def loading(strategy: str | None, precision: Any) -> AbstractContextManager[dict[str, Any]]:
     """Yield the arguments by which `from_pretrained` loads a model whose weights are parted; others need none."""
+    if strategy and strategy.startswith("zero"):
+        zero.start()
     way: Any = PARTED.get(strategy or "")
     return way.loading(precision) if way else nullcontext({})
 

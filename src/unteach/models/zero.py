@@ -27,15 +27,19 @@ PERSISTENT = 100_000
 """Weights of up to so many numbers stay whole between steps (DeepSpeed's own default): gathering them would not pay."""
 
 
+def installed() -> bool:
+    """Whether DeepSpeed is there."""
+    return importlib.util.find_spec("deepspeed") is not None
+
+
 def require_deepspeed(strategy: str) -> None:
-    """Raise ConfigError where DeepSpeed is not installed; else start it among the ranks that have met."""
-    if importlib.util.find_spec("deepspeed") is None:
+    """Raise ConfigError where DeepSpeed is not installed."""
+    if not installed():
         raise ConfigError(f"--shard {strategy}: DeepSpeed is not installed; install it: {INSTALL} (or --shard fsdp2)")
-    _start()
 
 
-def _start() -> None:
-    """Start DeepSpeed on the process group that there is, quietly and without a compiler.
+def start() -> None:
+    """Start DeepSpeed among the ranks that have met, quietly and without a compiler.
 
     On a CPU it would compile messages through shared memory of its own; gloo, which is there, does the same.
     """
@@ -199,7 +203,9 @@ def load_optimizer_parts(engine: Any, kept: dict[str, Any]) -> None:
     inner = engine.optimizer.optimizer
     for weights, part in zip(_weights(engine), kept["parts"], strict=True):
         weights.copy_(part.pop("weights"))
-        inner.state[weights] = {name: value.to(weights.device) if value.dim() else value for name, value in part.items()}
+        inner.state[weights] = {
+            name: value.to(weights.device) if value.dim() else value for name, value in part.items()
+        }
     for group, settings in zip(inner.param_groups, kept["groups"], strict=True):
         group.update(settings)
 

@@ -353,23 +353,9 @@ def until(true: Callable[[], bool], run: Ranks) -> None:
         time.sleep(0.02)
 
 
+REPORTS = (pieces, evaluated, evaluated_in_parts, trained, sharded)
 VERBS = (attacked, rescaled, mistaken, learned, baselined)
-KINDS = {
-    kind.__name__: kind
-    for kind in (
-        pieces,
-        evaluated,
-        evaluated_in_parts,
-        trained,
-        sharded,
-        *VERBS,
-        refused,
-        started,
-        interrupted,
-        stopped,
-        killed,
-    )
-}
+KINDS = {kind.__name__: kind for kind in (*REPORTS, *VERBS, refused, started, interrupted, stopped, killed)}
 
 
 def main() -> int:

@@ -203,9 +203,8 @@ def load_optimizer_parts(engine: Any, kept: dict[str, Any]) -> None:
     inner = engine.optimizer.optimizer
     for weights, part in zip(_weights(engine), kept["parts"], strict=True):
         weights.copy_(part.pop("weights"))
-        inner.state[weights] = {
-            name: value.to(weights.device) if value.dim() else value for name, value in part.items()
-        }
+        place = weights.device  # of moments; the number of steps stays where torch has it
+        inner.state[weights] = {name: value.to(place) if value.dim() else value for name, value in part.items()}
     for group, settings in zip(inner.param_groups, kept["groups"], strict=True):
         group.update(settings)
 

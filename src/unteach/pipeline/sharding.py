@@ -1,6 +1,6 @@
 """ShardSettings: whether what a run holds is spread over its ranks, and what does not work with that."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -76,7 +76,7 @@ def by_deepspeed(config: Sharded) -> bool:
 
 
 @contextmanager
-def engine_of(config: Sharded) -> Iterator[Mapping[str, Any]]:
+def engine_of(config: Sharded) -> Iterator[dict[str, Any]]:
     """Yield the trainer's arguments by which DeepSpeed trains, where it does; they are to be made within the block.
 
     Arguments that name stage 3 have Transformers part every model that is loaded as long as they live, judges too.

@@ -287,9 +287,7 @@ class UnlearnTrainer(ResumableTrainer):
             self._broken = f"the loss became {value}"
         elif float(loss.metrics.get("kl", 0.0)) > limit:
             self._broken = f"the KL on normal rows reached {float(loss.metrics['kl']):.1f} nats per token"
-        if (
-            self._agreed(float(self._broken is not None)) > 0
-        ):  # before the backward pass, where DeepSpeed makes its step
+        if self._agreed(float(self._broken is not None)) > 0:  # now, since DeepSpeed steps in the backward pass
             raise TrainingError(self._broken or "the loss broke down on another rank")
         return (loss.value, None) if return_outputs else loss.value
 

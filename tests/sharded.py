@@ -13,7 +13,7 @@ from unteach.models import sharding, zero
 from unteach.models.adapter import lora_config
 from unteach.models.loading import load_model
 from unteach.models.ranks import world
-from unteach.models.unwrap import is_sharded
+from unteach.models.unwrap import is_sharded, size_of
 
 RULES = {"stopping": True, "validation_steps": 2, "patience": 99, "forget_bound": 99.0, "validation_new_tokens": 2}
 SETTINGS = RULES | {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "kl_budget": 99.0}
@@ -26,12 +26,20 @@ KINDS: dict[str, dict[str, Any]] = {
     "lora, frozen copy": {"reference": "frozen"},
     "full, accumulated": {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2},
     "full, back to the original": {"kl_budget": 1e-3, "patience": 1},
+    "full, layer by layer": {"room": False},
+    "lora, layer by layer": {"room": False},
+    "full, offloaded": {"offload": True},
+    "lora, offloaded": {"offload": True},
 }
-"""What is trained, and with which settings."""
+"""What is trained, and with which settings. `offload` is DeepSpeed's; without `room` weights are never all gathered."""
 
 
-def require(shard: str) -> None:
+def require(shard: str, kind: str) -> None:
     """Skip a test of a strategy that cannot be tried here."""
+    if "offload" in KINDS[kind] and not shard.startswith("zero"):
+        pytest.skip("only DeepSpeed offloads here")
+    if "room" in KINDS[kind] and shard not in sharding.PARTED:
+        pytest.skip("the weights are whole")
     if shard.startswith("zero") and not zero.installed():
         pytest.skip("DeepSpeed is not installed")
 
@@ -47,18 +55,33 @@ def trained(model: Path, place: Path, kind: str, shard: str, resume: bool = Fals
     lora, several = kind.startswith("lora"), world() > 1
     settings = SETTINGS | {"per_device_train_batch_size": 4, "preconditioning": None} | KINDS[kind]
     settings["per_device_train_batch_size"] //= world()
+    offload, room = settings.pop("offload", False), settings.pop("room", True)
+    sharding._fit = lambda models: room  # type: ignore[assignment]
     parted = shard if several and shard != "ddp" else None
     zero.PERSISTENT = 100  # norms stay whole, and all else is parted, as in a large model
     pupil = load_model(model, device="cpu", in_full=not lora, shard=parted)
     assert is_sharded(pupil) is (parted in sharding.PARTED)
     if parted and parted.startswith("zero"):
-        settings["deepspeed"] = zero.engine_settings(parted)
+        settings["deepspeed"] = zero.engine_settings(parted, offload)
     run = toy.trainer(place, pupil, extra={"peft_config": lora_config(4, 8.0)} if lora else {}, **settings)
     run.train(resume_from_checkpoint=resume or None)
+    if "deepspeed" in settings:
+        require_parts(run, shard)
     run.save_model(str(place / "model"))
     names = ("loss", "grad_norm", "kl")
     log = [{name: line[name] for name in names} for line in run.state.log_history if "loss" in line]
     return {"log": log, "stop": (run.stop.step, run.stop.rule, run.stop.went_back_to) if run.stop else None}
+
+
+def require_parts(run: Any, shard: str) -> None:
+    """Raise unless DeepSpeed has trained at this stage, and a rank moved half of what is trained."""
+    assert run.model_wrapped.zero_optimization_stage() == int(shard[-1])
+    sizes = [size_of(weight) for weight in run.model.parameters() if weight.requires_grad]
+    moved = sum(weights.numel() for weights in zero.moved_weights(run.model_wrapped))
+    assert sum(sizes) / 2 <= moved < sum(sizes) / 2 + 8 * len(sizes), "each is filled up to a multiple of the ranks"
+    if shard == "zero3":
+        freed = [weight for weight in run.model.parameters() if weight.ds_status.name == "NOT_AVAILABLE"]
+        assert freed and all(weight.numel() == 0 for weight in freed)
 
 
 def saved(place: Path) -> dict[str, torch.Tensor]:

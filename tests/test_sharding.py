@@ -94,6 +94,15 @@ def test_an_evaluation_has_nothing_that_zero2_spreads(monkeypatch: pytest.Monkey
     check_sharding(RunConfig(shard="zero3"), training=False)
 
 
+def test_only_deepspeed_offloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unteach.models.sharding.world", lambda: 2)
+    monkeypatch.setattr("unteach.models.zero.installed", lambda: True)
+    for shard in (None, "fsdp2"):
+        with pytest.raises(ConfigError, match="^--offload-optimizer: .*zero2 or zero3"):
+            check_sharding(RunConfig(shard=shard, offload_optimizer=True))
+    check_sharding(RunConfig(shard="zero2", offload_optimizer=True))
+
+
 def test_without_deepspeed_one_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unteach.models.sharding.world", lambda: 2)
     monkeypatch.setattr("unteach.models.zero.installed", lambda: False)
@@ -111,6 +120,9 @@ def test_deepspeed_is_asked_for_the_stage_and_the_rest_follows_the_arguments() -
         assert settings["zero_optimization"]["stage"] == stage
         named = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
         assert [settings[name] for name in named] == ["auto"] * 3 and "bf16" not in settings
+        assert "offload_optimizer" not in settings["zero_optimization"]
+    with engine_of(RunConfig(shard="zero2", offload_optimizer=True)) as more:
+        assert more["deepspeed"]["zero_optimization"]["offload_optimizer"] == {"device": "cpu"}
     with engine_of(RunConfig(shard="fsdp2")) as more:
         assert more == {}
 

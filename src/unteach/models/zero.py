@@ -22,7 +22,7 @@ from unteach.models.fsdp2 import files_of_tensors
 from unteach.models.ranks import rank
 from unteach.models.unwrap import own_part, unwrapped, whole_tensor
 
-INSTALL = "DS_BUILD_OPS=0 pip install --no-build-isolation deepspeed"
+INSTALL = "pip install 'unteach[deepspeed]'"
 PERSISTENT = 100_000
 """Weights of up to so many numbers stay whole between steps (DeepSpeed's own default): gathering them would not pay."""
 
@@ -55,10 +55,15 @@ def start() -> None:
         deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
 
 
-def engine_settings(strategy: str) -> dict[str, Any]:
-    """Return DeepSpeed's settings of a run; those at "auto" are filled in from the trainer's arguments."""
+def engine_settings(strategy: str, offload: bool = False) -> dict[str, Any]:
+    """Return DeepSpeed's settings of a run; those at "auto" are filled in from the trainer's arguments.
+
+    With `offload` the optimizer's states, and the weights that it moves, lie in main memory, and torch's Adam runs
+    there; DeepSpeed's own would have to be compiled.
+    """
     auto = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
-    return dict.fromkeys(auto, "auto") | {"zero_optimization": _zero(strategy)}
+    parted = _zero(strategy) | ({"offload_optimizer": {"device": "cpu"}} if offload else {})
+    return dict.fromkeys(auto, "auto") | {"zero_optimization": parted, "zero_force_ds_cpu_optimizer": False}
 
 
 def _zero(strategy: str) -> dict[str, Any]:
@@ -191,7 +196,7 @@ def note_hooks(model: Any, engine: Any) -> None:
 def optimizer_parts(engine: Any) -> dict[str, Any]:
     """Return what this rank's part of an optimizer must remember: settings, weights in float32 and their moments."""
     inner, parts = engine.optimizer.optimizer, []
-    for weights in _weights(engine):
+    for weights in moved_weights(engine):
         parts.append({"weights": weights.detach()} | dict(inner.state.get(weights, {})))
     groups = [{name: value for name, value in group.items() if name != "params"} for group in inner.param_groups]
     return {"groups": groups, "parts": parts}
@@ -201,7 +206,7 @@ def optimizer_parts(engine: Any) -> dict[str, Any]:
 def load_optimizer_parts(engine: Any, kept: dict[str, Any]) -> None:
     """Put back what `optimizer_parts` returned."""
     inner = engine.optimizer.optimizer
-    for weights, part in zip(_weights(engine), kept["parts"], strict=True):
+    for weights, part in zip(moved_weights(engine), kept["parts"], strict=True):
         weights.copy_(part.pop("weights"))
         place = weights.device  # of moments; the number of steps stays where torch has it
         inner.state[weights] = {name: value.to(place) if value.dim() else value for name, value in part.items()}
@@ -209,7 +214,7 @@ def load_optimizer_parts(engine: Any, kept: dict[str, Any]) -> None:
         group.update(settings)
 
 
-def _weights(engine: Any) -> Sequence[Tensor]:
+def moved_weights(engine: Any) -> Sequence[Tensor]:
     """Return this rank's part of the weights in float32, as the inner optimizer sees them."""
     optimizer = engine.optimizer
     parts: Sequence[Tensor] = getattr(optimizer, "fp32_partitioned_groups_flat", None) or (

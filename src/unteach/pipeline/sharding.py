@@ -24,12 +24,16 @@ class ShardSettings(Settings):
         "which spreads gradients and the optimizer's states only.",
         choices=_strategies,
     )
+    offload_optimizer: bool = setting(
+        "Model", False, "Keep Adam's states in main memory; with --shard zero2 or zero3."
+    )
 
 
 class Sharded(Protocol):
     """What is asked of a config here."""
 
     shard: str | None
+    offload_optimizer: bool
     device: str | None
     load_in_4bit: bool
     lora: bool
@@ -43,6 +47,8 @@ def check_sharding(config: Sharded, *, training: bool = True) -> None:
     """Raise ConfigError where sharding was asked for, and something that does not work with it."""
     from unteach.models.sharding import PARTED, require_strategy
 
+    if config.offload_optimizer and not (training and by_deepspeed(config)):
+        raise ConfigError("--offload-optimizer: is for a training with --shard zero2 or zero3; add one, or drop it")
     if config.shard is None:
         return
     require_strategy(config.shard)
@@ -89,5 +95,5 @@ def engine_of(config: Sharded) -> Iterator[dict[str, Any]]:
     from unteach.models.zero import engine_settings
 
     assert config.shard
-    yield {"deepspeed": engine_settings(config.shard)}
+    yield {"deepspeed": engine_settings(config.shard, config.offload_optimizer)}
     unset_hf_deepspeed_config()

@@ -4,16 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from sharded import KINDS, compare, compare_resumed, require, saved_model
+from sharded import RESUMED, cases, compare, compare_resumed, require, saved_model
 
 
-@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shard", ["ddp", "fsdp2", "zero2", "zero3"])
-def test_two_ranks_train_as_one_does(shard: str, kind: str, tied: bool, tmp_path: Path) -> None:
-    """Fresh and, where all weights or an adapter are trained as usual or offloaded, resumed."""
-    require(shard, kind)
-    model = saved_model(tmp_path / "model", tied)
-    compare(kind, shard, model, tmp_path)
-    if kind in ("full", "lora", "full, offloaded"):
-        compare_resumed(kind, shard, model, tmp_path)
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """A model whose output layer shares the embedding's weights, under True, and another one."""
+    return {tied: saved_model(tmp_path_factory.mktemp("model"), tied) for tied in (False, True)}
+
+
+@pytest.mark.parametrize(("shard", "kind", "tied"), cases())
+def test_two_ranks_train_as_one_does(
+    shard: str, kind: str, tied: bool, models: dict[bool, Path], tmp_path: Path
+) -> None:
+    """Fresh and, for some kinds, resumed."""
+    require(shard)
+    compare(kind, shard, models[tied], tmp_path)
+    if kind in RESUMED:
+        compare_resumed(kind, shard, models[tied], tmp_path)

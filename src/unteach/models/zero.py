@@ -39,9 +39,9 @@ def require_deepspeed(strategy: str) -> None:
 
 
 def start() -> None:
-    """Start DeepSpeed among the ranks that have met, quietly and without a compiler.
+    """Start DeepSpeed among the ranks that have met, quietly and without extensions that it would compile.
 
-    On a CPU it would compile messages through shared memory of its own; gloo, which is there, does the same.
+    On a CPU these are messages through shared memory; gloo, which is there, does the same.
     """
     if not torch.accelerator.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -49,8 +49,8 @@ def start() -> None:
     import deepspeed
     from deepspeed.utils import logger
 
+    deepspeed.ops.__compatible_ops__ = {}  # else it asks compiler and linker which of its extensions could be built
     logger.setLevel("ERROR")
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not deepspeed.comm.is_initialized():
         deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
 

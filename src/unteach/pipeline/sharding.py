@@ -24,9 +24,7 @@ class ShardSettings(Settings):
         "which spreads gradients and the optimizer's states only.",
         choices=_strategies,
     )
-    offload_optimizer: bool = setting(
-        "Model", False, "Keep Adam's states in main memory; with --shard zero2 or zero3."
-    )
+    offload_optimizer: bool = setting("Model", False, "Keep Adam's states in main memory; with --shard zero2 or zero3.")
 
 
 class Sharded(Protocol):

@@ -118,7 +118,7 @@ def trained(world: World, place: Path, asked: Asked) -> str:
 def sharded(world: World, place: Path, asked: Asked) -> str:
     """`unteach run --shard` gives the same report up to rounding, and a run that goes on the same bytes."""
     largest, tried = 0.0, [shard for shard in STRATEGIES if zero.installed() or not shard.startswith("zero")]
-    zero.PERSISTENT = 100  # so that nearly all of a small model is parted
+    zero.PERSISTENT, zero.BUCKET = 100, 3000  # so that nearly all of a small model is parted
     for kind in asked.tuned:
         alone = dict[int, Path]()
         for shard in tried:
@@ -145,7 +145,7 @@ def sharded(world: World, place: Path, asked: Asked) -> str:
 def evaluated_in_parts(world: World, place: Path, asked: Asked) -> str:
     """`unteach evaluate --shard` gives the report of one rank up to rounding."""
     largest, tried = 0.0, [shard for shard in PARTED if zero.installed() or shard != "zero3"]
-    zero.PERSISTENT = 100
+    zero.PERSISTENT, zero.BUCKET = 100, 3000
     alone = on_each((1,), partial(_evaluated, world), place)
     for shard in tried:
         (there := place / shard).mkdir()

@@ -77,7 +77,7 @@ def trained(model: Path, place: Path, kind: str, shard: str, resume: bool = Fals
     offload, room, dtype = (settings.pop(*own) for own in (("offload", False), ("room", True), ("dtype", "auto")))
     sharding._fit = lambda models: room  # type: ignore[assignment]
     parted = shard if several and shard != "ddp" else None
-    zero.PERSISTENT = 100  # norms stay whole, and all else is parted, as in a large model
+    zero.PERSISTENT, zero.BUCKET = 100, 3000  # norms stay whole and all else is parted, as in a large model
     pupil = load_model(model, device="cpu", dtype=dtype, in_full=not lora, shard=parted)
     assert is_sharded(pupil) is (parted in sharding.PARTED)
     if parted and parted.startswith("zero"):

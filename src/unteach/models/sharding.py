@@ -16,7 +16,8 @@ from torch import Tensor
 from unteach.errors import ConfigError
 from unteach.models import fsdp2, zero
 from unteach.models.ranks import any_rank, world
-from unteach.models.unwrap import runs_alone, size_of, unwrapped
+from unteach.models.saving import base_model
+from unteach.models.unwrap import runs_alone, size_of
 
 PARTED: dict[str, ModuleType] = {"fsdp2": fsdp2, "zero3": zero}
 """The strategies that part weights."""
@@ -57,7 +58,7 @@ def gathered(*models: Any) -> Iterator[None]:
 
     The weights must not change within it. Does nothing where no model is sharded.
     """
-    parted = {id(inner): inner for model in models if not runs_alone(inner := unwrapped(model))}
+    parted = {id(inner): inner for model in models if not runs_alone(inner := base_model(model))}
     if not parted or any_rank(not _fit(list(parted.values()))):
         yield
         return
@@ -104,7 +105,7 @@ def _way_of(model: Any) -> Any:
 
 def _fit(models: Sequence[Any]) -> bool:
     """Return whether this rank's GPU has room for all weights; how much main memory is free is not asked."""
-    weights = [weight for model in models for weight in unwrapped(model).parameters()]
+    weights = [weight for model in models for weight in model.parameters()]
     if weights[0].device.type != "cuda":
         return True
     size = sum(size_of(weight) * weight.element_size() for weight in weights)

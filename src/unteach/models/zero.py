@@ -20,11 +20,15 @@ from torch import Tensor
 from unteach.errors import ConfigError, ModelError
 from unteach.models.fsdp2 import files_of_tensors
 from unteach.models.ranks import rank
-from unteach.models.unwrap import own_part, unwrapped, whole_tensor
+from unteach.models.saving import base_model
+from unteach.models.unwrap import own_part, whole_tensor
 
 INSTALL = "pip install 'unteach[deepspeed]'"
 PERSISTENT = 100_000
 """Weights of up to so many numbers stay whole between steps (DeepSpeed's own default): gathering them would not pay."""
+
+BUCKET = 50_000_000
+"""How many numbers are sent at a time; DeepSpeed's own ten times as many would take gigabytes of each card."""
 
 
 def installed() -> bool:
@@ -67,7 +71,9 @@ def engine_settings(strategy: str, offload: bool = False) -> dict[str, Any]:
 
 
 def _zero(strategy: str) -> dict[str, Any]:
-    return {"stage": int(strategy.removeprefix("zero")), "stage3_param_persistence_threshold": PERSISTENT}
+    buckets = ("reduce_bucket_size", "allgather_bucket_size", "stage3_prefetch_bucket_size")
+    settings = dict.fromkeys(buckets, BUCKET) | {"stage3_param_persistence_threshold": PERSISTENT}
+    return settings | {"stage": int(strategy.removeprefix("zero"))}
 
 
 def is_parted(model: Any) -> bool:
@@ -104,7 +110,7 @@ def loaded(name: str, model: Any) -> None:
 @torch.no_grad()
 def second(model: Any) -> Any:
     """Return a second model, loaded again, with the weights that this one, or an adapter's base, has now."""
-    base = _base(model)
+    base = base_model(model)
     config, settings = copy.copy(base.config), {"dtype": base.dtype, "use_safetensors": True}
     revision = getattr(config, "_commit_hash", None)
     with loading(base.dtype):
@@ -124,12 +130,13 @@ def gathered(model: Any) -> Iterator[None]:
     """Within the block every rank holds all weights of a model, and it runs without DeepSpeed's hooks."""
     import deepspeed
 
-    hooks = _base(model).zero_hooks
+    hooks = base_model(model).zero_hooks
     _remove(hooks)
     try:
         with deepspeed.zero.GatheredParameters(_parted(model)):
             yield
     finally:
+        hooks._convert_to_zero_parameters(None, hooks.module, None)  # those of an adapter that came after the hooks
         hooks.setup_zero_stage3_hooks()
 
 
@@ -171,7 +178,7 @@ def changing(weights: Sequence[Any]) -> Any:
 
 def drop_hooks(model: Any) -> None:
     """Take away the hooks by which a model gathers its weights, before an engine that trains it adds its own."""
-    hooks = getattr(_base(model), "zero_hooks", None)
+    hooks = getattr(base_model(model), "zero_hooks", None)
     if hooks is not None:
         _remove(hooks)
         for module in hooks.module.modules():  # these would call the hooks that are no more
@@ -186,7 +193,7 @@ def note_hooks(model: Any, engine: Any) -> None:
     """
     if not is_parted(model):
         return
-    hooks = _base(model).zero_hooks = engine.optimizer.parameter_offload
+    hooks = base_model(model).zero_hooks = engine.optimizer.parameter_offload
     for weight in model.get_output_embeddings().parameters():
         if not weight.ds_persist:
             weight.ds_persist = True
@@ -221,12 +228,6 @@ def moved_weights(engine: Any) -> Sequence[Tensor]:
         optimizer.single_partition_of_fp32_groups
     )
     return parts
-
-
-def _base(model: Any) -> Any:
-    """Return the model without wrappers and adapter, on which the hooks are noted."""
-    model = unwrapped(model)
-    return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
 def _parted(model: Any) -> list[Any]:

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import Trainer
 from transformers.trainer import SCHEDULER_NAME
 
+from unteach.errors import ConfigError
 from unteach.models import zero
 
 
@@ -18,6 +19,8 @@ class ZeroTrainer(Trainer):
         """Make the engine; then load, as a DeepSpeed checkpoint is none of ours."""
         if not self.is_deepspeed_enabled:
             return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        if self.accelerator.state.deepspeed_plugin.zero_stage < 2:
+            raise ConfigError("DeepSpeed: stages below 2 are not run here; give stage 2 or 3, or leave DeepSpeed out")
         zero.drop_hooks(self.model)
         prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
         zero.note_hooks(self.model, self.model_wrapped)

@@ -130,14 +130,17 @@ def gathered(model: Any) -> Iterator[None]:
     """Within the block every rank holds all weights of a model, and it runs without DeepSpeed's hooks."""
     import deepspeed
 
-    hooks = base_model(model).zero_hooks
-    _remove(hooks)
+    hooks, taken = base_model(model).zero_hooks, []
+    _settle(hooks)
+    for handle in _handles(hooks):
+        there = handle.hooks_dict_ref()
+        taken.append((there, handle.id, there.pop(handle.id)))
     try:
         with deepspeed.zero.GatheredParameters(_parted(model)):
             yield
     finally:
-        hooks._convert_to_zero_parameters(None, hooks.module, None)  # those of an adapter that came after the hooks
-        hooks.setup_zero_stage3_hooks()
+        for there, number, hook in taken:
+            there[number] = hook
 
 
 @contextmanager
@@ -180,7 +183,9 @@ def drop_hooks(model: Any) -> None:
     """Take away the hooks by which a model gathers its weights, before an engine that trains it adds its own."""
     hooks = getattr(base_model(model), "zero_hooks", None)
     if hooks is not None:
-        _remove(hooks)
+        _settle(hooks)
+        for handle in _handles(hooks):
+            handle.remove()
         for module in hooks.module.modules():  # these would call the hooks that are no more
             module.__dict__.pop("pre_bwd_fn", None)
             module.__dict__.pop("post_bwd_fn", None)
@@ -234,11 +239,13 @@ def _parted(model: Any) -> list[Any]:
     return [weight for weight in model.parameters() if hasattr(weight, "ds_id")]
 
 
-def _remove(hooks: Any) -> None:
-    """Remove hooks, after what they have begun to gather has come."""
+def _handles(hooks: Any) -> list[Any]:
+    """Return the handles of all hooks, in an order in which they can be put back."""
+    return [hooks.fwd_pre_hook, *hooks.forward_hooks, *hooks.backward_hooks]
+
+
+def _settle(hooks: Any) -> None:
+    """Wait for what hooks have begun to gather, and let no module count as running."""
     hooks.get_param_coordinator()._clean_inflight_param_registry()
     for weight in _parted(hooks.module):
         weight.ds_active_sub_modules.clear()
-    for hook in (*hooks.forward_hooks, *hooks.backward_hooks, hooks.fwd_pre_hook):
-        hook.remove()
-    hooks.forward_hooks, hooks.backward_hooks = [], []

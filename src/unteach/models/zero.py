@@ -105,6 +105,7 @@ def loaded(name: str, model: Any) -> None:
     from deepspeed.utils.timer import NoopTimer
 
     model.zero_hooks = DeepSpeedZeRoOffload(model, NoopTimer(), None, param_persistence_threshold=PERSISTENT)
+    _keep_head_whole(model)
 
 
 @torch.no_grad()
@@ -192,17 +193,23 @@ def drop_hooks(model: Any) -> None:
 
 
 def note_hooks(model: Any, engine: Any) -> None:
-    """Note an engine's hooks with its model, and keep the output layer whole between steps.
+    """Note an engine's hooks with its model."""
+    if is_parted(model):
+        base_model(model).zero_hooks = engine.optimizer.parameter_offload
+        _keep_head_whole(model)
 
-    We apply it to the states of a batch piece by piece after the model has run, and it would be gathered for each.
+
+def _keep_head_whole(model: Any) -> None:
+    """Let the output layer stay whole once the model has run.
+
+    We apply it to the states of a batch piece by piece after that, and one rank may do so more often than another: it
+    must not have to be gathered then, which all do together.
     """
-    if not is_parted(model):
-        return
-    hooks = base_model(model).zero_hooks = engine.optimizer.parameter_offload
+    kept = base_model(model).zero_hooks.persistent_parameters
     for weight in model.get_output_embeddings().parameters():
         if not weight.ds_persist:
             weight.ds_persist = True
-            hooks.persistent_parameters.append(weight)
+            kept.append(weight)
 
 
 def optimizer_parts(engine: Any) -> dict[str, Any]:

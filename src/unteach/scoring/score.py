@@ -117,7 +117,7 @@ def _as_is(logits: Tensor) -> Tensor:
 def _reproduces(model: Any, head: Head, states: Tensor, logits: Tensor) -> bool:
     """Whether the head gives the model's own logits; tested once for each model, on one position of each row.
 
-    What a rank finds alone, of weights that are gathered for a while, is not kept: another one, which had no batch then,
+    What a rank finds alone, of weights that are gathered for a while, is not kept: another, which had no batch then,
     would later apply the head once more, and all must gather it together.
     """
     key = unwrapped(model)

@@ -72,6 +72,7 @@ def test_a_model_without_a_plan_is_refused(tmp_path: Path) -> None:
         ("4-bit weights cannot be sharded", {"load_in_4bit": True, "lora": True}),
         ("lm-eval runs in one process", {"lm_eval": ["arc_easy"]}),
         ("--strength auto needs whole weights", {"strength": "auto"}),
+        ("--lora stood still", {"shard": "zero3", "lora": True}),
         ("DeepSpeed would cast all weights to bf16", {"shard": "zero3", "trainer": {"bf16": True}}),
     ],
 )

@@ -200,13 +200,14 @@ def note_hooks(model: Any, engine: Any) -> None:
 
 
 def _keep_head_whole(model: Any) -> None:
-    """Let the output layer stay whole once the model has run.
+    """Let the output layer stay whole once the model has run, until the optimizer's step.
 
     We apply it to the states of a batch piece by piece after that, and one rank may do so more often than another: it
-    must not have to be gathered then, which all do together.
+    must not have to be gathered then, which all do together. DeepSpeed's hooks free no weight that is used elsewhere.
     """
     kept = base_model(model).zero_hooks.persistent_parameters
-    for weight in model.get_output_embeddings().parameters():
+    for weight in _parted(base_model(model).get_output_embeddings()):
+        weight.is_external_param = True
         if not weight.ds_persist:
             weight.ds_persist = True
             kept.append(weight)

@@ -53,6 +53,8 @@ def check_sharding(config: Sharded, *, training: bool = True) -> None:
     name = f"--shard {config.shard}"
     if not training and config.shard not in PARTED:
         raise ConfigError(f"{name}: spreads what training adds to a model, and nothing is trained; drop it")
+    if training and config.lora and config.shard == "zero3":
+        raise ConfigError(f"{name}: a run with --lora stood still under it (docs/many-gpus.md); give --shard fsdp2")
     cast = sorted({"bf16", "fp16"} & config.trainer.keys())
     if cast and by_deepspeed(config):
         raise ConfigError(f"{name}: DeepSpeed would cast all weights to {cast[0]}; drop --set trainer.{cast[0]}")

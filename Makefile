@@ -36,8 +36,9 @@ unit: .venv/.ready
 test-faults: .venv/.ready
 	$(BIN)/python tests/faults.py
 
-# several ranks are one run: reports, errors, signals, kills (docs/many-gpus.md)
+# several ranks are one run: reports, errors, signals, kills (docs/many-gpus.md); without DeepSpeed its kinds are skipped
 test-distributed: .venv/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt deepspeed || true
 	$(BIN)/python tests/distributed.py
 	$(BIN)/python -m pytest tests/test_distributed.py tests/test_sharding.py tests/sharded_kinds.py
 

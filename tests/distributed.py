@@ -26,7 +26,9 @@ from distributed_verbs import attacked, baselined, learned, mistaken, rescaled  
 from fault_commands import Command  # noqa: E402
 from fault_kinds import World, prepare, result  # noqa: E402
 from ranked import Ranks, interrupt_at, on_ranks, one_line  # noqa: E402
-from ranked_reports import Asked, apart, on_each, plain, report_of, told, trained_alike  # noqa: E402
+from ranked_reports import Asked, apart, far, on_each, plain, report_of, told, trained_alike  # noqa: E402
+from unteach.models import zero  # noqa: E402
+from unteach.models.sharding import PARTED, STRATEGIES  # noqa: E402
 
 
 def small_batches() -> None:
@@ -95,12 +97,7 @@ def pieces(world: World, place: Path, asked: Asked) -> str:
 def evaluated(world: World, place: Path, asked: Asked) -> str:
     """`unteach evaluate` gives the same report on any number of ranks, to the last bit."""
 
-    def words(output: Path) -> list[object]:
-        models = ["--model", world.home / "retrained", "--original", world.home / "model", "--device", "cpu"]
-        rows = ["--forget", world.home / "forget.jsonl", "--retain", world.home / "retain.jsonl", "--samples", 2]
-        return ["evaluate", *models, *rows, "--max-new-tokens", 8, "--output", output]
-
-    outputs = on_each((1, *asked.ranks), words, place)
+    outputs = on_each((1, *asked.ranks), partial(_evaluated, world), place)
     reports = {count: plain(report_of(output)) for count, output in outputs.items()}
     for count in asked.ranks:
         assert not (differing := apart(reports[1], reports[count])), differing[:5]
@@ -119,24 +116,54 @@ def trained(world: World, place: Path, asked: Asked) -> str:
 
 
 def sharded(world: World, place: Path, asked: Asked) -> str:
-    """`unteach run --shard fsdp2` gives the same report up to rounding, and a run that goes on the same bytes."""
-    largest, several = 0.0, ("--shard", "fsdp2")
+    """`unteach run --shard` gives the same report up to rounding, and a run that goes on the same bytes."""
+    largest, tried = 0.0, [shard for shard in STRATEGIES if zero.installed() or not shard.startswith("zero")]
+    zero.PERSISTENT, zero.BUCKET = 100, 3000  # so that nearly all of a small model is parted
     for kind in asked.tuned:
-        (there := place / kind).mkdir()
+        alone = dict[int, Path]()
+        for shard in tried:
+            if (kind, shard) == ("lora", "zero3"):  # refused
+                continue
+            (there := place / f"{kind}-{shard}").mkdir()
 
-        def words(output: Path, kind: str = kind) -> list[object]:
-            return [*_tuned(world, output, kind), "--no-preconditioning"]  # which needs whole weights
+            def words(output: Path, kind: str = kind) -> list[object]:
+                return [*_tuned(world, output, kind), "--no-preconditioning"]  # which needs whole weights
 
-        outputs = on_each((1, 2), words, there, several)
-        largest = max(largest, _alike(outputs))
-        output, cache = there / "stopped", there / "cache-2"
-        ended = Ranks([*words(output), *several], cache, before={1: partial(interrupt_at, 12)}).wait()
-        assert {end.code for end in ended} == {130}, told(ended)
-        ended = Ranks(["run", "--output", output, "--resume"], cache).wait()
-        assert {end.code for end in ended} == {0}, told(ended)
-        whole, found = result(outputs[2]), result(output)
-        assert not (differing := [name for name in whole if whole[name] != found[name]]), differing
-    return f"no number differs by more than {largest:.1g} from one rank's; the same bytes after Ctrl-C and --resume"
+            several = ("--shard", shard)
+            outputs = on_each((2,) if alone else (1, 2), words, there, several)
+            alone = alone or {1: outputs[1]}
+            largest = max(largest, _alike(alone | outputs))
+            output, cache = there / "stopped", there / "cache-2"
+            ended = Ranks([*words(output), *several], cache, before={1: partial(interrupt_at, 12)}).wait()
+            assert {end.code for end in ended} == {130}, told(ended)
+            ended = Ranks(["run", "--output", output, "--resume"], cache).wait()
+            assert {end.code for end in ended} == {0}, told(ended)
+            whole, found = result(outputs[2]), result(output)
+            assert not (differing := [name for name in whole if whole[name] != found[name]]), (shard, kind, differing)
+    skipped = "" if len(tried) == len(STRATEGIES) else " (DeepSpeed is not installed: without zero2, zero3)"
+    return f"{', '.join(tried)}: within {largest:.1g} of one rank; the same bytes after Ctrl-C and --resume{skipped}"
+
+
+def evaluated_in_parts(world: World, place: Path, asked: Asked) -> str:
+    """`unteach evaluate --shard` gives the report of one rank up to rounding."""
+    largest, tried = 0.0, [shard for shard in PARTED if zero.installed() or shard != "zero3"]
+    zero.PERSISTENT, zero.BUCKET = 100, 3000
+    alone = on_each((1,), partial(_evaluated, world), place)
+    for shard in tried:
+        (there := place / shard).mkdir()
+        outputs = on_each((2,), partial(_evaluated, world), there, ("--shard", shard))
+        reports = [plain(report_of(output)) for output in (alone[1], outputs[2])]
+        furthest, wrong = far(apart(*reports))
+        assert not wrong and furthest < 1e-5, (shard, furthest, wrong[:5])
+        largest = max(largest, furthest)
+    return f"{', '.join(tried)}: no measurement differs by more than {largest:.1g} from one rank's"
+
+
+def _evaluated(world: World, output: Path) -> list[object]:
+    """Return the words of an evaluation of two models."""
+    models = ["--model", world.home / "retrained", "--original", world.home / "model", "--device", "cpu"]
+    rows = ["--forget", world.home / "forget.jsonl", "--retain", world.home / "retain.jsonl", "--samples", 2]
+    return ["evaluate", *models, *rows, "--max-new-tokens", 8, "--output", output]
 
 
 def _tuned(world: World, output: Path, kind: str) -> list[object]:
@@ -328,11 +355,9 @@ def until(true: Callable[[], bool], run: Ranks) -> None:
         time.sleep(0.02)
 
 
+REPORTS = (pieces, evaluated, evaluated_in_parts, trained, sharded)
 VERBS = (attacked, rescaled, mistaken, learned, baselined)
-KINDS = {
-    kind.__name__: kind
-    for kind in (pieces, evaluated, trained, sharded, *VERBS, refused, started, interrupted, stopped, killed)
-}
+KINDS = {kind.__name__: kind for kind in (*REPORTS, *VERBS, refused, started, interrupted, stopped, killed)}
 
 
 def main() -> int:

@@ -1,17 +1,57 @@
 """More kinds of tests/test_sharding.py, for `make test-distributed`, which names this file; pytest does not find it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from sharded import KINDS, compare, compare_resumed, saved_model
+from ranked import on_ranks
+from sharded import RESUMED, cases, compare, compare_resumed, require, saved_model
+from unteach.models import sharding, zero
+from unteach.models.adapter import add_adapter, lora_config
+from unteach.models.loading import load_model
+from unteach.models.ranks import rank
+from unteach.models.unwrap import own_part, runs_alone
 
 
-@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_two_ranks_train_as_one_does(kind: str, tied: bool, tmp_path: Path) -> None:
-    """Fresh and, where all weights or an adapter are trained as usual, resumed."""
-    model = saved_model(tmp_path / "model", tied)
-    compare(kind, model, tmp_path)
-    if kind in ("full", "lora"):
-        compare_resumed(kind, model, tmp_path)
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """A model whose output layer shares the embedding's weights, under True, and another one."""
+    return {tied: saved_model(tmp_path_factory.mktemp("model"), tied) for tied in (False, True)}
+
+
+@pytest.mark.parametrize(("shard", "kind", "tied"), cases())
+def test_two_ranks_train_as_one_does(
+    shard: str, kind: str, tied: bool, models: dict[bool, Path], tmp_path: Path
+) -> None:
+    """Fresh and, for some kinds, resumed."""
+    require(shard)
+    compare(kind, shard, models[tied], tmp_path)
+    if kind in RESUMED:
+        compare_resumed(kind, shard, models[tied], tmp_path)
+
+
+def test_weights_that_deepspeed_parts_are_gathered_and_parted_again(models: dict[bool, Path], tmp_path: Path) -> None:
+    """Of a model with a new adapter: the first rank runs it alone, then both do together, layer by layer."""
+    require("zero3")
+    zero.PERSISTENT = 0
+    ids = torch.tensor([[1, 20, 30]])
+
+    def work() -> Any:
+        model = add_adapter(load_model(models[False], device="cpu", shard="zero3"), lora_config(4, 8.0))
+        with torch.no_grad(), sharding.gathered(model):
+            alone = runs_alone(model), model(input_ids=ids).logits if rank() == 0 else None
+        with torch.no_grad():
+            together = runs_alone(model), model(input_ids=ids).logits
+        frozen = (weight for weight in model.parameters() if not weight.requires_grad)
+        return alone, together, sum(own_part(weight).numel() for weight in frozen)
+
+    (alone, together, part), other = on_ranks(2, work, tmp_path)
+    model = add_adapter(load_model(models[False], device="cpu"), lora_config(4, 8.0))
+    frozen = sum(weight.numel() for weight in model.parameters() if not weight.requires_grad)
+    assert part + other[2] == frozen and 0.9 < part / other[2] < 1.1
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits
+    assert alone[0] and not together[0] and alone[1].equal(logits)
+    torch.testing.assert_close(together[1], logits)

@@ -1,6 +1,7 @@
 """What verbs and groups of verbs are made of: how they show their help, and what they do before they start."""
 
 import importlib
+import logging
 import os
 import sys
 import warnings
@@ -34,6 +35,12 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
     # Accelerate 1.15 sets what torch 2.13 has renamed.
     warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
+    # DeepSpeed, where it is installed, warns of a machine without a GPU, in every run.
+    logging.getLogger("DeepSpeed").addFilter(_is_error)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 class _HelpWithoutItself:

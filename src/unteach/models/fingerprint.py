@@ -1,12 +1,13 @@
 """What identifies a model, for the keys of caches: its weights and its config."""
 
 import hashlib
+from operator import itemgetter
 from typing import Any
 
 import torch
 
 from unteach.models.ranks import require_same
-from unteach.models.unwrap import unwrapped
+from unteach.models.unwrap import unwrapped, whole_tensor
 
 _SAID_ELSEWHERE = ("_name_or_path", "_commit_hash", "use_cache", "transformers_version", "dtype")
 
@@ -14,8 +15,8 @@ _SAID_ELSEWHERE = ("_name_or_path", "_commit_hash", "use_cache", "transformers_v
 def model_fingerprint(model: Any) -> str:
     """Identify the weights of a model by 16 hex digits; dtype and every change made in memory count."""
     digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(model.state_dict().items()):
-        tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # where ranks share the weights
+    for name, tensor in sorted(model.state_dict(keep_vars=True).items(), key=itemgetter(0)):
+        tensor = whole_tensor(tensor)
         digest.update(f"{name}\x1f{tensor.dtype}\x1f{tuple(tensor.shape)}\x1e".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -11,11 +11,11 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from unteach.errors import ConfigError, ModelError, nearest
+from unteach.models import sharding
 from unteach.models.adapter import merge_adapter
 from unteach.models.directory import base_of, check_directory, is_adapter, local_directory
 from unteach.models.hub import cached_only, out_of_reach, reason
 from unteach.models.saving import AsItCame, note_tokenizer
-from unteach.models.sharding import keep_head_whole, require_parts, sharded_loading
 from unteach.models.soundness import check_finite, check_sizes, tensor_shapes
 from unteach.models.vocabulary import fit_tokenizer
 from unteach.text.escape import inert_line
@@ -116,10 +116,11 @@ def load_model(
     directory = local_directory(path_or_id)
     if shard and load_in_4bit:
         raise ConfigError(f"--shard {shard}: 4-bit weights cannot be sharded; drop it, or --load-in-4bit")
+    parted = shard if shard in sharding.PARTED else None
     if directory is not None and is_adapter(directory):
         if load_in_4bit:
             raise ConfigError(f"{directory}: an adapter cannot be merged into 4-bit weights; leave 4-bit loading off")
-        if shard:
+        if parted:
             raise ConfigError(f"{directory}: an adapter cannot be merged into sharded weights; give whole weights")
         base = load_model(
             base_of(directory),
@@ -137,21 +138,20 @@ def load_model(
     settings["adapter_kwargs"] = {"subfolder": _NOWHERE}
     settings["ignore_mismatched_sizes"] = True  # refused below, with a message that says which
     if shard:
-        settings |= sharded_loading(shard)
+        sharding.require_strategy(shard)
     if load_in_4bit:
         settings |= {"quantization_config": _four_bit(precision), "device_map": {"": place}}
     source = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = load_config(name, in_full=in_full, **source)
     came = _as_it_came(config, dtype)
-    with _loading(name, directory):
-        model, loading = AutoModelForCausalLM.from_pretrained(name, config=config, **source, **settings)
+    kind = config.dtype or torch.float32 if precision == "auto" else precision
+    with _loading(name, directory), sharding.loading(shard, kind) as ways:
+        model, loading = AutoModelForCausalLM.from_pretrained(name, config=config, **source, **settings, **ways)
     _check_complete(name, loading)
     check_finite(name, model)
     model.as_it_came = replace(came, generation=AsItCame.of(model).generation)
-    if shard:
-        require_parts(name, model)
-        keep_head_whole(model)
-        model._tp_size = None  # a number, even 1, has PEFT gather all weights wherever an adapter is saved
+    if parted:
+        sharding.loaded(parted, name, model)
     elif not load_in_4bit:
         model = _move(model, place)
     return model.eval()

@@ -1,75 +1,55 @@
-"""Weights that FSDP2 spreads over the ranks, so that each holds a part of every weight (`torch`'s `fully_shard`).
+"""Weights that are spread over the ranks: one door to the strategies, each of which has a file of its own.
 
-A layer's weights are gathered before it runs, freed after it, and gathered again for its backward pass; gradients are
-averaged over the ranks and parted as the weights are (arXiv 2304.11277). All ranks must run the model together, but
-for the time in which its weights are `gathered`.
+`fsdp2` and `zero3` part the weights (`fsdp2.py`, `zero.py`); `zero2` parts what training adds to them, so its model is
+whole. All ranks must run a model that is parted together, but for the time in which its weights are `gathered`.
 """
 
-import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from unteach.errors import ConfigError, ModelError
-from unteach.models.layers import decoder_layers
+from unteach.errors import ConfigError
+from unteach.models import fsdp2, zero
 from unteach.models.ranks import any_rank, world
-from unteach.models.unwrap import own_part, runs_alone, unwrapped
+from unteach.models.saving import base_model
+from unteach.models.unwrap import runs_alone, size_of
 
-STRATEGIES = ("fsdp2",)
-"""How weights may be sharded."""
+PARTED: dict[str, ModuleType] = {"fsdp2": fsdp2, "zero3": zero}
+"""The strategies that part weights."""
+STRATEGIES = ("fsdp2", "zero2", "zero3")
+"""How what a run holds may be spread over the ranks."""
 ROOM = 1.2
 """How much memory must be free, relative to the whole weights, before these are gathered."""
 
 
-def sharded_loading(strategy: str) -> dict[str, Any]:
-    """Return the arguments by which `from_pretrained` loads a model sharded over all ranks. Raises ConfigError."""
-    from transformers.distributed import DistributedConfig
-
+def require_strategy(strategy: str) -> None:
+    """Raise ConfigError unless this strategy exists and can be started here."""
     if strategy not in STRATEGIES:
         raise ConfigError(f"unknown sharding '{strategy}'; known: {', '.join(STRATEGIES)}")
     if world() == 1:
-        raise ConfigError(f"--shard {strategy}: there is one process; start several with torchrun, or drop it")
-    return {"distributed_config": DistributedConfig(fsdp_size=world())}
+        raise ConfigError(
+            f"--shard {strategy}: there is one process; start several with torchrun (docs/many-gpus.md) or drop it"
+        )
+    if strategy.startswith("zero"):
+        zero.require_deepspeed(strategy)
 
 
-def shards_of(model: Any) -> list[Any]:
-    """Return the modules of a model whose weights are gathered and freed together, the root among them."""
-    from torch.distributed.fsdp import FSDPModule
-
-    return [module for module in unwrapped(model).modules() if isinstance(module, FSDPModule)]
-
-
-def require_parts(name: str, model: Any) -> None:
-    """Raise ModelError where the layers of a model are not gathered one by one, as Transformers has no plan for it."""
-    parts = set(shards_of(model))
-    if not all(layer in parts for layer in decoder_layers(model)[1]):
-        kind = type(model).__mro__[2].__name__
-        raise ModelError(f"{name}: Transformers has no plan to shard a {kind} (base_model_fsdp_plan); drop --shard")
+def loading(strategy: str | None, precision: Any) -> AbstractContextManager[dict[str, Any]]:
+    """Yield the arguments by which `from_pretrained` loads a model whose weights are parted; others need none."""
+    if strategy and strategy.startswith("zero"):
+        zero.start()
+    way: Any = PARTED.get(strategy or "")
+    return way.loading(precision) if way else nullcontext({})
 
 
-def keep_head_whole(model: Any) -> None:
-    """Keep the output layer whole from a forward pass to the end of the backward pass; `reshard` must follow that.
-
-    We apply it to the states of a batch piece by piece after the model has run, and torch frees weights as soon as the
-    hooks of one call have run: a second call of a step would then read freed memory in its backward pass. Where the
-    layer shares its weights with the embedding, Transformers leaves it to the root, and these are gathered twice.
-    """
-    root, head = shards_of(model)[0], unwrapped(model).get_output_embeddings()
-    for module in shards_of(model):
-        if module in (root, head):
-            module.set_reshard_after_forward(False, recurse=False)
-            module.set_reshard_after_backward(False, recurse=False)
-
-
-def reshard(model: Any) -> None:
-    """Free all gathered weights: a rank then holds its parts only, and these are its parameters."""
-    for module in shards_of(model):
-        module.reshard()
+def loaded(strategy: str, name: str, model: Any) -> None:
+    """Make ready a model that was just loaded in parts. Raises ModelError for one that cannot be parted."""
+    _way(strategy).loaded(name, model)
 
 
 @contextmanager
@@ -78,62 +58,31 @@ def gathered(*models: Any) -> Iterator[None]:
 
     The weights must not change within it. Does nothing where no model is sharded.
     """
-    roots = {id(roots[0]): model for model in models if (roots := shards_of(model)) and not runs_alone(model)}
-    if not roots or any_rank(not _fit(list(roots.values()))):
+    parted = {id(inner): inner for model in models if not runs_alone(inner := base_model(model))}
+    if not parted or any_rank(not _fit(list(parted.values()))):
         yield
         return
-    modules = [module for model in roots.values() for module in shards_of(model)]
-    try:
-        for module in modules:
-            module.set_reshard_after_forward(False, recurse=False)
-            module.unshard()
-        for model in roots.values():
-            shards_of(model)[0].all_gathered = True
+    with ExitStack() as stack:
+        for model in parted.values():
+            stack.enter_context(_way_of(model).gathered(model))
+            stack.callback(setattr, model, "all_gathered", False)
+            model.all_gathered = True
         yield
-    finally:
-        for model in roots.values():
-            shards_of(model)[0].all_gathered = False
-        for module in modules:
-            module.set_reshard_after_forward(True, recurse=False)
-            module.reshard()
-        for model in roots.values():
-            keep_head_whole(model)
 
 
-@contextmanager
-def whole_state(model: Any) -> Iterator[dict[str, Tensor]]:
-    """Yield the whole weights of a sharded model by name, in the first rank's main memory; nothing on other ranks.
+def whole_state(model: Any) -> AbstractContextManager[dict[str, Tensor]]:
+    """Yield what is saved of a sharded model, whole and by name, in the first rank's main memory; else nothing.
 
-    Within the block the model's `save_pretrained` takes what it is given: its own way saves tied weights twice.
+    Within the block the model's `save_pretrained` takes what it is given.
     """
-    from transformers.distributed.utils import gather_full_state_dict
-
-    state, kept = gather_full_state_dict(model), model.config.distributed_config
-    for name in model.all_tied_weights_keys:
-        state.pop(name, None)
-    try:
-        model.config.distributed_config = None
-        yield state
-    finally:
-        model.config.distributed_config = kept
+    whole: AbstractContextManager[dict[str, Tensor]] = _way_of(model).whole_state(model)
+    return whole
 
 
 @torch.no_grad()
-def load_shards(model: Any, directory: Path) -> None:
-    """Fill the weights of a sharded model from a set of safetensors; each rank reads its own parts alone.
-
-    Raises ModelError where a weight is lacking.
-    """
-    from transformers.distributed.sharding_utils import DtensorShardOperation
-
-    reshard(model)
-    files = _files_of_tensors(directory)
-    for name, weight in unwrapped(model).named_parameters():
-        if name not in files:
-            raise ModelError(f"{directory}: lacks the weight {name}; begin again with --overwrite")
-        with safe_open(files[name], framework="pt") as file:
-            part = DtensorShardOperation(weight).shard_tensor(file.get_slice(name))
-        own_part(weight).copy_(part)
+def load_weights(model: Any, directory: Path) -> None:
+    """Fill the weights of a sharded model from a set of safetensors. Raises ModelError where a weight is lacking."""
+    _way_of(model).load_weights(model, directory)
 
 
 @torch.no_grad()
@@ -142,33 +91,22 @@ def sharded_copy(model: Any) -> Any:
 
     That of an adapter's model is its base as it was loaded.
     """
-    base = model.get_base_model() if hasattr(model, "peft_config") else model
-    kind: Any = type(base).__mro__[2]  # `fully_shard` puts two classes above the model's own
-    config = copy.copy(base.config)
-    settings = {"distributed_config": config.distributed_config, "dtype": base.dtype, "use_safetensors": True}
-    revision = getattr(config, "_commit_hash", None)
-    again = kind.from_pretrained(base.name_or_path, config=config, revision=revision, **settings)
-    keep_head_whole(again)
-    if base is model:
-        reshard(model)
-        for own, other in zip(again.parameters(), model.parameters(), strict=True):
-            own_part(own).copy_(own_part(other))
-    return again
+    return _way_of(model).second(model)
 
 
-def _files_of_tensors(directory: Path) -> dict[str, Path]:
-    """Return in which file of a directory each tensor lies."""
-    found = dict[str, Path]()
-    for path in sorted(directory.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            found |= dict.fromkeys(file.keys(), path)
-    return found
+def _way(strategy: str) -> Any:
+    return PARTED[strategy]
+
+
+def _way_of(model: Any) -> Any:
+    """Return the file of the strategy by which a model's weights are parted."""
+    return zero if zero.is_parted(model) else fsdp2
 
 
 def _fit(models: Sequence[Any]) -> bool:
     """Return whether this rank's GPU has room for all weights; how much main memory is free is not asked."""
-    weights = [weight for model in models for weight in unwrapped(model).parameters()]
+    weights = [weight for model in models for weight in model.parameters()]
     if weights[0].device.type != "cuda":
         return True
-    size = sum(weight.numel() * weight.element_size() for weight in weights)
+    size = sum(size_of(weight) * weight.element_size() for weight in weights)
     return bool(torch.cuda.mem_get_info()[0] > ROOM * size)

@@ -28,9 +28,23 @@ def whole_linear(layer: Any) -> Any:
 
     whole = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, dtype=layer.weight.dtype)
     for name, weight in layer.named_parameters():
-        full = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
-        setattr(whole, name, nn.Parameter(full.detach().clone()))
+        setattr(whole, name, nn.Parameter(whole_tensor(weight).detach().clone()))
     return whole
+
+
+def whole_tensor(value: Any) -> Any:
+    """Return a tensor that is spread over processes as a whole one, on each of them; anything else as it is.
+
+    All processes must ask together.
+    """
+    if hasattr(value, "full_tensor"):
+        return value.full_tensor()
+    if not hasattr(value, "ds_id") or value.ds_status.name == "AVAILABLE":
+        return value
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters([value]):
+        return value.detach().clone()
 
 
 def apply_layer(layer: Any, states: Any) -> Any:
@@ -44,4 +58,12 @@ def apply_layer(layer: Any, states: Any) -> Any:
 
 def own_part(value: Any) -> Any:
     """Return this rank's part of a tensor that is spread over processes; anything else as it is."""
+    if hasattr(value, "ds_id"):  # its last parts are filled up, so that all are equally long
+        part, first = value.ds_tensor, value.ds_tensor.ds_numel * value.ds_zero_partition_rank
+        return part.detach()[: max(0, min(part.ds_numel, value.ds_numel - first))]
     return value.to_local() if hasattr(value, "to_local") else value
+
+
+def size_of(weight: Any) -> int:
+    """Return how many numbers a weight holds, in all its parts together."""
+    return int(getattr(weight, "ds_numel", weight.numel()))

@@ -1,8 +1,8 @@
 """What training a model takes on each of many cards: memory, traffic and the time of a step, on paper.
 
 All formulas stand here, and tests/test_growth.py checks them against what torch allocates and gloo sends on a tiny
-model. Bytes a parameter, for full tuning with Adam: ZeRO's 2 + 2 + 12 (arXiv 1910.02054, section 3.1). Differs: one
-process, and DDP, hold weights and gradients in float32, as `unteach run` does.
+model. Bytes a parameter, for full tuning with Adam: 4 weights, 4 gradients, 8 moments, all in float32, as `unteach run`
+holds them (arXiv 1910.02054, section 3.1, has 2 + 2 + 12). DeepSpeed holds the weights of its part a second time.
 """
 
 from dataclasses import dataclass
@@ -72,31 +72,29 @@ def memory_of(
 ) -> Memory:
     """Return what a card holds, where `tokens` are those of one micro-batch on it.
 
-    `outline` must have the adapter unless the tuning is full. Activations are in two-byte numbers but for full tuning
-    under DDP and FSDP2, which compute in float32. Under FSDP2 an adapter is whole on every card.
+    `outline` must have the adapter unless the tuning is full. Activations are in two-byte numbers but for full tuning,
+    which computes in float32. Under FSDP2 an adapter is whole on every card.
     """
     count, trained = outline.parameters, outline.trained
     shared = cards if strategy in ("ZeRO-3", "FSDP2") else 1  # who holds a part of the weights
     whole = strategy == "DDP" or (strategy == "FSDP2" and tuning != "full")
     parted = 1 if whole else cards  # who holds a part of gradients and moments
     buckets = 4.0 * trained if strategy == "DDP" and cards > 1 else 0.0
+    again = 4.0 * trained / cards if strategy.startswith("ZeRO") else 0.0  # the weights that DeepSpeed's Adam moves
+    wide = 2.0 if tuning == "full" else 1.0
     if tuning == "full":
-        plain = strategy in ("DDP", "FSDP2")  # which hold no weights but those in float32
-        weights = (0.0 if plain else 2.0 * count / shared) + 4.0 * count / parted
-        gradients = (4.0 if plain else 2.0) * trained / parted
-        wide = 2.0 if plain else 1.0
+        weights = 4.0 * count / shared
     else:
         base = 2.0 * count
         if tuning == "qlora":
             base = FOUR_BITS * outline.linear + 2.0 * (count - outline.linear)
         weights = base / shared + 4.0 * trained / (parted if shared > 1 else 1)
-        gradients, wide = 4.0 * trained / parted, 1.0
     unpacked = 2.0 * outline.layer if tuning == "qlora" else 0.0
     unit = 2.0 * wide * max(2 * outline.layer, outline.layer + outline.outside)  # one in use, the next one on its way
     alive = wide * tokens
     return Memory(
-        weights=weights,
-        gradients=gradients,
+        weights=weights + again,
+        gradients=4.0 * trained / parted,
         optimizer=8.0 * trained / parted,
         gathered=(unit if shared > 1 else unpacked) + buckets,
         activations=alive * outline.activations,
@@ -113,19 +111,18 @@ def traffic_of(
 
     `passes` are those in which every weight is read, forward or backward: sharded weights are gathered for each. A ring
     over n cards passes on (n − 1)/n of what it gathers or reduces; an all-reduce is both (arXiv 1910.02054, section 7).
-    DDP, and FSDP2 for an adapter, reduce float32 gradients once a step, whatever the number of `batches` that are
-    accumulated. FSDP2 gathers weights that are trained themselves in float32.
+    DDP, and FSDP2 for an adapter, reduce gradients once a step, whatever the number of `batches` that are accumulated.
+    Gradients, and weights that are trained themselves, are in float32.
     """
     ring, count, trained = (cards - 1) / cards, outline.parameters, outline.trained
-    if strategy == "DDP":
-        return ring * 2 * 4.0 * trained
-    sharded = strategy == "FSDP2"
-    reduced = ring * (2.0 if tuning == "full" and not sharded else 4.0) * trained * batches
-    if strategy == "ZeRO-2":
-        return reduced + ring * 2.0 * trained
-    if sharded and tuning != "full":
+    reduced = ring * 4.0 * trained * batches
+    if strategy == "DDP" or (strategy == "FSDP2" and tuning != "full"):
         reduced = ring * 2 * 4.0 * trained
-    held = (4.0 if sharded and tuning == "full" else 2.0) * count
+    if strategy == "DDP":
+        return reduced
+    if strategy == "ZeRO-2":
+        return reduced + ring * 4.0 * trained
+    held = (4.0 if tuning == "full" else 2.0) * count
     if tuning == "qlora":
         held = FOUR_BITS * outline.linear + 2.0 * (count - outline.linear)
     return reduced + ring * held * passes * batches

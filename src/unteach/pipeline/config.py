@@ -12,7 +12,7 @@ from pydantic import field_validator
 from unteach.errors import ConfigError
 from unteach.pipeline.limits import LimitSettings
 from unteach.pipeline.settings import Settings, setting
-from unteach.pipeline.sharding import ShardSettings
+from unteach.pipeline.sharding import ShardSettings, engine_of
 from unteach.results.strength import read_strength
 from unteach.scenarios import load_scenario, scenario_names
 from unteach.text.bounded import YamlFault, read_yaml
@@ -287,6 +287,7 @@ def trainer_arguments(config: RunConfig, checkpoints: Path) -> "UnlearnConfig":
         values["use_cpu"] = True
     own = {name: name for name in same} | {"per_device_train_batch_size": "batch_size", "output_dir": "output"}
     try:
-        return UnlearnConfig(**(values | trainer_values(config.trainer, UnlearnConfig, own)))
+        with engine_of(config) as engine:
+            return UnlearnConfig(**(values | engine | trainer_values(config.trainer, UnlearnConfig, own)))
     except (TypeError, ValueError, ImportError) as error:
         raise ConfigError(f"--set: {inert_line(str(error), 200)}") from None

@@ -44,7 +44,7 @@ def _evaluate(config: RunConfig, original: str | None, directory: Path | None, o
     template, config = config.template, with_defaults(config)
     if directory:
         check_inputs(directory, [*inputs_of(config), original], overwrite=overwrite)
-    check_sharding(config)
+    check_sharding(config, training=False)
     judges = judges_of(config)
     ability = load_tasks(config.lm_eval, config.lm_eval_items)
     sets = read_evaluation_rows(config)

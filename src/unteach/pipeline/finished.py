@@ -58,7 +58,8 @@ def finished_run(run: str | Path, verb: str = "", *, reported: bool = True) -> F
             raise DataError(f"{directory}: holds runs of {len(seeds)} seeds; name one, such as {directory / seeds[0]}")
         raise DataError(f"{directory}: no {SETTINGS}; name the directory of a finished `unteach run`")
     values = read_config(directory / SETTINGS)
-    values.pop("shard", None)  # what is done with a finished run is done by one process
+    for name in ("shard", "offload_optimizer"):  # what is done with a finished run is done by one process
+        values.pop(name, None)
     there = (directory / REPORT).is_file()
     report = Report.read(directory) if reported and there else None
     found = FinishedRun(directory, values, report)

@@ -17,6 +17,7 @@ from unteach.models.adapter import add_adapter
 from unteach.models.loading import load_tokenizer
 from unteach.models.outline import Outline, model_outline, outline_of
 from unteach.models.reply import named_end
+from unteach.models.sharding import STRATEGIES
 from unteach.objectives.methods import Method, load_method
 from unteach.pipeline.cards import (
     ALLOWED,
@@ -309,11 +310,10 @@ def _decision(chosen: Choice, choices: list[Choice], cluster: Cluster) -> list[s
         return [f"strategy: {name}{with_}, since {why}", f"unteach runs this: {_start(cluster, chosen)}"]
     fits = "parted gradients and moments are enough" if chosen.strategy == "ZeRO-2" else "with parted weights it fits"
     said = f"strategy: {chosen.strategy}{with_}, since the whole model does not fit on a card, and {fits}"
-    if chosen.strategy == "FSDP2" and chosen.tuning != "qlora":
-        return [said, f"unteach runs this: {_start(cluster, chosen)}", _by_ddp(runs, cluster)]
-    sharded = ", and FSDP2 (--shard fsdp2) runs in its place" if chosen.tuning != "qlora" else ""
-    refused = f"unteach cannot run {chosen.strategy} for {_flags(chosen.tuning)} (docs/many-gpus.md){sharded}"
-    return [said, refused, _by_ddp(runs, cluster)]
+    runs_it = f"unteach runs this: {_start(cluster, chosen)}"
+    if chosen.tuning == "qlora":
+        runs_it = f"unteach cannot run {chosen.strategy} for {_flags(chosen.tuning)} (docs/many-gpus.md)"
+    return [said, runs_it, _by_ddp(runs, cluster)]
 
 
 def _by_ddp(runs: list[Choice], cluster: Cluster) -> str:
@@ -330,7 +330,8 @@ def _flags(tuning: Tuning) -> str:
 
 def _start(cluster: Cluster, choice: Choice) -> str:
     more = "" if choice.tuning == "full" else f" {_flags(choice.tuning)}"
-    more += " --shard fsdp2" if choice.strategy == "FSDP2" else ""
+    shard = (choice.strategy or "").lower().replace("-", "")
+    more += f" --shard {shard}" if shard in STRATEGIES else ""
     nodes = f"--nnodes {cluster.nodes} --node-rank N --rdzv-endpoint HOST:PORT" if cluster.nodes > 1 else "--standalone"
     launched = f"torchrun {nodes} --nproc-per-node {cluster.gpus} -m " if cluster.cards > 1 else ""
     return f"{launched}unteach run{more} …"

@@ -9,6 +9,7 @@ from unteach.errors import ConfigError, Interrupted
 from unteach.models.saving import save_model, saved_quietly
 from unteach.pipeline.original import adapter_settings
 from unteach.pipeline.prepare import Prepared
+from unteach.pipeline.sharding import by_deepspeed
 from unteach.pipeline.strength import Weights, apply_strength
 from unteach.results.report import Cost, Ending, HalfBehaviour, Waypoint
 from unteach.results.strength import Strength
@@ -50,9 +51,10 @@ def make_trainer(prepared: Prepared) -> UnlearnTrainer:
         if not config.trainer:
             raise
         raise ConfigError(f"--set {', '.join(config.trainer)}: {inert_line(str(error), 200)}") from error
-    if trainer.args.fsdp or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        fix = "to spread the weights over the ranks, give --shard fsdp2"
-        raise ConfigError(f"Accelerate's FSDP and DeepSpeed cannot be used (docs/many-gpus.md); {fix}")
+    ours = by_deepspeed(config) and "deepspeed" not in config.trainer
+    if trainer.args.fsdp or trainer.is_fsdp_enabled or (trainer.is_deepspeed_enabled and not ours):
+        fix = "to spread a model over the ranks, give --shard fsdp2, zero2 or zero3"
+        raise ConfigError(f"settings of your own for FSDP and DeepSpeed cannot be used (docs/many-gpus.md); {fix}")
     return trainer
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from unteach.models.layers import decoder_layers, first_trained
-from unteach.models.unwrap import unwrapped
+from unteach.models.unwrap import size_of, unwrapped
 from unteach.results.energy import EnergyMeter
 from unteach.results.report import Cost
 
@@ -125,7 +125,7 @@ def _untouched(model: Any) -> int:
 
 def _size(weight: Any) -> int:
     """Return how many weights a parameter holds; packed 4-bit ones hold two in each place."""
-    return int(weight.numel()) * (2 if type(weight).__name__ == "Params4bit" else 1)
+    return size_of(weight) * (2 if type(weight).__name__ == "Params4bit" else 1)
 
 
 def model_flops(parameters: float, trained: float, forward: float, backward: float, generated: float) -> float:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import create_block_mask
 from torch.utils.checkpoint import checkpoint
 
-from unteach.models.unwrap import unwrapped
+from unteach.models.unwrap import is_sharded, runs_alone, unwrapped
 from unteach.scoring.head import Head, Logits, head_of
 from unteach.scoring.mask import tree_rule
 from unteach.scoring.tilt import Tilt
@@ -87,14 +87,21 @@ def _as_is(logits: Tensor) -> Tensor:
 
 
 def _reproduces(model: Any, head: Head, states: Tensor, logits: Tensor) -> bool:
-    """Whether the head gives the model's own logits; tested once for each model, on one position of each row."""
+    """Whether the head gives the model's own logits; tested once for each model, on one position of each row.
+
+    What a rank finds alone, of weights that are gathered for a while, is not kept: another, which had no batch then,
+    would later apply the head once more, and all must gather it together.
+    """
     key = unwrapped(model)
     if key not in _REPRODUCES:
         with torch.no_grad():
             ours = head(states[:, :1].detach())
         near = 1e-4 if ours.dtype == torch.float32 else 1e-2  # a wide soft cap hardly changes small logits
         same_shape = ours.shape == logits.shape
-        _REPRODUCES[key] = same_shape and torch.allclose(ours.float(), logits.detach().float(), rtol=near, atol=near)
+        same = same_shape and torch.allclose(ours.float(), logits.detach().float(), rtol=near, atol=near)
+        if is_sharded(key) and runs_alone(key):
+            return same
+        _REPRODUCES[key] = same
     return _REPRODUCES[key]
 
 

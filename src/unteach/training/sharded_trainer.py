@@ -1,4 +1,4 @@
-"""A Trainer for weights that FSDP2 has spread over the ranks; for others it is the Trainer as it is."""
+"""A Trainer for weights that FSDP2 has spread over the ranks; for others it is the Trainer, or that for ZeRO."""
 
 from pathlib import Path
 from typing import Any
@@ -7,14 +7,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
-from transformers import Trainer
-from transformers.trainer import SCHEDULER_NAME
 
-from unteach.models.sharding import load_shards, reshard, whole_state
+from unteach.models.fsdp2 import reshard, shards_of
+from unteach.models.sharding import load_weights, whole_state
 from unteach.models.unwrap import is_sharded, own_part
+from unteach.models.zero import is_parted
+from unteach.training.zero_trainer import ZeroTrainer
 
 
-class ShardedTrainer(Trainer):
+class ShardedTrainer(ZeroTrainer):
     """Saves and loads weights and optimizer of a sharded model, and averages the gradients of an adapter over it.
 
     Weights are saved as one set of safetensors, and loaded from it part by part. Each rank saves its own part of the
@@ -22,7 +23,7 @@ class ShardedTrainer(Trainer):
     """
 
     def __init__(self, model: Any = None, args: Any = None, **more: Any) -> None:
-        self.sharded, only_model = is_sharded(model), args.save_only_model
+        self.sharded, only_model = bool(shards_of(model)), args.save_only_model
         args.save_only_model = only_model or self.sharded  # the Trainer refuses what is done here
         try:
             super().__init__(model, args, **more)
@@ -32,7 +33,7 @@ class ShardedTrainer(Trainer):
     @property
     def whole(self) -> bool:
         """Whether each rank holds all weights; where Accelerate shards them (FSDP, DeepSpeed), it may not do so yet."""
-        return not (self.sharded or self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        return not (is_sharded(self.model) or self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     @property
     def _parts_optimizer(self) -> bool:
@@ -58,7 +59,7 @@ class ShardedTrainer(Trainer):
         return loss
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        if not self._parts_optimizer:
+        if not (self._parts_optimizer or is_parted(self.model)):
             return super()._save(output_dir, state_dict)
         with whole_state(self.model) as state:
             if self.args.should_save:
@@ -67,38 +68,28 @@ class ShardedTrainer(Trainer):
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self._parts_optimizer:
             return super()._save_optimizer_and_scheduler(output_dir)
-        Path(output_dir).mkdir(parents=True, exist_ok=True)  # the first rank may not have been here yet
-        state = tree_map(own_part, self.optimizer.state_dict())
-        torch.save(state, Path(output_dir) / _optimizer_file(self.args.process_index))
-        if self.args.should_save:
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+        self._save_parts(output_dir, tree_map(own_part, self.optimizer.state_dict()))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if not (checkpoint and self._parts_optimizer):
             return super()._load_optimizer_and_scheduler(checkpoint)
-        file = Path(checkpoint) / _optimizer_file(self.args.process_index)
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = self._saved_parts(checkpoint)
         weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         for number, moments in state["state"].items():
             for name, part in moments.items():
                 if part.dim():  # the step is a number
                     moments[name] = _like(part, weights[number])
         self.optimizer.load_state_dict(state)
-        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if not self._parts_optimizer:
             return super()._load_from_checkpoint(resume_from_checkpoint, model)
-        load_shards(self.model, Path(resume_from_checkpoint))
+        load_weights(self.model, Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
         if not self._parts_optimizer:
             return super()._load_best_model()
-        load_shards(self.model, Path(str(self.state.best_model_checkpoint)))
-
-
-def _optimizer_file(rank: int) -> str:
-    return f"optimizer_{rank}.pt"
+        load_weights(self.model, Path(str(self.state.best_model_checkpoint)))
 
 
 def _like(part: Tensor, weight: Any) -> Any:

@@ -267,7 +267,10 @@ class UnlearnTrainer(ResumableTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, TreeBatch], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Return the method's loss on one batch of items and note its metrics."""
+        """Return the method's loss on one batch of items and note its metrics.
+
+        Raises TrainingError for a loss that broke down, which ends the run before the weights change.
+        """
         forget, normal = inputs["forget"], inputs.get("normal")
         forget = self.shortcuts.laid_out(model, forget)
         normal = normal and self.shortcuts.laid_out(model, normal)
@@ -286,6 +289,8 @@ class UnlearnTrainer(ResumableTrainer):
             self._broken = f"the loss became {value}"
         elif float(loss.metrics.get("kl", 0.0)) > limit:
             self._broken = f"the KL on normal rows reached {float(loss.metrics['kl']):.1f} nats per token"
+        if self._agreed(float(self._broken is not None)) > 0:  # now, since DeepSpeed steps in the backward pass
+            raise TrainingError(self._broken or "the loss broke down on another rank")
         return (loss.value, None) if return_outputs else loss.value
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -300,12 +305,9 @@ class UnlearnTrainer(ResumableTrainer):
         return int(flops_of(self.model, backward=sum(batch.token_count for batch in inputs.values())))
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """Do one step; a loss that broke down ends the run before the weights change."""
+        """Do one step, and time it."""
         with self._metrics.timed(), self.shortcuts.step():
-            loss = super().training_step(model, inputs, num_items_in_batch)
-        if self._agreed(float(self._broken is not None)) > 0:
-            raise TrainingError(self._broken or "the loss broke down on another rank")
-        return loss
+            return super().training_step(model, inputs, num_items_in_batch)
 
     # ---- evaluation --------------------------------------------------------------------------------------------------
 

@@ -20,8 +20,7 @@ class ShardSettings(Settings):
     shard: str | None = setting(
         "Model",
         None,
-        "Spread a model over torchrun's ranks, where it does not fit on one: fsdp2; with DeepSpeed zero3, or zero2, "
-        "which spreads gradients and the optimizer's states only.",
+        "Spread the model over torchrun's ranks: fsdp2, or DeepSpeed's zero2, zero3.",
         choices=_strategies,
     )
     offload_optimizer: bool = setting("Model", False, "Keep Adam's states in main memory; with --shard zero2 or zero3.")

@@ -9,10 +9,12 @@ import torch
 from ranked import on_ranks
 from sharded import RESUMED, cases, compare, compare_resumed, require, saved_model
 from unteach.models import sharding, zero
-from unteach.models.adapter import add_adapter, lora_config
 from unteach.models.loading import load_model
 from unteach.models.ranks import rank
 from unteach.models.unwrap import own_part, runs_alone
+
+# Accelerate 1.15 sets what torch 2.13 has renamed.
+pytestmark = pytest.mark.filterwarnings("ignore:.*broadcast_buffers:FutureWarning")
 
 
 @pytest.fixture(scope="module")
@@ -33,24 +35,22 @@ def test_two_ranks_train_as_one_does(
 
 
 def test_weights_that_deepspeed_parts_are_gathered_and_parted_again(models: dict[bool, Path], tmp_path: Path) -> None:
-    """Of a model with a new adapter: the first rank runs it alone, then both do together, layer by layer."""
+    """The first rank runs the model alone, then both do together, layer by layer."""
     require("zero3")
     zero.PERSISTENT = 0
     ids = torch.tensor([[1, 20, 30]])
 
     def work() -> Any:
-        model = add_adapter(load_model(models[False], device="cpu", shard="zero3"), lora_config(4, 8.0))
+        model = load_model(models[False], device="cpu", shard="zero3")
         with torch.no_grad(), sharding.gathered(model):
             alone = runs_alone(model), model(input_ids=ids).logits if rank() == 0 else None
         with torch.no_grad():
             together = runs_alone(model), model(input_ids=ids).logits
-        frozen = (weight for weight in model.parameters() if not weight.requires_grad)
-        return alone, together, sum(own_part(weight).numel() for weight in frozen)
+        return alone, together, sum(own_part(weight).numel() for weight in model.parameters())
 
     (alone, together, part), other = on_ranks(2, work, tmp_path)
-    model = add_adapter(load_model(models[False], device="cpu"), lora_config(4, 8.0))
-    frozen = sum(weight.numel() for weight in model.parameters() if not weight.requires_grad)
-    assert part + other[2] == frozen and 0.9 < part / other[2] < 1.1
+    model = load_model(models[False], device="cpu")
+    assert part + other[2] == model.num_parameters() and 0.9 < part / other[2] < 1.1
     with torch.no_grad():
         logits = model(input_ids=ids).logits
     assert alone[0] and not together[0] and alone[1].equal(logits)

@@ -186,8 +186,7 @@ def test_a_classifier_may_not_learn_from_the_rows_it_judges() -> None:
 def test_an_adapter_has_defaults_of_its_own_and_what_is_given_wins() -> None:
     whole, adapter = (with_defaults(RunConfig(lora=lora)) for lora in (False, True))
     assert (whole.method, whole.batch_size, whole.max_steps) == ("rto", 8, 120)
-    assert (adapter.method, adapter.batch_size, adapter.max_steps) == ("template", 8, 800)
-    assert (adapter.train_layers, whole.train_layers) == (0.3, None)
+    assert (adapter.method, adapter.batch_size, adapter.max_steps) == ("template", 8, 350)
     assert adapter.judge == whole.judge and adapter.lookalike_share == adapter.harmful_share == 0.75
     given = with_defaults(RunConfig(lora=True, method="rto", batch_size=8, max_steps=7))
     assert (given.method, given.batch_size, given.max_steps) == ("rto", 8, 7)

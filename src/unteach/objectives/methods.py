@@ -129,7 +129,7 @@ _DECLINE = Method(
     "this project",
     (Term(NegativeLogLikelihood(sums=True), "template", 1.0), Term(ForwardKL(sums=True), "normal", 3.0)),
     rate=3.5,  # nothing is pushed down, so steps may be larger
-    margin=1.25,
+    margin=0.75,
 )
 """Tokens are summed: the first, where a reply declines or does not, weighs on both sides what it is worth."""
 _ALONG, _REPSELECT = (

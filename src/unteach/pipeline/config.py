@@ -140,7 +140,7 @@ class RunConfig(ShardSettings, LimitSettings, ModelSettings):
         "Model", "", "A vLLM server of the same model, to write the original's replies faster.", metavar="URL"
     )
     train_layers: float | None = _as_in_trainer(
-        "Model", "train_layers", "Share of the layers, from the top; unset: all, adapters on harm 0.3.", gt=0, le=1
+        "Model", "train_layers", "Share of the layers, from the top; unset: all.", gt=0, le=1
     )
     method: str = setting("Method", "", "Which loss, see `unteach methods`; unset: the scenario's.", choices=_methods)
     forget_weight: float | None = _as_in_trainer("Method", "forget_weight", ge=0)
@@ -161,7 +161,7 @@ class RunConfig(ShardSettings, LimitSettings, ModelSettings):
         "Method", "preconditioning", "Precondition steps to spare normal rows; unset: by method, in full tuning."
     )
 
-    max_steps: int | None = setting("Training", None, "Most optimizer steps; unset: by scenario, 120 to 800.", ge=1)
+    max_steps: int | None = setting("Training", None, "Most optimizer steps; unset: by scenario, 120 to 350.", ge=1)
     learning_rate: float | None = _as_in_trainer(
         "Training", "learning_rate", "Peak; unset: from the model's width.", ge=0
     )

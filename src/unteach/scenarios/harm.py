@@ -16,8 +16,7 @@ scenario = Scenario(
         "method": "template",
         "harmful_share": 0.75,
         "lookalike_share": 0.75,
-        "train_layers": 0.3,
-        "max_steps": 800,
+        "max_steps": 350,
         "normals_per_negative": 1,
         "validation_steps": 400,  # no run ends early: bad replies are gone long before harmless prompts are told apart
         "evaluation_prompts": 100,

@@ -24,7 +24,7 @@ class UnlearnSettings:
     retain_weight: float | None = field(default=None, metadata={"help": "Weight of the terms on normal rows."})
     decline_margin: float | None = field(
         default=None,
-        metadata={"help": "How sure it must be to decline, in nats; only `template` has one: 1.25."},
+        metadata={"help": "How sure it must be to decline, in nats; only `template` has one: 0.75."},
     )
     mismatch_samples: int = field(default=5, metadata={"help": "Random replies to each forget prompt (K)."})
     normals_per_negative: int | None = field(

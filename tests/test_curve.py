@@ -65,11 +65,12 @@ def test_unlearning_counts_its_validations_and_its_reference(tmp_path: Path, ada
     both = run.data.validation_negatives
     held = sum(tree.tokens for tree in validation_rows(run.data))
     drawn = {i for n in range(len(run.train_dataset)) for i in run.train_dataset.normal_indices(n)}
-    rows = sum(len(run.data.normals[i].prompt_ids) + len(run.data.normals[i].reply_ids) for i in drawn)
+    rows = sum(len(run.data.normals[i].prompt_ids) + len(run.data.normals[i].reply_ids) - 1 for i in drawn)
+    read = rows + sum(tree.places for tree in validation_rows(run.data))
     assert run.meter.tokens["forward"] == 0, "nothing is asked before training begins"
     run.read_original()
     at_first = run.meter.tokens["forward"]
-    assert at_first == (0 if adapter else held + rows)
+    assert at_first == (0 if adapter else read)
     run.train()
     assert [point.step for point in run.curve.points] == [2, 4, 6]
     asked, of_a = (sum(len(row.prompt_ids) for row in rows) for rows in (both, halves(both, 0)[0]))

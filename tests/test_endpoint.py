@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -91,8 +92,9 @@ def test_it_can_be_asked_where_a_loop_is_running():
     async def notebook(server):
         return at(server).ask(asked("hi"))
 
-    with ChatServer(lambda request, number: completion("x")) as server:
-        assert asyncio.run(notebook(server)) == [Answer("x")]
+    with ChatServer(lambda request, number: completion("x")) as server, ThreadPoolExecutor(1) as other:
+        # in a thread, since tests of pages may have left a loop running in this one
+        assert other.submit(lambda: asyncio.run(notebook(server))).result() == [Answer("x")]
 
 
 # --- what goes wrong -----------------------------------------------------------------------------------------------

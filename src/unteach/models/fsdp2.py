@@ -18,6 +18,7 @@ from torch import Tensor
 from unteach.errors import ModelError
 from unteach.models.layers import decoder_layers
 from unteach.models.ranks import world
+from unteach.models.saving import base_model
 from unteach.models.unwrap import own_part, unwrapped
 
 
@@ -129,7 +130,7 @@ def second(model: Any) -> Any:
 
     That of an adapter's model is its base as it was loaded.
     """
-    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    base = base_model(model)
     kind: Any = type(base).__mro__[2]  # `fully_shard` puts two classes above the model's own
     config = copy.copy(base.config)
     settings = {"distributed_config": config.distributed_config, "dtype": base.dtype, "use_safetensors": True}

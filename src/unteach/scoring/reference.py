@@ -29,11 +29,11 @@ from unteach.scoring.lower import Kept, LowerStates, hidden_states
 from unteach.scoring.score import LastHiddenStates, last_hidden_states, score
 from unteach.scoring.states_file import (
     BATCH_TOKENS,
-    FEW,
     INDEX,
     LAYOUT,
     STATES,
     batches_of_states,
+    few_of,
     may_pack,
     plain_dtype,
     states_of,
@@ -241,7 +241,7 @@ def require_itself(kl: float, model: Any, states: CachedStates) -> None:
 @torch.no_grad()
 def _kl_to_itself(model: Any, rows: Sequence[Tree], states: CachedStates) -> float:
     """Return the mean KL over the tokens of a few rows, in nats."""
-    few = rows[:: max(1, len(rows) // FEW)][:FEW]
+    few = few_of(rows)
     if not few:
         return 0.0
     batch = lay_out(few).to(next(unwrapped(model).parameters()).device)

@@ -37,9 +37,14 @@ def batches_of_states(rows: Sequence[Tree], batch_tokens: int = BATCH_TOKENS) ->
     return chunks
 
 
+def few_of(rows: Sequence[Tree]) -> Sequence[Tree]:
+    """Return a few rows, from all parts of the list."""
+    return rows[:: max(1, len(rows) // FEW)][:FEW]
+
+
 def may_pack(model: Any, rows: Sequence[Tree]) -> bool:
     """Return whether rows may be packed, so that what all prompts begin with is read once: it is tried on a few."""
-    few, limit = rows[:: max(1, len(rows) // FEW)][:FEW], tree_limit(model)
+    few, limit = few_of(rows), tree_limit(model)
     if not few or not shared_beginning([tree.prompt_ids for tree in few]):
         return False
     if limit is not None and max(tree.places for tree in rows) > limit:

@@ -20,6 +20,8 @@ ALLOWED: dict[Tuning, tuple[Strategy, ...]] = {
     "lora": STRATEGIES,
     "qlora": ("DDP", "FSDP2"),  # DeepSpeed does not shard packed weights by layer
 }
+REFUSED: tuple[tuple[Tuning, Strategy], ...] = (("qlora", "FSDP2"), ("lora", "ZeRO-3"))
+"""What is planned and cannot be run (`unteach.pipeline.sharding`)."""
 FOUR_BITS = 0.5 + 1 / 64 + 1 / 4096
 """Bytes of a packed weight: half a byte, a byte of scale for 64, and four bytes for 256 of these (arXiv 2305.14314)."""
 LOGITS = 3

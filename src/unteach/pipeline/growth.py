@@ -22,6 +22,7 @@ from unteach.objectives.methods import Method, load_method
 from unteach.pipeline.cards import (
     ALLOWED,
     FREE,
+    REFUSED,
     TUNINGS,
     Choice,
     Cluster,
@@ -311,7 +312,7 @@ def _decision(chosen: Choice, choices: list[Choice], cluster: Cluster) -> list[s
     fits = "parted gradients and moments are enough" if chosen.strategy == "ZeRO-2" else "with parted weights it fits"
     said = f"strategy: {chosen.strategy}{with_}, since the whole model does not fit on a card, and {fits}"
     runs_it = f"unteach runs this: {_start(cluster, chosen)}"
-    if chosen.tuning == "qlora":
+    if (chosen.tuning, chosen.strategy) in REFUSED:
         runs_it = f"unteach cannot run {chosen.strategy} for {_flags(chosen.tuning)} (docs/many-gpus.md)"
     return [said, runs_it, _by_ddp(runs, cluster)]
 
